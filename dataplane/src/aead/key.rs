@@ -1,0 +1,55 @@
+//! The expanded key of one direction of one session.
+
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use crate::wire::TAG_LEN;
+
+/// A ChaCha20-Poly1305 key, ready for use; its memory is zeroed when it is dropped.
+pub struct Key {
+    // Boxed, so that moving a `Key` leaves no copy of the secret behind.
+    ring: Box<ManuallyDrop<LessSafeKey>>,
+}
+
+impl Key {
+    /// Expands a session key of the handshake's last step (§5.4.5).
+    pub fn new(secret: &[u8; 32]) -> Key {
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, secret).expect("the key has 32 bytes");
+        Key { ring: Box::new(ManuallyDrop::new(LessSafeKey::new(unbound))) }
+    }
+
+    /// Encrypts `plaintext` in place and returns the tag.
+    pub(super) fn seal(&self, counter: u64, plaintext: &mut [u8]) -> [u8; TAG_LEN] {
+        let tag = self
+            .ring
+            .seal_in_place_separate_tag(nonce(counter), Aad::empty(), plaintext)
+            .expect("a datagram is far below the AEAD's length limit");
+        tag.as_ref().try_into().expect("a tag has sixteen bytes")
+    }
+
+    /// Verifies and decrypts ciphertext and tag in place; tells whether they were authentic.
+    pub(super) fn open(&self, counter: u64, body: &mut [u8]) -> bool {
+        self.ring.open_in_place(nonce(counter), Aad::empty(), body).is_ok()
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        let memory: *mut LessSafeKey = &mut **self.ring;
+        for offset in 0..size_of::<LessSafeKey>() {
+            // SAFETY: the bytes are ours and inside the box; `LessSafeKey` owns no heap memory,
+            // has no `Drop`, and is wrapped in `ManuallyDrop`, so nothing reads it afterwards.
+            unsafe { memory.cast::<u8>().add(offset).write_volatile(0) };
+        }
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// WireGuard's nonce: four zero bytes, then the counter, little-endian (§5.4.6).
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0u8; 12];
+    bytes[4..].copy_from_slice(&counter.to_le_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}

@@ -1,0 +1,19 @@
+//! Everything that touches every packet of a wg-bounce relay.
+//!
+//! `worker` drives one core: it waits once, takes what arrived, opens all messages as one batch,
+//! routes, seals as one batch and sends trains. `inbound` and `outbound` hold the two journeys;
+//! the pure modules below them know neither sockets nor clocks. `sys` has the system calls.
+//!
+//! This crate knows nothing of handshakes or of the configuration protocol: control hands it
+//! finished sessions ([`mailbox::Command`]) and published tables ([`snapshot::Snapshot`]).
+
+pub mod aead;
+pub mod clock;
+pub mod limits;
+pub mod mailbox;
+pub mod peer;
+pub mod replay;
+pub mod routes;
+pub mod session;
+pub mod snapshot;
+pub mod wire;

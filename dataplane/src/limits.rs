@@ -1,0 +1,53 @@
+//! Every limit of the packet path: its unit, where it comes from, and why it has this value.
+//!
+//! "§" is a section of the WireGuard whitepaper (Donenfeld, NDSS 2017, revision of June 2020).
+
+use crate::clock::Millis;
+
+/// Workers at most; a receiver index names its worker with its low byte, and the set of workers
+/// that hold staged packets of a peer is one 64-bit word.
+pub const WORKERS_MAX: usize = 64;
+const _: () = assert!(WORKERS_MAX <= 256 && WORKERS_MAX <= u64::BITS as usize);
+
+/// Age at which the initiator of a session starts the next handshake (§6.1).
+pub const REKEY_AFTER_TIME: Millis = Millis::from_secs(120);
+/// Age at which a session neither sends nor receives any more (§6.1).
+pub const REJECT_AFTER_TIME: Millis = Millis::from_secs(180);
+/// Time after which a silent peer that owes an answer is sent a keepalive (§6.5).
+pub const KEEPALIVE_TIMEOUT: Millis = Millis::from_secs(10);
+/// Time between two attempts of one handshake, before jitter (§6.1).
+pub const REKEY_TIMEOUT: Millis = Millis::from_secs(5);
+
+/// Messages of one session after which a new handshake is due (§6.1).
+pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
+/// Messages of one session after which it is dead (§6.1): 2^13 short of the end of the counter,
+/// so that a replay window's worth of counters never wraps.
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+
+/// Counters that the replay window remembers behind the greatest one (packets; the kernel's
+/// `COUNTER_WINDOW_SIZE`, drivers/net/wireguard/messages.h).
+pub const REPLAY_WINDOW: u64 = 8128;
+const _: () = assert!(REJECT_AFTER_MESSAGES < u64::MAX - REPLAY_WINDOW);
+
+/// Nonces of one session that may be reserved and not yet sent, over all workers (packets).
+/// boringtun's replay window is 1,024: what overtakes by more than that is lost there.
+pub const NONCES_IN_FLIGHT_MAX: u64 = 512;
+
+/// Packets that wait for one peer's handshake (packets; `MAX_STAGED_PACKETS` of the kernel).
+pub const STAGED_PACKETS_MAX: u32 = 128;
+
+/// Plaintext is padded to a multiple of this (bytes, §5.4.6).
+pub const PADDING_MULTIPLE: usize = 16;
+
+/// Receive at most this many segments of one GRO train (datagrams; loopback delivers such,
+/// `UDP_MAX_SEGMENTS` of Linux 6.9 and later is 128).
+pub const RECEIVE_SEGMENTS_MAX: usize = 128;
+/// Send at most this many segments in one train (datagrams; `UDP_MAX_SEGMENTS` up to Linux 6.8).
+pub const SEND_SEGMENTS_MAX: usize = 64;
+/// Send at most this many bytes in one train (UDP payload bytes): a longer IPv4 datagram is cut
+/// in software and is not coalesced again by the receiver.
+pub const SEND_BYTES_MAX: usize = 65_000;
+const _: () = assert!(SEND_BYTES_MAX < 65_494);
+
+/// Largest IP packet (bytes).
+pub const PACKET_MAX: usize = 65_535;

@@ -1,0 +1,230 @@
+//! A session after the handshake: one half that any worker may send with, and one half that
+//! belongs to the worker its index names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::aead::Key;
+use crate::clock::Millis;
+use crate::limits::{
+    KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME, REKEY_TIMEOUT,
+};
+use crate::peer::Peer;
+use crate::replay::ReplayWindow;
+
+/// The ages that end a session. Tests shorten them; everything else uses the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// The initiator starts the next handshake when it sends on a session of this age.
+    pub rekey_after: Millis,
+    /// The initiator starts it when it receives on a session of this age (§6.2).
+    pub last_minute_after: Millis,
+    /// Nothing is sent or received on a session of this age.
+    pub reject_after: Millis,
+}
+
+impl Default for Lifetime {
+    fn default() -> Self {
+        Lifetime {
+            rekey_after: REKEY_AFTER_TIME,
+            last_minute_after: REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT,
+            reject_after: REJECT_AFTER_TIME,
+        }
+    }
+}
+
+/// What both halves of a session know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The index that we chose: its low byte names the worker that receives.
+    pub local_index: u32,
+    /// The index that the peer chose; it goes into every data header.
+    pub remote_index: u32,
+    /// When the session was derived.
+    pub created: Millis,
+    /// Whether we began the handshake: only its initiator renews a session by age (§6.2).
+    pub is_initiator: bool,
+    /// When it ends.
+    pub lifetime: Lifetime,
+}
+
+/// The sending half: an immutable key and one counter, shared by all workers.
+pub struct SendSession {
+    /// The key of this direction.
+    pub key: Key,
+    /// Indexes, age and role.
+    pub facts: Facts,
+    /// The next nonce; at [`REJECT_AFTER_MESSAGES`] the session is dead.
+    counter: AtomicU64,
+}
+
+/// Consecutive nonces of one session, each to be used once. Neither `Copy` nor `Clone`.
+#[derive(Debug)]
+pub struct Nonces {
+    next: u64,
+    end: u64,
+}
+
+impl SendSession {
+    /// A session whose first message has counter zero.
+    pub fn new(key: Key, facts: Facts) -> Self {
+        SendSession { key, facts, counter: AtomicU64::new(0) }
+    }
+
+    /// Messages sent or reserved so far.
+    pub fn sent(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
+    }
+
+    /// Whether the session may still send at `now` (§6.1: age and number of messages).
+    pub fn is_alive(&self, now: Millis) -> bool {
+        let facts = &self.facts;
+        now.since(facts.created) < facts.lifetime.reject_after
+            && self.sent() < REJECT_AFTER_MESSAGES
+    }
+
+    /// Whether a message sent at `now` asks for the next handshake (§6.2).
+    pub fn wants_rekey(&self, now: Millis) -> bool {
+        let facts = &self.facts;
+        self.sent() >= REKEY_AFTER_MESSAGES
+            || (facts.is_initiator && now.since(facts.created) >= facts.lifetime.rekey_after)
+    }
+
+    /// Reserves `count` nonces. Refuses when that would cross [`REJECT_AFTER_MESSAGES`], and
+    /// then the session is dead: no later, smaller reservation succeeds either.
+    #[must_use]
+    pub fn reserve(&self, count: u64) -> Option<Nonces> {
+        let mut next = self.counter.load(Ordering::Relaxed);
+        loop {
+            let end = next.checked_add(count).filter(|&end| end <= REJECT_AFTER_MESSAGES);
+            let replacement = end.unwrap_or(REJECT_AFTER_MESSAGES);
+            match self.counter.compare_exchange_weak(
+                next,
+                replacement,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return end.map(|end| Nonces { next, end }),
+                Err(current) => next = current,
+            }
+        }
+    }
+
+    /// Moves the counter forward, so that tests reach the limits.
+    #[doc(hidden)]
+    pub fn skip_to(&self, counter: u64) {
+        self.counter.fetch_max(counter, Ordering::Relaxed);
+    }
+}
+
+impl Iterator for Nonces {
+    type Item = u64;
+    fn next(&mut self) -> Option<u64> {
+        (self.next < self.end).then(|| {
+            let nonce = self.next;
+            self.next += 1;
+            nonce
+        })
+    }
+}
+
+/// The receiving half: owned by the worker that `local_index & 0xff` names.
+pub struct ReceiveSession {
+    /// The key of this direction.
+    pub key: Key,
+    /// Indexes, age and role.
+    pub facts: Facts,
+    /// Whether an authentic message has arrived on it: the responder may send only then (§5.4.6).
+    pub is_confirmed: bool,
+    /// Whose session it is.
+    pub peer: Arc<Peer>,
+    /// The counters accepted so far.
+    pub window: ReplayWindow,
+}
+
+impl ReceiveSession {
+    /// A session that has received nothing.
+    pub fn new(key: Key, facts: Facts, peer: Arc<Peer>) -> Self {
+        ReceiveSession { key, facts, is_confirmed: false, peer, window: ReplayWindow::default() }
+    }
+
+    /// Whether the session still receives at `now` (§6.1).
+    pub fn is_alive(&self, now: Millis) -> bool {
+        now.since(self.facts.created) < self.facts.lifetime.reject_after
+    }
+
+    /// Whether a message received at `now` asks for the next handshake (§6.2).
+    pub fn wants_last_minute_rekey(&self, now: Millis) -> bool {
+        let facts = &self.facts;
+        facts.is_initiator && now.since(facts.created) >= facts.lifetime.last_minute_after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SendSession {
+        let facts = Facts {
+            local_index: 1,
+            remote_index: 2,
+            created: Millis(1),
+            is_initiator: true,
+            lifetime: Lifetime::default(),
+        };
+        SendSession::new(Key::new(&[7; 32]), facts)
+    }
+
+    #[test]
+    fn nonces_come_once_and_in_order() {
+        let session = session();
+        let first: Vec<u64> = session.reserve(3).expect("fresh").collect();
+        let second: Vec<u64> = session.reserve(2).expect("fresh").collect();
+        assert_eq!((first, second), (vec![0, 1, 2], vec![3, 4]));
+    }
+
+    #[test]
+    fn the_last_nonce_is_used_and_none_beyond() {
+        let session = session();
+        session.skip_to(REJECT_AFTER_MESSAGES - 2);
+        assert_eq!(session.reserve(2).expect("two are left").count(), 2);
+        assert!(session.reserve(1).is_none());
+        assert!(!session.is_alive(Millis(1)));
+    }
+
+    #[test]
+    fn a_refused_reservation_kills_the_session() {
+        let session = session();
+        session.skip_to(REJECT_AFTER_MESSAGES - 2);
+        assert!(session.reserve(3).is_none());
+        assert!(session.reserve(1).is_none(), "no smaller reservation passes afterwards");
+    }
+
+    #[test]
+    fn threads_never_share_a_nonce() {
+        let session = session();
+        let mut all: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|size| {
+                    let session = &session;
+                    scope.spawn(move || {
+                        (0..1000)
+                            .flat_map(|_| session.reserve(size + 1).expect("alive"))
+                            .collect::<Vec<u64>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+        });
+        all.sort_unstable();
+        assert_eq!(all, (0..10_000).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn age_ends_a_session() {
+        let session = session();
+        assert!(session.is_alive(Millis(180_000)));
+        assert!(!session.is_alive(Millis(180_001)));
+    }
+}

@@ -1,0 +1,2 @@
+//! The measuring harness.
+fn main() {}
