@@ -16,4 +16,5 @@ pub mod replay;
 pub mod routes;
 pub mod session;
 pub mod snapshot;
+pub mod sys;
 pub mod wire;
