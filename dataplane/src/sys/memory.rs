@@ -72,6 +72,33 @@ impl DerefMut for Slot {
     }
 }
 
+/// Where the datagrams of a train lie.
+pub enum Buffer {
+    /// As the kernel delivered them.
+    Slot(Slot),
+    /// Handed over by another worker.
+    Heap(Box<[u8]>),
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Buffer::Slot(slot) => slot,
+            Buffer::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Buffer::Slot(slot) => slot,
+            Buffer::Heap(bytes) => bytes,
+        }
+    }
+}
+
 /// Maps `count` slots of `length` bytes each, numbered from zero.
 pub fn slots(count: u16, length: usize) -> io::Result<Vec<Slot>> {
     let mapping = Arc::new(Mapping::new(usize::from(count) * length)?);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use super::memory::{self, Slot};
+use super::memory::{self, Buffer, Slot};
 use super::message::{
     ADDRESS_LEN, CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, SEND_CONTROL_LEN, TRAIN_SLOT_LEN,
     endpoint, read_control, write_address, write_control,
@@ -267,7 +267,7 @@ fn train(slot: Slot, header: &libc::msghdr, length: usize) -> Result<Train, Slot
             segment: told.segment,
             from,
             traffic_class: told.traffic_class,
-            slot,
+            buffer: Buffer::Slot(slot),
         }),
         _ => Err(slot),
     }

@@ -17,12 +17,12 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use crate::peer::Endpoint;
-use memory::Slot;
+use memory::{Buffer, Slot};
 
 /// Datagrams of one sender, as one receive returned them.
 pub struct Train {
     /// The buffer; the payload stands at [`message::PAYLOAD_AT`].
-    pub slot: Slot,
+    pub buffer: Buffer,
     /// Bytes of payload.
     pub length: usize,
     /// Bytes of every datagram but the last, which may be shorter; zero: one datagram alone.
@@ -93,10 +93,11 @@ impl Backend {
     }
 
     /// Gives the buffer of a train back.
-    pub fn release_train(&mut self, slot: Slot) {
-        match self {
-            Backend::Uring(io) => io.release_train(slot),
-            Backend::Mmsg(io) => io.release_train(slot),
+    pub fn release_train(&mut self, buffer: Buffer) {
+        match (self, buffer) {
+            (Backend::Uring(io), Buffer::Slot(slot)) => io.release_train(slot),
+            (Backend::Mmsg(io), Buffer::Slot(slot)) => io.release_train(slot),
+            (_, Buffer::Heap(_)) => {}
         }
     }
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::memory::{self, Slot};
+use super::memory::{self, Buffer, Slot};
 use super::message::{
     ADDRESS_LEN, CONTROL_LEN, NAME_LEN, SEND_CONTROL_LEN, TRAIN_SLOT_LEN, endpoint, read_control,
     write_address, write_control,
@@ -108,25 +109,37 @@ struct SendBlocks {
     controls: Box<[[u8; SEND_CONTROL_LEN]]>,
 }
 
-impl Uring {
+/// A ring with its buffers: what the kernel may refuse, before a TUN queue is given to it.
+pub struct Prepared {
+    ring: IoUring,
+    trains: Provided,
+    frames: Provided,
+}
+
+impl Prepared {
     /// Sets the ring up with the best flags that the kernel takes. Call it on the worker's own
     /// thread: the ring belongs to the thread that makes it.
     ///
     /// # Errors
     /// EPERM: refused by seccomp or `kernel.io_uring_disabled`. ENOSYS, EINVAL: the kernel is too
     /// old (below 6.0). ENOMEM: too little memory may be locked.
-    pub fn new(tun: Queue, bell: Arc<EventFd>, buffers: u16) -> io::Result<Uring> {
-        let ring = build_ring()?;
+    pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
+        let mut ring = build_ring()?;
         let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
+        probe_multishot(&mut ring)?;
         let skipped = if tun.has_header { 0 } else { HEADER_LEN };
         let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
         let frames = Provided::new(&ring, FRAME_GROUP, slots, skipped)?;
-        // SAFETY: `struct msghdr` is plain data; all zeros are valid.
-        let zeroed: libc::msghdr = unsafe { std::mem::zeroed() };
-        let mut receive_header = Box::new(zeroed);
-        receive_header.msg_namelen = NAME_LEN as libc::socklen_t;
-        receive_header.msg_controllen = CONTROL_LEN as _;
-        Ok(Uring {
+        Ok(Prepared { ring, trains, frames })
+    }
+}
+
+impl Uring {
+    /// Serves a TUN queue and a doorbell; sockets come later.
+    pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
+        let Prepared { ring, trains, frames } = prepared;
+        let zeroed = empty_header();
+        Uring {
             ring,
             trains,
             frames,
@@ -136,14 +149,14 @@ impl Uring {
             tun_mode: TunMode::Multishot,
             bell,
             is_armed: Armed::default(),
-            receive_header,
+            receive_header: Box::new(receive_header()),
             send: SendBlocks {
                 headers: vec![zeroed; SUBMIT_MAX].into(),
                 names: vec![[0; ADDRESS_LEN]; SUBMIT_MAX].into(),
                 controls: vec![[0; SEND_CONTROL_LEN]; SUBMIT_MAX].into(),
             },
             backlog: VecDeque::with_capacity(COMPLETIONS as usize),
-        })
+        }
     }
 
     /// See [`super::Backend::wait`].
@@ -387,7 +400,8 @@ impl Uring {
         let slot = self.trains.take(id);
         match parse_train(slot, entry.result(), &self.receive_header) {
             Ok(train) if is_current => ready.trains.push(train),
-            Ok(train) => self.trains.offer(train.slot),
+            Ok(Train { buffer: Buffer::Slot(slot), .. }) => self.trains.offer(slot),
+            Ok(_) => {}
             Err(slot) => {
                 ready.unreadable += 1;
                 self.trains.offer(slot);
@@ -433,7 +447,7 @@ fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, 
     let told = read_control(out.control_data());
     let Some(from) = endpoint(out.name_data(), &told) else { return Err(slot) };
     let length = out.payload_data().len();
-    Ok(Train { length, segment: told.segment, from, traffic_class: told.traffic_class, slot })
+    Ok(Train { length, segment: told.segment, from, traffic_class: told.traffic_class, buffer: Buffer::Slot(slot), })
 }
 
 /// The ladder of flags: what a newer kernel offers, then less.
@@ -453,6 +467,48 @@ fn build_ring() -> io::Result<IoUring> {
         }
         result => result,
     }
+}
+
+/// Multishot receives came with Linux 6.0, a year after buffer rings: an older kernel refuses
+/// the request at once, a newer one waits.
+fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    let header = Box::new(receive_header());
+    let fd = types::Fd(socket.as_raw_fd());
+    let receive = opcode::RecvMsgMulti::new(fd, &*header, TRAIN_GROUP).build();
+    let cancel = opcode::AsyncCancel::new(Tag::V4.data(0)).build();
+    // SAFETY: the header lives until both requests have completed below.
+    unsafe {
+        let mut queue = ring.submission();
+        let entries = [receive.user_data(Tag::V4.data(0)), cancel.user_data(Tag::Cancel.data(0))];
+        queue.push_multiple(&entries).expect("the queue is empty");
+    }
+    let mut missing = 2;
+    let mut result = Ok(());
+    while missing > 0 {
+        ring.submit_and_wait(missing)?;
+        for entry in ring.completion() {
+            missing -= 1;
+            if entry.user_data() == Tag::V4.data(0) && entry.result() == -libc::EINVAL {
+                result = Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+        }
+    }
+    result
+}
+
+fn empty_header() -> libc::msghdr {
+    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
+    unsafe { std::mem::zeroed() }
+}
+
+/// What a multishot receive reserves in each buffer.
+fn receive_header() -> libc::msghdr {
+    let mut header = empty_header();
+    header.msg_namelen = NAME_LEN as libc::socklen_t;
+    header.msg_controllen = CONTROL_LEN as _;
+    header
 }
 
 impl SendBlocks {
