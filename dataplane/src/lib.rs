@@ -8,12 +8,17 @@
 //! finished sessions ([`mailbox::Command`]) and published tables ([`snapshot::Snapshot`]).
 
 pub mod aead;
+pub mod checksum;
 pub mod clock;
+pub mod icmp;
+pub mod ip;
 pub mod limits;
 pub mod mailbox;
+pub mod offload;
 pub mod peer;
 pub mod replay;
 pub mod routes;
+pub mod segments;
 pub mod session;
 pub mod snapshot;
 pub mod sys;
