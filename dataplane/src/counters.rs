@@ -168,7 +168,9 @@ impl Counters {
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),
         ];
-        let drops = DropReason::ALL.iter().map(|&reason| (reason.name(), self.drops[reason as usize].read()));
+        let drops = DropReason::ALL
+            .iter()
+            .map(|&reason| (reason.name(), self.drops[reason as usize].read()));
         plain.into_iter().map(|(name, counter)| (name, counter.read())).chain(drops)
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Post {
     pub unsent: Vec<PeerId>,
     /// Something was put into a lane since control was last woken.
     pub must_wake: bool,
+    /// Neighbours (bit by bit) that were handed something since their bells were last rung.
+    pub must_ring: u64,
 }
 
 impl Post {
@@ -96,14 +98,12 @@ impl Post {
 
     /// Hands a datagram to the worker that owns its session; false: that one has no room.
     #[must_use]
-    pub fn hand_off(&self, owner: usize, datagram: HandOff) -> bool {
-        let neighbour = &self.neighbours[owner];
-        let is_queued = neighbour.lane.try_send(datagram).is_ok();
-        ring(&neighbour.bell);
-        is_queued
+    pub fn hand_off(&mut self, owner: usize, datagram: HandOff) -> bool {
+        self.must_ring |= 1 << owner;
+        self.neighbours[owner].lane.try_send(datagram).is_ok()
     }
 
-    /// Wakes control if anything was queued, once a turn.
+    /// Wakes control and the neighbours for which anything was queued, once a turn.
     pub fn deliver(&mut self) {
         for peer in std::mem::take(&mut self.unsent) {
             self.notice(peer);
@@ -111,6 +111,12 @@ impl Post {
         if std::mem::take(&mut self.must_wake) {
             ring(&self.wake);
         }
+        for (number, neighbour) in self.neighbours.iter().enumerate() {
+            if self.must_ring & 1 << number != 0 {
+                ring(&neighbour.bell);
+            }
+        }
+        self.must_ring = 0;
     }
 }
 

@@ -447,7 +447,13 @@ fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, 
     let told = read_control(out.control_data());
     let Some(from) = endpoint(out.name_data(), &told) else { return Err(slot) };
     let length = out.payload_data().len();
-    Ok(Train { length, segment: told.segment, from, traffic_class: told.traffic_class, buffer: Buffer::Slot(slot), })
+    Ok(Train {
+        length,
+        segment: told.segment,
+        from,
+        traffic_class: told.traffic_class,
+        buffer: Buffer::Slot(slot),
+    })
 }
 
 /// The ladder of flags: what a newer kernel offers, then less.
