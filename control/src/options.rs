@@ -200,7 +200,7 @@ impl Options {
             gso: self.gso == Switch::On,
             gro: self.gro == Switch::On,
             tun_offload: self.tun_offload == Switch::On,
-            buffers: usize::from(self.buffers),
+            buffers: self.buffers,
         }
     }
 }

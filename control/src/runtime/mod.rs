@@ -25,8 +25,9 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use wg_bounce_dataplane::clock::Millis;
-use wg_bounce_dataplane::engine::{Engine, Events, Failure};
+use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
 use wg_bounce_dataplane::mailbox::HandshakeMessage;
+use wg_bounce_dataplane::peer::{Endpoint, Peer};
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::snapshot::Snapshot;
 use wg_bounce_dataplane::sys::clock;
@@ -310,21 +311,29 @@ impl Runtime {
                     }
                 }
                 Output::Send { peer, to, message } => {
-                    match self.parts.engine.send_handshake(&to, &message) {
-                        Ok(()) => {
-                            if let Some(peer) = peer {
-                                peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
-                            }
-                        }
-                        Err(error) => {
-                            log::debug!("cannot send a handshake message to {}: {error}", to.remote)
-                        }
-                    }
+                    self.send(peer.as_deref(), to, &message);
                 }
                 Output::Publish => self.publish(),
             }
         }
         self.outputs = outputs;
+    }
+
+    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+        let sent_from = match self.parts.engine.send_handshake(&to, message) {
+            Ok(sent_from) => sent_from,
+            // The device tries again by itself.
+            Err(error) => {
+                log::debug!("cannot send a handshake message to {}: {error}", to.remote);
+                return;
+            }
+        };
+        if let Some(peer) = peer {
+            peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+            if sent_from == SentFrom::Anywhere {
+                peer.forget_source(to);
+            }
+        }
     }
 
     fn publish(&mut self) {

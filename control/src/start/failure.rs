@@ -67,11 +67,6 @@ impl Failure {
         }
     }
 
-    /// For the workers' errors.
-    pub(super) fn engine(error: StartError) -> Failure {
-        Failure::Engine(error)
-    }
-
     /// For errors of system calls that nobody expects.
     pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
         move |source| Failure::System { what, source }
@@ -105,13 +100,35 @@ impl fmt::Display for Failure {
                 write!(f, "WG_UAPI_FD={number} is no usable listening socket: {source}")
             }
             Failure::Socket(error) => error.fmt(f),
-            Failure::Engine(error) => error.fmt(f),
+            Failure::Engine(error) => engine(error, f),
             Failure::System { what, source } => write!(f, "cannot {what}: {source}"),
             Failure::Background(source) => {
                 write!(f, "cannot start in the background: {source}; --foreground works without")
             }
             Failure::Ended(reason) => f.write_str(reason),
         }
+    }
+}
+
+fn engine(error: &StartError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let source = match error {
+        StartError::UringRefused(source) => source,
+        StartError::Resources(source) => {
+            return write!(f, "cannot start the workers: {source}; fewer --workers need less");
+        }
+    };
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOMEM) => write!(
+            f,
+            "too little locked memory for io_uring ({source}): raise the limit (ulimit -l; \
+             systemd: LimitMEMLOCK=), lower --buffers, or use --io mmsg"
+        ),
+        Some(Errno::EPERM | Errno::EACCES) => write!(
+            f,
+            "io_uring is refused ({source}): see the sysctl kernel.io_uring_disabled and the \
+             container's seccomp profile, or use --io mmsg"
+        ),
+        _ => write!(f, "this kernel's io_uring does not suffice ({source}): use --io mmsg"),
     }
 }
 
@@ -135,6 +152,22 @@ mod tests {
             let text = Failure::tun(errno.into(), has_net_admin).to_string();
             assert!(text.contains(hint), "{errno}: {text}");
         }
+    }
+
+    #[test]
+    fn refusals_of_io_uring_say_what_to_do() {
+        let cases = [
+            (Errno::ENOMEM, "ulimit -l"),
+            (Errno::EPERM, "io_uring_disabled"),
+            (Errno::ENOSYS, "does not suffice"),
+            (Errno::EINVAL, "does not suffice"),
+        ];
+        for (errno, hint) in cases {
+            let text = Failure::Engine(StartError::UringRefused(errno.into())).to_string();
+            assert!(text.contains(hint) && text.contains("--io mmsg"), "{errno}: {text}");
+        }
+        let text = Failure::Engine(StartError::Resources(Errno::EMFILE.into())).to_string();
+        assert!(text.contains("--workers"), "{text}");
     }
 
     #[test]

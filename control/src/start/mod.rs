@@ -81,7 +81,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let wake = Arc::new(wake);
     let workers = engine_options.workers;
     let (engine, events) =
-        Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::engine)?;
+        Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::Engine)?;
     let link = LinkWatcher::open(handle).map_err(Failure::system("watch the interface"))?;
     let (control, calls) = Control::new(Arc::clone(&wake));
 
