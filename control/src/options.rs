@@ -5,6 +5,8 @@ use std::env;
 use std::fmt::Write as _;
 use std::os::fd::RawFd;
 
+use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use wg_bounce_dataplane::engine::{self, IoChoice};
@@ -41,6 +43,7 @@ pub struct Options {
 
     /// Stay in the foreground, and log to standard error
     #[arg(short, long, env = "WG_BOUNCE_FOREGROUND", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub foreground: bool,
 
     /// How packets get in and out
@@ -55,6 +58,7 @@ pub struct Options {
 
     /// Leave it to the scheduler where workers run, instead of pinning each to a CPU
     #[arg(long, env = "WG_BOUNCE_NO_PIN", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub no_pin: bool,
 
     /// Who forwards from peer to peer; "kernel": every packet passes through the interface and
@@ -151,14 +155,17 @@ impl Options {
     /// Reads the process's arguments and environment.
     ///
     /// # Errors
-    /// What is wrong with them, or the text of `--help` or `--version`; `clap::Error::exit`
-    /// prints it and ends the process with the right code (2 for a wrong usage).
-    pub fn from_process() -> Result<Options, clap::Error> {
+    /// What is wrong with them, or the text of `--help` or `--version`.
+    pub fn from_process() -> Result<Options, UsageError> {
         let mut command = Options::command();
-        let matches = command.try_get_matches_from_mut(env::args_os())?;
-        let mut options = Options::from_arg_matches(&matches)?;
-        options.inherited = Inherited::read(|name| env::var(name).ok())
-            .map_err(|reason| command.error(clap::error::ErrorKind::ValueValidation, reason))?;
+        let matches = command
+            .try_get_matches_from_mut(env::args_os())
+            .map_err(|error| UsageError::new(error, &command))?;
+        let mut options = Options::from_arg_matches(&matches)
+            .map_err(|error| UsageError::new(error, &command))?;
+        options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
+            UsageError::new(command.error(ErrorKind::ValueValidation, reason), &command)
+        })?;
         options.report = report(&command, &matches);
         Ok(options)
     }
@@ -202,6 +209,39 @@ impl Options {
             tun_offload: self.tun_offload == Switch::On,
             buffers: self.buffers,
         }
+    }
+}
+
+/// Arguments or variables that cannot be understood; or a text that was asked for.
+#[derive(Debug)]
+pub struct UsageError {
+    error: clap::Error,
+    /// The environment variable that the value came from.
+    variable: Option<String>,
+}
+
+impl UsageError {
+    fn new(error: clap::Error, command: &clap::Command) -> UsageError {
+        let variable = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(argument)) => command
+                .get_arguments()
+                .find(|candidate| candidate.to_string() == *argument)
+                .and_then(|candidate| candidate.get_env())
+                .filter(|name| env::var_os(name).is_some())
+                .map(|name| name.to_string_lossy().into_owned()),
+            _ => None,
+        };
+        UsageError { error, variable }
+    }
+
+    /// Prints the text; returns the code to exit with: 2 for a wrong usage.
+    pub fn print(&self) -> u8 {
+        // If nobody can be told, the code has to do.
+        let _ = self.error.print();
+        if let Some(variable) = &self.variable {
+            eprintln!("note: the environment variable {variable} is set");
+        }
+        u8::try_from(self.error.exit_code()).unwrap_or(2)
     }
 }
 
@@ -254,6 +294,9 @@ fn report(command: &clap::Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
         let id = argument.get_id().as_str();
+        if id == "show_options" {
+            continue;
+        }
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "command line".to_owned(),
             Some(ValueSource::EnvVariable) => {
@@ -262,10 +305,12 @@ fn report(command: &clap::Command, matches: &ArgMatches) -> String {
             Some(_) => "default".to_owned(),
             None => continue,
         };
-        let values = matches.get_raw(id).into_iter().flatten();
-        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
-        let value =
-            if values.is_empty() { matches.get_flag(id).to_string() } else { values.join(" ") };
+        let value = if argument.get_action().takes_values() {
+            let values = matches.get_raw(id).into_iter().flatten();
+            values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        } else {
+            matches.get_flag(id).to_string()
+        };
         let name = argument.get_long().unwrap_or(id);
         let _ = writeln!(text, "{name} = {value} ({source})");
     }

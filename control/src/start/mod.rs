@@ -38,7 +38,7 @@ use failure::Failure;
 pub fn main() -> ExitCode {
     let options = match Options::from_process() {
         Ok(options) => options,
-        Err(error) => error.exit(),
+        Err(error) => return ExitCode::from(error.print()),
     };
     if options.show_options {
         print!("{}", options.report());

@@ -29,6 +29,7 @@ pub(super) fn harden() {
             Ok((soft, hard))
         });
         match raised {
+            Ok((soft, hard)) if soft == hard => {}
             Ok((soft, hard)) => log::debug!("{resource:?} raised from {soft} to {hard}"),
             Err(errno) => log::debug!("{resource:?} cannot be raised: {errno}"),
         }
