@@ -5,6 +5,7 @@
 //! owner: the kernel while it is offered, the worker afterwards.
 
 pub mod clock;
+pub mod inherit;
 pub mod memory;
 pub mod message;
 pub mod mmsg;
