@@ -2,7 +2,9 @@
 //! `WG_BOUNCE_SEED=<seed> cargo test -p wg-bounce-control --test simulation seeds`, and
 //! `WG_BOUNCE_SEEDS=<count>` runs more of them.
 
+mod adversary;
 mod node;
+mod timers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

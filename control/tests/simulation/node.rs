@@ -51,6 +51,7 @@ pub struct Node {
     pub device: Device,
     pub address: SocketAddr,
     pub private_key: [u8; 32],
+    pub public_key: [u8; 32],
     /// What the wall clock shows at boot time zero; tests make it jump.
     pub wall: Duration,
     pub sent: Vec<Datagram>,
@@ -80,6 +81,7 @@ impl Node {
             device: Device::new(settings, rng, now),
             address: SocketAddr::from(([192, 0, 2, 1], 1)),
             private_key,
+            public_key: public_key(&private_key),
             wall: Duration::from_secs(1_700_000_000),
             sent: Vec::new(),
             received: Vec::new(),
@@ -93,10 +95,6 @@ impl Node {
             used: HashSet::new(),
             fingerprints: HashMap::new(),
         }
-    }
-
-    pub fn public_key(&self) -> [u8; 32] {
-        public_key(&self.private_key)
     }
 
     pub fn now(&self, monotonic: Millis) -> Now {

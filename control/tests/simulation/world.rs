@@ -125,7 +125,7 @@ impl World {
     }
 
     fn misbehave(&mut self) {
-        let until = self.now + Millis(self.below(400_000));
+        let until = self.now + Millis(self.below(300_000));
         self.faults = Faults {
             loss: self.below(60),
             double: self.below(20),
@@ -276,9 +276,8 @@ impl World {
         }
         for packet in std::mem::take(&mut self.nodes[node].received) {
             let id = u64::from_le_bytes(packet.payload[..].try_into().expect("a payload of ours"));
-            let sender = usize::from(
-                self.nodes.iter().position(|node| node.public_key() == packet.from).expect("known"),
-            );
+            let sender =
+                self.nodes.iter().position(|node| node.public_key == packet.from).expect("known");
             let pair = self.under_way.remove(&id);
             let steady = self.faults.loss + self.faults.double + self.faults.forge == 0;
             if !steady || pair.is_some() {
@@ -387,7 +386,7 @@ impl World {
     fn configure(&mut self, node: usize) {
         let mut changes = vec![Change::PrivateKey(Some(secret(self.nodes[node].private_key)))];
         for other in (0..self.nodes.len()).filter(|&other| other != node) {
-            let mut change = peer_change(self.nodes[other].public_key());
+            let mut change = peer_change(self.nodes[other].public_key);
             let psk = [(node.min(other) * 4 + node.max(other)) as u8; 32];
             change.preshared_key = Some(secret(psk));
             change.endpoint = Some(self.nodes[other].address);
@@ -408,7 +407,7 @@ impl World {
         }
         let mut changes = Vec::new();
         for other in (0..self.nodes.len()).filter(|&other| other != node) {
-            let mut change = peer_change(self.nodes[other].public_key());
+            let mut change = peer_change(self.nodes[other].public_key);
             change.update_only = true;
             change.endpoint = Some(self.nodes[other].address);
             changes.push(Change::Peer(change));
