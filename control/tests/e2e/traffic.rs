@@ -4,9 +4,16 @@ use crate::harness::{
     ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, Options, Relay, ping, tcp_reorders,
 };
 
-/// Largest share of TCP segments sent twice. A full queue drops a few; a reordered flow
-/// retransmits more than this.
-const RETRANSMITTED_SHARE_MAX: f64 = 0.02;
+/// A window (bytes) that every queue on the way has room for: what is lost all the same, or taken
+/// for lost because it was overtaken, is the daemons' doing.
+const SMALL_WINDOW: &str = "160K";
+
+/// Largest share of TCP segments sent twice while the window is small: a tail loss probe may fire
+/// when the machine is busy.
+const RETRANSMITTED_SHARE_MAX: f64 = 0.03;
+
+/// The same without a bound on the window, where TCP fills some queue until it drops.
+const STORM_SHARE: f64 = 0.25;
 
 /// Reorderings that TCP may see in a run: one when a flow changes from the handshake's staged
 /// packets to the established path, and a few that the kernel's own receive steering causes.
@@ -61,13 +68,18 @@ fn tcp(backend: Backend, outer: Family, mtu: u32) {
     let relay = relay(backend, outer, mtu);
     let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
     for family in Family::BOTH {
-        for direction in ["", "--reverse", "--parallel 4"] {
-            let options = format!("--time 2 {direction}");
+        for (options, share_max) in [
+            (format!("--window {SMALL_WINDOW}"), RETRANSMITTED_SHARE_MAX),
+            (format!("--window {SMALL_WINDOW} --reverse"), RETRANSMITTED_SHARE_MAX),
+            (format!("--window {SMALL_WINDOW} --parallel 4"), RETRANSMITTED_SHARE_MAX),
+            ("--bidir".to_owned(), STORM_SHARE),
+        ] {
+            let options = format!("--time 1 {options}");
             let run = Iperf::run(&relay.alice.namespace, BOB.inner(family), &options);
             let rate = run.bytes_per_second();
-            assert!(rate > 5e6, "{rate} bytes/s {family:?} {direction}");
+            assert!(rate > 2e6, "{rate} bytes/s {family:?} {options}");
             let share = run.retransmitted_share(f64::from(mtu));
-            assert!(share < RETRANSMITTED_SHARE_MAX, "{share} sent twice {family:?} {direction}");
+            assert!(share < share_max, "{share} sent twice {family:?} {options}");
         }
     }
     let reorders = [&relay.alice, &relay.bob].map(|daemon| tcp_reorders(&daemon.namespace));
@@ -95,10 +107,10 @@ fn udp(backend: Backend, outer: Family) {
     let relay = relay(backend, outer, 1420);
     let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
     for family in Family::BOTH {
-        for options in ["--length 1203", "--length 1203 --reverse", "--length 61"] {
-            let options = format!("--udp --time 2 --bitrate 20M {options}");
+        for options in ["20M --length 1203", "20M --length 1203 --reverse", "2M --length 61"] {
+            let options = format!("--udp --time 2 --bitrate {options}");
             let run = Iperf::run(&relay.alice.namespace, BOB.inner(family), &options);
-            assert!(run.bytes_per_second() > 1.5e6, "{family:?} {options}: {run:?}");
+            assert!(run.bytes_per_second() > 2e5, "{family:?} {options}: {run:?}");
             assert!(run.lost_percent() < 0.5, "{family:?} {options}: {run:?}");
         }
     }
