@@ -79,7 +79,10 @@ fn verbs_differ_as_documented(backend: Backend) {
     assert_eq!(daemon.of_peer("allowed-ips", &first), "10.1.0.0/16");
     daemon.configure("addconf", &peer(&second, "10.2.0.0/16"));
     assert_eq!(daemon.show("peers").lines().count(), 2);
-    daemon.configure("syncconf", &[peer(&second, "10.3.0.0/16"), peer(&third, "")].concat());
+    daemon.configure(
+        "syncconf",
+        &[peer(&second, "10.3.0.0/16"), peer(&third, "10.4.0.0/16")].concat(),
+    );
     let peers: BTreeSet<_> = daemon.show("peers").lines().map(str::to_owned).collect();
     assert_eq!(peers, BTreeSet::from([second.public(), third.public()]));
     assert_eq!(daemon.of_peer("allowed-ips", &second), "10.3.0.0/16");

@@ -27,8 +27,8 @@ impl Counter {
         namespace.run_with(
             "nft -f -",
             &format!(
-                "table inet {table} {{ chain c {{ type filter hook {hook} priority mangle; \
-                 {rule} counter {action}; }} }}\n"
+                "table inet {table} {{\nchain c {{\n\
+                 type filter hook {hook} priority mangle;\n{rule} counter {action}\n}}\n}}\n"
             ),
         );
         Counter { namespace: namespace.clone(), table }

@@ -16,9 +16,12 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new one.
+    /// A new one; the private key is clamped, as `wg genkey` does it.
     pub fn new() -> KeyPair {
-        let secret = StaticSecret::from(random_bytes());
+        let mut bytes: [u8; 32] = random_bytes();
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        let secret = StaticSecret::from(bytes);
         KeyPair { secret: secret.to_bytes(), public_bytes: PublicKey::from(&secret).to_bytes() }
     }
 

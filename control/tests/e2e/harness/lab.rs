@@ -91,8 +91,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in self.namespaces.borrow().iter() {
-            let pids = host(&format!("ip netns pids {}", namespace.name)).stdout;
-            for pid in pids.lines().filter_map(|pid| pid.trim().parse().ok()) {
+            for pid in namespace.processes() {
                 // It may have ended by itself meanwhile.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
@@ -120,6 +119,12 @@ impl Namespace {
     /// Its name, as `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The ids of all processes that are inside.
+    pub fn processes(&self) -> Vec<i32> {
+        let text = host(&format!("ip netns pids {}", self.name)).stdout;
+        text.lines().filter_map(|pid| pid.trim().parse().ok()).collect()
     }
 
     /// `program`, to be run inside.
@@ -194,7 +199,7 @@ impl Namespace {
     }
 }
 
-/// Runs `ip netns` itself.
+/// Runs `ip netns`, which works on namespaces from outside.
 fn host(line: &str) -> Outcome {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().expect("a program to run"));
