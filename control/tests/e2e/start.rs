@@ -101,7 +101,7 @@ fn a_taken_name() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     let interface = lab.interface("alone");
-    namespace.run(&format!("ip link add {interface} type dummy"));
+    namespace.run(&format!("ip link add {interface} type veth peer name other"));
     for mode in ["-f ", ""] {
         fails(&namespace, "", &format!("{mode}{interface}"), &[&interface]);
     }
