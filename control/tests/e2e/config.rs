@@ -109,8 +109,8 @@ fn an_edit_costs_no_session(backend: Backend) {
     let back = Options { keepalive: 33, ..Options::new(backend) };
     alice.configure("syncconf", &relay.peer_config(alice, &ALICE, &back));
     alice.set(&format!("peer {} endpoint {}", hub.key.public(), ALICE.hub(Family::V6)));
-    let counts = ping(&alice.namespace, BOB.inner(Family::V4), "-c 50 -i 0.01");
-    assert_eq!(counts, (50, 50), "after the edits");
+    let counts = ping(&alice.namespace, BOB.inner(Family::V4), "-c 20 -i 0.05");
+    assert_eq!(counts, (20, 20), "after the edits");
 
     let after = (hub.handshake_with(&alice.key), hub.transfer_with(&alice.key));
     assert_eq!(before.0, after.0, "the same session");
@@ -203,7 +203,7 @@ fn a_moved_allowed_ip_takes_effect_at_once(backend: Backend) {
         hub.set(&format!("peer {} allowed-ips {ips}", counters[to].0.key.public()));
         let former = hub.of_peer("allowed-ips", &counters[from].0.key);
         assert!(!former.contains(moving), "it has one owner: {former}");
-        assert_eq!(ping(&hub.namespace, moving, "-c 2 -i 0.01 -W 1"), (2, 2), "round {round}");
+        assert_eq!(ping(&hub.namespace, moving, "-c 2 -i 0.05 -W 1"), (2, 2), "round {round}");
         assert_eq!(counters[from].1.packets(), arrived, "the former owner gets nothing");
     }
 }
@@ -231,7 +231,7 @@ fn overlapping_prefixes_do_not_allow_spoofing(backend: Backend) {
         };
         let (honest, lies) = (from(covered), from(spoofed));
         let burst = |source: &str| {
-            let options = format!("-I {source} -c 10 -i 0.01 -W 1");
+            let options = format!("-I {source} -c 10 -i 0.05 -W 1");
             ping(&alice.namespace, HUB.inner(family), &options)
         };
         burst(covered);
@@ -253,12 +253,12 @@ fn a_taken_port_is_refused(backend: Backend) {
         assert!(!outcome.is_ok(), "{taken} is taken: {outcome:?}");
         assert!(outcome.stderr.contains("in use"), "{outcome:?}");
         assert_eq!(hub.show("listen-port").trim(), HUB_PORT.to_string());
-        let counts = ping(&alice.namespace, HUB.inner(Family::V4), "-c 10 -i 0.01");
+        let counts = ping(&alice.namespace, HUB.inner(Family::V4), "-c 10 -i 0.05");
         assert_eq!(counts, (10, 10), "the old port works on");
     }
     hub.set("listen-port 4002");
     assert_eq!(hub.show("listen-port").trim(), "4002");
-    assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V4), "-c 5 -i 0.01"), (5, 5));
+    assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V4), "-c 5 -i 0.05"), (5, 5));
     let hub_key = hub.key.public();
     assert_eq!(alice.of_peer("endpoints", &hub.key), "192.0.2.1:4002", "{hub_key} has moved");
 }

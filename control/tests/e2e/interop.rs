@@ -8,11 +8,11 @@ use crate::harness::{
 fn exchange(relay: &Relay) {
     for family in Family::BOTH {
         let (alice, bob) = (&relay.alice.namespace, &relay.bob.namespace);
-        for size in [0, 1, 56, 1371, 1372] {
-            let options = format!("-c 50 -i 0.002 -s {size}");
-            assert_eq!(ping(alice, BOB.inner(family), &options), (50, 50), "{size} bytes");
-            assert_eq!(ping(bob, HUB.inner(family), &options), (50, 50), "{size} bytes");
-            assert_eq!(ping(&relay.hub.namespace, ALICE.inner(family), &options), (50, 50));
+        for size in [16, 17, 56, 1371, 1372] {
+            let options = format!("-f -c 100 -s {size}");
+            assert_eq!(ping(alice, BOB.inner(family), &options), (100, 100), "{size} bytes");
+            assert_eq!(ping(bob, HUB.inner(family), &options), (100, 100), "{size} bytes");
+            assert_eq!(ping(&relay.hub.namespace, ALICE.inner(family), &options), (100, 100));
         }
         let _server = IperfServer::start(&relay.lab, bob);
         for direction in ["", "--reverse"] {
@@ -49,14 +49,11 @@ fn they_serve(backend: Backend, peer: Program) {
 fn the_hub_initiates(backend: Backend, peer: Program) {
     let ours = Program::Ours(backend);
     for (hub, alice) in [(ours, peer), (peer, ours)] {
-        let relay = Relay::new(&Options { hub, alice, ..Options::new(backend) });
-        relay.alice.set("listen-port 51821");
-        let endpoint = format!("{}:51821", ALICE.outer(Family::V4));
-        let key = relay.alice.key.public();
-        relay.hub.set(&format!("peer {key} endpoint {endpoint}"));
+        let options = Options::new(backend);
+        let relay = Relay::new(&Options { hub, alice, hub_knows_alice: true, ..options });
         let (hub, target) = (&relay.hub.namespace, ALICE.inner(Family::V4));
         crate::harness::ping_until_answered(hub, target);
-        assert_eq!(ping(hub, target, "-c 20 -i 0.01"), (20, 20), "{:?}", relay.hub.interface);
+        assert_eq!(ping(hub, target, "-c 20 -i 0.05"), (20, 20), "{:?}", relay.hub.interface);
     }
 }
 

@@ -81,7 +81,7 @@ fn everything_through_the_tunnel(backend: Backend) {
     wg_quick(client, backend, "up", &file);
     for target in ["203.0.113.77", "2001:db8:d::77", HUB.inner(Family::V4)] {
         ping_until_answered(client, target);
-        assert_eq!(ping(client, target, "-c 10 -i 0.01"), (10, 10), "{target}");
+        assert_eq!(ping(client, target, "-c 10 -i 0.05"), (10, 10), "{target}");
     }
     client.run(&format!("wg set {interface} peer {} persistent-keepalive 21", hub.key.public()));
     wg_quick(client, backend, "down", &file);

@@ -12,12 +12,12 @@ fn v4_to_v6_to_v4(backend: Backend) {
     let handshake = hub.handshake_with(&alice.key);
     for outer in [Family::V6, Family::V4, Family::V6, Family::V4] {
         alice.set(&format!("peer {} endpoint {}", hub.key.public(), ALICE.hub(outer)));
-        let counts = ping(&alice.namespace, BOB.inner(Family::V4), "-c 20 -i 0.01");
+        let counts = ping(&alice.namespace, BOB.inner(Family::V4), "-c 20 -i 0.05");
         assert_eq!(counts, (20, 20), "over {outer:?}");
         let seen = hub.of_peer("endpoints", &alice.key);
         let address = seen.rsplit_once(':').expect("an address and a port").0;
         assert_eq!(address.trim_matches(['[', ']']), ALICE.outer(outer));
-        let counts = ping(&hub.namespace, ALICE.inner(Family::V6), "-c 20 -i 0.01");
+        let counts = ping(&hub.namespace, ALICE.inner(Family::V6), "-c 20 -i 0.05");
         assert_eq!(counts, (20, 20), "from the hub over {outer:?}");
     }
     assert_eq!(hub.handshake_with(&alice.key), handshake, "the same session");
@@ -100,7 +100,7 @@ fn sticky_source(backend: Backend, family: Family) {
     let strays = Counter::new(&alice.namespace, "input", &rule);
     let _server = IperfServer::start(&relay.lab, &hub.namespace);
     Iperf::run(&alice.namespace, HUB.inner(Family::V4), "--time 1 --bidir");
-    assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V6), "-c 10 -i 0.01"), (10, 10));
+    assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V6), "-c 10 -i 0.05"), (10, 10));
     assert_eq!(strays.packets(), 0, "all replies come from {second}");
     assert_eq!(alice.of_peer("endpoints", &hub.key), endpoint);
 

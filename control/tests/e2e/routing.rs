@@ -36,7 +36,7 @@ fn fwmark_keeps_the_outer_packets_out_of_the_tunnel(backend: Backend) {
     }
     alice.set("fwmark 0x78");
     let before = marked.packets();
-    assert_eq!(ping(&alice.namespace, "203.0.113.77", "-c 5 -i 0.01 -W 1"), (5, 5));
+    assert_eq!(ping(&alice.namespace, "203.0.113.77", "-c 5 -i 0.05 -W 1"), (5, 5));
     assert_eq!(marked.packets(), before);
     assert!(changed.packets() >= 5);
 }
@@ -69,7 +69,7 @@ fn moved_right_after_start(backend: Backend) {
     ping_until_answered(&inside, HUB.inner(Family::V4));
     // A change of the MTU is noticed there too: packets of the new size pass.
     inside.run(&format!("ip link set {interface} mtu 1300"));
-    assert_eq!(ping(&inside, HUB.inner(Family::V4), "-c 5 -i 0.01 -s 1272"), (5, 5));
+    assert_eq!(ping(&inside, HUB.inner(Family::V4), "-c 5 -i 0.05 -s 1272"), (5, 5));
     // Link state as well.
     inside.run(&format!("ip link set {interface} down"));
     inside.run(&format!("ip link set {interface} up"));
@@ -178,13 +178,13 @@ fn a_changed_mtu_is_noticed(backend: Backend) {
             // IPv6 leaves an interface whose MTU falls below 1280; IPv4 stays.
             daemon.namespace.run(&format!("ip link set {} mtu {mtu}", daemon.interface));
         }
-        let options = format!("-c 20 -i 0.01 -M do -s {}", mtu - 28);
+        let options = format!("-c 20 -i 0.05 -M do -s {}", mtu - 28);
         let counts = ping(&alice.namespace, HUB.inner(Family::V4), &options);
         assert_eq!(counts, (20, 20), "MTU {mtu}");
         // Padding never makes a message larger than a packet of the MTU's size.
         let rule = format!("udp dport 51820 udp length > {}", mtu + 8 + 32);
         let longer = Counter::new(&alice.namespace, "output", &rule);
-        let options = format!("-c 3 -i 0.01 -M do -s {}", mtu - 29);
+        let options = format!("-c 3 -i 0.05 -M do -s {}", mtu - 29);
         assert_eq!(ping(&alice.namespace, HUB.inner(Family::V4), &options).1, 3);
         assert_eq!(longer.packets(), 0, "MTU {mtu}");
     }

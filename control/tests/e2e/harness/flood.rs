@@ -53,7 +53,11 @@ impl Forgery {
 
     /// A maker of such messages for the owner of `victim`. `worker` aims the receiver index at
     /// one worker; without it the index is random.
-    pub fn maker(self, victim: &KeyPair, worker: Option<u8>) -> impl FnMut(&mut Vec<u8>) + Send {
+    pub fn maker(
+        self,
+        victim: &KeyPair,
+        worker: Option<u8>,
+    ) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
         let mac1_key = Blake2s256::new()
             .chain_update(b"mac1----")
             .chain_update(victim.public_bytes)

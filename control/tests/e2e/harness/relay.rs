@@ -38,6 +38,9 @@ pub struct Host {
 /// The UDP port of the hub.
 pub const HUB_PORT: u16 = 51820;
 
+/// The UDP port of alice.
+pub const ALICE_PORT: u16 = 51821;
+
 /// The hub; its outer addresses are those that alice sees.
 pub const HUB: Host = Host {
     outer: ["192.0.2.1", "2001:db8:a::1"],
@@ -105,8 +108,10 @@ pub struct Options {
     pub bob: Program,
     /// `persistent-keepalive` of alice and bob (seconds; 0 is off).
     pub keepalive: u16,
-    /// A preshared key (base64) of alice and the hub.
+    /// A preshared key (base64) of the hub with each peer.
     pub preshared_key: Option<String>,
+    /// The hub is told alice's endpoint, so that it can speak first.
+    pub hub_knows_alice: bool,
     /// More environment of all three daemons.
     pub environment: Vec<(&'static str, &'static str)>,
 }
@@ -124,6 +129,7 @@ impl Options {
             bob: ours,
             keepalive: 0,
             preshared_key: None,
+            hub_knows_alice: false,
             environment: Vec::new(),
         }
     }
@@ -189,17 +195,21 @@ impl Relay {
 
     /// The hub's configuration file.
     pub fn hub_config(&self, options: &Options) -> String {
-        let (alice, bob) = (&self.alice.key, &self.bob.key);
+        let endpoint = match (options.hub_knows_alice, options.outer) {
+            (false, _) => String::new(),
+            (true, Family::V4) => format!("Endpoint = {}:{ALICE_PORT}\n", ALICE.outer[0]),
+            (true, Family::V6) => format!("Endpoint = [{}]:{ALICE_PORT}\n", ALICE.outer[1]),
+        };
         format!(
             "[Interface]\nPrivateKey = {}\nListenPort = {HUB_PORT}\n\
-             [Peer]\nPublicKey = {}\nAllowedIPs = {}\n{}\
-             [Peer]\nPublicKey = {}\nAllowedIPs = {}\n",
+             [Peer]\nPublicKey = {}\nAllowedIPs = {}\n{endpoint}{preshared}\
+             [Peer]\nPublicKey = {}\nAllowedIPs = {}\n{preshared}",
             self.hub.key.private(),
-            alice.public(),
+            self.alice.key.public(),
             ALICE.allowed_ips(),
-            preshared(options),
-            bob.public(),
+            self.bob.key.public(),
             BOB.allowed_ips(),
+            preshared = preshared(options),
         )
     }
 
@@ -207,14 +217,15 @@ impl Relay {
     pub fn peer_config(&self, daemon: &Daemon, host: &Host, options: &Options) -> String {
         let is_alice = daemon.interface == self.alice.interface;
         format!(
-            "[Interface]\nPrivateKey = {}\n\
+            "[Interface]\nPrivateKey = {}\n{}\
              [Peer]\nPublicKey = {}\nAllowedIPs = 10.77.0.0/24, fd77::/64\nEndpoint = {}\n\
              PersistentKeepalive = {}\n{}",
             daemon.key.private(),
+            if is_alice { format!("ListenPort = {ALICE_PORT}\n") } else { String::new() },
             self.hub.key.public(),
             host.hub(options.outer),
             options.keepalive,
-            if is_alice { preshared(options) } else { String::new() },
+            preshared(options),
         )
     }
 }

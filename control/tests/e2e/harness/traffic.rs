@@ -8,7 +8,9 @@ use super::command::{Background, Outcome};
 use super::lab::{Lab, Namespace};
 use super::wait::{eventually, seconds};
 
-/// Pings `target`; how many were sent and how many answers came. `options` are ping's own.
+/// Pings `target`; how many were sent and how many answers came. `options` are ping's own. After
+/// the last request ping waits for one interval, or twice the longest round trip (which it can
+/// measure from 16 bytes on): a short interval makes it impatient.
 #[track_caller]
 pub fn ping(from: &Namespace, target: &str, options: &str) -> (u64, u64) {
     let outcome = from.attempt(&format!("ping -n -q {options} {target}"));
