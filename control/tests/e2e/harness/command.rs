@@ -56,7 +56,7 @@ impl Outcome {
     /// The standard output of a command that must have succeeded.
     #[track_caller]
     pub fn expect_ok(self) -> String {
-        assert!(self.is_ok(), "the command failed: {self:#?}");
+        assert!(self.is_ok(), "`{}` failed: {self:#?}", self.line);
         self.stdout
     }
 }

@@ -145,11 +145,6 @@ impl Daemon {
         socket_path(&self.interface).exists()
     }
 
-    /// Whether the process has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.process.has_ended()
-    }
-
     /// Waits for its end; the exit code, none if a signal ended it.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {

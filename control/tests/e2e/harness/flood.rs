@@ -1,7 +1,7 @@
 //! Datagrams of somebody without a key: forged messages, noise, and trains of them.
 
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -89,20 +89,6 @@ impl Forgery {
     }
 }
 
-/// Many datagrams of equal size given to the kernel at once (UDP_SEGMENT): they arrive as one
-/// train where the receiver takes trains.
-pub struct Train;
-
-impl Train {
-    /// Sends `payload`, cut into datagrams of `segment` bytes.
-    pub fn send(socket: &impl AsRawFd, to: SocketAddr, payload: &[u8], segment: u16) -> bool {
-        let address = SockaddrStorage::from(to);
-        let parts = [IoSlice::new(payload)];
-        let cut = [ControlMessage::UdpGsoSegments(&segment)];
-        sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address)).is_ok()
-    }
-}
-
 /// A thread that sends as fast as it can until it is dropped.
 pub struct Flood {
     ends: Arc<AtomicBool>,
@@ -136,7 +122,7 @@ impl Flood {
         let mut payload = Vec::new();
         Flood::repeat(move || {
             let segment = make(&mut payload);
-            u64::from(Train::send(&socket, target, &payload, segment))
+            u64::from(send_train(&socket, target, &payload, segment))
         })
     }
 
@@ -173,4 +159,13 @@ fn unspecified(target: SocketAddr) -> &'static str {
         Family::V4 => "0.0.0.0:0",
         Family::V6 => "[::]:0",
     }
+}
+
+/// Gives the kernel many datagrams of `segment` bytes at once (UDP_SEGMENT): they arrive as one
+/// train where the receiver takes trains.
+fn send_train(socket: &UdpSocket, to: SocketAddr, payload: &[u8], segment: u16) -> bool {
+    let address = SockaddrStorage::from(to);
+    let parts = [IoSlice::new(payload)];
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address)).is_ok()
 }

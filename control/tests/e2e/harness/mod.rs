@@ -25,13 +25,13 @@ mod uapi;
 mod wait;
 
 pub use capture::Counter;
-pub use command::{Background, Outcome};
+pub use command::Outcome;
 pub use daemon::{Backend, Daemon, Program};
-pub use flood::{Flood, Forgery, Train, noise};
-pub use keys::{KeyPair, random_bytes};
+pub use flood::{Flood, Forgery, noise};
+pub use keys::KeyPair;
 pub use lab::{Lab, Namespace};
 pub use proxy::Proxy;
-pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, Host, Options, Relay};
+pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, Options, Relay};
 pub use traffic::{Iperf, IperfServer, ping, ping_until_answered, tcp_reorders};
 pub use uapi::{Uapi, socket_path};
 pub use wait::{eventually, holds_for, seconds, within};
