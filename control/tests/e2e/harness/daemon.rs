@@ -1,0 +1,238 @@
+//! A running WireGuard daemon: ours, or one of the peers that we talk to.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use super::command::{Background, Outcome};
+use super::keys::KeyPair;
+use super::lab::{Lab, Namespace};
+use super::uapi::socket_path;
+use super::wait::{eventually, seconds};
+
+/// How our daemon does its input and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `--io uring`.
+    Uring,
+    /// `--io mmsg`.
+    Mmsg,
+}
+
+/// Which implementation a daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The one under test.
+    Ours(Backend),
+    /// Debian's wireguard-go.
+    WireguardGo,
+    /// boringtun-cli, installed by `scripts/peers`.
+    Boringtun,
+}
+
+impl Program {
+    /// The implementation under test: `WG_BOUNCE_TEST_BINARY`, or the one cargo has built.
+    pub fn under_test() -> PathBuf {
+        let other = std::env::var_os("WG_BOUNCE_TEST_BINARY");
+        other.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_wg-bounce")), PathBuf::from)
+    }
+
+    fn path(self) -> PathBuf {
+        match self {
+            Program::Ours(_) => Program::under_test(),
+            Program::WireguardGo => {
+                let path = PathBuf::from("/usr/bin/wireguard-go");
+                assert!(path.exists(), "no {path:?}: apt-get install wireguard-go");
+                path
+            }
+            Program::Boringtun => {
+                let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target");
+                let path = target.join("peers/bin/boringtun-cli");
+                assert!(path.exists(), "no {path:?}: run scripts/peers first");
+                path
+            }
+        }
+    }
+
+    /// What this program is told by its environment, whatever the test.
+    fn environment(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Program::Ours(backend) => {
+                let io = if backend == Backend::Uring { "uring" } else { "mmsg" };
+                // Two workers: steering and hand-off take part in every test.
+                vec![
+                    ("LOG_LEVEL", "verbose"),
+                    ("WG_BOUNCE_IO", io),
+                    ("WG_BOUNCE_WORKERS", "2"),
+                    ("WG_BOUNCE_RELAY", "kernel"),
+                ]
+            }
+            Program::WireguardGo => vec![("LOG_LEVEL", "error")],
+            Program::Boringtun => vec![("WG_LOG_LEVEL", "error")],
+        }
+    }
+
+    /// Options that make it stay in the foreground and keep its rights.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Program::Ours(_) | Program::WireguardGo => &["-f"],
+            Program::Boringtun => &["-f", "--disable-drop-privileges"],
+        }
+    }
+}
+
+/// A daemon in the foreground with its interface; ended when dropped.
+pub struct Daemon {
+    process: Background,
+    /// Where it was started.
+    pub namespace: Namespace,
+    /// Its interface.
+    pub interface: String,
+    /// A key pair for it; the test decides when it gets the private key.
+    pub key: KeyPair,
+}
+
+impl Daemon {
+    /// Starts `program` for the interface of `role` and waits until both the interface and the
+    /// control socket exist.
+    #[track_caller]
+    pub fn start(lab: &Lab, namespace: &Namespace, role: &str, program: Program) -> Daemon {
+        Daemon::start_with(lab, namespace, role, program, &[])
+    }
+
+    /// As [`Daemon::start`], with more environment.
+    #[track_caller]
+    pub fn start_with(
+        lab: &Lab,
+        namespace: &Namespace,
+        role: &str,
+        program: Program,
+        environment: &[(&str, &str)],
+    ) -> Daemon {
+        let interface = lab.interface(role);
+        let mut command = namespace.command(program.path().to_str().expect("UTF-8"));
+        command.args(program.options()).arg(&interface);
+        command.envs(program.environment()).envs(environment.iter().copied());
+        let title = format!("{program:?} as {role} ({interface})");
+        let process = Background::spawn(command, &title, lab.file(role));
+        let key = KeyPair::new();
+        let mut daemon = Daemon { process, namespace: namespace.clone(), interface, key };
+        eventually(seconds(10), &format!("{title} is ready"), || {
+            let code = daemon.process.has_ended().then(|| daemon.process.exit_code());
+            assert_eq!(code, None, "{title} ended instead of starting");
+            daemon.is_reachable() && daemon.has_interface()
+        });
+        daemon
+    }
+
+    /// Process id (the daemon stays in the foreground).
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// All of its log so far.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Whether its interface exists in the namespace where it was started.
+    pub fn has_interface(&self) -> bool {
+        self.namespace.attempt(&format!("ip link show {}", self.interface)).is_ok()
+    }
+
+    /// Whether its control socket exists.
+    pub fn is_reachable(&self) -> bool {
+        socket_path(&self.interface).exists()
+    }
+
+    /// Waits for its end; the exit code, none if a signal ended it.
+    #[track_caller]
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.process.exit_code()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// `wg set INTERFACE …`. Panics if it fails.
+    #[track_caller]
+    pub fn set(&self, arguments: &str) {
+        self.namespace.run(&format!("wg set {} {arguments}", self.interface));
+    }
+
+    /// Gives it the private key of [`Daemon::key`].
+    #[track_caller]
+    pub fn set_private_key(&self) {
+        let line = format!("wg set {} private-key /dev/stdin", self.interface);
+        self.namespace.run_with(&line, &self.key.private());
+    }
+
+    /// `wg show INTERFACE FIELD`: one line for the interface, or one line for each peer.
+    #[track_caller]
+    pub fn show(&self, field: &str) -> String {
+        self.namespace.run(&format!("wg show {} {field}", self.interface))
+    }
+
+    /// `wg setconf`, `syncconf` or `addconf` with `text` as the file. Panics if it fails.
+    #[track_caller]
+    pub fn configure(&self, verb: &str, text: &str) {
+        self.try_configure(verb, text).expect_ok();
+    }
+
+    /// As [`Daemon::configure`], where failure is possible.
+    pub fn try_configure(&self, verb: &str, text: &str) -> Outcome {
+        let line = format!("wg {verb} {} /dev/stdin", self.interface);
+        self.namespace.attempt_with(&line, text)
+    }
+
+    /// `wg showconf`.
+    #[track_caller]
+    pub fn showconf(&self) -> String {
+        self.namespace.run(&format!("wg showconf {}", self.interface))
+    }
+
+    /// Gives the interface addresses, sets its MTU and brings it up.
+    #[track_caller]
+    pub fn bring_up(&self, mtu: u32, addresses: &[&str]) {
+        for address in addresses {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            let line = format!("ip address add {address} dev {} {nodad}", self.interface);
+            self.namespace.run(&line);
+        }
+        self.namespace.run(&format!("ip link set {} mtu {mtu} up", self.interface));
+    }
+
+    /// What `wg show INTERFACE FIELD` says of one peer; empty if it is not there.
+    #[track_caller]
+    pub fn of_peer(&self, field: &str, peer: &KeyPair) -> String {
+        let text = self.show(field);
+        let public = peer.public();
+        let line = text.lines().find_map(|line| line.strip_prefix(&public));
+        line.unwrap_or_default().trim().to_owned()
+    }
+
+    /// When the last handshake with a peer was (seconds since the epoch); 0: never.
+    #[track_caller]
+    pub fn handshake_with(&self, peer: &KeyPair) -> u64 {
+        self.of_peer("latest-handshakes", peer).parse().expect("a number for each peer")
+    }
+
+    /// Bytes received from and sent to a peer.
+    #[track_caller]
+    pub fn transfer_with(&self, peer: &KeyPair) -> (u64, u64) {
+        let text = self.of_peer("transfer", peer);
+        let (received, sent) = text.split_once('\t').expect("two numbers for each peer");
+        (received.parse().expect("a number"), sent.parse().expect("a number"))
+    }
+
+    /// Memory that the process holds (KiB, `VmRSS`).
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("the daemon runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.expect("a process has memory").split_whitespace().next();
+        number.expect("a number and a unit").parse().expect("a number")
+    }
+}

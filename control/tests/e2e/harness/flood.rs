@@ -1,0 +1,171 @@
+//! Datagrams of somebody without a key: forged messages, noise, and trains of them.
+
+use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
+use blake2::{Blake2s256, Blake2sMac};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+
+use super::keys::{KeyPair, random_bytes};
+use super::lab::Namespace;
+use super::relay::Family;
+
+/// A cheap source of bytes that nobody has to foresee: xorshift, seeded by the kernel.
+pub fn noise() -> impl FnMut() -> u64 + Send {
+    let mut state = u64::from_le_bytes(random_bytes()) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// A kind of forged message, one for each way into the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgery {
+    /// An initiation whose mac1 is wrong.
+    BadMac1,
+    /// An initiation whose mac1 is right: anybody who knows the public key can make one.
+    GoodMac1,
+    /// A response that nobody waits for.
+    Response,
+    /// A cookie reply that nobody waits for.
+    CookieReply,
+    /// Transport data of no session.
+    Data,
+}
+
+impl Forgery {
+    /// All of them.
+    pub const ALL: [Forgery; 5] = [
+        Forgery::BadMac1,
+        Forgery::GoodMac1,
+        Forgery::Response,
+        Forgery::CookieReply,
+        Forgery::Data,
+    ];
+
+    /// A maker of such messages for the owner of `victim`. `worker` aims the receiver index at
+    /// one worker; without it the index is random.
+    pub fn maker(
+        self,
+        victim: &KeyPair,
+        worker: Option<u8>,
+    ) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
+        let mac1_key = Blake2s256::new()
+            .chain_update(b"mac1----")
+            .chain_update(victim.public_bytes)
+            .finalize();
+        let mut noise = noise();
+        move |message| {
+            let (kind, length, index_at) = match self {
+                Forgery::BadMac1 | Forgery::GoodMac1 => (1, 148, 4),
+                Forgery::Response => (2, 92, 8),
+                Forgery::CookieReply => (3, 64, 4),
+                Forgery::Data => (4, 32 + 16 * (noise() as usize % 80), 4),
+            };
+            message.clear();
+            message.extend((0..length / 4 + 1).flat_map(|_| (noise() as u32).to_le_bytes()));
+            message.truncate(length);
+            message[..4].copy_from_slice(&[kind, 0, 0, 0]);
+            if let Some(worker) = worker {
+                message[index_at] = worker;
+            }
+            if matches!(self, Forgery::GoodMac1 | Forgery::Response) {
+                let mac1_at = length - 32;
+                let mut mac = Blake2sMac::<blake2::digest::consts::U16>::new_from_slice(&mac1_key)
+                    .expect("BLAKE2s takes a key of 32 bytes");
+                mac.update(&message[..mac1_at]);
+                message[mac1_at..mac1_at + 16].copy_from_slice(&mac.finalize_fixed());
+                message[mac1_at + 16..].fill(0);
+            }
+        }
+    }
+}
+
+/// A thread that sends as fast as it can until it is dropped.
+pub struct Flood {
+    ends: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Sends what `make` writes, from `namespace` to `target`.
+    pub fn start(
+        namespace: &Namespace,
+        target: SocketAddr,
+        mut make: impl FnMut(&mut Vec<u8>) + Send + 'static,
+    ) -> Flood {
+        let socket = namespace.udp_socket(unspecified(target));
+        let mut message = Vec::new();
+        Flood::repeat(move || {
+            make(&mut message);
+            // A full buffer or an ICMP error of an earlier datagram: the flood goes on.
+            u64::from(socket.send_to(&message, target).is_ok())
+        })
+    }
+
+    /// Sends trains: `make` writes the payload and returns the size of its segments.
+    pub fn of_trains(
+        namespace: &Namespace,
+        target: SocketAddr,
+        mut make: impl FnMut(&mut Vec<u8>) -> u16 + Send + 'static,
+    ) -> Flood {
+        let socket = namespace.udp_socket(unspecified(target));
+        let mut payload = Vec::new();
+        Flood::repeat(move || {
+            let segment = make(&mut payload);
+            u64::from(send_train(&socket, target, &payload, segment))
+        })
+    }
+
+    fn repeat(mut once: impl FnMut() -> u64 + Send + 'static) -> Flood {
+        let ends = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let (thread_ends, thread_sent) = (ends.clone(), sent.clone());
+        let thread = std::thread::spawn(move || {
+            while !thread_ends.load(Ordering::Relaxed) {
+                thread_sent.fetch_add(once(), Ordering::Relaxed);
+            }
+        });
+        Flood { ends, sent, thread: Some(thread) }
+    }
+
+    /// How much has been sent (datagrams, or trains).
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where to bind a socket that sends to `target`.
+fn unspecified(target: SocketAddr) -> &'static str {
+    match if target.is_ipv4() { Family::V4 } else { Family::V6 } {
+        Family::V4 => "0.0.0.0:0",
+        Family::V6 => "[::]:0",
+    }
+}
+
+/// Gives the kernel many datagrams of `segment` bytes at once (UDP_SEGMENT): they arrive as one
+/// train where the receiver takes trains.
+fn send_train(socket: &UdpSocket, to: SocketAddr, payload: &[u8], segment: u16) -> bool {
+    let address = SockaddrStorage::from(to);
+    let parts = [IoSlice::new(payload)];
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address)).is_ok()
+}

@@ -1,0 +1,37 @@
+//! What the tests stand on: namespaces, daemons, commands, traffic.
+
+/// Makes a test of each named function for each backend of the daemon.
+macro_rules! on_both_backends {
+    ($($name:ident),+ $(,)?) => {
+        mod uring {
+            $(#[test] fn $name() { super::$name(crate::harness::Backend::Uring); })+
+        }
+        mod mmsg {
+            $(#[test] fn $name() { super::$name(crate::harness::Backend::Mmsg); })+
+        }
+    };
+}
+
+mod capture;
+mod command;
+mod daemon;
+mod flood;
+mod keys;
+mod lab;
+mod proxy;
+mod relay;
+mod traffic;
+mod uapi;
+mod wait;
+
+pub use capture::Counter;
+pub use command::Outcome;
+pub use daemon::{Backend, Daemon, Program};
+pub use flood::{Flood, Forgery, noise};
+pub use keys::KeyPair;
+pub use lab::{Lab, Namespace};
+pub use proxy::Proxy;
+pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, Options, Relay};
+pub use traffic::{Iperf, IperfServer, ping, ping_until_answered, tcp_reorders};
+pub use uapi::{Uapi, socket_path};
+pub use wait::{eventually, holds_for, seconds, within};

@@ -1,0 +1,250 @@
+//! The topology that most tests share: alice and bob, each in a namespace, and between them a hub
+//! that relays. Mallory has a link to the hub, and nothing else.
+//!
+//! ```text
+//!   alice ── 192.0.2.0/24, 2001:db8:a::/64 ──── hub ── 198.51.100.0/24, 2001:db8:b::/64 ── bob
+//!                                                └─── 203.0.113.0/24, 2001:db8:c::/64 ── mallory
+//!   inside: 10.77.0.0/24 and fd77::/64; hub .1, alice .2, bob .3
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::daemon::{Backend, Daemon, Program};
+use super::lab::{Lab, Namespace};
+use super::traffic::ping_until_answered;
+
+/// An IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+}
+
+/// Addresses of one host: `outer` on its link to the hub (the hub's own end of that link in
+/// `gateway`), `inner` in the tunnel.
+pub struct Host {
+    outer: [&'static str; 2],
+    gateway: [&'static str; 2],
+    inner: [&'static str; 2],
+}
+
+/// The UDP port of the hub.
+pub const HUB_PORT: u16 = 51820;
+
+/// The UDP port of alice.
+pub const ALICE_PORT: u16 = 51821;
+
+/// The hub; its outer addresses are those that alice sees.
+pub const HUB: Host = Host {
+    outer: ["192.0.2.1", "2001:db8:a::1"],
+    gateway: ["192.0.2.1", "2001:db8:a::1"],
+    inner: ["10.77.0.1", "fd77::1"],
+};
+
+/// The first peer.
+pub const ALICE: Host = Host {
+    outer: ["192.0.2.2", "2001:db8:a::2"],
+    gateway: ["192.0.2.1", "2001:db8:a::1"],
+    inner: ["10.77.0.2", "fd77::2"],
+};
+
+/// The second peer.
+pub const BOB: Host = Host {
+    outer: ["198.51.100.2", "2001:db8:b::2"],
+    gateway: ["198.51.100.1", "2001:db8:b::1"],
+    inner: ["10.77.0.3", "fd77::3"],
+};
+
+/// A stranger, without a key.
+const MALLORY: Host = Host {
+    outer: ["203.0.113.2", "2001:db8:c::2"],
+    gateway: ["203.0.113.1", "2001:db8:c::1"],
+    inner: ["", ""],
+};
+
+impl Host {
+    /// Its address in the tunnel.
+    pub fn inner(&self, family: Family) -> &'static str {
+        self.inner[family as usize]
+    }
+
+    /// Its address on its link.
+    pub fn outer(&self, family: Family) -> &'static str {
+        self.outer[family as usize]
+    }
+
+    /// Where it reaches the hub.
+    pub fn hub(&self, family: Family) -> SocketAddr {
+        let address: IpAddr = self.gateway[family as usize].parse().expect("an address");
+        SocketAddr::new(address, HUB_PORT)
+    }
+
+    /// What the hub allows it, as `wg` takes it.
+    pub fn allowed_ips(&self) -> String {
+        format!("{}/32,{}/128", self.inner[0], self.inner[1])
+    }
+}
+
+/// How to build a [`Relay`].
+pub struct Options {
+    /// Which addresses the endpoints have.
+    pub outer: Family,
+    /// MTU of the WireGuard interfaces (bytes).
+    pub mtu: u32,
+    /// MTU of the links (bytes).
+    pub link_mtu: u32,
+    /// What the hub runs.
+    pub hub: Program,
+    /// What alice runs.
+    pub alice: Program,
+    /// What bob runs.
+    pub bob: Program,
+    /// `persistent-keepalive` of alice and bob (seconds; 0 is off).
+    pub keepalive: u16,
+    /// A preshared key (base64) of the hub with each peer.
+    pub preshared_key: Option<String>,
+    /// The hub is told alice's endpoint, so that it can speak first.
+    pub hub_knows_alice: bool,
+    /// More environment of all three daemons.
+    pub environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Options {
+    /// The plain case: ours everywhere, outer IPv4, the MTUs of the internet.
+    pub fn new(backend: Backend) -> Options {
+        let ours = Program::Ours(backend);
+        Options {
+            outer: Family::V4,
+            mtu: 1420,
+            link_mtu: 1500,
+            hub: ours,
+            alice: ours,
+            bob: ours,
+            keepalive: 0,
+            preshared_key: None,
+            hub_knows_alice: false,
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// Three daemons that are configured and up. The daemons come first: they end before their
+/// namespaces go.
+pub struct Relay {
+    /// The hub.
+    pub hub: Daemon,
+    /// The first peer.
+    pub alice: Daemon,
+    /// The second peer.
+    pub bob: Daemon,
+    /// The stranger's namespace.
+    pub mallory: Namespace,
+    /// What holds it all.
+    pub lab: Lab,
+}
+
+impl Relay {
+    /// Builds it; nothing has been sent yet (unless a keepalive was asked for).
+    pub fn new(options: &Options) -> Relay {
+        let lab = Lab::new();
+        let hub = lab.namespace("hub");
+        hub.sysctl("net.ipv4.ip_forward=1");
+        hub.sysctl("net.ipv6.conf.all.forwarding=1");
+        let [alice, bob, mallory] = [("alice", ALICE), ("bob", BOB), ("mallory", MALLORY)]
+            .map(|(role, host)| attach(&lab, &hub, role, &host, options.link_mtu));
+
+        let environment = &options.environment;
+        let hub = Daemon::start_with(&lab, &hub, "hub", options.hub, environment);
+        let alice = Daemon::start_with(&lab, &alice, "alice", options.alice, environment);
+        let bob = Daemon::start_with(&lab, &bob, "bob", options.bob, environment);
+        let relay = Relay { hub, alice, bob, mallory, lab };
+        relay.hub.configure("setconf", &relay.hub_config(options));
+        for (daemon, host) in [(&relay.alice, ALICE), (&relay.bob, BOB)] {
+            daemon.configure("setconf", &relay.peer_config(daemon, &host, options));
+        }
+        for (daemon, host) in [(&relay.hub, HUB), (&relay.alice, ALICE), (&relay.bob, BOB)] {
+            let addresses = [format!("{}/24", host.inner[0]), format!("{}/64", host.inner[1])];
+            daemon.bring_up(options.mtu, &[&addresses[0], &addresses[1]]);
+        }
+        relay
+    }
+
+    /// Builds it and waits until a packet has gone from alice to bob and back.
+    pub fn connected(options: &Options) -> Relay {
+        let relay = Relay::new(options);
+        relay.connect();
+        relay
+    }
+
+    /// Waits until a packet has gone from alice to bob and back in each family.
+    #[track_caller]
+    pub fn connect(&self) {
+        for family in Family::BOTH {
+            // Bob has to speak first: the hub does not know where he is.
+            ping_until_answered(&self.bob.namespace, HUB.inner(family));
+            ping_until_answered(&self.alice.namespace, BOB.inner(family));
+        }
+    }
+
+    /// The hub's configuration file.
+    pub fn hub_config(&self, options: &Options) -> String {
+        let endpoint = match (options.hub_knows_alice, options.outer) {
+            (false, _) => String::new(),
+            (true, Family::V4) => format!("Endpoint = {}:{ALICE_PORT}\n", ALICE.outer[0]),
+            (true, Family::V6) => format!("Endpoint = [{}]:{ALICE_PORT}\n", ALICE.outer[1]),
+        };
+        format!(
+            "[Interface]\nPrivateKey = {}\nListenPort = {HUB_PORT}\n\
+             [Peer]\nPublicKey = {}\nAllowedIPs = {}\n{endpoint}{preshared}\
+             [Peer]\nPublicKey = {}\nAllowedIPs = {}\n{preshared}",
+            self.hub.key.private(),
+            self.alice.key.public(),
+            ALICE.allowed_ips(),
+            self.bob.key.public(),
+            BOB.allowed_ips(),
+            preshared = preshared(options),
+        )
+    }
+
+    /// The configuration file of alice or bob.
+    pub fn peer_config(&self, daemon: &Daemon, host: &Host, options: &Options) -> String {
+        let is_alice = daemon.interface == self.alice.interface;
+        format!(
+            "[Interface]\nPrivateKey = {}\n{}\
+             [Peer]\nPublicKey = {}\nAllowedIPs = 10.77.0.0/24, fd77::/64\nEndpoint = {}\n\
+             PersistentKeepalive = {}\n{}",
+            daemon.key.private(),
+            if is_alice { format!("ListenPort = {ALICE_PORT}\n") } else { String::new() },
+            self.hub.key.public(),
+            host.hub(options.outer),
+            options.keepalive,
+            preshared(options),
+        )
+    }
+}
+
+/// Makes the namespace of `role` with its link to the hub.
+fn attach(lab: &Lab, hub: &Namespace, role: &str, host: &Host, mtu: u32) -> Namespace {
+    let namespace = lab.namespace(role);
+    lab.link((hub, role), (&namespace, "out0"), mtu);
+    for (index, length) in [(0, 24), (1, 64)] {
+        let nodad = if index == 1 { "nodad" } else { "" };
+        let near = host.gateway[index];
+        hub.run(&format!("ip address add {near}/{length} dev {role} {nodad}"));
+        let far = host.outer[index];
+        namespace.run(&format!("ip address add {far}/{length} dev out0 {nodad}"));
+    }
+    namespace
+}
+
+fn preshared(options: &Options) -> String {
+    let key = options.preshared_key.as_ref();
+    key.map(|key| format!("PresharedKey = {key}\n")).unwrap_or_default()
+}

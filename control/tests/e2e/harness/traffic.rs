@@ -1,0 +1,123 @@
+//! Traffic through the tunnel: ping and iperf3, and what they report.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::command::{Background, Outcome};
+use super::lab::{Lab, Namespace};
+use super::wait::{eventually, seconds};
+
+/// Pings `target`; how many were sent and how many answers came. `options` are ping's own. After
+/// the last request ping waits for one interval, or twice the longest round trip (which it can
+/// measure from 16 bytes on): a short interval makes it impatient.
+#[track_caller]
+pub fn ping(from: &Namespace, target: &str, options: &str) -> (u64, u64) {
+    let outcome = from.attempt(&format!("ping -n -q {options} {target}"));
+    let summary = outcome.stdout.lines().find(|line| line.contains("packets transmitted"));
+    let numbers: Vec<u64> = summary
+        .unwrap_or_else(|| panic!("ping says nothing: {outcome:#?}"))
+        .split(&[' ', ','])
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    (numbers[0], numbers[1])
+}
+
+/// Pings `target` until an answer comes; panics after ten seconds.
+#[track_caller]
+pub fn ping_until_answered(from: &Namespace, target: &str) {
+    eventually(seconds(10), &format!("{target} answers {}", from.name()), || {
+        ping(from, target, "-c 1 -W 1").1 == 1
+    });
+}
+
+/// An iperf3 server that waits for one client at a time.
+pub struct IperfServer {
+    _process: Background,
+}
+
+impl IperfServer {
+    /// Starts it and waits until it listens.
+    pub fn start(lab: &Lab, namespace: &Namespace) -> IperfServer {
+        let process = namespace.spawn(lab, "iperf3 --server --forceflush");
+        eventually(seconds(5), "iperf3 listens", || {
+            !namespace.run("ss -Hltn sport = :5201").trim().is_empty()
+        });
+        IperfServer { _process: process }
+    }
+}
+
+/// What iperf3's client reports.
+#[derive(Debug)]
+pub struct Iperf {
+    report: Value,
+}
+
+impl Iperf {
+    /// Runs a client with iperf3's own `options`; panics if it fails.
+    #[track_caller]
+    pub fn run(from: &Namespace, server: &str, options: &str) -> Iperf {
+        Iperf::of(from.attempt(&format!("iperf3 --json --client {server} {options}")))
+    }
+
+    /// Starts a client in the background; [`Iperf::finish`] takes its report.
+    pub fn spawn(lab: &Lab, from: &Namespace, server: &str, options: &str) -> Background {
+        from.spawn(lab, &format!("timeout 60 iperf3 --json --client {server} {options}"))
+    }
+
+    /// Waits up to 30 seconds for a client in the background; panics if it fails.
+    #[track_caller]
+    pub fn finish(mut client: Background) -> Iperf {
+        eventually(seconds(30), "iperf3 ends", || client.has_ended());
+        let (code, stdout) = (client.exit_code(), client.output());
+        let line = "iperf3".to_owned();
+        Iperf::of(Outcome { line, code, stdout, stderr: String::new() })
+    }
+
+    #[track_caller]
+    fn of(outcome: Outcome) -> Iperf {
+        assert!(outcome.is_ok(), "iperf3 failed: {outcome:#?}");
+        Iperf { report: serde_json::from_str(&outcome.stdout).expect("iperf3 writes JSON") }
+    }
+
+    /// What the receiver got (bytes per second).
+    pub fn bytes_per_second(&self) -> f64 {
+        let end = &self.report["end"];
+        let sum = if end["sum_received"].is_object() { &end["sum_received"] } else { &end["sum"] };
+        sum["bits_per_second"].as_f64().expect("iperf3 reports a rate") / 8.0
+    }
+
+    /// TCP segments sent twice, as a share of those sent.
+    pub fn retransmitted_share(&self, segment: f64) -> f64 {
+        let sent = &self.report["end"]["sum_sent"];
+        let bytes = sent["bytes"].as_f64().expect("iperf3 reports bytes");
+        sent["retransmits"].as_f64().expect("iperf3 reports retransmits") * segment / bytes
+    }
+
+    /// UDP datagrams lost (percent).
+    pub fn lost_percent(&self) -> f64 {
+        self.report["end"]["sum"]["lost_percent"].as_f64().expect("iperf3 reports losses")
+    }
+
+    /// The longest time without a byte (in whole intervals of iperf3's report).
+    pub fn longest_pause(&self) -> Duration {
+        let (mut longest, mut pause) = (0.0, 0.0);
+        for interval in self.report["intervals"].as_array().expect("iperf3 reports intervals") {
+            let sum = &interval["sum"];
+            let is_silent = sum["bytes"].as_f64() == Some(0.0);
+            let length = sum["seconds"].as_f64().expect("intervals have a length");
+            pause = if is_silent { pause + length } else { 0.0 };
+            longest = f64::max(longest, pause);
+        }
+        Duration::from_secs_f64(longest)
+    }
+}
+
+/// How often TCP in this namespace has found its own segments acknowledged out of order: losses
+/// leave holes too, but only a reordered flow is counted here.
+pub fn tcp_reorders(namespace: &Namespace) -> u64 {
+    let text = namespace.run("nstat -asz TcpExtTCPSACKReorder TcpExtTCPTSReorder");
+    let counters = text.lines().filter(|line| line.contains("Reorder"));
+    let values = counters.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    values.sum()
+}

@@ -1,0 +1,66 @@
+//! A client of the control socket that can do what `wg` never does: wait, pipeline, send nonsense.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the control socket of an interface is.
+pub fn socket_path(interface: &str) -> PathBuf {
+    PathBuf::from(format!("/var/run/wireguard/{interface}.sock"))
+}
+
+/// One connection to a control socket.
+pub struct Uapi {
+    stream: UnixStream,
+}
+
+impl Uapi {
+    /// Connects to the daemon of `interface`.
+    #[track_caller]
+    pub fn connect(interface: &str) -> Uapi {
+        let stream = UnixStream::connect(socket_path(interface)).expect("the daemon listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("not zero");
+        Uapi { stream }
+    }
+
+    /// Sends `text` as it is.
+    #[track_caller]
+    pub fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).expect("the daemon reads");
+    }
+
+    /// The next answer: its lines, without the empty one that ends it.
+    #[track_caller]
+    pub fn answer(&mut self) -> Vec<String> {
+        let mut text = Vec::new();
+        while !text.ends_with(b"\n\n") {
+            let mut byte = [0];
+            match self.stream.read(&mut byte) {
+                Ok(1) => text.push(byte[0]),
+                end => {
+                    let so_far = String::from_utf8_lossy(&text);
+                    panic!("no whole answer: {end:?} after {so_far:?}")
+                }
+            }
+        }
+        let text = String::from_utf8(text).expect("the protocol is text");
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Sends one operation (without its empty line) and returns its answer.
+    #[track_caller]
+    pub fn ask(&mut self, operation: &str) -> Vec<String> {
+        self.send(&format!("{operation}\n\n"));
+        self.answer()
+    }
+
+    /// Whether the daemon has closed the connection, without another byte.
+    pub fn is_closed(&mut self) -> bool {
+        // A reset instead of an end: the daemon closed with unread bytes in its buffer.
+        match self.stream.read(&mut [0]) {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! How a daemon starts: ready when it returns; a clear error for each way that it can fail.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+
+use crate::harness::{
+    Backend, Daemon, Lab, Namespace, Outcome, Program, eventually, seconds, socket_path,
+};
+
+fn binary() -> String {
+    Program::under_test().to_str().expect("UTF-8").to_owned()
+}
+
+/// Starts the daemon in the foreground, where it must fail, with an error that says `reasons`.
+#[track_caller]
+fn fails(namespace: &Namespace, before: &str, arguments: &str, reasons: &[&str]) {
+    let line = format!("timeout --foreground 10 {before} {} {arguments}", binary());
+    let outcome = namespace.attempt(&line);
+    assert!(
+        matches!(outcome.code, Some(code) if code != 0 && code != 124 && code < 128),
+        "it must fail with an exit code of its own: {outcome:#?}"
+    );
+    let text = outcome.stderr.to_lowercase();
+    for reason in reasons {
+        assert!(text.contains(reason), "no word of {reason:?}: {outcome:#?}");
+    }
+    assert!(!text.contains("panicked"), "a mistake of the operator is no bug: {outcome:#?}");
+}
+
+#[test]
+fn returns_when_ready() {
+    for backend in [Backend::Uring, Backend::Mmsg] {
+        let lab = Lab::new();
+        let namespace = lab.namespace("alone");
+        let interface = lab.interface("alone");
+        let io = if backend == Backend::Uring { "uring" } else { "mmsg" };
+        let line = format!("env WG_BOUNCE_IO={io} {} {interface}", binary());
+        namespace.run(&line);
+        // No waiting here: both exist when the command returns.
+        namespace.run(&format!("ip link show {interface}"));
+        namespace.run(&format!("wg show {interface}"));
+        namespace.run(&format!("ip link del {interface}"));
+        eventually(seconds(5), "it ends", || !socket_path(&interface).exists());
+    }
+}
+
+#[test]
+fn foreground_by_environment() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let line = format!("env WG_PROCESS_FOREGROUND=1 {} {interface}", binary());
+    let mut process = namespace.spawn(&lab, &line);
+    eventually(seconds(10), "it is ready", || socket_path(&interface).exists());
+    assert!(!process.has_ended());
+    namespace.run(&format!("ip link del {interface}"));
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
+fn a_name_may_be_a_pattern() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let pattern = format!("{}%d", lab.interface("p"));
+    namespace.run(&format!("{} {pattern}", binary()));
+    let interface = pattern.replace("%d", "0");
+    namespace.run(&format!("wg show {interface}"));
+    namespace.run(&format!("ip link del {interface}"));
+    eventually(seconds(5), "it ends", || !socket_path(&interface).exists());
+}
+
+#[test]
+fn too_long_a_name() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    fails(&namespace, "", "-f abcdefghijklmnop", &["abcdefghijklmnop", "15"]);
+    fails(&namespace, "", "abcdefghijklmnop", &["abcdefghijklmnop", "15"]);
+}
+
+#[test]
+fn a_name_that_no_interface_can_have() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    for name in ["a/b", "..", "a%sb"] {
+        fails(&namespace, "", &format!("-f {name}"), &["name"]);
+    }
+}
+
+#[test]
+fn no_name() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    fails(&namespace, "", "", &["usage"]);
+    fails(&namespace, "", "--no-such-option wg0", &["--no-such-option"]);
+}
+
+#[test]
+fn a_taken_name() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    namespace.run(&format!("ip link add {interface} type veth peer name other"));
+    for mode in ["-f ", ""] {
+        fails(&namespace, "", &format!("{mode}{interface}"), &[&interface]);
+    }
+    assert!(!socket_path(&interface).exists(), "a failed start leaves no control socket");
+}
+
+#[test]
+fn a_live_control_socket() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let path = socket_path(&interface);
+    std::fs::create_dir_all(path.parent().expect("a directory")).expect("root may");
+    let _other = UnixListener::bind(&path).expect("nobody else has this name");
+    for mode in ["-f ", ""] {
+        fails(&namespace, "", &format!("{mode}{interface}"), &["in use"]);
+    }
+    assert!(path.exists(), "the other's socket stays");
+    let found = namespace.attempt(&format!("ip link show {interface}"));
+    assert!(!found.is_ok(), "a failed start leaves no interface: {found:?}");
+}
+
+#[test]
+fn a_second_daemon_of_the_same_name() {
+    let lab = Lab::new();
+    let (first, second) = (lab.namespace("first"), lab.namespace("second"));
+    let daemon = Daemon::start(&lab, &first, "alone", Program::Ours(Backend::Mmsg));
+    // In the other namespace the interface's name is free, but the control socket is not.
+    fails(&second, "", &format!("-f {}", daemon.interface), &["in use"]);
+    daemon.show("peers");
+}
+
+#[test]
+fn not_root() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let copy = lab.file("copy");
+    std::fs::copy(binary(), &copy).expect("the lab's directory is writable");
+    let interface = lab.interface("alone");
+    // The copy lies where others may not look: the shell opens it first.
+    let line = format!(
+        "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all -- /proc/self/fd/9 -f {interface}"
+    );
+    let script = format!("exec 9<{} && exec {line}", copy.display());
+    let outcome = shell(&namespace, &script);
+    assert!(!outcome.is_ok(), "{outcome:?}");
+    let text = outcome.stderr.to_lowercase();
+    let is_clear = text.contains("permitted") || text.contains("permission");
+    assert!(is_clear && (text.contains("cap_net_admin") || text.contains("root")), "{outcome:?}");
+}
+
+#[test]
+fn no_tun_device() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let script = format!(
+        "exec unshare --mount sh -c 'mount -t tmpfs none /dev/net && exec {} -f {interface}'",
+        binary()
+    );
+    let outcome = shell(&namespace, &script);
+    assert!(matches!(outcome.code, Some(1..=123)), "{outcome:?}");
+    assert!(outcome.stderr.contains("/dev/net/tun"), "{outcome:?}");
+}
+
+fn shell(namespace: &Namespace, script: &str) -> Outcome {
+    let mut command = namespace.command("timeout");
+    command.args(["--foreground", "10", "sh", "-c", script]);
+    Outcome::of(command, "")
+}
+
+#[test]
+fn version_and_help() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let version = namespace.run(&format!("{} --version", binary()));
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let help = namespace.run(&format!("{} --help", binary()));
+    for word in ["--foreground", "--io", "--workers", "WG_BOUNCE_IO", "LOG_LEVEL"] {
+        assert!(help.contains(word), "no {word} in: {help}");
+    }
+}
+
+/// Makes the kernel refuse io_uring to this thread and to what it starts, as container runtimes do.
+fn refuse_io_uring() {
+    let system_calls = [425i64, 426, 427]; // io_uring_setup, _enter, _register: same everywhere
+    let rules: BTreeMap<i64, Vec<SeccompRule>> =
+        system_calls.into_iter().map(|number| (number, Vec::new())).collect();
+    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
+    let refused = SeccompAction::Errno(1); // EPERM
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).expect("valid");
+    let program: BpfProgram = filter.try_into().expect("it compiles");
+    apply_filter(&program).expect("root may filter itself");
+}
+
+#[test]
+fn falls_back_where_io_uring_is_refused() {
+    // The filter is the thread's: it ends with this test.
+    std::thread::scope(|scope| {
+        let test = scope.spawn(|| {
+            refuse_io_uring();
+            let lab = Lab::new();
+            let namespace = lab.namespace("alone");
+            let ours = Program::Ours(Backend::Uring);
+            let auto = [("WG_BOUNCE_IO", "auto")];
+            let daemon = Daemon::start_with(&lab, &namespace, "alone", ours, &auto);
+            daemon.set("listen-port 0");
+            let log = daemon.log();
+            assert!(log.contains("mmsg"), "it says what it uses: {log}");
+            let reason = log.lines().find(|line| line.contains("io_uring"));
+            assert!(reason.is_some(), "and why: {log}");
+            // Where io_uring is demanded, its absence is an error.
+            let interface = lab.interface("demanded");
+            let demanded = format!("--io uring -f {interface}");
+            fails(&namespace, "", &demanded, &["io_uring"]);
+        });
+        test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+/// The counterpart: where it is allowed, `auto` takes it and says so.
+#[test]
+fn takes_io_uring_where_it_is_allowed() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let auto = [("WG_BOUNCE_IO", "auto")];
+    let ours = Program::Ours(Backend::Uring);
+    let daemon = Daemon::start_with(&lab, &namespace, "alone", ours, &auto);
+    daemon.set("listen-port 0");
+    let log = daemon.log();
+    assert!(log.contains("io_uring") && !log.contains("mmsg"), "{log}");
+}
+
+/// Secrets are in no log, however verbose.
+#[test]
+fn no_secret_is_logged() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(Backend::Mmsg));
+    let psk = crate::harness::KeyPair::new();
+    daemon.configure(
+        "setconf",
+        &format!(
+            "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {}\nPresharedKey = {}\n",
+            daemon.key.private(),
+            psk.public(),
+            psk.private()
+        ),
+    );
+    let log = daemon.log();
+    for secret in [&daemon.key, &psk] {
+        assert!(!log.contains(&secret.private()) && !log.contains(&secret.private_hex()));
+    }
+}

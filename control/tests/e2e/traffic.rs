@@ -1,0 +1,149 @@
+//! Traffic from alice to bob through the hub: nothing is lost, nothing is reordered.
+
+use crate::harness::{
+    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, Options, Relay, ping, tcp_reorders,
+};
+
+/// A window (bytes) that every queue on the way has room for: what is lost all the same, or taken
+/// for lost because it was overtaken, is the daemons' doing.
+const SMALL_WINDOW: &str = "160K";
+
+/// Largest share of TCP segments sent twice while the window is small: a tail loss probe may fire
+/// when the machine is busy.
+const RETRANSMITTED_SHARE_MAX: f64 = 0.03;
+
+/// The same without a bound on the window, where TCP fills some queue until it drops.
+const STORM_SHARE: f64 = 0.25;
+
+/// Reorderings that TCP may see in a run: one when a flow changes from the handshake's staged
+/// packets to the established path, and a few that the kernel's own receive steering causes.
+const REORDERS_MAX: u64 = 10;
+
+fn relay(backend: Backend, outer: Family, mtu: u32) -> Relay {
+    let link_mtu = if mtu > 1420 { 65_535 } else { 1500 };
+    Relay::connected(&Options { outer, mtu, link_mtu, ..Options::new(backend) })
+}
+
+fn flood_ping(backend: Backend, outer: Family, mtu: u32) {
+    let relay = relay(backend, outer, mtu);
+    for family in Family::BOTH {
+        for size in [16, 56, mtu - 48] {
+            let target = BOB.inner(family);
+            let counts = ping(&relay.alice.namespace, target, &format!("-f -c 1000 -s {size}"));
+            assert_eq!(counts, (1000, 1000), "{family:?}, {size} bytes");
+        }
+        let counts = ping(&relay.hub.namespace, ALICE.inner(family), "-f -c 1000");
+        assert_eq!(counts, (1000, 1000), "from the hub itself, {family:?}");
+    }
+}
+
+fn flood_ping_outer_v4(backend: Backend) {
+    flood_ping(backend, Family::V4, 1420);
+}
+
+fn flood_ping_outer_v6(backend: Backend) {
+    flood_ping(backend, Family::V6, 1420);
+}
+
+fn flood_ping_large_mtu_v4(backend: Backend) {
+    flood_ping(backend, Family::V4, 34_736);
+}
+
+fn flood_ping_large_mtu_v6(backend: Backend) {
+    flood_ping(backend, Family::V6, 34_736);
+}
+
+/// The first packets of a connection wait for the handshake: none is lost.
+fn first_packets_are_staged(backend: Backend) {
+    let relay = Relay::new(&Options::new(backend));
+    for family in Family::BOTH {
+        let counts = ping(&relay.bob.namespace, HUB.inner(family), "-c 5 -i 0.05");
+        assert_eq!(counts, (5, 5), "from bob to the hub, {family:?}");
+        let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 5 -i 0.05");
+        assert_eq!(counts, (5, 5), "from alice to bob, {family:?}");
+    }
+}
+
+fn tcp(backend: Backend, outer: Family, mtu: u32) {
+    let relay = relay(backend, outer, mtu);
+    let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
+    for family in Family::BOTH {
+        for (options, share_max) in [
+            (format!("--window {SMALL_WINDOW}"), RETRANSMITTED_SHARE_MAX),
+            (format!("--window {SMALL_WINDOW} --reverse"), RETRANSMITTED_SHARE_MAX),
+            (format!("--window {SMALL_WINDOW} --parallel 4"), RETRANSMITTED_SHARE_MAX),
+            ("--bidir".to_owned(), STORM_SHARE),
+        ] {
+            let options = format!("--time 1 {options}");
+            let run = Iperf::run(&relay.alice.namespace, BOB.inner(family), &options);
+            let rate = run.bytes_per_second();
+            assert!(rate > 2e6, "{rate} bytes/s {family:?} {options}");
+            let share = run.retransmitted_share(f64::from(mtu));
+            assert!(share < share_max, "{share} sent twice {family:?} {options}");
+        }
+    }
+    let reorders = [&relay.alice, &relay.bob].map(|daemon| tcp_reorders(&daemon.namespace));
+    assert!(reorders.iter().sum::<u64>() <= REORDERS_MAX, "TCP was reordered: {reorders:?}");
+}
+
+fn tcp_outer_v4(backend: Backend) {
+    tcp(backend, Family::V4, 1420);
+}
+
+fn tcp_outer_v6(backend: Backend) {
+    tcp(backend, Family::V6, 1420);
+}
+
+fn tcp_large_mtu_v4(backend: Backend) {
+    tcp(backend, Family::V4, 34_736);
+}
+
+fn tcp_large_mtu_v6(backend: Backend) {
+    tcp(backend, Family::V6, 34_736);
+}
+
+/// UDP at a rate that nothing here has to drop; odd sizes, so that nothing is a multiple of 16.
+fn udp(backend: Backend, outer: Family) {
+    let relay = relay(backend, outer, 1420);
+    let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
+    for family in Family::BOTH {
+        for options in ["20M --length 1203", "20M --length 1203 --reverse", "2M --length 61"] {
+            let options = format!("--udp --time 2 --bitrate {options}");
+            let run = Iperf::run(&relay.alice.namespace, BOB.inner(family), &options);
+            assert!(run.bytes_per_second() > 2e5, "{family:?} {options}: {run:?}");
+            assert!(run.lost_percent() < 0.5, "{family:?} {options}: {run:?}");
+        }
+    }
+}
+
+fn udp_outer_v4(backend: Backend) {
+    udp(backend, Family::V4);
+}
+
+fn udp_outer_v6(backend: Backend) {
+    udp(backend, Family::V6);
+}
+
+/// A datagram larger than the MTU crosses in fragments, and comes together again.
+fn fragments_cross(backend: Backend) {
+    let relay = relay(backend, Family::V4, 1420);
+    for family in Family::BOTH {
+        let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 20 -i 0.05 -s 9000");
+        assert_eq!(counts, (20, 20), "{family:?}");
+    }
+}
+
+on_both_backends!(
+    flood_ping_outer_v4,
+    flood_ping_outer_v6,
+    flood_ping_large_mtu_v4,
+    flood_ping_large_mtu_v6,
+    first_packets_are_staged,
+    tcp_outer_v4,
+    tcp_outer_v6,
+    tcp_large_mtu_v4,
+    tcp_large_mtu_v6,
+    udp_outer_v4,
+    udp_outer_v6,
+    fragments_cross,
+);
