@@ -112,3 +112,120 @@ fn write_error(error: &mut [u8], kind: u8, code: u8, quoted: &[u8], pseudo: u64)
     let checksum = checksum::finish(pseudo + checksum::sum(error));
     ip::put_u16(error, 2, checksum);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4_packet(protocol: u8, upper: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0];
+        packet.extend([10, 0, 0, 1, 10, 0, 0, 99]);
+        packet.extend(upper);
+        let len = packet.len();
+        ip::set_len(&mut packet, V4_HEADER_LEN, len);
+        packet
+    }
+
+    fn v6_packet(next_header: u8, upper: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, upper.len() as u8, next_header, 64];
+        packet.extend("fd00::1".parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend("fd00::99".parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend(upper);
+        let len = packet.len();
+        ip::set_len(&mut packet, V6_HEADER_LEN, len);
+        packet
+    }
+
+    fn answer(offending: &[u8]) -> Option<Vec<u8>> {
+        let mut out = [0xaa; ERROR_LEN_MAX];
+        unreachable(offending, &mut out).map(|len| out[..len].to_vec())
+    }
+
+    #[test]
+    fn host_unreachable_for_ipv4() {
+        for (payload, quoted) in [(8, 28), (528, 548), (529, 548), (1_400, 548)] {
+            let offending = v4_packet(ip::UDP, &vec![7; payload]);
+            let answer = answer(&offending).unwrap();
+            let parsed = ip::parse(&answer).unwrap();
+            assert_eq!(parsed.len, answer.len());
+            assert_eq!(parsed.source.to_string(), "10.0.0.99");
+            assert_eq!(parsed.destination.to_string(), "10.0.0.1");
+            assert!(checksum::is_valid(checksum::sum(&answer[..20])));
+            assert!(checksum::is_valid(checksum::sum(&answer[20..])));
+            assert_eq!(answer[20..22], [3, 1]);
+            assert_eq!(answer[24..28], [0; 4]);
+            assert_eq!(answer[28..], offending[..quoted]);
+            assert!(answer.len() <= 576);
+        }
+    }
+
+    #[test]
+    fn address_unreachable_for_ipv6() {
+        for (payload, quoted) in [(8, 48), (1_192, 1_232), (1_193, 1_232), (1_400, 1_232)] {
+            let offending = v6_packet(ip::TCP, &vec![7; payload]);
+            let answer = answer(&offending).unwrap();
+            let parsed = ip::parse(&answer).unwrap();
+            assert_eq!((parsed.len, parsed.protocol), (answer.len(), ICMPV6));
+            assert_eq!(parsed.source.to_string(), "fd00::99");
+            assert_eq!(parsed.destination.to_string(), "fd00::1");
+            let pseudo = checksum::pseudo_header(&answer[8..40], ICMPV6, answer.len() - 40);
+            assert!(checksum::is_valid(pseudo + checksum::sum(&answer[40..])));
+            assert_eq!(answer[40..42], [1, 3]);
+            assert_eq!(answer[48..], offending[..quoted]);
+            assert!(answer.len() <= 1_280);
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_ip_length_are_not_quoted() {
+        let mut offending = v4_packet(ip::UDP, &[7; 8]);
+        offending.extend([0xee; 40]);
+        assert_eq!(answer(&offending).unwrap().len(), 28 + 28);
+    }
+
+    #[test]
+    fn what_must_not_be_answered() {
+        let echo = v4_packet(ICMP, &[8, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(answer(&echo).is_some());
+        for kind in [3, 4, 5, 11, 12] {
+            assert_eq!(answer(&v4_packet(ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0])), None, "{kind}");
+        }
+        assert_eq!(answer(&v4_packet(ICMP, &[])), None);
+        assert!(answer(&v6_packet(ICMPV6, &[128, 0, 0, 0])).is_some());
+        for kind in [1, 2, 3, 4, 100, 127, 137] {
+            assert_eq!(answer(&v6_packet(ICMPV6, &[kind, 0, 0, 0])), None, "{kind}");
+        }
+        let behind_options = v6_packet(60, &[ICMPV6, 0, 1, 4, 0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(answer(&behind_options), None, "an error behind an extension header");
+        assert_eq!(answer(&v6_packet(60, &[ICMPV6, 9, 1, 4, 0, 0, 0, 0])), None, "cut short");
+        assert_eq!(answer(b""), None);
+        assert_eq!(unreachable(&echo, &mut [0; ERROR_LEN_MAX - 1]), None);
+    }
+
+    #[test]
+    fn only_first_fragments_are_answered() {
+        let mut packet = v4_packet(ip::UDP, &[7; 16]);
+        packet[6] = 0x20;
+        assert!(answer(&packet).is_some());
+        packet[7] = 1;
+        assert_eq!(answer(&packet), None);
+        assert!(answer(&v6_packet(44, &[ip::UDP, 0, 0, 1, 0, 0, 0, 1, 7, 7])).is_some());
+        assert_eq!(answer(&v6_packet(44, &[ip::UDP, 0, 0, 9, 0, 0, 0, 1, 7, 7])), None);
+    }
+
+    #[test]
+    fn only_single_hosts_are_answered() {
+        let bad_v4 = [[0, 0, 0, 0], [224, 0, 0, 1], [255, 255, 255, 255], [127, 0, 0, 1]];
+        for (address, at) in bad_v4.iter().flat_map(|bad| [(bad, 12), (bad, 16)]) {
+            let mut packet = v4_packet(ip::UDP, &[7; 8]);
+            packet[at..at + 4].copy_from_slice(address);
+            assert_eq!(answer(&packet), None, "{address:?} at {at}");
+        }
+        for (bad, at) in ["::", "ff02::1", "::1"].iter().flat_map(|bad| [(bad, 8), (bad, 24)]) {
+            let mut packet = v6_packet(ip::UDP, &[7; 8]);
+            let address: Ipv6Addr = bad.parse().unwrap();
+            packet[at..at + 16].copy_from_slice(&address.octets());
+            assert_eq!(answer(&packet), None, "{bad} at {at}");
+        }
+    }
+}

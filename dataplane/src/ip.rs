@@ -244,3 +244,128 @@ pub(crate) fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
 pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4() -> Vec<u8> {
+        let mut packet =
+            vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 9];
+        packet.extend([0; 12]);
+        set_len(&mut packet, V4_HEADER_LEN, 32);
+        packet
+    }
+
+    fn v6() -> Vec<u8> {
+        let mut packet = vec![0; 52];
+        packet[0] = 0x60;
+        packet[6] = TCP;
+        packet[23] = 1;
+        packet[39] = 9;
+        set_len(&mut packet, V6_HEADER_LEN, 52);
+        packet
+    }
+
+    #[test]
+    fn headers_are_read() {
+        let packet = parse(&v4()).unwrap();
+        assert_eq!((packet.len, packet.header_len, packet.protocol), (32, 20, UDP));
+        assert_eq!(packet.source.to_string(), "10.0.0.1");
+        assert_eq!(packet.destination.to_string(), "10.0.0.9");
+        let packet = parse(&v6()).unwrap();
+        assert_eq!((packet.len, packet.header_len, packet.protocol), (52, 40, TCP));
+        assert_eq!(packet.source.to_string(), "::1");
+        assert_eq!(packet.destination.to_string(), "::9");
+    }
+
+    /// One line each: a byte of a good packet that makes it a bad one.
+    #[test]
+    fn impossible_lengths_are_refused() {
+        for (number, (at, value)) in
+            [(0, 0x44), (0, 0x4f), (0, 0x55), (0, 0x65), (0, 0), (3, 19), (3, 33), (2, 1)]
+                .into_iter()
+                .enumerate()
+        {
+            let mut packet = v4();
+            packet[at] = value;
+            assert_eq!(parse(&packet), None, "case {}", number + 1);
+        }
+        for len in 0..32 {
+            assert_eq!(parse(&v4()[..len]), None, "{len}");
+        }
+        for len in 0..52 {
+            assert_eq!(parse(&v6()[..len]), None, "{len}");
+        }
+        let mut packet = v6();
+        packet[5] = 13;
+        assert_eq!(parse(&packet), None);
+        packet[5] = 0;
+        assert_eq!(parse(&packet).unwrap().len, 40, "bytes after the IP length are allowed");
+    }
+
+    /// RFC 6040 figure 4, as the kernel does it: inner, outer, merged.
+    #[test]
+    fn ecn_of_the_outer_header() {
+        let table = [
+            (NOT_ECT, [NOT_ECT, NOT_ECT, NOT_ECT, NOT_ECT]),
+            (ECT_0, [ECT_0, ECT_0, ECT_1, CE]),
+            (ECT_1, [ECT_1, ECT_1, ECT_1, CE]),
+            (CE, [CE, CE, CE, CE]),
+        ];
+        for (inner, merged) in table {
+            for (outer, expected) in [NOT_ECT, ECT_0, ECT_1, CE].into_iter().zip(merged) {
+                let mut packet = v4();
+                packet[1] = 0xb8 | inner;
+                set_len(&mut packet, V4_HEADER_LEN, 32);
+                apply_outer_ecn(&mut packet, 0x48 | outer);
+                assert_eq!((ecn(&packet), packet[1] & 0xfc), (expected, 0xb8));
+                assert!(checksum::is_valid(checksum::sum(&packet[..20])));
+                let mut packet = v6();
+                packet[0] |= 0xb;
+                packet[1] = 0x8f | inner << 4;
+                apply_outer_ecn(&mut packet, outer);
+                assert_eq!(parse(&packet).unwrap().ecn, expected);
+                assert_eq!(packet[..2], [0x6b, 0x8f | expected << 4]);
+            }
+        }
+    }
+
+    #[test]
+    fn ecn_for_the_outer_header() {
+        for (inner, outer) in [(NOT_ECT, NOT_ECT), (ECT_0, ECT_0), (ECT_1, ECT_1), (CE, ECT_0)] {
+            let (mut packet, mut packet_v6) = (v4(), v6());
+            packet[1] |= inner;
+            packet_v6[1] |= inner << 4;
+            assert_eq!((outer_ecn(&packet), outer_ecn(&packet_v6)), (outer, outer));
+        }
+    }
+
+    #[test]
+    fn extension_headers_are_walked() {
+        let mut packet = v6();
+        packet.extend([0; 28]);
+        set_len(&mut packet, V6_HEADER_LEN, 80);
+        // Hop-by-hop of 16 bytes, routing without segments left, fragment, then UDP.
+        packet[6] = HOP_BY_HOP;
+        packet[40..42].copy_from_slice(&[ROUTING, 1]);
+        packet[56..60].copy_from_slice(&[FRAGMENT, 0, 0, 0]);
+        packet[64..68].copy_from_slice(&[UDP, 0, 0, 1]);
+        let parsed = parse(&packet).unwrap();
+        let upper = upper_layer(&packet, &parsed).unwrap();
+        let expected = UpperLayer {
+            protocol: UDP,
+            start: 72,
+            is_fragment: true,
+            is_later_fragment: false,
+            is_source_routed: false,
+        };
+        assert_eq!(upper, expected);
+        packet[59] = 1;
+        assert!(upper_layer(&packet, &parsed).unwrap().is_source_routed);
+        packet[67] = 8;
+        assert!(upper_layer(&packet, &parsed).unwrap().is_later_fragment);
+        packet[41] = 9;
+        assert_eq!(upper_layer(&packet, &parsed), None, "cut short");
+    }
+}

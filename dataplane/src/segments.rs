@@ -110,3 +110,93 @@ pub fn trains(lengths: impl IntoIterator<Item = usize>) -> impl Iterator<Item = 
         (last.count > 0).then_some(last)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn received_trains() {
+        let lengths = |total, segment| datagrams(total, segment).map(|one| one.len()).collect();
+        let table: &[(usize, usize, &[usize])] = &[
+            /* 1 */ (0, 0, &[]),
+            /* 2 */ (0, 100, &[]),
+            /* 3 */ (100, 0, &[100]),
+            /* 4 */ (100, 100, &[100]),
+            /* 5 */ (99, 100, &[99]),
+            /* 6 */ (101, 100, &[100, 1]),
+            /* 7 */ (300, 100, &[100, 100, 100]),
+            /* 8 */ (65_535, usize::MAX, &[65_535]),
+        ];
+        for (number, (total, segment, expected)) in table.iter().enumerate() {
+            let found: Vec<usize> = lengths(*total, *segment);
+            assert_eq!(found, *expected, "case {}", number + 1);
+        }
+        let long = datagrams(1_000, 5);
+        assert_eq!((long.len(), long.excess()), (RECEIVE_SEGMENTS_MAX, 1_000 - 5 * 128));
+        assert_eq!(datagrams(640, 5).excess(), 0);
+    }
+
+    #[test]
+    fn sent_trains() {
+        let split = |lengths: &[usize]| {
+            let trains = trains(lengths.iter().copied());
+            trains.map(|train| (train.count, train.segment, train.bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(split(&[]), []);
+        assert_eq!(split(&[0, 0]), [(1, 0, 0), (1, 0, 0)], "an empty message goes alone");
+        assert_eq!(split(&[32]), [(1, 32, 32)]);
+        assert_eq!(split(&[100, 100, 40, 40, 100]), [(3, 100, 240), (1, 40, 40), (1, 100, 100)]);
+        assert_eq!(split(&[40, 100]), [(1, 40, 40), (1, 100, 100)]);
+        assert_eq!(split(&[32; 65]), [(64, 32, 2_048), (1, 32, 32)]);
+        assert_eq!(split(&[1_452; 45]), [(44, 1_452, 63_888), (1, 1_452, 1_452)]);
+        assert_eq!(split(&[70_000, 70_000]), [(1, 70_000, 70_000), (1, 70_000, 70_000)]);
+    }
+
+    proptest! {
+        #[test]
+        fn datagrams_tile_the_buffer(total in 0..70_000usize, segment in 0..70_000usize) {
+            let all = datagrams(total, segment);
+            let taken = total - all.excess();
+            prop_assert_eq!(all.len(), all.clone().count());
+            let mut end = 0;
+            for one in all {
+                prop_assert_eq!(one.start, end);
+                prop_assert!(!one.is_empty());
+                prop_assert!(one.len() == segment || one.end == taken);
+                end = one.end;
+            }
+            prop_assert_eq!(end, taken);
+        }
+
+        #[test]
+        fn trains_keep_the_rules_and_are_as_long_as_they_may(
+            lengths in prop::collection::vec(
+                prop_oneof![4 => Just(1_452usize), 1 => Just(32usize), 2 => 0..3_000usize],
+                0..300,
+            ),
+        ) {
+            let mut rest = lengths.as_slice();
+            for train in trains(lengths.iter().copied()) {
+                let (own, after) = rest.split_at(train.count);
+                rest = after;
+                let (last, others) = own.split_last().unwrap();
+                prop_assert!(others.iter().all(|length| *length == train.segment));
+                prop_assert!(*last <= train.segment);
+                prop_assert_eq!(own.iter().sum::<usize>(), train.bytes);
+                prop_assert!(own.len() <= SEND_SEGMENTS_MAX && train.bytes <= SEND_BYTES_MAX);
+                if let Some(next) = rest.first() {
+                    let may_follow = *next > 0
+                        && *last == train.segment
+                        && *next <= train.segment
+                        && own.len() < SEND_SEGMENTS_MAX
+                        && train.bytes + next <= SEND_BYTES_MAX;
+                    prop_assert!(!may_follow, "the train could be longer");
+                }
+            }
+            prop_assert!(rest.is_empty());
+        }
+    }
+}
