@@ -31,9 +31,11 @@ use wg_bounce_dataplane::peer::{Endpoint, Peer};
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::snapshot::Snapshot;
 use wg_bounce_dataplane::sys::clock;
+use wg_bounce_dataplane::wire::{self, Kind};
 
 use crate::device::{Device, Input, Now, Output};
 use crate::graveyard::Graveyard;
+use crate::key_text::Abbreviated;
 use crate::link::{LinkWatcher, Presence};
 use crate::uapi_server::Call;
 use crate::uapi_server::socket::SocketFile;
@@ -306,6 +308,7 @@ impl Runtime {
             match output {
                 Output::Command { worker, command } => self.parts.engine.command(worker, command),
                 Output::SetSession { peer, session } => {
+                    log_session(&peer, session.as_deref());
                     if let Some(old) = peer.set_session(session) {
                         self.withdrawn.bury(old);
                     }
@@ -328,6 +331,7 @@ impl Runtime {
                 return;
             }
         };
+        log_sent(peer, to, message);
         if let Some(peer) = peer {
             peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
             if sent_from == SentFrom::Anywhere {
@@ -347,5 +351,26 @@ impl Runtime {
             listen_port: self.listen_port,
         };
         self.epoch = self.parts.engine.publish(snapshot);
+    }
+}
+
+fn log_session(peer: &Peer, session: Option<&SendSession>) {
+    let peer = Abbreviated(&peer.public_key);
+    match session {
+        Some(session) if session.facts.is_initiator => log::debug!("{peer}: session, ours"),
+        Some(_) => log::debug!("{peer}: session, the peer's"),
+        None => log::debug!("{peer}: no session any more"),
+    }
+}
+
+fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+    let kind = match wire::classify(message) {
+        Some(Kind::Initiation) => "a handshake initiation",
+        Some(Kind::Response(_)) => "a handshake response",
+        _ => "a cookie reply",
+    };
+    match peer.map(|peer| Abbreviated(&peer.public_key)) {
+        Some(peer) => log::debug!("{peer}: sent {kind} to {}", to.remote),
+        None => log::debug!("sent {kind} to {}", to.remote),
     }
 }

@@ -66,8 +66,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     }
     process::harden();
     let signals = process::block_signals().map_err(Failure::system("block signals"))?;
-    for line in options.report().lines() {
-        log::debug!("option {line}");
+    for line in options.chosen() {
+        log::debug!("option: {line}");
     }
 
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
