@@ -99,7 +99,10 @@ mod tests {
         }
 
         #[test]
-        fn parts_add_up(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..150usize) {
+        fn parts_add_up(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            cut in 0..150usize,
+        ) {
             let (head, tail) = bytes.split_at((cut * 2).min(bytes.len() & !1));
             prop_assert_eq!(fold(sum(head) + sum(tail)), fold(sum(&bytes)));
         }

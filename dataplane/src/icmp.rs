@@ -14,7 +14,7 @@ const ERROR_HEADER_LEN: usize = 8;
 const V4_ERROR_LEN_MAX: usize = 576;
 /// Longest ICMPv6 error with its IP header: the minimum MTU (bytes, RFC 4443 §2.4 c).
 const V6_ERROR_LEN_MAX: usize = 1280;
-/// Room that [`unreachable`] needs at most (bytes).
+/// Room that [`unreachable()`] needs at most (bytes).
 pub const ERROR_LEN_MAX: usize = V6_ERROR_LEN_MAX;
 
 const V4_UNREACHABLE: u8 = 3;

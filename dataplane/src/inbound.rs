@@ -12,7 +12,6 @@
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +32,7 @@ use crate::segments::datagrams;
 use crate::session::ReceiveSession;
 use crate::sessions::Sessions;
 use crate::sys::message::PAYLOAD_AT;
-use crate::sys::{Errno, Train};
+use crate::sys::{Delivery, Errno, Train};
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN};
 use crate::worker::Turn;
 
@@ -69,7 +68,7 @@ pub struct Inbound {
     coalescer: Coalescer<Place>,
     options: CoalescerOptions,
     seed: u64,
-    frames: Vec<Range<usize>>,
+    frames: Vec<Delivery>,
     pieces: Vec<IoSlice<'static>>,
     outcomes: Vec<Errno>,
 }
@@ -233,13 +232,17 @@ impl Inbound {
         let mut pieces = recycle(std::mem::take(&mut self.pieces));
         for group in self.coalescer.groups() {
             let begin = pieces.len();
+            let first = group.first();
+            let at = first.handle.at as usize;
+            let packet = &trains[first.handle.train as usize].buffer[at..at + first.len];
+            let queue = ip::flow_hash(packet) as usize % turn.post.neighbours.len();
             for (number, member) in group.members().enumerate() {
                 let at = member.handle.at as usize;
                 let buffer = &trains[member.handle.train as usize].buffer;
                 let from = if number == 0 { at - VNET_HEADER_LEN } else { at + member.payload_at };
                 pieces.push(IoSlice::new(&buffer[from..at + member.len]));
             }
-            self.frames.push(begin..pieces.len());
+            self.frames.push(Delivery { queue, pieces: begin..pieces.len() });
         }
         let result = turn.io.write(&self.frames, &pieces, &mut self.outcomes);
         self.pieces = recycle(pieces);

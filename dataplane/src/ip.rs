@@ -201,6 +201,29 @@ pub fn upper_layer(packet: &[u8], ip: &Packet) -> Option<UpperLayer> {
     Some(upper)
 }
 
+/// A number that all packets of a flow share, in both directions; fragments go by their addresses
+/// alone, as in the kernel's `__skb_get_hash_symmetric`.
+#[must_use]
+pub fn flow_hash(packet: &[u8]) -> u32 {
+    let Some(ip) = parse(packet) else { return 0 };
+    let addresses = addresses(packet);
+    let (source, destination) = addresses.split_at(addresses.len() / 2);
+    let word = |bytes: &[u8]| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let mut mixed = 0;
+    for (a, b) in source.chunks_exact(4).zip(destination.chunks_exact(4)) {
+        mixed ^= word(a) ^ word(b);
+    }
+    if let Some(upper) = upper_layer(packet, &ip)
+        && matches!(upper.protocol, TCP | UDP)
+        && !upper.is_fragment
+        && let Some(ports) = packet[..ip.len].get(upper.start..upper.start + 4)
+    {
+        mixed ^= u32::from(u16_at(ports, 0) ^ u16_at(ports, 2));
+    }
+    // The high bits depend on all bits of the sum.
+    mixed.wrapping_mul(0x9e37_79b1) >> 16
+}
+
 /// Source and destination address as they lie in the header of a packet that [`parse`] took.
 #[must_use]
 pub fn addresses(packet: &[u8]) -> &[u8] {

@@ -18,7 +18,7 @@ use crate::ip::{self, Packet};
 use crate::offload::{Cut, VNET_HEADER_LEN};
 use crate::peer::{Path, Peer, flag};
 use crate::staging::Staging;
-use crate::sys::{Errno, Frame};
+use crate::sys::{Delivery, Errno, Frame};
 use crate::wire::{COOKIE_REPLY, DATA, padded_len};
 use crate::worker::Turn;
 
@@ -201,7 +201,8 @@ impl Outbound {
             return Ok(());
         }
         let piece = [IoSlice::new(&self.answer[..VNET_HEADER_LEN + length])];
-        turn.io.write(std::slice::from_ref(&(0..1)), &piece, &mut self.outcomes)
+        let delivery = Delivery { queue: turn.worker, pieces: 0..1 };
+        turn.io.write(&[delivery], &piece, &mut self.outcomes)
     }
 }
 

@@ -1,2 +1,5 @@
 //! The measuring harness.
+
+#![forbid(unsafe_code)]
+
 fn main() {}

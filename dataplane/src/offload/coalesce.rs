@@ -43,6 +43,8 @@ pub struct Full;
 pub struct Coalescer<H> {
     options: CoalescerOptions,
     seed: u64,
+    /// Packets that a turn may hold; the vectors below have room for them and never grow.
+    capacity: usize,
     members: Vec<Link<H>>,
     groups: Vec<Chain>,
     flows: Vec<Flow>,
@@ -115,6 +117,7 @@ impl<H: Copy> Coalescer<H> {
         Coalescer {
             options,
             seed,
+            capacity,
             members: Vec::with_capacity(capacity),
             groups: Vec::with_capacity(capacity),
             flows: Vec::with_capacity(capacity),
@@ -152,7 +155,7 @@ impl<H: Copy> Coalescer<H> {
     /// Takes the next packet of the turn: an IP packet, perhaps with padding after its IP length.
     /// What is no sane packet is passed on alone and whole, as everything that cannot be joined.
     pub fn push(&mut self, handle: H, packet: &[u8]) -> Result<(), Full> {
-        if self.members.len() == self.members.capacity() {
+        if self.members.len() == self.capacity {
             return Err(Full);
         }
         match candidate::examine(packet, self.options) {

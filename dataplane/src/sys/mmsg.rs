@@ -4,7 +4,6 @@
 //! `kernel.io_uring_disabled`). Same buffers, same order, same results as `uring`.
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::message::{
     endpoint, read_control, write_address, write_control,
 };
 use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
-use super::{Errno, Frame, Outgoing, Ready, Sockets, Train};
+use super::{Delivery, Errno, Frame, Outgoing, Ready, Sockets, Train};
 
 /// Messages of one recvmmsg or sendmmsg call.
 const CALL_MAX: usize = 64;
@@ -174,12 +173,12 @@ impl Mmsg {
     /// See [`super::Backend::write`].
     pub fn write(
         &mut self,
-        frames: &[Range<usize>],
+        frames: &[Delivery],
         pieces: &[IoSlice<'_>],
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
         for frame in frames {
-            outcomes.push(write_frame(&self.tun, &pieces[frame.clone()]));
+            outcomes.push(write_frame(&self.tun, frame.queue, &pieces[frame.pieces.clone()]));
         }
         Ok(())
     }
@@ -299,12 +298,12 @@ fn read_frame(tun: &Queue, slot: &mut Slot) -> io::Result<usize> {
 }
 
 /// Writes one frame; its first piece begins with the virtio header.
-pub(super) fn write_frame(tun: &Queue, pieces: &[IoSlice<'_>]) -> Errno {
+pub(super) fn write_frame(tun: &Queue, queue: usize, pieces: &[IoSlice<'_>]) -> Errno {
     let written = if tun.has_header {
-        nix::sys::uio::writev(&tun.fd, pieces)
+        nix::sys::uio::writev(&tun.writers[queue], pieces)
     } else {
         // Without offloads there are no super-packets: the packet is one piece.
-        nix::unistd::write(&tun.fd, &pieces[0][HEADER_LEN..])
+        nix::unistd::write(&tun.writers[queue], &pieces[0][HEADER_LEN..])
     };
     written.err().map_or(0, |errno| errno as Errno)
 }

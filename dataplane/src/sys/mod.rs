@@ -69,6 +69,15 @@ pub struct Outgoing {
     pub pieces: Range<usize>,
 }
 
+/// One write to the TUN.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Which of the device's queues to write to.
+    pub queue: usize,
+    /// Which of the pieces, one after the other, are the frame: virtio header and packet.
+    pub pieces: Range<usize>,
+}
+
 /// How a send or write ended: zero, or an errno.
 pub type Errno = i32;
 
@@ -127,7 +136,7 @@ impl Backend {
     /// Writes frames to the TUN in order; `outcomes` gets one errno for each.
     pub fn write(
         &mut self,
-        frames: &[Range<usize>],
+        frames: &[Delivery],
         pieces: &[IoSlice<'_>],
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -46,6 +47,10 @@ pub struct Queue {
     /// Frames carry the virtio header; without it (a descriptor handed over by an older
     /// program) they are bare IP packets and there are no offloads.
     pub has_header: bool,
+    /// All queues of the device, by number, to write to. The kernel sends a flow to the queue
+    /// that last wrote a packet of it, of either direction; so both directions are written to
+    /// one queue, whichever workers decrypt them, and the flow stays there in order.
+    pub writers: Arc<[OwnedFd]>,
 }
 
 /// A TUN device with one queue per worker.
@@ -77,9 +82,7 @@ impl Tun {
             granted = prepare(file, offload)?;
         }
         configure(&name)?;
-        let queues =
-            files.into_iter().map(|file| Queue { fd: file.into(), has_header: true }).collect();
-        Ok(Tun { queues, offloads: granted })
+        Tun::new(files, true, granted)
     }
 
     /// Takes over an interface that another program has made (`WG_TUN_FD`): one queue.
@@ -94,7 +97,15 @@ impl Tun {
         nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         let has_header = request.flags() & libc::IFF_VNET_HDR as i16 != 0;
         let offloads = if has_header { prepare(&file, offload)? } else { 0 };
-        Ok(Tun { queues: vec![Queue { fd: file.into(), has_header }], offloads })
+        Tun::new(vec![file], has_header, offloads)
+    }
+
+    fn new(files: Vec<File>, has_header: bool, offloads: libc::c_uint) -> io::Result<Tun> {
+        let writers = files.iter().map(|file| file.try_clone().map(OwnedFd::from));
+        let writers: Arc<[OwnedFd]> = writers.collect::<io::Result<Vec<OwnedFd>>>()?.into();
+        let queue =
+            |file: File| Queue { fd: file.into(), has_header, writers: Arc::clone(&writers) };
+        Ok(Tun { queues: files.into_iter().map(queue).collect(), offloads })
     }
 
     /// The queues, one per worker.

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::message::{
 };
 use super::mmsg::{read_frames, write_frame};
 use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
-use super::{Errno, Frame, Outgoing, Ready, Sockets, Train};
+use super::{Delivery, Errno, Frame, Outgoing, Ready, Sockets, Train};
 use provided::Provided;
 
 mod provided;
@@ -235,21 +234,24 @@ impl Uring {
     /// See [`super::Backend::write`].
     pub fn write(
         &mut self,
-        frames: &[Range<usize>],
+        frames: &[Delivery],
         pieces: &[IoSlice<'_>],
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
         if !self.tun.has_header {
-            outcomes
-                .extend(frames.iter().map(|frame| write_frame(&self.tun, &pieces[frame.clone()])));
+            outcomes.extend(
+                frames.iter().map(|frame| {
+                    write_frame(&self.tun, frame.queue, &pieces[frame.pieces.clone()])
+                }),
+            );
             return Ok(());
         }
-        let fd = types::Fd(self.tun.fd.as_raw_fd());
         for chunk in frames.chunks(SUBMIT_MAX) {
             let base = outcomes.len();
             for (index, frame) in chunk.iter().enumerate() {
                 outcomes.push(0);
-                let payload = &pieces[frame.clone()];
+                let fd = types::Fd(self.tun.writers[frame.queue].as_raw_fd());
+                let payload = &pieces[frame.pieces.clone()];
                 let entry = opcode::Writev::new(fd, payload.as_ptr().cast(), payload.len() as u32)
                     .offset(u64::MAX) // no position: the TUN is a stream of frames
                     .build()

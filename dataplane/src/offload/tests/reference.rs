@@ -110,7 +110,7 @@ impl Spec {
         } else {
             bytes.extend(self.seq.to_be_bytes());
             bytes.extend(self.ack.to_be_bytes());
-            bytes.extend([((20 + self.options.len()) / 4 << 4) as u8, self.flags]);
+            bytes.extend([(5 + self.options.len() as u8 / 4) << 4, self.flags]);
             bytes.extend(self.window.to_be_bytes());
             bytes.extend([0, 0, 0, 0]);
             bytes.extend(&self.options);

@@ -1,0 +1,288 @@
+//! What a hostile sender can do to a device: nothing.
+
+use std::net::SocketAddr;
+
+use wg_bounce_control::cookie::Jar;
+use wg_bounce_control::device::Counters;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_uapi::types::Change;
+
+use crate::node::{Node, allowed_ip, peer_change, secret};
+
+const START: Millis = Millis(1_000_000);
+const ATTACKER: ([u8; 4], u16) = ([203, 0, 113, 9], 9);
+
+fn attacker() -> SocketAddr {
+    SocketAddr::from(ATTACKER)
+}
+
+/// Two nodes that know each other; the first is at 10.0.0.1 inside.
+pub fn pair() -> (Node, Node) {
+    let (mut a, mut b) = (Node::new([1; 32], 2, 1), Node::new([2; 32], 2, 2));
+    a.address = SocketAddr::from(([192, 0, 2, 1], 1));
+    b.address = SocketAddr::from(([192, 0, 2, 2], 2));
+    join(&mut a, &b, "10.0.0.2/32");
+    join(&mut b, &a, "10.0.0.1/32");
+    (a, b)
+}
+
+pub fn join(node: &mut Node, other: &Node, prefix: &str) {
+    let mut change = peer_change(other.public_key);
+    change.endpoint = Some(other.address);
+    change.allowed_ips = vec![allowed_ip(prefix)];
+    let key = Change::PrivateKey(Some(secret(node.private_key)));
+    node.set(START, vec![key, Change::Peer(change)]);
+    node.link(true, START);
+}
+
+/// Carries everything that waits between two nodes, until nothing does.
+pub fn exchange(a: &mut Node, b: &mut Node, now: Millis) {
+    loop {
+        a.run(now);
+        b.run(now);
+        let (from_a, from_b) = (std::mem::take(&mut a.sent), std::mem::take(&mut b.sent));
+        if from_a.is_empty() && from_b.is_empty() {
+            return;
+        }
+        for datagram in from_a {
+            b.receive(a.address, &datagram.bytes, false, now);
+        }
+        for datagram in from_b {
+            a.receive(b.address, &datagram.bytes, false, now);
+        }
+    }
+}
+
+fn begin_handshake(a: &mut Node, now: Millis) -> Vec<u8> {
+    a.send("10.0.0.2".parse().expect("an address"), b"hello", now);
+    a.run(now);
+    let [datagram] = <[_; 1]>::try_from(std::mem::take(&mut a.sent)).expect("one initiation");
+    assert_eq!(datagram.bytes.len(), INITIATION_LEN);
+    datagram.bytes
+}
+
+fn deliver(to: &mut Node, from: SocketAddr, bytes: &[u8], now: Millis) -> Vec<Vec<u8>> {
+    to.receive(from, bytes, false, now);
+    to.run(now);
+    std::mem::take(&mut to.sent).into_iter().map(|datagram| datagram.bytes).collect()
+}
+
+/// Everything that can be seen of a device, but for the counts of what it dropped.
+fn state(node: &Node) -> impl PartialEq + std::fmt::Debug + use<> {
+    let peers: Vec<_> = node
+        .device
+        .peer_states()
+        .into_iter()
+        .map(|peer| (peer.endpoint, peer.last_handshake, peer.tx_bytes, peer.rx_bytes))
+        .collect();
+    let seen = node.device.counters();
+    let counts = (seen.responses_sent, seen.initiations_sent, seen.cookies_received);
+    let sessions = (seen.sessions_initiated, seen.sessions_confirmed);
+    (peers, node.device.next_deadline(), node.device.sizes(), node.held(), counts, sessions)
+}
+
+#[test]
+fn damaged_initiations_change_nothing() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let before = state(&b);
+    for bit in 0..8 * INITIATION_LEN - 8 * 16 {
+        let mut damaged = initiation.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(deliver(&mut b, attacker(), &damaged, START).is_empty(), "bit {bit}");
+        assert_eq!(state(&b), before, "bit {bit}");
+    }
+    // With a mac1 that fits, as anybody can make who knows the public key.
+    for bit in 8 * 8..8 * (INITIATION_LEN - 32) {
+        let mut damaged = initiation.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        Jar::new(&b.public_key).sign(&mut damaged, START);
+        assert!(deliver(&mut b, attacker(), &damaged, START).is_empty(), "bit {bit}");
+        assert_eq!(state(&b), before, "bit {bit}");
+    }
+    for length in 0..INITIATION_LEN {
+        assert!(deliver(&mut b, attacker(), &initiation[..length], START).is_empty());
+        assert_eq!(state(&b), before, "length {length}");
+    }
+    assert_eq!(deliver(&mut b, a.address, &initiation, START).len(), 1, "the true one passes");
+}
+
+#[test]
+fn damaged_responses_change_nothing_and_the_wait_goes_on() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let response = deliver(&mut b, a.address, &initiation, START).remove(0);
+    assert_eq!(response.len(), RESPONSE_LEN);
+    let before = state(&a);
+    for bit in 0..8 * (RESPONSE_LEN - 16) {
+        let mut damaged = response.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(deliver(&mut a, attacker(), &damaged, START).is_empty(), "bit {bit}");
+        assert_eq!(state(&a), before, "bit {bit}");
+    }
+    for bit in 8 * 12..8 * (RESPONSE_LEN - 32) {
+        let mut damaged = response.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        Jar::new(&a.public_key).sign(&mut damaged, START);
+        assert!(deliver(&mut a, attacker(), &damaged, START).is_empty(), "bit {bit}");
+        assert_eq!(state(&a), before, "bit {bit}");
+    }
+    for length in 0..RESPONSE_LEN {
+        assert!(deliver(&mut a, attacker(), &response[..length], START).is_empty());
+        assert_eq!(state(&a), before, "length {length}");
+    }
+    assert_eq!(deliver(&mut a, b.address, &response, START).len(), 1, "the staged packet leaves");
+    let after = state(&a);
+    assert!(deliver(&mut a, attacker(), &response, START).is_empty(), "replayed");
+    assert_eq!(state(&a), after);
+}
+
+#[test]
+fn replayed_and_older_initiations_are_refused() {
+    let (mut a, mut b) = pair();
+    let first = begin_handshake(&mut a, START);
+    let later = START + Millis::from_secs(6);
+    a.run(later);
+    let second = a.sent.remove(0).bytes;
+    assert_eq!(deliver(&mut b, a.address, &second, later).len(), 1);
+    let before = state(&b);
+    for (old, seconds) in [(&second, 1), (&first, 2), (&second, 3)] {
+        let now = later + Millis::from_secs(seconds);
+        let before_now = b.device.counters();
+        assert!(deliver(&mut b, attacker(), old, now).is_empty());
+        assert_eq!(b.device.counters().dropped_replayed, before_now.dropped_replayed + 1);
+        assert_eq!(state(&b), before);
+    }
+}
+
+#[test]
+fn initiations_of_one_peer_are_spaced() {
+    let (mut a, mut b) = pair();
+    let first = begin_handshake(&mut a, START);
+    a.link(false, START);
+    a.link(true, START);
+    a.wall += std::time::Duration::from_secs(1);
+    let second = begin_handshake(&mut a, START);
+    assert_eq!(deliver(&mut b, a.address, &first, START).len(), 1);
+    assert!(deliver(&mut b, a.address, &second, START + Millis(19)).is_empty());
+    assert_eq!(b.device.counters().dropped_too_soon, 1);
+    assert_eq!(deliver(&mut b, a.address, &second, START + Millis(20)).len(), 1);
+}
+
+#[test]
+fn strangers_are_not_answered() {
+    let (mut a, mut b) = pair();
+    let mut stranger = Node::new([3; 32], 1, 3);
+    join(&mut stranger, &b, "10.0.0.2/32");
+    let initiation = begin_handshake(&mut stranger, START);
+    let before = state(&b);
+    assert!(deliver(&mut b, stranger.address, &initiation, START).is_empty());
+    assert_eq!(state(&b), before);
+    let for_b = begin_handshake(&mut a, START);
+    let mut other = Node::new([4; 32], 1, 4);
+    join(&mut other, &a, "10.0.0.1/32");
+    assert!(deliver(&mut other, a.address, &for_b, START).is_empty(), "mac1 is for b");
+    assert_eq!(other.device.counters().dropped_bad_mac, 1);
+}
+
+#[test]
+fn messages_to_unknown_indexes_change_nothing() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let response = deliver(&mut b, a.address, &initiation, START).remove(0);
+    let (mut c, _) = pair();
+    let before = (state(&c), c.device.counters().messages_tried);
+    let mut cookie = vec![0; COOKIE_REPLY_LEN];
+    cookie[0] = 3;
+    // Past the fake worker, which would refuse them: the device must as well.
+    for bytes in [&response, &cookie] {
+        for under_load in [false, true] {
+            let message = wg_bounce_dataplane::mailbox::HandshakeMessage {
+                bytes: bytes.iter().copied().collect(),
+                from: wg_bounce_dataplane::peer::Endpoint { remote: attacker(), source: None },
+            };
+            let input =
+                wg_bounce_control::device::Input::Handshake { message: &message, under_load };
+            c.input(input, START);
+        }
+    }
+    assert!(c.sent.is_empty());
+    assert_eq!((state(&c), c.device.counters().messages_tried), before);
+}
+
+#[test]
+fn under_load_only_cookies_are_spent_on_strangers() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let before = b.device.counters();
+    for count in 0..1000u32 {
+        let from = SocketAddr::from(((0xc633_6400u32 + count).to_be_bytes(), 7));
+        b.receive(from, &initiation, true, START);
+    }
+    let after = b.device.counters();
+    assert_eq!(after, Counters { cookie_replies_sent: 1000, ..before }, "no DH, nothing else");
+    assert!(b.sent.iter().all(|datagram| datagram.bytes.len() == COOKIE_REPLY_LEN));
+    assert_eq!(b.device.sizes(), (0, 0, 0), "who has not proved its address is not remembered");
+}
+
+#[test]
+fn a_cookie_lets_its_owner_in_and_nobody_else() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    b.receive(a.address, &initiation, true, START);
+    let cookie = b.sent.remove(0).bytes;
+    let endpoint = a.peer(&b.public_key).expect("a peer").endpoint;
+    a.receive(attacker(), &cookie, false, START);
+    assert_eq!(a.device.counters().cookies_received, 1);
+    assert_eq!(a.peer(&b.public_key).expect("a peer").endpoint, endpoint, "no roaming");
+    assert!(a.sent.is_empty(), "the next attempt bears it");
+    let later = START + Millis::from_secs(6);
+    a.run(later);
+    let second = a.sent.remove(0).bytes;
+    assert_ne!(second[INITIATION_LEN - 16..], [0; 16]);
+    b.receive(attacker(), &second, true, later);
+    assert_eq!(b.sent.remove(0).bytes.len(), COOKIE_REPLY_LEN, "mac2 is for another address");
+    let mut wrong = second.clone();
+    wrong[INITIATION_LEN - 1] ^= 1;
+    b.receive(a.address, &wrong, true, later);
+    assert_eq!(b.sent.remove(0).bytes.len(), COOKIE_REPLY_LEN, "mac2 is wrong");
+    b.receive(a.address, &second, true, later);
+    assert_eq!(b.sent.remove(0).bytes.len(), RESPONSE_LEN);
+    // The same source again: replays cost a DH each, but no more than its rate allows.
+    for _ in 0..10 {
+        b.receive(a.address, &second, true, later);
+    }
+    let counters = b.device.counters();
+    assert_eq!((counters.messages_tried, counters.dropped_rate_limited), (5, 6));
+}
+
+#[test]
+fn a_response_under_load_needs_a_cookie_as_well() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let response = deliver(&mut b, a.address, &initiation, START).remove(0);
+    a.receive(b.address, &response, true, START);
+    let cookie = a.sent.remove(0).bytes;
+    assert_eq!(cookie.len(), COOKIE_REPLY_LEN);
+    b.receive(a.address, &cookie, false, START);
+    assert_eq!(b.device.counters().cookies_received, 1, "a reply to the responder");
+    let later = START + Millis::from_secs(6);
+    a.run(later);
+    let again = a.sent.remove(0).bytes;
+    let response = deliver(&mut b, a.address, &again, later).remove(0);
+    a.receive(b.address, &response, true, later);
+    assert_eq!(a.device.counters().sessions_initiated, 1);
+}
+
+#[test]
+fn authentic_messages_from_elsewhere_move_the_endpoint() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let moved = SocketAddr::from(([198, 51, 100, 1], 5));
+    let response = deliver(&mut b, moved, &initiation, START).remove(0);
+    assert_eq!(b.peer(&a.public_key).expect("a peer").endpoint, Some(moved));
+    let moved = SocketAddr::from(([198, 51, 100, 2], 5));
+    deliver(&mut a, moved, &response, START);
+    assert_eq!(a.peer(&b.public_key).expect("a peer").endpoint, Some(moved));
+}

@@ -1,0 +1,273 @@
+//! The timers of a pair, second by second.
+
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_uapi::types::Change;
+
+use crate::adversary::{exchange, pair};
+use crate::node::{Node, peer_change, secret};
+
+const START: Millis = Millis(1_000_000);
+
+fn at(seconds: u64) -> Millis {
+    START + Millis::from_secs(seconds)
+}
+
+fn to_b(a: &mut Node, now: Millis) {
+    a.send("10.0.0.2".parse().expect("an address"), b"data", now);
+}
+
+/// Runs `node` alone until `until`; tells when it sent how many bytes.
+fn alone(node: &mut Node, from: Millis, until: Millis) -> Vec<(Millis, usize)> {
+    let mut sent = Vec::new();
+    let mut now = from;
+    loop {
+        node.run(now);
+        sent.extend(node.sent.drain(..).map(|datagram| (now, datagram.bytes.len())));
+        match node.device.next_deadline() {
+            Some(next) if next <= until => now = next,
+            _ => return sent,
+        }
+    }
+}
+
+fn connected() -> (Node, Node) {
+    let (mut a, mut b) = pair();
+    to_b(&mut a, START);
+    exchange(&mut a, &mut b, START);
+    assert_eq!(b.received.len(), 1);
+    (a, b)
+}
+
+#[test]
+fn the_responder_waits_for_confirmation() {
+    let (mut a, mut b) = pair();
+    to_b(&mut a, START);
+    a.run(START);
+    let initiation = a.sent.remove(0);
+    b.receive(a.address, &initiation.bytes, false, START);
+    let response = b.sent.remove(0);
+    b.send("10.0.0.1".parse().expect("an address"), b"answer", START);
+    b.run(START);
+    assert!(b.sent.is_empty(), "nothing may be sent before the initiator has confirmed");
+    assert_eq!(b.peer(&a.public_key).expect("a peer").last_handshake, (0, 0));
+    a.receive(b.address, &response.bytes, false, START);
+    assert_eq!(a.sent.len(), 1, "what was staged confirms; no keepalive beside it");
+    exchange(&mut a, &mut b, START);
+    assert_eq!((a.received.len(), b.received.len()), (1, 1));
+    assert_ne!(b.peer(&a.public_key).expect("a peer").last_handshake, (0, 0));
+}
+
+#[test]
+fn an_initiator_with_nothing_to_send_confirms_with_a_keepalive() {
+    let (mut a, mut b) = pair();
+    let mut change = peer_change(b.public_key);
+    change.persistent_keepalive = Some(25);
+    a.set(START, vec![Change::Peer(change)]);
+    a.run(START);
+    assert_eq!(a.sent.len(), 1, "turned on: one is sent at once, and that needs a session");
+    exchange(&mut a, &mut b, START);
+    assert_ne!(b.peer(&a.public_key).expect("a peer").last_handshake, (0, 0));
+    assert_eq!(alone(&mut a, START, at(24)), []);
+    assert_eq!(alone(&mut a, at(24), at(60)), [(at(25), DATA_OVERHEAD), (at(50), DATA_OVERHEAD)]);
+}
+
+#[test]
+fn a_handshake_is_retried_and_given_up() {
+    let (mut a, _) = pair();
+    to_b(&mut a, START);
+    let sent = alone(&mut a, START, at(2000));
+    assert!(sent.iter().all(|&(_, length)| length == INITIATION_LEN));
+    for pair in sent.windows(2) {
+        let pause = pair[1].0.since(pair[0].0);
+        assert!((5000..5333).contains(&pause.0), "REKEY_TIMEOUT and jitter, not {pause:?}");
+    }
+    let last = sent.last().expect("tried").0;
+    assert!(last < at(90) && last > at(84), "tried for REKEY_ATTEMPT_TIME: {last:?}");
+    assert_eq!((a.discarded, a.device.counters().given_up), (1, 1));
+    assert_eq!(a.device.next_deadline(), None);
+    assert_eq!((a.device.sizes(), a.held()), ((0, 0, 0), (0, 0)), "the residue is gone");
+    let pauses: std::collections::BTreeSet<_> =
+        sent.windows(2).map(|pair| pair[1].0.since(pair[0].0)).collect();
+    assert!(pauses.len() > 5, "jitter differs");
+}
+
+#[test]
+fn new_packets_prolong_the_attempts() {
+    let (mut a, _) = pair();
+    for second in 0..20 {
+        to_b(&mut a, at(5 * second));
+        alone(&mut a, at(5 * second), at(5 * second + 5));
+    }
+    let sent = alone(&mut a, at(100), at(2000));
+    let last = sent.last().expect("tried on").0;
+    assert!(last > at(95 + 84) && last < at(95 + 90), "90 s from the last packet: {last:?}");
+}
+
+#[test]
+fn received_data_is_acknowledged_after_ten_seconds_once() {
+    let (mut a, mut b) = connected();
+    assert_eq!(alone(&mut b, START, at(170)), [(at(10), DATA_OVERHEAD)]);
+    // What b sends keeps a from asking.
+    to_b(&mut a, at(20));
+    let data = a.sent.remove(0);
+    b.receive(a.address, &data.bytes, false, at(20));
+    b.send("10.0.0.1".parse().expect("an address"), b"answer", at(21));
+    let answer = b.sent.remove(0);
+    a.receive(b.address, &answer.bytes, false, at(21));
+    assert_eq!(alone(&mut b, at(21), at(35)), [], "the answer is the acknowledgement");
+    assert_eq!(alone(&mut a, at(21), at(100)), [(at(31), DATA_OVERHEAD)]);
+}
+
+#[test]
+fn keepalives_are_not_answered() {
+    let (mut a, mut b) = connected();
+    let keepalive = loop {
+        let next = b.device.next_deadline().expect("b owes a keepalive");
+        b.run(next);
+        if let Some(datagram) = b.sent.pop() {
+            break datagram;
+        }
+    };
+    a.receive(b.address, &keepalive.bytes, false, at(10));
+    assert_eq!(alone(&mut a, at(10), at(500)), [], "no keepalive ping-pong, no handshake");
+}
+
+#[test]
+fn silence_starts_a_handshake_after_fifteen_seconds() {
+    let (mut a, mut b) = connected();
+    exchange(&mut a, &mut b, at(10));
+    to_b(&mut a, at(20));
+    a.sent.clear();
+    let sent = alone(&mut a, at(20), at(36));
+    let [(when, length)] = sent[..] else { panic!("one message: {sent:?}") };
+    assert_eq!(length, INITIATION_LEN);
+    assert!((15_000..15_333).contains(&when.since(at(20)).0), "{when:?}");
+}
+
+#[test]
+fn only_the_initiator_renews_by_age() {
+    let (mut a, mut b) = connected();
+    exchange(&mut a, &mut b, at(10));
+    b.send("10.0.0.1".parse().expect("an address"), b"x", at(119));
+    exchange(&mut a, &mut b, at(119));
+    to_b(&mut a, at(119));
+    b.send("10.0.0.1".parse().expect("an address"), b"x", at(130));
+    b.run(at(130));
+    assert_eq!(b.sent.len(), 1, "the responder does not");
+    exchange(&mut a, &mut b, at(130));
+    assert_eq!(a.device.counters().initiations_sent, 1);
+    to_b(&mut a, at(131));
+    exchange(&mut a, &mut b, at(131));
+    assert_eq!(a.device.counters().sessions_initiated, 2, "the initiator does, as it sends");
+    assert_eq!(a.held().0, 2, "the previous session still receives");
+    to_b(&mut a, at(260));
+    exchange(&mut a, &mut b, at(260));
+    assert_eq!((a.held().0, b.held().0), (2, 2), "current and previous, no more");
+}
+
+#[test]
+fn the_last_minute_handshake_comes_once() {
+    let (mut a, mut b) = connected();
+    exchange(&mut a, &mut b, at(10));
+    for second in [166, 167, 175] {
+        b.send("10.0.0.1".parse().expect("an address"), b"x", at(second));
+        let data = b.sent.pop().expect("sent");
+        a.receive(b.address, &data.bytes, false, at(second));
+        a.run(at(second));
+    }
+    // The retry at 171 s is the same handshake.
+    assert_eq!(a.device.counters().initiations_sent, 2 + 1);
+    a.sent.clear();
+}
+
+#[test]
+fn keys_are_forgotten_nine_minutes_after_the_last_handshake() {
+    let (mut a, mut b) = connected();
+    for seconds in [10, 20, 30, 539] {
+        exchange(&mut a, &mut b, at(seconds));
+    }
+    assert_eq!((a.held().0, b.held().0), (1, 1));
+    exchange(&mut a, &mut b, at(540));
+    assert_eq!((a.held().0, b.held().0), (0, 0));
+    assert_eq!((a.device.next_deadline(), b.device.next_deadline()), (None, None));
+}
+
+#[test]
+fn crossing_handshakes_part() {
+    let (mut a, mut b) = pair();
+    to_b(&mut a, START);
+    b.send("10.0.0.1".parse().expect("an address"), b"x", START);
+    a.run(START);
+    b.run(START);
+    let mut now = START;
+    while a.received.is_empty() || b.received.is_empty() {
+        let (from_a, from_b) = (std::mem::take(&mut a.sent), std::mem::take(&mut b.sent));
+        from_a.iter().for_each(|datagram| b.receive(a.address, &datagram.bytes, false, now));
+        from_b.iter().for_each(|datagram| a.receive(b.address, &datagram.bytes, false, now));
+        if from_a.is_empty() && from_b.is_empty() {
+            now = now + Millis(1);
+        }
+        a.run(now);
+        b.run(now);
+        assert!(now < at(7), "jitter parts them at the first retry");
+    }
+}
+
+#[test]
+fn link_down_ends_everything_and_up_starts_what_is_due() {
+    let (mut a, mut b) = connected();
+    let mut change = peer_change(b.public_key);
+    change.persistent_keepalive = Some(5);
+    a.set(at(1), vec![Change::Peer(change)]);
+    exchange(&mut a, &mut b, at(1));
+    a.link(false, at(2));
+    assert_eq!((a.held(), a.device.next_deadline()), ((0, 0), None));
+    assert_eq!(alone(&mut a, at(2), at(1000)), []);
+    to_b(&mut a, at(1000));
+    assert!(a.sent.is_empty());
+    a.link(true, at(1001));
+    assert_eq!(alone(&mut a, at(1001), at(1001)), [(at(1001), INITIATION_LEN)]);
+    a.sent.clear();
+}
+
+#[test]
+fn a_key_that_comes_late_starts_what_is_due() {
+    let (mut a, b) = (Node::new([1; 32], 1, 1), Node::new([2; 32], 1, 2));
+    let mut change = peer_change(b.public_key);
+    change.endpoint = Some(b.address);
+    change.persistent_keepalive = Some(25);
+    a.set(START, vec![Change::Peer(change)]);
+    a.link(true, START);
+    assert_eq!(alone(&mut a, START, at(100)), []);
+    assert_eq!(a.device.next_deadline(), None);
+    a.set(at(100), vec![Change::PrivateKey(Some(secret([1; 32])))]);
+    assert_eq!(alone(&mut a, at(100), at(100)), [(at(100), INITIATION_LEN)]);
+}
+
+#[test]
+fn an_endpoint_that_comes_late_starts_what_is_due() {
+    let (mut a, b) = (Node::new([1; 32], 1, 1), Node::new([2; 32], 1, 2));
+    let mut change = peer_change(b.public_key);
+    change.persistent_keepalive = Some(25);
+    a.set(START, vec![Change::PrivateKey(Some(secret([1; 32]))), Change::Peer(change)]);
+    a.link(true, START);
+    assert_eq!(alone(&mut a, START, at(100)), []);
+    let mut change = peer_change(b.public_key);
+    change.endpoint = Some(b.address);
+    a.set(at(100), vec![Change::Peer(change)]);
+    assert_eq!(alone(&mut a, at(100), at(100)), [(at(100), INITIATION_LEN)]);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_back_does_not_lock_us_out() {
+    let (mut a, mut b) = connected();
+    a.wall = std::time::Duration::from_secs(5);
+    a.link(false, at(1));
+    a.link(true, at(1));
+    to_b(&mut a, at(2));
+    a.run(at(2));
+    let initiation = a.sent.remove(0);
+    b.receive(a.address, &initiation.bytes, false, at(2));
+    assert_eq!(b.sent.remove(0).bytes.len(), RESPONSE_LEN);
+}

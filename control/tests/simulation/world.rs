@@ -1,0 +1,444 @@
+//! Two to four nodes, each a peer of each other, on a network that loses, delays, doubles and
+//! forges; driven by one seed, on virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::peer::PeerId;
+use wg_bounce_uapi::types::Change;
+
+use crate::node::{Datagram, Node, allowed_ip, peer_change, secret};
+
+/// After the faults every pair talks again within this: a silent session is noticed after 15.4 s
+/// of sending, its handshake may have to wait 5.4 s for an earlier one, and handshakes that
+/// cross are repeated each 5.4 s until jitter parts them: seven times are granted.
+pub const RECOVERY: Millis = Millis::from_secs(60);
+
+/// How long packets are counted after that: two rekeys.
+const STEADY: Millis = Millis::from_secs(300);
+
+/// All keys are gone this long after the last traffic.
+const SILENCE: Millis = Millis::from_secs(700);
+
+enum Event {
+    Deliver { from: SocketAddr, datagram: Datagram },
+    Notice { node: usize, life: u32, peer: PeerId },
+    Talk { from: usize, to: usize },
+    Fault,
+}
+
+struct Faults {
+    loss: u64,
+    double: u64,
+    forge: u64,
+    delay_max: u64,
+    load: u64,
+}
+
+const NONE: Faults = Faults { loss: 0, double: 0, forge: 0, delay_max: 40, load: 0 };
+
+pub struct World {
+    rng: ChaCha8Rng,
+    now: Millis,
+    nodes: Vec<Node>,
+    /// Counts restarts: a notice of an earlier life is void.
+    lives: Vec<u32>,
+    keepalives: Vec<u16>,
+    events: BinaryHeap<Reverse<(Millis, u64)>>,
+    bodies: BTreeMap<u64, Event>,
+    next_event: u64,
+    faults: Faults,
+    talk_interval: u64,
+    next_payload: u64,
+    /// Payloads on their way, by sender and receiver.
+    under_way: BTreeMap<u64, (usize, usize)>,
+    /// Pairs that have talked since this was cleared.
+    talked: BTreeSet<(usize, usize)>,
+    lost: Vec<Datagram>,
+    ports: u16,
+    /// A node may start again with a clock that is behind what it showed before. Its
+    /// initiations are refused until then, so the others must know where it is.
+    bad_clocks: bool,
+    /// The greatest that each wall clock has shown.
+    greatest_wall: Vec<Duration>,
+    /// When the last pair had talked again, after the faults.
+    pub recovered_after: Millis,
+}
+
+fn inner(node: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, node as u8 + 1))
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let count = [2, 2, 2, 3, 3, 4][rng.next_u32() as usize % 6];
+        let with_keepalive = rng.next_u32().is_multiple_of(2);
+        let mut world = World {
+            now: Millis(1_000_000),
+            nodes: Vec::new(),
+            lives: vec![0; count],
+            keepalives: (0..count * count)
+                .map(
+                    |_| if with_keepalive { [0, 0, 1, 25][rng.next_u32() as usize % 4] } else { 0 },
+                )
+                .collect(),
+            events: BinaryHeap::new(),
+            bodies: BTreeMap::new(),
+            next_event: 0,
+            faults: NONE,
+            talk_interval: 1000,
+            next_payload: 0,
+            under_way: BTreeMap::new(),
+            talked: BTreeSet::new(),
+            lost: Vec::new(),
+            ports: 1000,
+            bad_clocks: rng.next_u32().is_multiple_of(2),
+            greatest_wall: vec![Duration::from_secs(1_700_000_000); count],
+            recovered_after: Millis::ZERO,
+            rng,
+        };
+        for node in 0..count {
+            let workers = 1 + world.below(3) as usize;
+            let fresh = Node::new([node as u8 + 1; 32], workers, world.rng.next_u64());
+            world.nodes.push(fresh);
+            world.nodes[node].address = world.new_address(node);
+        }
+        for node in 0..count {
+            world.configure(node);
+        }
+        world
+    }
+
+    /// Faults, recovery, steady traffic, silence; panics if a promise is broken.
+    pub fn run(&mut self) {
+        self.misbehave();
+        self.recover();
+        self.stay_steady();
+        self.fall_silent();
+        self.check_keys();
+    }
+
+    fn misbehave(&mut self) {
+        let until = self.now + Millis(self.below(300_000));
+        self.faults = Faults {
+            loss: self.below(60),
+            double: self.below(20),
+            forge: self.below(20),
+            delay_max: 1 + self.below(400),
+            load: [0, 0, 30, 100][self.below(4) as usize],
+        };
+        self.talk_interval = 1 + self.below(20_000);
+        for pair in self.pairs() {
+            self.schedule_talk(pair);
+        }
+        self.schedule(self.now, Event::Fault);
+        self.run_until(until);
+    }
+
+    fn recover(&mut self) {
+        self.faults = NONE;
+        self.lost.clear();
+        // What is on its way is lost, but workers' notices always arrive.
+        self.bodies.retain(|_, event| matches!(event, Event::Notice { .. }));
+        self.events.retain(|Reverse((_, id))| self.bodies.contains_key(id));
+        for node in 0..self.nodes.len() {
+            self.nodes[node].link(true, self.now);
+            self.resolve(node);
+            self.collect(node);
+        }
+        self.talk_interval = 1000;
+        for pair in self.pairs() {
+            self.schedule_talk(pair);
+        }
+        self.talked.clear();
+        let began = self.now;
+        let pairs = self.pairs();
+        while self.now < began + RECOVERY && self.talked.len() < pairs.len() {
+            self.run_until(self.now + Millis(500));
+        }
+        let silent: Vec<_> = pairs.into_iter().filter(|pair| !self.talked.contains(pair)).collect();
+        for (number, node) in self.nodes.iter().enumerate().filter(|_| !silent.is_empty()) {
+            println!("node {number} (wall {:?}): {:#?}", node.wall, node.device.counters());
+        }
+        assert!(silent.is_empty(), "pairs that do not talk again: {silent:?}");
+        self.recovered_after = self.now.since(began);
+        // Both directions of each pair know of the session now; let stragglers arrive.
+        self.run_until(self.now + Millis::from_secs(20));
+    }
+
+    fn stay_steady(&mut self) {
+        self.talk_interval = 7000;
+        self.under_way.clear();
+        self.run_until(self.now + STEADY);
+        self.talk_interval = 0;
+        self.run_until(self.now + Millis::from_secs(7));
+        assert!(self.under_way.is_empty(), "packets lost over a rekey: {:?}", self.under_way);
+    }
+
+    fn fall_silent(&mut self) {
+        if self.keepalives.iter().any(|&seconds| seconds != 0) {
+            return;
+        }
+        self.run_until(self.now + SILENCE);
+        for node in &self.nodes {
+            assert_eq!(node.device.next_deadline(), None, "an idle device sleeps");
+            assert_eq!(node.device.sizes(), (0, 0, 0), "an idle device keeps nothing");
+            assert_eq!(node.held(), (0, 0), "idle workers keep nothing");
+        }
+    }
+
+    /// No key of one node is a key of another: each direction has its own.
+    fn check_keys(&mut self) {
+        let mut seen = HashSet::new();
+        for node in &self.nodes {
+            let keys: HashSet<[u8; 16]> = node.used.iter().map(|&(key, _)| key).collect();
+            assert!(keys.into_iter().all(|key| seen.insert(key)), "two nodes share a key");
+        }
+    }
+
+    fn run_until(&mut self, until: Millis) {
+        loop {
+            let event = self.events.peek().map(|Reverse((at, _))| *at);
+            let deadlines = self.nodes.iter().filter_map(|node| node.device.next_deadline());
+            let Some(next) = deadlines.chain(event).min().filter(|&at| at <= until) else { break };
+            self.now = self.now.max(next);
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].device.next_deadline().is_some_and(|at| at <= self.now) {
+                    self.nodes[node].run(self.now);
+                    self.collect(node);
+                }
+            }
+            while let Some(&Reverse((at, id))) = self.events.peek()
+                && at <= self.now
+            {
+                self.events.pop();
+                let event = self.bodies.remove(&id).expect("scheduled with its body");
+                self.happen(event);
+            }
+        }
+        self.now = until;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, datagram } => {
+                let load = self.below(100) < self.faults.load;
+                let to = self.nodes.iter().position(|node| node.address == datagram.to);
+                if let Some(node) = to {
+                    self.nodes[node].receive(from, &datagram.bytes, load, self.now);
+                    self.collect(node);
+                }
+            }
+            Event::Notice { node, life, peer } => {
+                if life == self.lives[node] {
+                    let input = wg_bounce_control::device::Input::Peer(peer);
+                    self.nodes[node].input(input, self.now);
+                    self.collect(node);
+                }
+            }
+            Event::Talk { from, to } => {
+                if self.talk_interval != 0 {
+                    self.talk(from, to);
+                    self.schedule_talk((from, to));
+                }
+            }
+            Event::Fault => {
+                self.strike();
+                let pause = 1 + self.below(30_000);
+                self.schedule(self.now + Millis(pause), Event::Fault);
+            }
+        }
+    }
+
+    fn talk(&mut self, from: usize, to: usize) {
+        let id = self.next_payload;
+        self.next_payload += 1;
+        self.under_way.insert(id, (from, to));
+        self.nodes[from].send(inner(to), &id.to_le_bytes(), self.now);
+        self.collect(from);
+    }
+
+    /// Takes what a node has to say: datagrams into the network, packets and notices to us.
+    fn collect(&mut self, node: usize) {
+        let from = self.nodes[node].address;
+        for datagram in std::mem::take(&mut self.nodes[node].sent) {
+            self.carry(from, datagram);
+        }
+        for peer in std::mem::take(&mut self.nodes[node].notices) {
+            let at = self.now + Millis(self.below(4));
+            self.schedule(at, Event::Notice { node, life: self.lives[node], peer });
+        }
+        for packet in std::mem::take(&mut self.nodes[node].received) {
+            let id = u64::from_le_bytes(packet.payload[..].try_into().expect("a payload of ours"));
+            let sender =
+                self.nodes.iter().position(|node| node.public_key == packet.from).expect("known");
+            let pair = self.under_way.remove(&id);
+            let steady = self.faults.loss + self.faults.double + self.faults.forge == 0;
+            if !steady || pair.is_some() {
+                assert_eq!(pair, Some((sender, node)), "each packet comes out once, as it went in");
+            }
+            self.talked.insert((sender, node));
+        }
+        self.check_sizes(node);
+    }
+
+    fn check_sizes(&self, node: usize) {
+        let peers = self.nodes.len() - 1;
+        let (indexes, deadlines, _) = self.nodes[node].device.sizes();
+        assert!(indexes <= 4 * peers, "a peer has three sessions and one handshake at most");
+        assert!(deadlines <= peers, "a peer has one deadline at most");
+        assert_eq!(self.nodes[node].held().0, indexes, "workers hold what the device knows");
+    }
+
+    fn carry(&mut self, from: SocketAddr, datagram: Datagram) {
+        if self.below(100) < self.faults.forge {
+            self.forge(&datagram);
+        }
+        if self.below(100) < self.faults.loss {
+            self.lost.push(datagram);
+            if self.lost.len() > 50 {
+                self.lost.remove(0);
+            }
+            return;
+        }
+        let copies = if self.below(100) < self.faults.double { 2 } else { 1 };
+        for _ in 0..copies {
+            let at = self.now + Millis(1 + self.below(self.faults.delay_max));
+            self.schedule(at, Event::Deliver { from, datagram: datagram.clone() });
+        }
+    }
+
+    /// Somebody on the path sends a copy from elsewhere, a damaged copy, or an old datagram.
+    fn forge(&mut self, datagram: &Datagram) {
+        let attacker = SocketAddr::from(([203, 0, 113, 1], 1 + self.below(9) as u16));
+        let mut forged = datagram.clone();
+        match self.below(4) {
+            0 => {}
+            1 => {
+                let bit = self.below(8 * forged.bytes.len() as u64) as usize;
+                forged.bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            2 => {
+                let length = self.below(forged.bytes.len() as u64) as usize;
+                forged.bytes.truncate(length);
+            }
+            _ => match self.lost.len() as u64 {
+                0 => {}
+                count => {
+                    let which = self.below(count) as usize;
+                    forged = self.lost[which].clone();
+                }
+            },
+        }
+        let at = self.now + Millis(1 + self.below(self.faults.delay_max));
+        self.schedule(at, Event::Deliver { from: attacker, datagram: forged });
+    }
+
+    fn strike(&mut self) {
+        let node = self.below(self.nodes.len() as u64) as usize;
+        match self.below(8) {
+            0 => self.restart(node),
+            1 | 2 => {
+                let address = self.new_address(node);
+                if node != 0 {
+                    self.nodes[node].address = address;
+                }
+            }
+            3 => {
+                let jump = Duration::from_secs(self.below(100_000));
+                let wall = self.nodes[node].wall;
+                self.nodes[node].wall =
+                    if self.below(2) == 0 { wall + jump } else { wall.saturating_sub(jump) };
+            }
+            4 => {
+                let up = self.below(2) == 0;
+                self.nodes[node].link(up, self.now);
+            }
+            5 => self.resolve(node),
+            6 => self.faults.loss = [0, 10, 50, 100][self.below(4) as usize],
+            _ => {
+                self.nodes[node].link(true, self.now);
+                self.nodes[node].run(self.now);
+            }
+        }
+        self.collect(node);
+    }
+
+    /// The process ends without a word, and starts again with the same configuration.
+    fn restart(&mut self, node: usize) {
+        let old = &self.nodes[node];
+        let mut fresh = Node::new(old.private_key, 1 + node % 2, self.next_event);
+        fresh.address = old.address;
+        let greatest = if self.bad_clocks { Duration::ZERO } else { self.greatest_wall[node] };
+        fresh.wall = old.wall.max(greatest);
+        fresh.used = old.used.clone();
+        self.lives[node] += 1;
+        self.nodes[node] = fresh;
+        self.configure(node);
+    }
+
+    fn configure(&mut self, node: usize) {
+        let mut changes = vec![Change::PrivateKey(Some(secret(self.nodes[node].private_key)))];
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            let mut change = peer_change(self.nodes[other].public_key);
+            let psk = [(node.min(other) * 4 + node.max(other)) as u8; 32];
+            change.preshared_key = Some(secret(psk));
+            change.endpoint = Some(self.nodes[other].address);
+            change.allowed_ips = vec![allowed_ip(&format!("{}/32", inner(other)))];
+            change.persistent_keepalive = Some(self.keepalives[node * self.nodes.len() + other]);
+            changes.push(Change::Peer(change));
+        }
+        self.nodes[node].set(self.now, changes);
+        self.nodes[node].link(true, self.now);
+        self.collect(node);
+    }
+
+    /// Tells a node where the others are now, as `reresolve-dns.sh` does. With good clocks
+    /// nobody does for the first node: it must learn where the others are.
+    fn resolve(&mut self, node: usize) {
+        if node == 0 && !self.bad_clocks {
+            return;
+        }
+        let mut changes = Vec::new();
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            let mut change = peer_change(self.nodes[other].public_key);
+            change.update_only = true;
+            change.endpoint = Some(self.nodes[other].address);
+            changes.push(Change::Peer(change));
+        }
+        self.nodes[node].set(self.now, changes);
+        self.collect(node);
+    }
+
+    fn new_address(&mut self, node: usize) -> SocketAddr {
+        self.ports += 1;
+        SocketAddr::from(([192, 0, 2, node as u8 + 1], self.ports))
+    }
+
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let count = self.nodes.len();
+        let all = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        all.filter(|(from, to)| from != to).collect()
+    }
+
+    fn schedule_talk(&mut self, (from, to): (usize, usize)) {
+        let at = self.now + Millis(1 + self.below(self.talk_interval));
+        self.schedule(at, Event::Talk { from, to });
+    }
+
+    fn schedule(&mut self, at: Millis, event: Event) {
+        self.events.push(Reverse((at, self.next_event)));
+        self.bodies.insert(self.next_event, event);
+        self.next_event += 1;
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.rng.next_u64() % limit.max(1)
+    }
+}
