@@ -9,6 +9,7 @@
 //! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
 
 mod configure;
+mod fair;
 mod load;
 
 use std::fmt;
@@ -40,6 +41,7 @@ use crate::link::{LinkWatcher, Presence};
 use crate::uapi_server::Call;
 use crate::uapi_server::socket::SocketFile;
 use configure::PendingReplies;
+use fair::FairQueue;
 use load::Load;
 
 /// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
@@ -101,6 +103,8 @@ pub struct Runtime {
     parts: Parts,
     /// Filled by the device, emptied by [`Runtime::execute`]; kept for its room.
     outputs: Vec<Output>,
+    /// Those that the device has not seen yet.
+    initiations: FairQueue,
     load: Load,
     replies: PendingReplies,
     withdrawn: Graveyard<SendSession>,
@@ -137,6 +141,7 @@ impl Runtime {
         let mut runtime = Runtime {
             parts,
             outputs: Vec::new(),
+            initiations: FairQueue::default(),
             load: Load::default(),
             replies: PendingReplies::default(),
             withdrawn: Graveyard::default(),
@@ -266,9 +271,7 @@ impl Runtime {
 
     /// Serves every lane; true if there is more.
     fn take_events(&mut self) -> bool {
-        let initiations = &self.parts.events.initiations;
-        let under_load =
-            self.load.sample(initiations.len(), initiations.capacity(), clock::boot_time());
+        let under_load = self.take_initiations();
         for _ in 0..ANSWERS_PER_TURN {
             let Ok(message) = self.parts.events.answers.try_recv() else { break };
             self.handshake(&message, under_load);
@@ -282,14 +285,27 @@ impl Runtime {
             self.serve(call);
         }
         for _ in 0..INITIATIONS_PER_TURN {
-            let Ok(message) = self.parts.events.initiations.try_recv() else { break };
+            let Some(message) = self.initiations.pop() else { break };
             self.handshake(&message, under_load);
         }
         let Parts { events, calls, .. } = &self.parts;
         !(events.answers.is_empty()
             && events.peers.is_empty()
             && calls.is_empty()
-            && events.initiations.is_empty())
+            && events.initiations.is_empty()
+            && self.initiations.len() == 0)
+    }
+
+    /// Empties the workers' lane into the queues by source; tells whether we are under load.
+    fn take_initiations(&mut self) -> bool {
+        let lane = &self.parts.events.initiations;
+        let (in_lane, capacity) = (lane.len(), lane.capacity());
+        let waiting = in_lane + self.initiations.len();
+        let mut has_dropped = false;
+        for message in lane.try_iter().take(in_lane) {
+            has_dropped |= !self.initiations.push(message);
+        }
+        self.load.sample(waiting, capacity, has_dropped, clock::boot_time())
     }
 
     fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
