@@ -9,6 +9,7 @@
 pub mod cookie;
 pub mod device;
 mod graveyard;
+mod key_text;
 pub mod limits;
 mod link;
 mod logging;

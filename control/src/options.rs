@@ -175,6 +175,11 @@ impl Options {
         &self.report
     }
 
+    /// The lines of [`Options::report`] about what somebody has chosen.
+    pub fn chosen(&self) -> impl Iterator<Item = &str> {
+        self.report.lines().filter(|line| !line.ends_with("(default)"))
+    }
+
     /// Whether the process stays in the foreground.
     pub fn stays_in_foreground(&self) -> bool {
         self.foreground || self.inherited.foreground

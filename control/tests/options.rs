@@ -59,19 +59,17 @@ fn switches_are_read_from_the_environment() {
 
 #[test]
 fn a_wrong_usage_has_code_two_and_names_its_source() {
-    let cases: [(&[(&str, &str)], &[&str], &str); 5] = [
-        (&[("WG_BOUNCE_GSO", "perhaps")], &["wg0"], "WG_BOUNCE_GSO is set"),
-        (&[("WG_TUN_FD", "x")], &["wg0"], "WG_TUN_FD=x"),
-        (&[], &["--relay", "auto", "wg0"], "this version"),
-        (&[], &["sixteen-bytes-ab"], "15 bytes"),
-        (&[], &[], "NAME"),
-    ];
-    for (variables, arguments, hint) in cases {
+    let refuse = |variables: &[(&str, &str)], arguments: &[&str], hint: &str| {
         let output = run(variables, arguments);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(hint), "{arguments:?}: {text}");
-    }
+    };
+    refuse(&[("WG_BOUNCE_GSO", "perhaps")], &["wg0"], "WG_BOUNCE_GSO is set");
+    refuse(&[("WG_TUN_FD", "x")], &["wg0"], "WG_TUN_FD=x");
+    refuse(&[], &["--relay", "auto", "wg0"], "this version");
+    refuse(&[], &["sixteen-bytes-ab"], "15 bytes");
+    refuse(&[], &[], "NAME");
 }
 
 #[test]

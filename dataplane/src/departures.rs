@@ -25,7 +25,7 @@ use crate::recycle::recycle;
 use crate::segments::Train;
 use crate::session::SendSession;
 use crate::sessions::IndexHasher;
-use crate::sys::socket::send_one;
+use crate::sys::socket::{may_be_source, send_one};
 use crate::sys::{Errno, Outgoing};
 use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, write_data_header};
 use crate::worker::Turn;
@@ -307,7 +307,7 @@ impl Departures {
         };
         let ranges = &self.ranges[pieces.clone()];
         let anywhere = Endpoint { source: None, ..to };
-        if errno == libc::EINVAL && to.source.is_some() {
+        if may_be_source(errno) && to.source.is_some() {
             let slices: ArrayVec<IoSlice<'_>, BATCH> =
                 ranges.iter().map(|range| IoSlice::new(&self.room[range.clone()])).collect();
             match send_one(socket, &anywhere, traffic_class, segment, &slices) {

@@ -23,7 +23,7 @@ use crate::post::{
 use crate::recent::Recent;
 use crate::snapshot::Snapshot;
 use crate::sys::mmsg::Mmsg;
-use crate::sys::socket::{self, send_one};
+use crate::sys::socket::{self, may_be_source, send_one};
 use crate::sys::tun::{Queue, Tun};
 use crate::sys::uring::{Prepared, Uring};
 use crate::sys::{Backend, Sockets};
@@ -230,7 +230,7 @@ impl Engine {
         let anywhere = Endpoint { source: None, ..*to };
         match send_one(socket, to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload) {
             Ok(()) => Ok(SentFrom::Source),
-            Err(libc::EINVAL) if to.source.is_some() => {
+            Err(errno) if may_be_source(errno) && to.source.is_some() => {
                 send_one(socket, &anywhere, HANDSHAKE_TRAFFIC_CLASS, 0, &payload)
                     .map(|()| SentFrom::Anywhere)
                     .map_err(io::Error::from_raw_os_error)

@@ -141,8 +141,13 @@ impl Inbound {
                         self.sort_data(message, train, datagram, turn);
                     }
                     Some(Kind::Initiation) => queue_handshake(datagram, train, true, turn),
-                    Some(Kind::Response(index) | Kind::CookieReply(index)) => {
-                        self.sort_answer(index, train, datagram, turn);
+                    Some(Kind::Response(index)) => {
+                        let is_awaited = self.sessions.is_expected(index);
+                        sort_answer(is_awaited, index, train, datagram, turn);
+                    }
+                    Some(Kind::CookieReply(index)) => {
+                        let is_awaited = self.sessions.is_cookie_expected(index);
+                        sort_answer(is_awaited, index, train, datagram, turn);
                     }
                 }
             }
@@ -154,14 +159,6 @@ impl Inbound {
             Some(session) if session.is_alive(turn.now) => self.messages.push(message),
             Some(_) => turn.counters.dropped(DropReason::ExpiredSession, 1),
             None => hand_off(message.receiver, train, datagram, turn),
-        }
-    }
-
-    fn sort_answer(&mut self, index: u32, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
-        if self.sessions.is_expected(index) {
-            queue_handshake(datagram, train, false, turn);
-        } else {
-            hand_off(index, train, datagram, turn);
         }
     }
 
@@ -361,6 +358,14 @@ impl Turn<'_> {
         if peer.raise(flag) {
             self.post.notice(peer.id);
         }
+    }
+}
+
+fn sort_answer(is_awaited: bool, index: u32, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
+    if is_awaited {
+        queue_handshake(datagram, train, false, turn);
+    } else {
+        hand_off(index, train, datagram, turn);
     }
 }
 

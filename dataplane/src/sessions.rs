@@ -40,6 +40,16 @@ impl Sessions {
         matches!(self.entries.get(&index), Some(Entry::Expected))
     }
 
+    /// Whether a cookie reply is awaited for `index`: also for a response of ours that nothing
+    /// has confirmed yet, which its receiver may have refused under load.
+    pub fn is_cookie_expected(&self, index: u32) -> bool {
+        match self.entries.get(&index) {
+            Some(Entry::Expected) => true,
+            Some(Entry::Session(session)) => !session.facts.is_initiator && !session.is_confirmed,
+            None => false,
+        }
+    }
+
     /// The session of `index`.
     pub fn get(&self, index: u32) -> Option<&ReceiveSession> {
         match self.entries.get(&index) {

@@ -16,9 +16,16 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Judges by the lane's present filling: `waiting` of `capacity`; none is unbounded.
-    pub(super) fn sample(&mut self, waiting: usize, capacity: Option<usize>, now: Millis) -> bool {
-        if capacity.is_some_and(|capacity| waiting > capacity / SHARE) {
+    /// Judges by what waits, in relation to the lane's capacity (none is unbounded), and by
+    /// whether some had to be dropped.
+    pub(super) fn sample(
+        &mut self,
+        waiting: usize,
+        capacity: Option<usize>,
+        has_dropped: bool,
+        now: Millis,
+    ) -> bool {
+        if has_dropped || capacity.is_some_and(|capacity| waiting > capacity / SHARE) {
             self.last = Some(now);
         }
         self.last.is_some_and(|last| now.since(last) < HOLD)
@@ -32,16 +39,21 @@ mod tests {
     #[test]
     fn an_eighth_of_the_lane_is_not_yet_load() {
         let mut load = Load::default();
-        assert!(!load.sample(0, Some(4096), Millis(5)));
-        assert!(!load.sample(512, Some(4096), Millis(5)));
-        assert!(load.sample(513, Some(4096), Millis(5)));
+        assert!(!load.sample(0, Some(4096), false, Millis(5)));
+        assert!(!load.sample(512, Some(4096), false, Millis(5)));
+        assert!(load.sample(513, Some(4096), false, Millis(5)));
+    }
+
+    #[test]
+    fn a_dropped_message_is_load() {
+        assert!(Load::default().sample(1, Some(4096), true, Millis(5)));
     }
 
     #[test]
     fn load_is_remembered_for_a_second() {
         let mut load = Load::default();
-        assert!(load.sample(4096, Some(4096), Millis(100)));
-        assert!(load.sample(0, Some(4096), Millis(1099)));
-        assert!(!load.sample(0, Some(4096), Millis(1100)));
+        assert!(load.sample(4096, Some(4096), false, Millis(100)));
+        assert!(load.sample(0, Some(4096), false, Millis(1099)));
+        assert!(!load.sample(0, Some(4096), false, Millis(1100)));
     }
 }

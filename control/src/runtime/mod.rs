@@ -9,6 +9,7 @@
 //! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
 
 mod configure;
+mod fair;
 mod load;
 
 use std::fmt;
@@ -31,13 +32,16 @@ use wg_bounce_dataplane::peer::{Endpoint, Peer};
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::snapshot::Snapshot;
 use wg_bounce_dataplane::sys::clock;
+use wg_bounce_dataplane::wire::{self, Kind};
 
 use crate::device::{Device, Input, Now, Output};
 use crate::graveyard::Graveyard;
+use crate::key_text::Abbreviated;
 use crate::link::{LinkWatcher, Presence};
 use crate::uapi_server::Call;
 use crate::uapi_server::socket::SocketFile;
 use configure::PendingReplies;
+use fair::FairQueue;
 use load::Load;
 
 /// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
@@ -99,6 +103,8 @@ pub struct Runtime {
     parts: Parts,
     /// Filled by the device, emptied by [`Runtime::execute`]; kept for its room.
     outputs: Vec<Output>,
+    /// Those that the device has not seen yet.
+    initiations: FairQueue,
     load: Load,
     replies: PendingReplies,
     withdrawn: Graveyard<SendSession>,
@@ -135,6 +141,7 @@ impl Runtime {
         let mut runtime = Runtime {
             parts,
             outputs: Vec::new(),
+            initiations: FairQueue::default(),
             load: Load::default(),
             replies: PendingReplies::default(),
             withdrawn: Graveyard::default(),
@@ -264,9 +271,7 @@ impl Runtime {
 
     /// Serves every lane; true if there is more.
     fn take_events(&mut self) -> bool {
-        let initiations = &self.parts.events.initiations;
-        let under_load =
-            self.load.sample(initiations.len(), initiations.capacity(), clock::boot_time());
+        let under_load = self.take_initiations();
         for _ in 0..ANSWERS_PER_TURN {
             let Ok(message) = self.parts.events.answers.try_recv() else { break };
             self.handshake(&message, under_load);
@@ -280,14 +285,27 @@ impl Runtime {
             self.serve(call);
         }
         for _ in 0..INITIATIONS_PER_TURN {
-            let Ok(message) = self.parts.events.initiations.try_recv() else { break };
+            let Some(message) = self.initiations.pop() else { break };
             self.handshake(&message, under_load);
         }
         let Parts { events, calls, .. } = &self.parts;
         !(events.answers.is_empty()
             && events.peers.is_empty()
             && calls.is_empty()
-            && events.initiations.is_empty())
+            && events.initiations.is_empty()
+            && self.initiations.len() == 0)
+    }
+
+    /// Empties the workers' lane into the queues by source; tells whether we are under load.
+    fn take_initiations(&mut self) -> bool {
+        let lane = &self.parts.events.initiations;
+        let (in_lane, capacity) = (lane.len(), lane.capacity());
+        let waiting = in_lane + self.initiations.len();
+        let mut has_dropped = false;
+        for message in lane.try_iter().take(in_lane) {
+            has_dropped |= !self.initiations.push(message);
+        }
+        self.load.sample(waiting, capacity, has_dropped, clock::boot_time())
     }
 
     fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
@@ -306,6 +324,7 @@ impl Runtime {
             match output {
                 Output::Command { worker, command } => self.parts.engine.command(worker, command),
                 Output::SetSession { peer, session } => {
+                    log_session(&peer, session.as_deref());
                     if let Some(old) = peer.set_session(session) {
                         self.withdrawn.bury(old);
                     }
@@ -328,6 +347,7 @@ impl Runtime {
                 return;
             }
         };
+        log_sent(peer, to, message);
         if let Some(peer) = peer {
             peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
             if sent_from == SentFrom::Anywhere {
@@ -347,5 +367,26 @@ impl Runtime {
             listen_port: self.listen_port,
         };
         self.epoch = self.parts.engine.publish(snapshot);
+    }
+}
+
+fn log_session(peer: &Peer, session: Option<&SendSession>) {
+    let peer = Abbreviated(&peer.public_key);
+    match session {
+        Some(session) if session.facts.is_initiator => log::debug!("{peer}: session, ours"),
+        Some(_) => log::debug!("{peer}: session, the peer's"),
+        None => log::debug!("{peer}: no session any more"),
+    }
+}
+
+fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+    let kind = match wire::classify(message) {
+        Some(Kind::Initiation) => "a handshake initiation",
+        Some(Kind::Response(_)) => "a handshake response",
+        _ => "a cookie reply",
+    };
+    match peer.map(|peer| Abbreviated(&peer.public_key)) {
+        Some(peer) => log::debug!("{peer}: sent {kind} to {}", to.remote),
+        None => log::debug!("sent {kind} to {}", to.remote),
     }
 }

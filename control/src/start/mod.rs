@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::thread;
 
 use getrandom::SysRng;
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rand_core::UnwrapErr;
 use wg_bounce_dataplane::engine::Engine;
@@ -66,8 +67,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     }
     process::harden();
     let signals = process::block_signals().map_err(Failure::system("block signals"))?;
-    for line in options.report().lines() {
-        log::debug!("option {line}");
+    for line in options.chosen() {
+        log::debug!("option: {line}");
     }
 
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
@@ -82,7 +83,16 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let workers = engine_options.workers;
     let (engine, events) =
         Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::Engine)?;
-    let link = LinkWatcher::open(handle).map_err(Failure::system("watch the interface"))?;
+    let link = match LinkWatcher::open(handle) {
+        Ok(link) => link,
+        // It was deleted already: an orderly end, if an early one.
+        Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
+            engine.stop();
+            log::info!("ended: {}", Ending::InterfaceDeleted);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(Failure::system("watch the interface")(error)),
+    };
     let (control, calls) = Control::new(Arc::clone(&wake));
 
     log::info!("interface {name}, {}", engine.describe());

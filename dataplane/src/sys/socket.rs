@@ -207,10 +207,18 @@ fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Re
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether a send may have been refused because its source address is not ours any more. IPv6
+/// says EINVAL (`ip6_datagram_send_ctl`), IPv4 ENETUNREACH (`ip_route_output_key_hash_rcu`), or
+/// EINVAL on older kernels. A retry without the source tells.
+pub fn may_be_source(errno: Errno) -> bool {
+    matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
+}
+
 /// Sends one datagram or train by itself: handshake messages, and what a batch could not send.
 ///
 /// Errnos: EINVAL: the source address is not ours any more, or GSO is refused; EMSGSIZE: longer
-/// than the path's MTU; EAGAIN: the socket buffer is full; ENETUNREACH, EHOSTUNREACH: no route;
+/// than the path's MTU; EAGAIN: the socket buffer is full; ENETUNREACH: no route, or the source
+/// address is not ours any more; EHOSTUNREACH: no route;
 /// EPERM: the firewall's output hook.
 pub fn send_one(
     socket: RawFd,
