@@ -3,6 +3,7 @@
 //! `WG_BOUNCE_SEEDS=<count>` runs more of them.
 
 mod adversary;
+mod config;
 mod node;
 mod timers;
 mod world;

@@ -355,6 +355,7 @@ impl World {
                 let wall = self.nodes[node].wall;
                 self.nodes[node].wall =
                     if self.below(2) == 0 { wall + jump } else { wall.saturating_sub(jump) };
+                self.greatest_wall[node] = self.greatest_wall[node].max(self.nodes[node].wall);
             }
             4 => {
                 let up = self.below(2) == 0;
