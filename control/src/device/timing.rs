@@ -38,6 +38,12 @@ impl Core {
                 break;
             }
         }
+        self.schedule(entry);
+    }
+
+    /// Notes when to look at a peer again. What is due already is done at that deadline, so that
+    /// one change of many peers does not keep everybody waiting.
+    pub(super) fn schedule(&mut self, entry: &mut Entry) {
         let wanted = if self.is_active() {
             let due = self.earliest(entry).map(|(at, _)| at);
             [due, entry.timers.look_at].into_iter().flatten().min()
@@ -248,7 +254,7 @@ impl Core {
         self.send_handshake(entry, &message, now, out);
     }
 
-    fn jitter(&mut self) -> Millis {
+    pub(super) fn jitter(&mut self) -> Millis {
         let max = self.settings.timings.jitter_max.0.max(1);
         Millis(u64::from(self.rng.next_u32()) % max)
     }
