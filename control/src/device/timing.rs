@@ -203,17 +203,20 @@ impl Core {
 
     /// Begins a handshake unless one was begun or answered just now (§6.4: at most one
     /// initiation per REKEY_TIMEOUT); then it is tried again when that time is over, unless a
-    /// session came first.
+    /// session came first. While one is under way only its timer begins the next attempt: packets
+    /// and keepalives would do so without jitter, and two peers whose handshakes crossed would
+    /// go on crossing.
     fn want_handshake(&mut self, entry: &mut Entry, want: Want, now: Now, out: &mut Vec<Output>) {
         if want == Want::Fresh {
             entry.timers.attempts_since = now.monotonic;
         }
+        if entry.timers.retransmit_at.is_some() {
+            return;
+        }
         let earliest =
             entry.last_handshake_sent.map(|last| last + self.settings.timings.rekey_timeout);
         if let Some(earliest) = earliest.filter(|&earliest| now.monotonic < earliest) {
-            if entry.timers.retransmit_at.is_none() {
-                entry.timers.retransmit_at = Some(earliest + self.jitter());
-            }
+            entry.timers.retransmit_at = Some(earliest + self.jitter());
             return;
         }
         self.initiate(entry, now, out);
