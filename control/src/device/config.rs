@@ -78,7 +78,7 @@ impl Device {
         if transaction.has_new_key && is_active {
             for entry in self.peers.values_mut() {
                 entry.kick(true, now.monotonic);
-                self.core.settle(entry, now, out);
+                self.core.schedule(entry);
             }
         }
         for (id, before) in transaction.touched {
@@ -88,7 +88,7 @@ impl Device {
                     || (!before.had_endpoint && entry.shared.endpoint().is_some());
                 entry.kick(is_new, now.monotonic);
             }
-            self.core.settle(entry, now, out);
+            self.core.schedule(entry);
         }
     }
 

@@ -307,7 +307,7 @@ impl Device {
                 discard_staged(&entry.shared, out);
                 self.core.forget_everything_begun(entry, out);
             }
-            self.core.settle(entry, now, out);
+            self.core.schedule(entry);
         }
     }
 }

@@ -106,7 +106,9 @@ impl Core {
     }
 
     /// The initiator's session is current at once. A `next` one that was not confirmed becomes
-    /// the previous: the peer may be using it by now.
+    /// the previous if it is fresh: the peer may be using it by now. (The kernel module does so
+    /// at any age, and drops the session that the peer really uses, with the packets that are
+    /// on their way: an old `next` is what remains when handshakes crossed.)
     pub(super) fn begin_as_initiator(
         &mut self,
         entry: &mut Entry,
@@ -121,8 +123,11 @@ impl Core {
             session: Some(Arc::clone(&session)),
         });
         let current = entry.sessions.current.replace(session).map(|old| old.facts.local_index);
-        let next = entry.sessions.next.take().map(|next| next.facts.local_index);
-        let (previous, dropped) = if next.is_some() { (next, current) } else { (current, None) };
+        let next = entry.sessions.next.take().map(|next| next.facts);
+        let rekey_timeout = self.settings.timings.rekey_timeout;
+        let is_fresh = next.is_some_and(|next| now.since(next.created) < rekey_timeout);
+        let next = next.map(|next| next.local_index);
+        let (previous, dropped) = if is_fresh { (next, current) } else { (current, next) };
         let before = std::mem::replace(&mut entry.sessions.previous, previous);
         for index in [dropped, before].into_iter().flatten() {
             self.indexes.free(index, out);
@@ -201,6 +206,7 @@ impl Core {
         let peer = Arc::clone(&entry.shared);
         let receive = ReceiveSession::new(Key::new(&keys.receive), facts, peer);
         out.push(command(local_index, Command::Install(Box::new(receive))));
+        entry.timers.unanswered_jitter = self.jitter();
         entry.timers.zero_keys_at = Some(now + self.settings.timings.keys_zeroed_after);
         Arc::new(SendSession::new(Key::new(&keys.send), facts))
     }

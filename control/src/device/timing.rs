@@ -38,6 +38,12 @@ impl Core {
                 break;
             }
         }
+        self.schedule(entry);
+    }
+
+    /// Notes when to look at a peer again. What is due already is done at that deadline, so that
+    /// one change of many peers does not keep everybody waiting.
+    pub(super) fn schedule(&mut self, entry: &mut Entry) {
         let wanted = if self.is_active() {
             let due = self.earliest(entry).map(|(at, _)| at);
             [due, entry.timers.look_at].into_iter().flatten().min()
@@ -197,17 +203,20 @@ impl Core {
 
     /// Begins a handshake unless one was begun or answered just now (§6.4: at most one
     /// initiation per REKEY_TIMEOUT); then it is tried again when that time is over, unless a
-    /// session came first.
+    /// session came first. While one is under way only its timer begins the next attempt: packets
+    /// and keepalives would do so without jitter, and two peers whose handshakes crossed would
+    /// go on crossing.
     fn want_handshake(&mut self, entry: &mut Entry, want: Want, now: Now, out: &mut Vec<Output>) {
         if want == Want::Fresh {
             entry.timers.attempts_since = now.monotonic;
         }
+        if entry.timers.retransmit_at.is_some() {
+            return;
+        }
         let earliest =
             entry.last_handshake_sent.map(|last| last + self.settings.timings.rekey_timeout);
         if let Some(earliest) = earliest.filter(|&earliest| now.monotonic < earliest) {
-            if entry.timers.retransmit_at.is_none() {
-                entry.timers.retransmit_at = Some(earliest + self.jitter());
-            }
+            entry.timers.retransmit_at = Some(earliest + self.jitter());
             return;
         }
         self.initiate(entry, now, out);
@@ -248,7 +257,7 @@ impl Core {
         self.send_handshake(entry, &message, now, out);
     }
 
-    fn jitter(&mut self) -> Millis {
+    pub(super) fn jitter(&mut self) -> Millis {
         let max = self.settings.timings.jitter_max.0.max(1);
         Millis(u64::from(self.rng.next_u32()) % max)
     }

@@ -140,5 +140,5 @@ fn hmac(key: &Secret, parts: &[&[u8]]) -> Secret {
 
 /// Every key of the handshake encrypts one message, so the nonce is always zero.
 fn cipher(key: &Secret) -> ChaCha20Poly1305 {
-    ChaCha20Poly1305::new(&Key::from(**key))
+    ChaCha20Poly1305::new(<&Key>::from(&**key))
 }

@@ -3,6 +3,7 @@
 //! `WG_BOUNCE_SEEDS=<count>` runs more of them.
 
 mod adversary;
+mod config;
 mod node;
 mod timers;
 mod world;
@@ -45,7 +46,7 @@ fn seeds() {
                         world.recovered_after.0
                     }));
                     match result {
-                        Ok(millis) => slowest.fetch_max(millis, Ordering::Relaxed),
+                        Ok(millis) => slowest.fetch_max(millis << 32 | seed, Ordering::Relaxed),
                         Err(_) => failed.fetch_min(seed, Ordering::Relaxed),
                     };
                 }
@@ -54,5 +55,6 @@ fn seeds() {
     });
     let failed = failed.into_inner();
     assert!(failed == u64::MAX, "replay with WG_BOUNCE_SEED={failed}");
-    println!("{count} seeds; the slowest recovered after {} ms", slowest.into_inner());
+    let (millis, seed) = (slowest.load(Ordering::Relaxed) >> 32, slowest.into_inner() as u32);
+    println!("{count} seeds; the slowest, {seed}, recovered after {millis} ms");
 }

@@ -232,7 +232,7 @@ impl Node {
                 }
             }
             Command::Discard { peer } => {
-                self.discarded += self.unstage(number, peer).len();
+                self.discarded += self.unstage(number, peer.id).len();
             }
             Command::Keepalive { peer } => self.transmit(number, &peer, &[], now),
             Command::Sockets { .. } => unreachable!("the device knows no sockets"),

@@ -215,6 +215,29 @@ fn crossing_handshakes_part() {
 }
 
 #[test]
+fn crossing_handshakes_part_though_both_sides_keep_sending() {
+    const DELAY: Millis = Millis(10);
+    let (mut a, mut b) = pair();
+    let mut under_way = std::collections::VecDeque::new();
+    let mut now = START;
+    while a.received.is_empty() || b.received.is_empty() {
+        to_b(&mut a, now);
+        b.send("10.0.0.1".parse().expect("an address"), b"x", now);
+        a.run(now);
+        b.run(now);
+        under_way.extend(a.sent.drain(..).map(|datagram| (now + DELAY, true, datagram)));
+        under_way.extend(b.sent.drain(..).map(|datagram| (now + DELAY, false, datagram)));
+        while under_way.front().is_some_and(|(at, ..)| *at <= now) {
+            let (_, to_b, datagram) = under_way.pop_front().expect("looked at");
+            let (to, from) = if to_b { (&mut b, a.address) } else { (&mut a, b.address) };
+            to.receive(from, &datagram.bytes, false, now);
+        }
+        now = now + Millis(1);
+        assert!(now < at(12), "packets must not undo the jitter");
+    }
+}
+
+#[test]
 fn link_down_ends_everything_and_up_starts_what_is_due() {
     let (mut a, mut b) = connected();
     let mut change = peer_change(b.public_key);

@@ -16,8 +16,8 @@ use crate::node::{Datagram, Node, allowed_ip, peer_change, secret};
 
 /// After the faults every pair talks again within this: a silent session is noticed after 15.4 s
 /// of sending, its handshake may have to wait 5.4 s for an earlier one, and handshakes that
-/// cross are repeated each 5.4 s until jitter parts them: seven times are granted.
-pub const RECOVERY: Millis = Millis::from_secs(60);
+/// cross are repeated after 5.4 s until jitter parts them: four times are granted.
+pub const RECOVERY: Millis = Millis::from_secs(43);
 
 /// How long packets are counted after that: two rekeys.
 const STEADY: Millis = Millis::from_secs(300);
@@ -355,6 +355,7 @@ impl World {
                 let wall = self.nodes[node].wall;
                 self.nodes[node].wall =
                     if self.below(2) == 0 { wall + jump } else { wall.saturating_sub(jump) };
+                self.greatest_wall[node] = self.greatest_wall[node].max(self.nodes[node].wall);
             }
             4 => {
                 let up = self.below(2) == 0;

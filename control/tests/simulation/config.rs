@@ -1,0 +1,282 @@
+//! What a UAPI `set` changes, and what it leaves alone.
+
+use std::net::SocketAddr;
+
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
+use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
+
+use crate::adversary::{exchange, pair};
+use crate::node::{Node, allowed_ip, peer_change, public_key, secret};
+
+const START: Millis = Millis(1_000_000);
+
+fn connected() -> (Node, Node) {
+    let (mut a, mut b) = pair();
+    talk(&mut a, &mut b, START);
+    (a, b)
+}
+
+fn talk(a: &mut Node, b: &mut Node, now: Millis) {
+    b.received.clear();
+    a.send("10.0.0.2".parse().expect("an address"), b"data", now);
+    exchange(a, b, now);
+    assert_eq!(b.received.len(), 1);
+}
+
+fn prefixes(node: &Node, key: &[u8; 32]) -> Vec<String> {
+    let peer = node.peer(key).expect("a peer");
+    peer.allowed_ips.iter().map(ToString::to_string).collect()
+}
+
+fn owner(node: &Node, address: &str) -> Option<[u8; 32]> {
+    let address = address.parse().expect("an address");
+    node.routes.lookup(address).map(|peer| peer.public_key)
+}
+
+fn with_ips(key: [u8; 32], prefixes: &[&str]) -> PeerChange {
+    let mut change = peer_change(key);
+    change.allowed_ips = prefixes.iter().map(|prefix| allowed_ip(prefix)).collect();
+    change
+}
+
+fn is_connected(a: &mut Node, b: &mut Node, handshakes: u64) {
+    talk(a, b, START + Millis(100));
+    assert_eq!(a.device.counters().initiations_sent, handshakes);
+}
+
+#[test]
+fn an_edit_keeps_the_session_and_counters() {
+    let (mut a, mut b) = connected();
+    let before = a.peer(&b.public_key).expect("a peer");
+    let mut change = with_ips(b.public_key, &["10.0.0.2/32", "10.9.0.0/16"]);
+    change.replace_allowed_ips = true;
+    change.update_only = true;
+    change.preshared_key = Some(secret([0; 32]));
+    change.endpoint = Some(b.address);
+    a.set(START, vec![Change::PrivateKey(Some(secret([1; 32]))), Change::Peer(change)]);
+    let after = a.peer(&b.public_key).expect("a peer");
+    assert_eq!((after.tx_bytes, after.last_handshake), (before.tx_bytes, before.last_handshake));
+    is_connected(&mut a, &mut b, 1);
+}
+
+#[test]
+fn an_endpoint_change_keeps_the_session() {
+    let (mut a, mut b) = connected();
+    b.address = SocketAddr::from(([192, 0, 2, 77], 7));
+    let mut change = peer_change(b.public_key);
+    change.endpoint = Some(b.address);
+    a.set(START, vec![Change::Peer(change)]);
+    a.send("10.0.0.2".parse().expect("an address"), b"data", START);
+    assert_eq!(a.sent.remove(0).to, b.address);
+    is_connected(&mut a, &mut b, 1);
+}
+
+#[test]
+fn replace_peers_keeps_who_is_named_again() {
+    let (mut a, mut b) = connected();
+    let other = public_key(&[3; 32]);
+    let mut change = peer_change(b.public_key);
+    change.preshared_key = Some(secret([5; 32]));
+    change.persistent_keepalive = Some(30);
+    let both = vec![Change::Peer(change), Change::Peer(with_ips(other, &["10.0.0.3/32"]))];
+    a.set(START, both);
+    exchange(&mut a, &mut b, START);
+    let before = a.peer(&b.public_key).expect("a peer");
+    let again = vec![
+        Change::ReplacePeers,
+        Change::Peer(with_ips(b.public_key, &["10.0.0.2/32", "10.0.0.3/32"])),
+    ];
+    a.set(START, again);
+    assert_eq!(a.device.peers_len(), 1);
+    let after = a.peer(&b.public_key).expect("a peer");
+    assert_eq!(*after.preshared_key, [0; 32], "settings begin from their defaults");
+    assert_eq!(after.persistent_keepalive, 0);
+    assert_eq!((after.endpoint, after.tx_bytes), (before.endpoint, before.tx_bytes));
+    assert_eq!(owner(&a, "10.0.0.3"), Some(b.public_key));
+    is_connected(&mut a, &mut b, 1);
+}
+
+#[test]
+fn replace_peers_forgets_the_others_and_what_only_updates() {
+    let (mut a, b) = connected();
+    let mut change = peer_change(b.public_key);
+    change.update_only = true;
+    a.set(START, vec![Change::ReplacePeers, Change::Peer(change)]);
+    assert_eq!((a.device.peers_len(), a.held()), (0, (0, 0)));
+    assert_eq!(owner(&a, "10.0.0.2"), None);
+    a.run(START + Millis::from_secs(1));
+    assert_eq!(a.device.next_deadline(), None);
+}
+
+#[test]
+fn a_removed_peer_leaves_nothing_behind() {
+    let (mut a, b) = pair();
+    a.send("10.0.0.2".parse().expect("an address"), b"data", START);
+    a.run(START);
+    assert_eq!(a.held(), (1, 1));
+    let mut change = peer_change(b.public_key);
+    change.remove = true;
+    a.set(START, vec![Change::Peer(change)]);
+    assert_eq!((a.held(), a.discarded, a.device.sizes()), ((0, 0), 1, (0, 0, 0)));
+    assert!(a.peer(&b.public_key).is_none() && owner(&a, "10.0.0.2").is_none());
+}
+
+#[test]
+fn a_packet_staged_while_its_peer_is_removed_is_dropped_later() {
+    let (mut a, b) = pair();
+    let address = "10.0.0.2".parse().expect("an address");
+    let routes = a.routes.clone();
+    let mut change = peer_change(b.public_key);
+    change.remove = true;
+    a.set(START, vec![Change::Peer(change)]);
+    // A worker whose turn began before the snapshot still has the old table.
+    a.routes = routes;
+    a.send(address, b"data", START);
+    assert_eq!(a.held(), (0, 1));
+    a.run(START + Millis::from_secs(1));
+    assert_eq!((a.held(), a.discarded), ((0, 0), 1));
+}
+
+#[test]
+fn our_own_key_is_no_peer() {
+    let (mut a, _) = pair();
+    a.set(START, vec![Change::Peer(with_ips(a.public_key, &["10.0.0.2/32"]))]);
+    assert_eq!(a.device.peers_len(), 1);
+    assert_ne!(owner(&a, "10.0.0.2"), Some(a.public_key));
+}
+
+#[test]
+fn a_private_key_removes_the_peer_with_its_public_key_and_ends_sessions() {
+    let (mut a, mut b) = connected();
+    let future = public_key(&[9; 32]);
+    a.set(START, vec![Change::Peer(with_ips(future, &["10.0.0.9/32"]))]);
+    a.set(START, vec![Change::PrivateKey(Some(secret([9; 32])))]);
+    assert!(a.peer(&future).is_none() && owner(&a, "10.0.0.9").is_none());
+    assert_eq!(a.held(), (0, 0), "sessions of the old key end");
+    b.set(START, vec![Change::Peer(PeerChange { remove: true, ..peer_change(a.public_key) })]);
+    let mut change = with_ips(future, &["10.0.0.1/32"]);
+    change.endpoint = Some(a.address);
+    b.set(START, vec![Change::Peer(change)]);
+    is_connected(&mut a, &mut b, 2);
+}
+
+#[test]
+fn without_a_private_key_nothing_is_said() {
+    let (mut a, mut b) = connected();
+    a.set(START, vec![Change::PrivateKey(None)]);
+    assert_eq!((a.held(), a.device.next_deadline()), ((0, 0), None));
+    assert!(a.device.private_key().is_none() && a.device.mac1_key().is_none());
+    a.send("10.0.0.2".parse().expect("an address"), b"data", START);
+    b.link(false, START);
+    b.link(true, START);
+    b.send("10.0.0.1".parse().expect("an address"), b"data", START);
+    b.run(START);
+    let initiation = b.sent.remove(0).bytes;
+    a.receive(b.address, &initiation, false, START);
+    assert!(a.sent.is_empty());
+}
+
+#[test]
+fn allowed_ips_move_and_go() {
+    let (mut a, b) = pair();
+    let other = public_key(&[3; 32]);
+    a.set(START, vec![Change::Peer(with_ips(other, &["10.0.0.2/32", "10.1.2.3/8", "::1/128"]))]);
+    assert_eq!(prefixes(&a, &other), ["10.0.0.2/32", "10.0.0.0/8", "::1/128"], "in order, masked");
+    assert!(prefixes(&a, &b.public_key).is_empty());
+    assert_eq!(owner(&a, "10.0.0.2"), Some(other));
+    let minus = AllowedIp { remove: true, ..allowed_ip("10.0.0.2/32") };
+    let mut foreign = peer_change(b.public_key);
+    foreign.allowed_ips = vec![minus];
+    a.set(START, vec![Change::Peer(foreign)]);
+    assert_eq!(owner(&a, "10.0.0.2"), Some(other), "only from the peer that has it");
+    let mut change = peer_change(other);
+    change.allowed_ips = vec![minus];
+    a.set(START, vec![Change::Peer(change)]);
+    assert_eq!(prefixes(&a, &other), ["10.0.0.0/8", "::1/128"]);
+    let mut change = with_ips(other, &["10.0.0.0/8"]);
+    change.replace_allowed_ips = true;
+    let published = a.published;
+    a.set(START, vec![Change::Peer(change)]);
+    assert_eq!((prefixes(&a, &other), a.published), (vec!["10.0.0.0/8".into()], published + 1));
+    a.set(START, vec![Change::Peer(with_ips(other, &["10.0.0.0/8"]))]);
+    assert_eq!(a.published, published + 1, "nothing changed, nothing is published");
+}
+
+#[test]
+fn a_moved_prefix_costs_no_session() {
+    let (mut a, mut b) = connected();
+    a.set(START, vec![Change::Peer(with_ips(public_key(&[3; 32]), &["10.0.0.2/32"]))]);
+    a.set(START, vec![Change::Peer(with_ips(b.public_key, &["10.0.0.2/32"]))]);
+    is_connected(&mut a, &mut b, 1);
+}
+
+#[test]
+fn updating_or_removing_nobody_adds_nobody() {
+    let (mut a, _) = pair();
+    let key = public_key(&[3; 32]);
+    let update = PeerChange { update_only: true, ..with_ips(key, &["10.0.0.2/32"]) };
+    let remove = PeerChange { remove: true, ..peer_change(key) };
+    a.set(START, vec![Change::Peer(update), Change::Peer(remove)]);
+    assert_eq!(a.device.peers_len(), 1);
+    assert_ne!(owner(&a, "10.0.0.2"), Some(key));
+}
+
+#[test]
+fn turning_keepalives_on_sends_one_at_once_and_only_then() {
+    let (mut a, mut b) = connected();
+    for (seconds, sent) in [(25, 1), (30, 0), (0, 0), (7, 1)] {
+        let mut change = peer_change(b.public_key);
+        change.persistent_keepalive = Some(seconds);
+        a.set(START, vec![Change::Peer(change)]);
+        a.run(START);
+        let lengths: Vec<usize> = a.sent.iter().map(|datagram| datagram.bytes.len()).collect();
+        assert_eq!(lengths, vec![DATA_OVERHEAD; sent], "interval {seconds}");
+        exchange(&mut a, &mut b, START);
+    }
+}
+
+#[test]
+fn peers_spread_over_workers_and_stay() {
+    let mut hub = Node::new([1; 32], 3, 1);
+    hub.set(START, vec![Change::PrivateKey(Some(secret([1; 32])))]);
+    hub.link(true, START);
+    for number in 0..30u8 {
+        let mut change = with_ips(public_key(&[100 + number; 32]), &[]);
+        change.endpoint = Some(SocketAddr::from(([192, 0, 2, number], 1)));
+        change.persistent_keepalive = Some(60);
+        hub.set(START, vec![Change::Peer(change)]);
+    }
+    hub.run(START);
+    let workers = |hub: &Node| -> Vec<u8> {
+        assert!(hub.sent.iter().all(|datagram| datagram.bytes.len() == INITIATION_LEN));
+        hub.sent.iter().map(|datagram| datagram.bytes[4]).collect()
+    };
+    let mut first: Vec<u8> = workers(&hub);
+    assert_eq!(first, (0..30).map(|number| number % 3).collect::<Vec<u8>>());
+    hub.sent.clear();
+    hub.run(START + Millis::from_secs(6));
+    let mut second = workers(&hub);
+    first.sort_unstable();
+    second.sort_unstable();
+    assert_eq!(first, second);
+}
+
+#[test]
+fn many_idle_peers_cost_nothing() {
+    let mut hub = Node::new([1; 32], 2, 1);
+    let changes = (0..20_000u32).map(|number| {
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+        let mut change = with_ips(key, &[&format!("{address}/32")]);
+        change.endpoint = Some(SocketAddr::from((address, 1)));
+        Change::Peer(change)
+    });
+    let key = Change::PrivateKey(Some(secret([1; 32])));
+    hub.set(START, changes.chain([key]).collect());
+    hub.link(true, START);
+    assert_eq!((hub.device.peers_len(), hub.device.next_deadline()), (20_000, None));
+    hub.set(START, vec![Change::ReplacePeers]);
+    assert_eq!(hub.device.peers_len(), 0);
+}
