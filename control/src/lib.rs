@@ -1,1 +1,24 @@
 //! Everything of wg-bounce that is not done for every packet: handshakes, timers, configuration.
+//!
+//! `start` brings the daemon up and hands over to `runtime`, the control thread's loop. What it
+//! decides, [`device`] decides, a pure reducer: inputs, the time and randomness go in, outputs
+//! come out.
+
+#![forbid(unsafe_code)]
+
+pub mod cookie;
+pub mod device;
+mod graveyard;
+pub mod limits;
+mod link;
+mod logging;
+pub mod noise;
+mod notify;
+mod options;
+pub mod rate_limit;
+mod runtime;
+pub mod start;
+pub mod tai64n;
+pub mod timer_queue;
+pub mod timers;
+mod uapi_server;

@@ -8,12 +8,29 @@
 //! finished sessions ([`mailbox::Command`]) and published tables ([`snapshot::Snapshot`]).
 
 pub mod aead;
+pub mod checksum;
 pub mod clock;
+pub mod counters;
+mod departures;
+pub mod engine;
+pub mod icmp;
+mod inbound;
+pub mod ip;
 pub mod limits;
 pub mod mailbox;
+pub mod offload;
+mod outbound;
 pub mod peer;
+mod post;
+mod recent;
+mod recycle;
 pub mod replay;
 pub mod routes;
+pub mod segments;
 pub mod session;
+mod sessions;
 pub mod snapshot;
+mod staging;
+pub mod sys;
 pub mod wire;
+mod worker;

@@ -51,3 +51,11 @@ const _: () = assert!(SEND_BYTES_MAX < 65_494);
 
 /// Largest IP packet (bytes).
 pub const PACKET_MAX: usize = 65_535;
+
+/// Join at most this many TCP segments to one super-packet for the TUN (packets): the pieces of
+/// one gathering write, far below IOV_MAX (1,024).
+pub const COALESCE_SEGMENTS_MAX: usize = 128;
+/// Join at most this many UDP datagrams to one super-packet for the TUN (packets;
+/// `UDP_MAX_SEGMENTS` up to Linux 6.8: a longer one is refused with EINVAL).
+pub const COALESCE_UDP_SEGMENTS_MAX: usize = 64;
+const _: () = assert!(COALESCE_UDP_SEGMENTS_MAX <= COALESCE_SEGMENTS_MAX);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use crate::peer::{Endpoint, Peer, PeerId};
+use crate::peer::{Endpoint, Peer};
 use crate::session::ReceiveSession;
 use crate::wire::HANDSHAKE_LEN_MAX;
 
@@ -32,7 +32,7 @@ pub enum Command {
     /// Drop what is staged: the handshake was given up, or the peer was removed.
     Discard {
         /// Whose packets.
-        peer: PeerId,
+        peer: Arc<Peer>,
     },
     /// Send a keepalive: an empty packet, which waits for a session like any other.
     Keepalive {

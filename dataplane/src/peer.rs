@@ -198,6 +198,11 @@ impl Peer {
         self.flags.swap(0, Ordering::AcqRel)
     }
 
+    /// Whether flags stand that nobody has taken. Control's.
+    pub fn has_flags(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) != 0
+    }
+
     /// Reads the marks. Control's.
     pub fn marks(&self) -> Marks {
         let read = |mark: &AtomicU64| Millis(mark.load(Ordering::Relaxed));

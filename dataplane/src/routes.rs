@@ -178,3 +178,6 @@ fn bit(bits: u128, position: u8) -> usize {
 fn common_length(a: u128, b: u128, at_most: u8) -> u8 {
     ((a ^ b).leading_zeros() as u8).min(at_most)
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,22 @@ pub struct PeerChange {
     pub allowed_ips: Vec<AllowedIp>,
 }
 
+impl PeerChange {
+    /// A change that says nothing yet but which peer it is about.
+    pub fn new(public_key: [u8; 32]) -> PeerChange {
+        PeerChange {
+            public_key,
+            remove: false,
+            update_only: false,
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: None,
+            replace_allowed_ips: false,
+            allowed_ips: Vec::new(),
+        }
+    }
+}
+
 /// One `allowed_ip` line; host bits are masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllowedIp {

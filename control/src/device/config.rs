@@ -1,0 +1,249 @@
+//! The changes of a UAPI `set` (netlink.c: `wg_set_device`, `set_peer`).
+//!
+//! A change of the tables is seen by the workers when the snapshot is published at the end of
+//! the `set`; what a change makes due starts then too, so the order of lines does not matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
+use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey};
+use zeroize::Zeroizing;
+
+use super::entry::{Entry, StaticStatic};
+use super::{Device, Now, Output, Own, discard_staged};
+use crate::cookie::Checker;
+use crate::limits::REMOVED_PEER_LINGER;
+use crate::noise::Identity;
+
+/// What the present `set` has done so far.
+#[derive(Default)]
+pub(super) struct Transaction {
+    /// The tables have changed.
+    publish: bool,
+    /// There is a new private key.
+    has_new_key: bool,
+    /// Peers that go at the end unless they are named before (`replace_peers`).
+    doomed: BTreeSet<PeerId>,
+    /// Peers changed, as they were before.
+    touched: BTreeMap<PeerId, Before>,
+    /// Peers that are gone already.
+    removed: Vec<Arc<Peer>>,
+}
+
+#[derive(Clone, Copy)]
+struct Before {
+    had_keepalive: bool,
+    had_endpoint: bool,
+}
+
+impl Device {
+    /// Begins a `set`.
+    pub fn begin_set(&mut self) {
+        self.transaction = Transaction::default();
+    }
+
+    /// One change of the `set` that was begun. Listen port and fwmark are not the device's: they
+    /// are ignored.
+    ///
+    /// # Errors
+    /// None at present: what can be wrong with a change, the parser has found.
+    pub fn apply(&mut self, change: Change, now: Now, out: &mut Vec<Output>) -> Result<(), Errno> {
+        match change {
+            Change::PrivateKey(key) => self.set_private_key(key, out),
+            Change::ReplacePeers => self.transaction.doomed = self.peers.keys().copied().collect(),
+            Change::Peer(change) => self.change_peer(change, now, out),
+            Change::ListenPort(_) | Change::Fwmark(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the `set`: what it leaves out goes, the tables are published, what is due starts.
+    pub fn end_set(&mut self, now: Now, out: &mut Vec<Output>) {
+        for id in std::mem::take(&mut self.transaction.doomed) {
+            self.remove_peer(id, out);
+        }
+        let transaction = std::mem::take(&mut self.transaction);
+        if transaction.publish || !transaction.removed.is_empty() {
+            out.push(Output::Publish);
+        }
+        let until = now.monotonic + REMOVED_PEER_LINGER;
+        for peer in transaction.removed {
+            discard_staged(&peer, out);
+            self.lingering.push_back((until, peer));
+        }
+        let is_active = self.core.is_active();
+        if transaction.has_new_key && is_active {
+            for entry in self.peers.values_mut() {
+                entry.kick(true, now.monotonic);
+                self.core.settle(entry, now, out);
+            }
+        }
+        for (id, before) in transaction.touched {
+            let Some(entry) = self.peers.get_mut(&id) else { continue };
+            if is_active {
+                let is_new = !before.had_keepalive
+                    || (!before.had_endpoint && entry.shared.endpoint().is_some());
+                entry.kick(is_new, now.monotonic);
+            }
+            self.core.settle(entry, now, out);
+        }
+    }
+
+    /// Another key is another identity: sessions end, the peer with our own key goes.
+    fn set_private_key(&mut self, key: Option<SecretKey>, out: &mut Vec<Output>) {
+        let key = key.filter(|key| **key != [0; 32]);
+        match (&self.core.own, &key) {
+            (None, None) => return,
+            (Some(own), Some(key)) if own.identity.is(key) => return,
+            _ => {}
+        }
+        let identity = key.map(|key| Identity::new(&key));
+        if let Some(identity) = &identity
+            && let Some(&id) = self.by_key.get(identity.public())
+        {
+            self.remove_peer(id, out);
+        }
+        for entry in self.peers.values_mut() {
+            entry.static_static = StaticStatic::Unknown;
+            self.core.forget_everything_begun(entry, out);
+            self.core.queue.set(entry.shared.id, &mut entry.queued, None);
+        }
+        self.transaction.has_new_key = identity.is_some();
+        self.core.own = identity.map(|identity| {
+            let checker = Checker::new(identity.public());
+            Own { identity, checker }
+        });
+        self.transaction.publish = true;
+    }
+
+    fn change_peer(&mut self, change: PeerChange, now: Now, out: &mut Vec<Output>) {
+        let own = self.core.own.as_ref();
+        if own.is_some_and(|own| own.identity.public() == &change.public_key) {
+            return;
+        }
+        let known = self.by_key.get(&change.public_key).copied();
+        let present = known.filter(|id| !self.transaction.doomed.contains(id));
+        if change.remove {
+            if let Some(id) = present {
+                self.remove_peer(id, out);
+            }
+            return;
+        }
+        if present.is_none() && change.update_only {
+            return;
+        }
+        let id = match known {
+            Some(id) => id,
+            None => self.add_peer(change.public_key, now.monotonic),
+        };
+        let entry = self.peers.get_mut(&id).expect("found or added above");
+        self.transaction.touched.entry(id).or_insert(Before {
+            had_keepalive: entry.persistent_keepalive != 0,
+            had_endpoint: entry.shared.endpoint().is_some(),
+        });
+        if self.transaction.doomed.remove(&id) {
+            // It stays what it is, with its session, and where it was last seen; its settings
+            // begin anew.
+            entry.psk = Zeroizing::new([0; 32]);
+            entry.persistent_keepalive = 0;
+            self.clear_allowed_ips(id);
+        }
+        self.change_settings(id, change);
+    }
+
+    fn change_settings(&mut self, id: PeerId, change: PeerChange) {
+        let entry = self.peers.get_mut(&id).expect("the caller has found it");
+        if let Some(psk) = change.preshared_key {
+            entry.psk = psk;
+        }
+        if let Some(remote) = change.endpoint
+            && entry.shared.endpoint().is_none_or(|endpoint| endpoint.remote != remote)
+        {
+            entry.shared.set_endpoint(Endpoint { remote, source: None });
+        }
+        if let Some(seconds) = change.persistent_keepalive {
+            entry.persistent_keepalive = seconds;
+        }
+        if change.replace_allowed_ips {
+            self.replace_allowed_ips(id, &change.allowed_ips);
+        }
+        for AllowedIp { prefix, remove } in change.allowed_ips {
+            if remove {
+                self.take_allowed_ip(id, prefix.trunc());
+            } else {
+                self.give_allowed_ip(id, prefix.trunc());
+            }
+        }
+    }
+
+    fn add_peer(&mut self, public_key: [u8; 32], now: Millis) -> PeerId {
+        let id = PeerId(self.next_id);
+        self.next_id = self.next_id.checked_add(1).expect("four billion peers were never added");
+        let mut entry = Entry::new(Arc::new(Peer::new(id, public_key)));
+        entry.timers.keepalive_base = now;
+        self.peers.insert(id, entry);
+        self.by_key.insert(public_key, id);
+        id
+    }
+
+    fn remove_peer(&mut self, id: PeerId, out: &mut Vec<Output>) {
+        self.clear_allowed_ips(id);
+        let Some(mut entry) = self.peers.remove(&id) else { return };
+        self.by_key.remove(&entry.shared.public_key);
+        self.core.clear_sessions(&mut entry, out);
+        self.core.queue.set(id, &mut entry.queued, None);
+        self.transaction.doomed.remove(&id);
+        self.transaction.touched.remove(&id);
+        self.transaction.removed.push(entry.shared);
+    }
+
+    /// Takes away what the new list does not have; the rest stays in the table untouched.
+    fn replace_allowed_ips(&mut self, id: PeerId, list: &[AllowedIp]) {
+        let entry = &self.peers[&id];
+        if list.is_empty() {
+            return self.clear_allowed_ips(id);
+        }
+        let stays: std::collections::HashSet<IpNet> =
+            list.iter().filter(|ip| !ip.remove).map(|ip| ip.prefix.trunc()).collect();
+        let goes: Vec<IpNet> =
+            entry.allowed_ips.keys().filter(|prefix| !stays.contains(prefix)).copied().collect();
+        for prefix in goes {
+            self.take_allowed_ip(id, prefix);
+        }
+    }
+
+    fn clear_allowed_ips(&mut self, id: PeerId) {
+        let Some(entry) = self.peers.get_mut(&id) else { return };
+        for (prefix, _) in std::mem::take(&mut entry.allowed_ips) {
+            self.routes.remove(prefix);
+            self.transaction.publish = true;
+        }
+    }
+
+    /// A prefix has one owner: it moves from whoever had it.
+    fn give_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
+        let entry = self.peers.get_mut(&id).expect("the caller has found it");
+        if entry.allowed_ips.contains_key(&prefix) {
+            return;
+        }
+        entry.allowed_ips.insert(prefix, self.allowed_ips_given);
+        self.allowed_ips_given += 1;
+        self.transaction.publish = true;
+        if let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared))
+            && let Some(loser) = self.peers.get_mut(&previous.id)
+        {
+            loser.allowed_ips.remove(&prefix);
+        }
+    }
+
+    fn take_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
+        let entry = self.peers.get_mut(&id).expect("the caller has found it");
+        if entry.allowed_ips.remove(&prefix).is_some() {
+            self.routes.remove(prefix);
+            self.transaction.publish = true;
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What is due for a peer, our own handshakes, and the watch over marks (timers.c, send.c).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+use rand_core::Rng;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::peer::flag;
+use wg_bounce_dataplane::wire::INITIATION_LEN;
+
+use super::entry::Entry;
+use super::sessions::flush;
+use super::{Core, Now, Output, discard_staged};
+use crate::noise::{Invitation, initiate};
+use crate::timers::{Due, Timers};
+
+/// Why a handshake is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// Something new waits: the time within which it must succeed begins anew (§6.4).
+    Fresh,
+    /// The last attempt was not answered.
+    Retry,
+}
+
+impl Core {
+    /// Brings a peer up to date after anything that concerns it: obeys the workers' flags, does
+    /// what is due, and notes when to look again.
+    pub(super) fn settle(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        // Notes that we make ourselves may raise a flag, for which nobody queues a notice; while
+        // it stands, a worker's flag would not either. The second round watches: it raises none.
+        for _ in 0..4 {
+            self.obey_flags(entry, now, out);
+            self.do_what_is_due(entry, now, out);
+            self.watch(entry, now.monotonic);
+            if !entry.shared.has_flags() {
+                break;
+            }
+        }
+        let wanted = if self.is_active() {
+            let due = self.earliest(entry).map(|(at, _)| at);
+            [due, entry.timers.look_at].into_iter().flatten().min()
+        } else {
+            None
+        };
+        self.queue.set(entry.shared.id, &mut entry.queued, wanted);
+    }
+
+    /// Takes the flags that workers have raised, and does what they ask for.
+    pub(super) fn obey_flags(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        let flags = entry.shared.take_flags();
+        if flags == 0 || !self.is_active() {
+            return;
+        }
+        if flags & flag::CONFIRMED != 0 {
+            self.confirm(entry, now, out);
+        }
+        // A flag may be older than the session that has come since.
+        if flags & flag::WANTS_HANDSHAKE != 0 && entry.needs_handshake(now.monotonic) {
+            self.want_handshake(entry, Want::Fresh, now, out);
+        }
+        if flags & flag::WANTS_LAST_MINUTE_HANDSHAKE != 0
+            && entry.needs_last_minute_handshake(now.monotonic)
+        {
+            entry.began_last_minute = true;
+            self.want_handshake(entry, Want::Fresh, now, out);
+        }
+    }
+
+    /// Stops all timers of a peer and ends its sessions, as when the link goes down.
+    pub(super) fn forget_everything_begun(&mut self, entry: &mut Entry, out: &mut Vec<Output>) {
+        self.clear_sessions(entry, out);
+        entry.timers = Timers::default();
+        entry.last_handshake_sent = None;
+        entry.began_last_minute = false;
+        entry.shared.set_watched(false);
+    }
+
+    pub(super) fn note_received(&mut self, entry: &mut Entry, now: Now) {
+        // `settle`, which always follows, takes the flag that this may raise.
+        let _ = entry.shared.note_received(now.monotonic, false);
+    }
+
+    /// Sends an initiation or response to where the peer is.
+    pub(super) fn send_handshake(
+        &mut self,
+        entry: &mut Entry,
+        message: &[u8],
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(to) = entry.shared.endpoint() else { return };
+        // `settle`, which always follows, takes the flag that this may raise.
+        let _ = entry.shared.note_sent(now.monotonic, false);
+        entry.last_handshake_sent = Some(now.monotonic);
+        out.push(Output::Send {
+            peer: Some(Arc::clone(&entry.shared)),
+            to,
+            message: ArrayVec::try_from(message).expect("no handshake message is longer"),
+        });
+    }
+
+    fn earliest(&self, entry: &Entry) -> Option<(Millis, Due)> {
+        let marks = entry.shared.marks();
+        entry.timers.earliest(&marks, &self.settings.timings, entry.persistent_interval())
+    }
+
+    fn do_what_is_due(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        // Each thing done moves its own time on; the bound is against mistakes only, and then
+        // the rest is done at the next deadline, which is now.
+        for _ in 0..8 {
+            if !self.is_active() {
+                return;
+            }
+            let Some((at, due)) = self.earliest(entry) else { return };
+            if at > now.monotonic {
+                return;
+            }
+            self.act(entry, due, now, out);
+        }
+    }
+
+    fn act(&mut self, entry: &mut Entry, due: Due, now: Now, out: &mut Vec<Output>) {
+        match due {
+            Due::ZeroKeys => {
+                entry.timers.zero_keys_at = None;
+                self.clear_sessions(entry, out);
+            }
+            Due::Kick => {
+                entry.timers.kick_at = None;
+                if std::mem::take(&mut entry.timers.kick_keepalive) {
+                    entry.timers.keepalive_base = now.monotonic;
+                    self.send_keepalive(entry, now, out);
+                } else if entry.shared.staged.load(Ordering::Relaxed) != 0 {
+                    self.send_staged(entry, now, out);
+                }
+            }
+            Due::Retransmit => self.retransmit(entry, now, out),
+            Due::Unanswered => {
+                // The wait begins anew with the next data sent; meanwhile the handshake's own
+                // timer runs.
+                entry.shared.clear_unanswered();
+                entry.timers.unanswered_jitter = self.jitter();
+                forget_source(entry);
+                self.want_handshake(entry, Want::Fresh, now, out);
+            }
+            Due::OwedKeepalive => {
+                // Not until the worker has sent it: without a session that takes a while, and
+                // only data that comes from now on asks for another one. (The kernel module
+                // arms a second keepalive here if data came twice, but the sending of the first
+                // one disarms it.)
+                entry.shared.owe_keepalive(Millis::ZERO);
+                self.send_keepalive(entry, now, out);
+            }
+            Due::PersistentKeepalive => {
+                entry.timers.keepalive_base = now.monotonic;
+                self.send_keepalive(entry, now, out);
+            }
+        }
+    }
+
+    /// Sends what waits, or a keepalive if nothing does; either needs a session.
+    fn send_keepalive(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        if entry.shared.staged.load(Ordering::Relaxed) != 0 || !entry.can_send(now.monotonic) {
+            // A handshake that we began ends with a keepalive of its own.
+            self.send_staged(entry, now, out);
+        } else {
+            self.command_keepalive(entry, out);
+        }
+    }
+
+    fn send_staged(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        if entry.can_send(now.monotonic) {
+            flush(entry, out);
+        } else {
+            self.want_handshake(entry, Want::Fresh, now, out);
+        }
+    }
+
+    fn retransmit(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        entry.timers.retransmit_at = None;
+        let timings = &self.settings.timings;
+        if now.monotonic.since(entry.timers.attempts_since) < timings.attempt_time {
+            // Our source address may be the cause of the trouble.
+            forget_source(entry);
+            self.want_handshake(entry, Want::Retry, now, out);
+            return;
+        }
+        self.counters.given_up += 1;
+        entry.shared.owe_keepalive(Millis::ZERO);
+        discard_staged(&entry.shared, out);
+        // What is left of the exchange goes when keys go; there may be no keys yet.
+        let zero_at = now.monotonic + timings.keys_zeroed_after;
+        entry.timers.zero_keys_at.get_or_insert(zero_at);
+    }
+
+    /// Begins a handshake unless one was begun or answered just now (§6.4: at most one
+    /// initiation per REKEY_TIMEOUT); then it is tried again when that time is over, unless a
+    /// session came first.
+    fn want_handshake(&mut self, entry: &mut Entry, want: Want, now: Now, out: &mut Vec<Output>) {
+        if want == Want::Fresh {
+            entry.timers.attempts_since = now.monotonic;
+        }
+        let earliest =
+            entry.last_handshake_sent.map(|last| last + self.settings.timings.rekey_timeout);
+        if let Some(earliest) = earliest.filter(|&earliest| now.monotonic < earliest) {
+            if entry.timers.retransmit_at.is_none() {
+                entry.timers.retransmit_at = Some(earliest + self.jitter());
+            }
+            return;
+        }
+        self.initiate(entry, now, out);
+    }
+
+    fn initiate(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+        if entry.shared.endpoint().is_none() {
+            return;
+        }
+        let Some(own) = &self.own else { return };
+        let remote_static = &entry.shared.public_key;
+        if entry.static_static.get(&own.identity, remote_static).is_none() {
+            return;
+        }
+        self.abandon_handshake(entry, out);
+        let local_index = self.allocate_index(entry);
+        let ephemeral = self.random_secret();
+        let timestamp = self.timestamps.next(now.wall, entry.last_timestamp_sent);
+        entry.last_timestamp_sent = timestamp;
+        let Some(own) = &self.own else { return };
+        let remote_static = &entry.shared.public_key;
+        let Some(static_static) = entry.static_static.get(&own.identity, remote_static) else {
+            return;
+        };
+        let invitation =
+            Invitation { remote_static, static_static, ephemeral, timestamp, local_index };
+        let mut message = [0; INITIATION_LEN];
+        let Some(initiated) = initiate(&own.identity, &invitation, &mut message) else {
+            self.return_index(local_index);
+            return;
+        };
+        entry.handshake = Some(initiated);
+        entry.jar.sign(&mut message, now.monotonic);
+        entry.timers.retransmit_at =
+            Some(now.monotonic + self.settings.timings.rekey_timeout + self.jitter());
+        self.expect(local_index, out);
+        self.counters.initiations_sent += 1;
+        self.send_handshake(entry, &message, now, out);
+    }
+
+    fn jitter(&mut self) -> Millis {
+        let max = self.settings.timings.jitter_max.0.max(1);
+        Millis(u64::from(self.rng.next_u32()) % max)
+    }
+
+    /// Looks at the marks while there is traffic, so that workers need not report each packet;
+    /// leaves the peer alone when there was none since the last look.
+    fn watch(&mut self, entry: &mut Entry, now: Millis) {
+        if !self.is_active() {
+            entry.timers.look_at = None;
+            return;
+        }
+        if entry.timers.look_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let next = Some(now + self.settings.timings.look_interval);
+        let was_watched = entry.timers.look_at.is_some();
+        entry.timers.look_at = if entry.look() { next } else { None };
+        if entry.timers.look_at.is_some() {
+            entry.shared.set_watched(true);
+        } else if was_watched {
+            entry.shared.set_watched(false);
+            // Traffic in between has raised no flag.
+            if entry.look() {
+                entry.timers.look_at = next;
+                entry.shared.set_watched(true);
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Whether anything was sent or received since the last look.
+    fn look(&mut self) -> bool {
+        let marks = self.shared.marks();
+        let seen = (marks.last_sent, marks.last_received);
+        std::mem::replace(&mut self.seen, seen) != seen
+    }
+}
+
+/// Our source address towards the peer may have become wrong: let the kernel choose.
+fn forget_source(entry: &Entry) {
+    if let Some(known) = entry.shared.endpoint() {
+        entry.shared.forget_source(known);
+    }
+}

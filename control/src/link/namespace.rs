@@ -1,0 +1,77 @@
+//! Work in the network namespace of the interface, which may be moved at any time.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
+
+/// Runs `work` in `namespace`: in a thread of its own, since a thread belongs to one namespace
+/// and the sockets of the tunnel stay where the daemon was started.
+///
+/// # Errors
+/// Those of setns(2) (EPERM: CAP_SYS_ADMIN is needed to enter another namespace), and of `work`.
+pub fn run_in<T: Send>(
+    namespace: &OwnedFd,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let is_ours = is_current(namespace);
+    thread::scope(|scope| {
+        let run = || {
+            if !is_ours {
+                setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            }
+            work()
+        };
+        let thread = thread::Builder::new().name("namespace".into()).spawn_scoped(scope, run)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
+}
+
+/// Entering our own namespace would need a capability that a container may lack.
+fn is_current(namespace: &OwnedFd) -> bool {
+    let Ok(current) = fs::metadata("/proc/thread-self/ns/net") else { return false };
+    fstat(namespace).is_ok_and(|that| (that.st_dev, that.st_ino) == (current.dev(), current.ino()))
+}
+
+/// Keeps the kernel from sending into the tunnel what no peer should see: router solicitations
+/// and MLD reports of an automatic link-local address, and redirects when it forwards a packet
+/// back out of the interface that it came from (as the kernel module does when it comes up).
+///
+/// To be called in the namespace of the interface. Best effort: /proc/sys may be read-only.
+pub fn quieten(interface: &str) {
+    const ADDR_GEN_MODE_NONE: &str = "1";
+    let settings = [
+        (format!("/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode"), ADDR_GEN_MODE_NONE),
+        (format!("/proc/sys/net/ipv4/conf/{interface}/send_redirects"), "0"),
+    ];
+    for (path, value) in settings {
+        if let Err(error) = fs::write(&path, value) {
+            log::debug!("cannot write {value} to {path}: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_namespace_needs_no_entering() {
+        let namespace = fs::File::open("/proc/thread-self/ns/net").expect("readable").into();
+        assert!(is_current(&namespace));
+        assert_eq!(run_in(&namespace, || Ok(7)).expect("no setns"), 7);
+        let other = fs::File::open("/proc/thread-self/ns/mnt").expect("readable").into();
+        assert!(!is_current(&other));
+    }
+
+    #[test]
+    fn errors_of_the_work_come_back() {
+        let namespace = fs::File::open("/proc/thread-self/ns/net").expect("readable").into();
+        let result: io::Result<()> = run_in(&namespace, || Err(io::Error::other("refused")));
+        assert_eq!(result.expect_err("refused").to_string(), "refused");
+    }
+}

@@ -1,0 +1,266 @@
+//! Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as WireGuard uses it (§5.4; noise.c).
+//!
+//! A handshake is a chain of values, each consumed by the next step:
+//! initiator: [`initiate`] → [`Initiated`] → [`SessionKeys`];
+//! responder: [`open_initiation`] → [`Claimed`] → [`Proven`] → [`SessionKeys`].
+//! Nothing here knows peers, indexes in use, or time. A step that fails changes nothing.
+
+mod symmetric;
+
+use subtle::ConstantTimeEq;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use wg_bounce_dataplane::wire::{INITIATION, INITIATION_LEN, RESPONSE, RESPONSE_LEN};
+
+use crate::tai64n::{TIMESTAMP_LEN, Timestamp};
+pub use symmetric::Secret;
+use symmetric::Symmetric;
+pub(crate) use symmetric::hash;
+
+/// Where the fields of an initiation stand (§5.4.2); mac1 and mac2 follow.
+mod initiation {
+    use std::ops::Range;
+    pub(super) const SENDER: Range<usize> = 4..8;
+    pub(super) const EPHEMERAL: Range<usize> = 8..40;
+    pub(super) const STATIC: Range<usize> = 40..88;
+    pub(super) const TIMESTAMP: Range<usize> = 88..116;
+}
+
+/// Where the fields of a response stand (§5.4.3); mac1 and mac2 follow.
+mod response {
+    use std::ops::Range;
+    pub(super) const SENDER: Range<usize> = 4..8;
+    pub(super) const RECEIVER: Range<usize> = 8..12;
+    pub(super) const EPHEMERAL: Range<usize> = 12..44;
+    pub(super) const EMPTY: Range<usize> = 44..60;
+}
+
+/// Our static key pair.
+pub struct Identity {
+    secret: StaticSecret,
+    public: [u8; 32],
+}
+
+impl Identity {
+    /// The identity of this private key, clamped as Curve25519 wants it.
+    pub fn new(private_key: &[u8; 32]) -> Identity {
+        let secret = StaticSecret::from(clamp(private_key));
+        let public = PublicKey::from(&secret).to_bytes();
+        Identity { secret, public }
+    }
+
+    /// Our static public key.
+    pub fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
+    /// Our static private key.
+    pub fn private(&self) -> Secret {
+        Zeroizing::new(self.secret.to_bytes())
+    }
+
+    /// Whether `private_key` is ours already; in constant time.
+    pub fn is(&self, private_key: &[u8; 32]) -> bool {
+        self.secret.as_bytes().ct_eq(&clamp(private_key)).into()
+    }
+
+    /// DH of both static keys, needed in every initiation: worth keeping. None for a public key
+    /// of low order.
+    pub fn static_static(&self, remote: &[u8; 32]) -> Option<Secret> {
+        diffie_hellman(&self.secret, remote)
+    }
+}
+
+/// The transport keys that a finished handshake gives.
+pub struct SessionKeys {
+    /// For messages to the peer.
+    pub send: Secret,
+    /// For messages from the peer.
+    pub receive: Secret,
+    /// The index that the peer chose.
+    pub remote_index: u32,
+}
+
+/// An initiation was made; its response is awaited.
+pub struct Initiated {
+    symmetric: Symmetric,
+    ephemeral: StaticSecret,
+    /// Our index, to which the response will be addressed.
+    pub local_index: u32,
+}
+
+/// What the initiator needs beside its identity.
+pub struct Invitation<'a> {
+    /// The responder's static public key.
+    pub remote_static: &'a [u8; 32],
+    /// [`Identity::static_static`] with it.
+    pub static_static: &'a Secret,
+    /// 32 random bytes that are never used again.
+    pub ephemeral: Secret,
+    /// Greater than any sent to this responder before.
+    pub timestamp: Timestamp,
+    /// Our index.
+    pub local_index: u32,
+}
+
+/// Writes an initiation, all but its macs. None if the remote key is of low order.
+pub fn initiate(
+    identity: &Identity,
+    invitation: &Invitation<'_>,
+    message: &mut [u8; INITIATION_LEN],
+) -> Option<Initiated> {
+    let mut symmetric = Symmetric::new(invitation.remote_static);
+    let ephemeral = StaticSecret::from(*invitation.ephemeral);
+    let ephemeral_public = PublicKey::from(&ephemeral).to_bytes();
+    message[..4].copy_from_slice(&[INITIATION, 0, 0, 0]);
+    message[initiation::SENDER].copy_from_slice(&invitation.local_index.to_le_bytes());
+    // e
+    message[initiation::EPHEMERAL].copy_from_slice(&ephemeral_public);
+    symmetric.mix_ephemeral(&ephemeral_public);
+    // es
+    let shared = diffie_hellman(&ephemeral, invitation.remote_static)?;
+    let key = symmetric.mix_dh_for_key(&shared);
+    // s
+    symmetric.encrypt(&key, &identity.public, &mut message[initiation::STATIC]);
+    // ss
+    let key = symmetric.mix_dh_for_key(invitation.static_static);
+    // {t}
+    symmetric.encrypt(&key, &invitation.timestamp.0, &mut message[initiation::TIMESTAMP]);
+    Some(Initiated { symmetric, ephemeral, local_index: invitation.local_index })
+}
+
+impl Initiated {
+    /// Opens the response. None if it is not authentic; then the wait goes on.
+    pub fn finish(
+        &self,
+        identity: &Identity,
+        psk: &Secret,
+        message: &[u8; RESPONSE_LEN],
+    ) -> Option<SessionKeys> {
+        let mut symmetric = self.symmetric.clone();
+        let ephemeral: [u8; 32] = field(&message[response::EPHEMERAL]);
+        // e
+        symmetric.mix_ephemeral(&ephemeral);
+        // ee
+        symmetric.mix_dh(&diffie_hellman(&self.ephemeral, &ephemeral)?);
+        // se
+        symmetric.mix_dh(&diffie_hellman(&identity.secret, &ephemeral)?);
+        // psk
+        let key = symmetric.mix_psk(psk);
+        // {}
+        let [] = symmetric.decrypt(&key, &message[response::EMPTY])?;
+        let [send, receive] = symmetric.split();
+        let remote_index = u32::from_le_bytes(field(&message[response::SENDER]));
+        Some(SessionKeys { send, receive, remote_index })
+    }
+}
+
+/// An initiation that somebody made who knows our public key, and claims a static key.
+pub struct Claimed {
+    symmetric: Symmetric,
+    remote_ephemeral: [u8; 32],
+    remote_index: u32,
+    sealed_timestamp: [u8; TIMESTAMP_LEN + 16],
+    /// The static public key claimed; whose it is, the caller looks up.
+    pub remote_static: [u8; 32],
+}
+
+/// Opens an initiation as far as the static key. Costs one DH.
+pub fn open_initiation(identity: &Identity, message: &[u8; INITIATION_LEN]) -> Option<Claimed> {
+    let mut symmetric = Symmetric::new(&identity.public);
+    let remote_ephemeral: [u8; 32] = field(&message[initiation::EPHEMERAL]);
+    // e
+    symmetric.mix_ephemeral(&remote_ephemeral);
+    // es
+    let shared = diffie_hellman(&identity.secret, &remote_ephemeral)?;
+    let key = symmetric.mix_dh_for_key(&shared);
+    // s
+    let remote_static = symmetric.decrypt(&key, &message[initiation::STATIC])?;
+    Some(Claimed {
+        symmetric,
+        remote_ephemeral,
+        remote_index: u32::from_le_bytes(field(&message[initiation::SENDER])),
+        sealed_timestamp: field(&message[initiation::TIMESTAMP]),
+        remote_static,
+    })
+}
+
+impl Claimed {
+    /// Proves that the initiator holds the static key: its timestamp opens.
+    pub fn prove(mut self, static_static: &Secret) -> Option<Proven> {
+        // ss
+        let key = self.symmetric.mix_dh_for_key(static_static);
+        // {t}
+        let timestamp = Timestamp(self.symmetric.decrypt(&key, &self.sealed_timestamp)?);
+        Some(Proven {
+            symmetric: self.symmetric,
+            remote_static: self.remote_static,
+            remote_ephemeral: self.remote_ephemeral,
+            remote_index: self.remote_index,
+            timestamp,
+        })
+    }
+}
+
+/// An authentic initiation. Whether it is new, its timestamp tells.
+pub struct Proven {
+    symmetric: Symmetric,
+    remote_static: [u8; 32],
+    remote_ephemeral: [u8; 32],
+    remote_index: u32,
+    /// To be compared with the greatest one of this initiator.
+    pub timestamp: Timestamp,
+}
+
+impl Proven {
+    /// Writes the response, all but its macs, and derives the session. None if the initiator's
+    /// keys are of low order.
+    pub fn respond(
+        mut self,
+        psk: &Secret,
+        ephemeral: &Secret,
+        local_index: u32,
+        message: &mut [u8; RESPONSE_LEN],
+    ) -> Option<SessionKeys> {
+        let ephemeral = StaticSecret::from(**ephemeral);
+        let ephemeral_public = PublicKey::from(&ephemeral).to_bytes();
+        message[..4].copy_from_slice(&[RESPONSE, 0, 0, 0]);
+        message[response::SENDER].copy_from_slice(&local_index.to_le_bytes());
+        message[response::RECEIVER].copy_from_slice(&self.remote_index.to_le_bytes());
+        // e
+        message[response::EPHEMERAL].copy_from_slice(&ephemeral_public);
+        self.symmetric.mix_ephemeral(&ephemeral_public);
+        // ee
+        self.symmetric.mix_dh(&diffie_hellman(&ephemeral, &self.remote_ephemeral)?);
+        // se
+        self.symmetric.mix_dh(&diffie_hellman(&ephemeral, &self.remote_static)?);
+        // psk
+        let key = self.symmetric.mix_psk(psk);
+        // {}
+        self.symmetric.encrypt(&key, &[], &mut message[response::EMPTY]);
+        let [receive, send] = self.symmetric.split();
+        Some(SessionKeys { send, receive, remote_index: self.remote_index })
+    }
+}
+
+/// DH that refuses results which do not depend on our key.
+fn diffie_hellman(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
+    let shared = secret.diffie_hellman(&PublicKey::from(*public));
+    shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+}
+
+/// RFC 7748, section 5: the bits that every private key has set and cleared.
+fn clamp(private_key: &[u8; 32]) -> [u8; 32] {
+    let mut clamped = *private_key;
+    clamped[0] &= 248;
+    clamped[31] = (clamped[31] & 127) | 64;
+    clamped
+}
+
+fn field<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("the range names the field's length")
+}
+
+#[cfg(test)]
+mod tests;

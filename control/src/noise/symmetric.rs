@@ -1,0 +1,144 @@
+//! The symmetric state of the handshake: chaining key, hash, and what is derived from them
+//! (§5.4; Noise specification, section 5.2, as IKpsk2 uses it).
+
+use std::sync::LazyLock;
+
+use blake2::{Blake2s256, Digest};
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Tag};
+use hmac::{Mac, SimpleHmac};
+use zeroize::Zeroizing;
+
+use wg_bounce_dataplane::wire::TAG_LEN;
+
+const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+
+/// 32 bytes that nobody else may know; zeroed on drop.
+pub type Secret = Zeroizing<[u8; 32]>;
+
+static INITIAL_CHAINING_KEY: LazyLock<[u8; 32]> = LazyLock::new(|| hash(&[CONSTRUCTION]));
+static INITIAL_HASH: LazyLock<[u8; 32]> =
+    LazyLock::new(|| hash(&[&*INITIAL_CHAINING_KEY, IDENTIFIER]));
+
+/// Chaining key and hash of one handshake so far.
+#[derive(Clone)]
+pub(super) struct Symmetric {
+    chaining_key: Secret,
+    hash: [u8; 32],
+}
+
+impl Symmetric {
+    /// Before the first message, to the responder with this static public key.
+    pub(super) fn new(responder: &[u8; 32]) -> Symmetric {
+        let hash = hash(&[&*INITIAL_HASH, responder]);
+        Symmetric { chaining_key: Zeroizing::new(*INITIAL_CHAINING_KEY), hash }
+    }
+
+    pub(super) fn mix_hash(&mut self, data: &[u8]) {
+        self.hash = hash(&[&self.hash, data]);
+    }
+
+    /// An ephemeral public key goes into both (the `e` token with a PSK).
+    pub(super) fn mix_ephemeral(&mut self, public: &[u8; 32]) {
+        self.mix_hash(public);
+        let [chaining_key] = kdf(&self.chaining_key, public);
+        self.chaining_key = chaining_key;
+    }
+
+    /// A DH result whose message key nobody uses.
+    pub(super) fn mix_dh(&mut self, shared: &Secret) {
+        let [chaining_key] = kdf(&self.chaining_key, &**shared);
+        self.chaining_key = chaining_key;
+    }
+
+    /// A DH result; returns the key for what is encrypted next.
+    pub(super) fn mix_dh_for_key(&mut self, shared: &Secret) -> Secret {
+        let [chaining_key, key] = kdf(&self.chaining_key, &**shared);
+        self.chaining_key = chaining_key;
+        key
+    }
+
+    /// The preshared key (the `psk` token); returns the key for what is encrypted next.
+    pub(super) fn mix_psk(&mut self, psk: &Secret) -> Secret {
+        let [chaining_key, temporary, key] = kdf(&self.chaining_key, &**psk);
+        self.chaining_key = chaining_key;
+        self.mix_hash(&*temporary);
+        key
+    }
+
+    /// Encrypts `plaintext` into `sealed`, which is longer by [`TAG_LEN`], and hashes that.
+    pub(super) fn encrypt(&mut self, key: &Secret, plaintext: &[u8], sealed: &mut [u8]) {
+        let (body, tag) = sealed.split_at_mut(plaintext.len());
+        body.copy_from_slice(plaintext);
+        let made = cipher(key)
+            .encrypt_inout_detached(&Default::default(), &self.hash, body.into())
+            .expect("a handshake field is far below the AEAD's length limit");
+        tag.copy_from_slice(&made);
+        self.mix_hash(sealed);
+    }
+
+    /// Decrypts `sealed`, whose tag is the last [`TAG_LEN`] bytes; none if it is not authentic.
+    pub(super) fn decrypt<const N: usize>(
+        &mut self,
+        key: &Secret,
+        sealed: &[u8],
+    ) -> Option<[u8; N]> {
+        let (body, tag) = sealed.split_at(sealed.len() - TAG_LEN);
+        let mut plaintext: [u8; N] = body.try_into().expect("the caller names the field's length");
+        let tag: [u8; TAG_LEN] = tag.try_into().expect("split off above");
+        cipher(key)
+            .decrypt_inout_detached(
+                &Default::default(),
+                &self.hash,
+                plaintext.as_mut_slice().into(),
+                &Tag::from(tag),
+            )
+            .ok()?;
+        self.mix_hash(sealed);
+        Some(plaintext)
+    }
+
+    /// The two transport keys: initiator's to responder first (§5.4.5).
+    pub(super) fn split(&self) -> [Secret; 2] {
+        kdf(&self.chaining_key, &[])
+    }
+}
+
+/// BLAKE2s over the concatenation of `parts`.
+pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut state = Blake2s256::new();
+    for part in parts {
+        state.update(part);
+    }
+    state.finalize().into()
+}
+
+/// KDF_n (§5.4): HKDF with HMAC-BLAKE2s.
+fn kdf<const N: usize>(chaining_key: &Secret, input: &[u8]) -> [Secret; N] {
+    let extracted = hmac(chaining_key, &[input]);
+    let mut outputs: [Secret; N] = std::array::from_fn(|_| Secret::default());
+    for index in 0..N {
+        let counter = [index as u8 + 1];
+        outputs[index] = if index == 0 {
+            hmac(&extracted, &[&counter])
+        } else {
+            hmac(&extracted, &[&*outputs[index - 1], &counter])
+        };
+    }
+    outputs
+}
+
+fn hmac(key: &Secret, parts: &[&[u8]]) -> Secret {
+    let mut state = <SimpleHmac<Blake2s256> as hmac::KeyInit>::new_from_slice(&**key)
+        .expect("an HMAC takes a key of any length");
+    for part in parts {
+        state.update(part);
+    }
+    Zeroizing::new(state.finalize().into_bytes().into())
+}
+
+/// Every key of the handshake encrypts one message, so the nonce is always zero.
+fn cipher(key: &Secret) -> ChaCha20Poly1305 {
+    ChaCha20Poly1305::new(&Key::from(**key))
+}

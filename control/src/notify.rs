@@ -1,0 +1,53 @@
+//! Messages to the service manager (sd_notify(3)): ready, and stopping.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// The start is complete.
+pub const READY: &str = "READY=1";
+/// The daemon begins to end.
+pub const STOPPING: &str = "STOPPING=1";
+
+/// Tells the service manager `state`, if there is one (`NOTIFY_SOCKET`).
+pub fn notify(state: &str) {
+    let Some(address) = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
+        return;
+    };
+    if let Err(error) = send(&address, state) {
+        log::warn!("cannot tell the service manager {state}: {error}");
+    }
+}
+
+/// A leading `@` means an abstract address.
+fn send(address: &OsStr, state: &str) -> io::Result<()> {
+    let address = match address.as_bytes().split_first() {
+        Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(address)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abstract_addresses_are_reached() {
+        let name = format!("wg-bounce-notify-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("valid");
+        let manager = UnixDatagram::bind_addr(&address).expect("free");
+        send(OsStr::new(&format!("@{name}")), READY).expect("somebody listens");
+        let mut buffer = [0; 32];
+        let length = manager.recv(&mut buffer).expect("sent");
+        assert_eq!(&buffer[..length], READY.as_bytes());
+    }
+
+    #[test]
+    fn nobody_there_is_an_error() {
+        assert!(send(OsStr::new("/nonexistent/notify"), READY).is_err());
+    }
+}

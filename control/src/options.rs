@@ -1,0 +1,414 @@
+//! The command line and its environment variables. A flag wins over its variable, ours over
+//! wireguard-go's.
+
+use std::env;
+use std::fmt::Write as _;
+use std::os::fd::RawFd;
+
+use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use wg_bounce_dataplane::engine::{self, IoChoice};
+use wg_bounce_dataplane::limits::WORKERS_MAX;
+
+use crate::logging::LogLevel;
+
+/// Bytes of the longest interface name (`IFNAMSIZ` less its zero byte).
+const NAME_LEN_MAX: usize = 15;
+
+/// Receive buffers per worker unless told otherwise: 64 KiB each, enough for the bursts that a
+/// 10 Gb/s link brings within a millisecond or two.
+const BUFFERS_DEFAULT: u16 = 128;
+
+/// Everything that the operator can choose.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "wg-bounce",
+    version,
+    about = "A WireGuard relay in userspace: one process serves one interface.",
+    long_about = "A WireGuard relay in userspace: one process serves one interface.\n\n\
+        The interface NAME is created and the daemon goes to the background once it and its \
+        socket /var/run/wireguard/NAME.sock exist; then configure it with wg(8) and ip(8). \
+        The daemon ends when the interface or the socket is deleted, or on SIGTERM or SIGINT. \
+        wg-quick(8) uses it when WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce is set.",
+    after_long_help = "wireguard-go's variables work as well: WG_PROCESS_FOREGROUND=1, LOG_LEVEL \
+        (verbose, error or silent), WG_TUN_FD and WG_UAPI_FD (numbers of inherited descriptors). \
+        A flag wins over a variable, and a WG_BOUNCE_ variable over one of wireguard-go's."
+)]
+pub struct Options {
+    /// The interface to create (at most 15 bytes); a "%d" in it becomes the first free number
+    #[arg(value_name = "NAME", value_parser = parse_name)]
+    pub name: String,
+
+    /// Stay in the foreground, and log to standard error
+    #[arg(short, long, env = "WG_BOUNCE_FOREGROUND", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub foreground: bool,
+
+    /// How packets get in and out
+    #[arg(long, value_enum, default_value_t = Io::Auto, env = "WG_BOUNCE_IO")]
+    #[arg(hide_env_values = true)]
+    pub io: Io,
+
+    /// Worker threads, each with sockets, TUN queue and buffers of its own [default: one per CPU]
+    #[arg(long, value_name = "N", env = "WG_BOUNCE_WORKERS", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX as i64))]
+    pub workers: Option<u16>,
+
+    /// Leave it to the scheduler where workers run, instead of pinning each to a CPU
+    #[arg(long, env = "WG_BOUNCE_NO_PIN", hide_env_values = true)]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub no_pin: bool,
+
+    /// Who forwards from peer to peer; "kernel": every packet passes through the interface and
+    /// the kernel's forwarding, netfilter included
+    #[arg(long, value_name = "MODE", default_value = "kernel", env = "WG_BOUNCE_RELAY")]
+    #[arg(value_parser = parse_relay, hide_env_values = true)]
+    pub relay: Relay,
+
+    /// Send trains of UDP datagrams with one system call (UDP_SEGMENT). Off helps where a network
+    /// card or its driver corrupts them
+    #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_GSO")]
+    #[arg(hide_env_values = true)]
+    pub gso: Switch,
+
+    /// Receive trains of UDP datagrams as one (UDP_GRO)
+    #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_GRO")]
+    #[arg(hide_env_values = true)]
+    pub gro: Switch,
+
+    /// Exchange large TCP and UDP packets and unfinished checksums with the kernel over the
+    /// interface (TSO, USO, checksum offload)
+    #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_TUN_OFFLOAD")]
+    #[arg(hide_env_values = true)]
+    pub tun_offload: Switch,
+
+    /// Receive buffers of each worker, of 64 KiB each
+    #[arg(long, value_name = "N", default_value_t = BUFFERS_DEFAULT, env = "WG_BOUNCE_BUFFERS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(16..=16384), hide_env_values = true)]
+    pub buffers: u16,
+
+    /// What to log: "verbose" (or "debug") adds handshakes and every change [default: info]
+    #[arg(long, value_enum, value_name = "LEVEL", env = "WG_BOUNCE_LOG_LEVEL")]
+    #[arg(hide_env_values = true)]
+    pub log_level: Option<LogLevel>,
+
+    /// Print every option with its value and where it came from, and exit
+    #[arg(long)]
+    pub show_options: bool,
+
+    /// Divides the protocol's timers, so that tests see rekeys within seconds.
+    #[arg(long, hide = true, env = "WG_BOUNCE_TEST_TIMERS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub test_timers: Option<u64>,
+
+    /// What wireguard-go's variables say.
+    #[arg(skip)]
+    pub inherited: Inherited,
+
+    #[arg(skip)]
+    report: String,
+}
+
+/// What wireguard-go's environment variables say.
+#[derive(Clone, Debug, Default)]
+pub struct Inherited {
+    /// `WG_TUN_FD`: an open TUN descriptor to use.
+    pub tun_fd: Option<RawFd>,
+    /// `WG_UAPI_FD`: a listening socket to use.
+    pub uapi_fd: Option<RawFd>,
+    /// `WG_PROCESS_FOREGROUND=1`.
+    pub foreground: bool,
+    /// `LOG_LEVEL`, if it is a word that we know.
+    pub log_level: Option<LogLevel>,
+}
+
+/// `--io`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Io {
+    /// The best that this kernel allows
+    Auto,
+    /// io_uring, or do not start
+    Uring,
+    /// epoll with recvmmsg and sendmmsg
+    Mmsg,
+}
+
+/// `--relay`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// Every packet goes through the interface and the kernel forwards it.
+    Kernel,
+}
+
+/// An option that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Use it where the kernel offers it
+    On,
+    /// Never use it
+    Off,
+}
+
+impl Options {
+    /// Reads the process's arguments and environment.
+    ///
+    /// # Errors
+    /// What is wrong with them, or the text of `--help` or `--version`.
+    pub fn from_process() -> Result<Options, UsageError> {
+        let mut command = Options::command();
+        let matches = command
+            .try_get_matches_from_mut(env::args_os())
+            .map_err(|error| UsageError::new(error, &command))?;
+        let mut options = Options::from_arg_matches(&matches)
+            .map_err(|error| UsageError::new(error, &command))?;
+        options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
+            UsageError::new(command.error(ErrorKind::ValueValidation, reason), &command)
+        })?;
+        options.report = report(&command, &matches);
+        Ok(options)
+    }
+
+    /// Each option, its value, and where it came from: one line each.
+    pub fn report(&self) -> &str {
+        &self.report
+    }
+
+    /// Whether the process stays in the foreground.
+    pub fn stays_in_foreground(&self) -> bool {
+        self.foreground || self.inherited.foreground
+    }
+
+    /// The level in force, and whether anybody chose it.
+    pub fn level(&self) -> (LogLevel, bool) {
+        match self.log_level.or(self.inherited.log_level) {
+            Some(level) => (level, true),
+            None => (LogLevel::Info, false),
+        }
+    }
+
+    /// What the engine needs to know of all this. An inherited TUN descriptor is one queue, and
+    /// so one worker.
+    pub fn engine(&self, cpus: usize) -> engine::Options {
+        let workers = match (self.inherited.tun_fd, self.workers) {
+            (Some(_), _) => 1,
+            (None, Some(workers)) => usize::from(workers),
+            (None, None) => cpus.clamp(1, WORKERS_MAX),
+        };
+        engine::Options {
+            workers,
+            pin: !self.no_pin,
+            io: match self.io {
+                Io::Auto => IoChoice::Auto,
+                Io::Uring => IoChoice::Uring,
+                Io::Mmsg => IoChoice::Mmsg,
+            },
+            gso: self.gso == Switch::On,
+            gro: self.gro == Switch::On,
+            tun_offload: self.tun_offload == Switch::On,
+            buffers: self.buffers,
+        }
+    }
+}
+
+/// Arguments or variables that cannot be understood; or a text that was asked for.
+#[derive(Debug)]
+pub struct UsageError {
+    error: clap::Error,
+    /// The environment variable that the value came from.
+    variable: Option<String>,
+}
+
+impl UsageError {
+    fn new(error: clap::Error, command: &clap::Command) -> UsageError {
+        let variable = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(argument)) => command
+                .get_arguments()
+                .find(|candidate| candidate.to_string() == *argument)
+                .and_then(|candidate| candidate.get_env())
+                .filter(|name| env::var_os(name).is_some())
+                .map(|name| name.to_string_lossy().into_owned()),
+            _ => None,
+        };
+        UsageError { error, variable }
+    }
+
+    /// Prints the text; returns the code to exit with: 2 for a wrong usage.
+    pub fn print(&self) -> u8 {
+        // If nobody can be told, the code has to do.
+        let _ = self.error.print();
+        if let Some(variable) = &self.variable {
+            eprintln!("note: the environment variable {variable} is set");
+        }
+        u8::try_from(self.error.exit_code()).unwrap_or(2)
+    }
+}
+
+impl Inherited {
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Inherited, String> {
+        let descriptor = |name: &str| match variable(name) {
+            None => Ok(None),
+            Some(text) => match text.parse::<RawFd>() {
+                Ok(fd) if fd > 2 => Ok(Some(fd)),
+                _ => Err(format!("{name}={text} is not the number of an inherited descriptor")),
+            },
+        };
+        Ok(Inherited {
+            tun_fd: descriptor("WG_TUN_FD")?,
+            uapi_fd: descriptor("WG_UAPI_FD")?,
+            foreground: variable("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
+            // Many programs read a LOG_LEVEL: a word of somebody else's is no error.
+            log_level: variable("LOG_LEVEL").and_then(|word| LogLevel::from_str(&word, true).ok()),
+        })
+    }
+}
+
+/// Whether the kernel takes `name` for an interface (`dev_valid_name` in net/core/dev.c).
+fn parse_name(name: &str) -> Result<String, String> {
+    if name.len() > NAME_LEN_MAX {
+        return Err(format!("an interface name has at most {NAME_LEN_MAX} bytes"));
+    }
+    if name.is_empty() || name == "." || name == ".." {
+        return Err("this is not a name for an interface".into());
+    }
+    let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if let Some(c) = name.chars().find(|&c| forbidden(c)) {
+        return Err(format!("an interface name cannot contain {c:?}"));
+    }
+    if name.replacen("%d", "", 1).contains('%') {
+        return Err("the only use of % in an interface name is one %d".into());
+    }
+    Ok(name.to_owned())
+}
+
+fn parse_relay(mode: &str) -> Result<Relay, String> {
+    match mode {
+        "kernel" => Ok(Relay::Kernel),
+        "auto" | "direct" => Err("this version relays by the kernel only: use kernel".into()),
+        _ => Err("use kernel".into()),
+    }
+}
+
+fn report(command: &clap::Command, matches: &ArgMatches) -> String {
+    let mut text = String::new();
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        if id == "show_options" {
+            continue;
+        }
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "command line".to_owned(),
+            Some(ValueSource::EnvVariable) => {
+                format!("${}", argument.get_env().unwrap_or_default().display())
+            }
+            Some(_) => "default".to_owned(),
+            None => continue,
+        };
+        let value = if argument.get_action().takes_values() {
+            let values = matches.get_raw(id).into_iter().flatten();
+            values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        } else {
+            matches.get_flag(id).to_string()
+        };
+        let name = argument.get_long().unwrap_or(id);
+        let _ = writeln!(text, "{name} = {value} ({source})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(["wg-bounce"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn wireguard_go_usage_works() {
+        assert!(parse(&["-f", "wg0"]).expect("valid").stays_in_foreground());
+        assert!(!parse(&["wg%d"]).expect("valid").stays_in_foreground());
+        assert!(parse(&[]).is_err(), "a name is needed");
+    }
+
+    #[test]
+    fn names_are_checked_as_the_kernel_does() {
+        for good in ["wg0", "wg%d", "a", "wg.100", "fifteen-bytes-a"] {
+            assert!(parse_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "sixteen-bytes-ab", "%d%d", "wg%s"] {
+            assert!(parse_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_value_reaches_the_engine() {
+        let line = "wg0 --io mmsg --workers 3 --no-pin --gso off --gro off --tun-offload off \
+            --buffers 64";
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let options = parse(&arguments).expect("valid").engine(8);
+        assert_eq!((options.workers, options.buffers), (3, 64));
+        assert_eq!(options.io, IoChoice::Mmsg);
+        assert!(!(options.pin || options.gso || options.gro || options.tun_offload));
+
+        let options = parse(&["wg0"]).expect("valid").engine(200);
+        assert_eq!(options.workers, WORKERS_MAX, "one per CPU, up to the limit");
+        assert_eq!(options.io, IoChoice::Auto);
+        assert!(options.pin && options.gso && options.gro && options.tun_offload);
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_their_reason() {
+        let cases: [(&[&str], &str); 7] = [
+            (&["wg0", "--io", "dpdk"], "uring"),
+            (&["wg0", "--workers", "0"], "1..=64"),
+            (&["wg0", "--workers", "65"], "1..=64"),
+            (&["wg0", "--relay", "direct"], "this version"),
+            (&["wg0", "--gso", "maybe"], "on"),
+            (&["wg0", "--log-level", "loud"], "verbose"),
+            (&["a-name-that-is-too-long"], "15 bytes"),
+        ];
+        for (arguments, hint) in cases {
+            let error = parse(arguments).expect_err("bad").to_string();
+            assert!(error.contains(hint), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn wireguard_go_variables_are_read() {
+        let inherited = Inherited::read(|name| match name {
+            "WG_TUN_FD" => Some("3".into()),
+            "WG_PROCESS_FOREGROUND" => Some("1".into()),
+            "LOG_LEVEL" => Some("debug".into()),
+            _ => None,
+        });
+        let inherited = inherited.expect("valid");
+        assert_eq!((inherited.tun_fd, inherited.uapi_fd), (Some(3), None));
+        assert!(inherited.foreground);
+        assert_eq!(inherited.log_level, Some(LogLevel::Verbose));
+    }
+
+    #[test]
+    fn foreign_log_levels_are_ignored_and_bad_descriptors_are_not() {
+        let with = |wanted: &'static str, value: &'static str| {
+            Inherited::read(move |name| (name == wanted).then(|| value.to_owned()))
+        };
+        assert_eq!(with("LOG_LEVEL", "warn,hyper=trace").expect("ignored").log_level, None);
+        assert!(with("WG_TUN_FD", "tun").is_err());
+        assert!(with("WG_UAPI_FD", "-1").is_err());
+        assert!(with("WG_UAPI_FD", "1").is_err(), "standard output is no socket");
+    }
+
+    #[test]
+    fn an_inherited_tun_has_one_queue() {
+        let mut options = parse(&["wg0", "--workers", "4"]).expect("valid");
+        options.inherited.tun_fd = Some(3);
+        assert_eq!(options.engine(8).workers, 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! The rate at which one source may make us do handshakes under load: a token bucket per IPv4
+//! address or IPv6 /64 (§5.3; ratelimiter.c).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use wg_bounce_dataplane::clock::Millis;
+
+use crate::limits::{RATE_BURST, RATE_COST, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
+
+/// Token buckets by source. Its size is bounded; silent sources are forgotten.
+#[derive(Debug, Default)]
+pub struct RateLimiter {
+    buckets: HashMap<Source, Bucket>,
+    swept: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    V4(u32),
+    /// The first 64 bits: whoever has one address of a /64 has them all.
+    V6(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: Millis,
+    filled: Millis,
+}
+
+impl RateLimiter {
+    /// Whether a message from `address` may be handled at `now`; if so it is paid for.
+    pub fn allow(&mut self, address: IpAddr, now: Millis) -> bool {
+        if now.since(self.swept) >= RATE_ENTRY_AGE_MAX {
+            self.buckets.retain(|_, bucket| now.since(bucket.filled) < RATE_ENTRY_AGE_MAX);
+            self.swept = now;
+        }
+        let source = source(address);
+        if let Some(bucket) = self.buckets.get_mut(&source) {
+            bucket.tokens = (bucket.tokens + now.since(bucket.filled)).min(RATE_BURST);
+            bucket.filled = now;
+            let allowed = bucket.tokens >= RATE_COST;
+            if allowed {
+                bucket.tokens = bucket.tokens - RATE_COST;
+            }
+            return allowed;
+        }
+        if self.buckets.len() >= RATE_ENTRIES_MAX {
+            return false;
+        }
+        self.buckets.insert(source, Bucket { tokens: RATE_BURST - RATE_COST, filled: now });
+        true
+    }
+
+    /// When [`RateLimiter::sweep`] should be called: memory is not held for an attack of the past.
+    pub fn sweep_at(&self) -> Option<Millis> {
+        (!self.buckets.is_empty()).then(|| self.swept + RATE_ENTRY_AGE_MAX + RATE_ENTRY_AGE_MAX)
+    }
+
+    /// Forgets silent sources; gives the memory back when none is left.
+    pub fn sweep(&mut self, now: Millis) {
+        self.buckets.retain(|_, bucket| now.since(bucket.filled) < RATE_ENTRY_AGE_MAX);
+        self.swept = now;
+        if self.buckets.is_empty() {
+            self.buckets = HashMap::new();
+        }
+    }
+
+    /// Sources remembered now.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether no source is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+}
+
+fn source(address: IpAddr) -> Source {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => Source::V4(v4.to_bits()),
+        IpAddr::V6(v6) => Source::V6((v6.to_bits() >> 64) as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+    fn allowed(limiter: &mut RateLimiter, address: IpAddr, now: u64, count: usize) -> usize {
+        (0..count).filter(|_| limiter.allow(address, Millis(now))).count()
+    }
+
+    #[test]
+    fn a_burst_of_five_then_twenty_a_second() {
+        let mut limiter = RateLimiter::default();
+        assert_eq!(allowed(&mut limiter, A, 1000, 10), 5);
+        assert_eq!(allowed(&mut limiter, A, 1049, 1), 0);
+        assert_eq!(allowed(&mut limiter, A, 1050, 2), 1);
+        let mut count = 0;
+        for millis in 1051..=2050 {
+            count += allowed(&mut limiter, A, millis, 3);
+        }
+        assert_eq!(count, 20);
+    }
+
+    #[test]
+    fn sources_do_not_punish_each_other() {
+        let mut limiter = RateLimiter::default();
+        assert_eq!(allowed(&mut limiter, A, 1000, 10), 5);
+        assert_eq!(allowed(&mut limiter, B, 1000, 10), 5);
+    }
+
+    #[test]
+    fn a_64_prefix_is_one_source() {
+        let mut limiter = RateLimiter::default();
+        let inside = |last: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
+        let count = (0..10).filter(|&last| limiter.allow(inside(last), Millis(1000))).count();
+        assert_eq!(count, 5);
+        let outside = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1));
+        assert!(limiter.allow(outside, Millis(1000)));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_empties() {
+        let mut limiter = RateLimiter::default();
+        for address in 0..RATE_ENTRIES_MAX as u32 {
+            assert!(limiter.allow(IpAddr::V4(address.into()), Millis(1)));
+        }
+        assert!(!limiter.allow(IpAddr::V4(u32::MAX.into()), Millis(1)));
+        assert_eq!(limiter.len(), RATE_ENTRIES_MAX);
+        assert!(limiter.allow(IpAddr::V4(u32::MAX.into()), Millis(2000)), "others have expired");
+        assert_eq!(limiter.len(), 1);
+        assert!(limiter.sweep_at().is_some());
+        limiter.sweep(Millis(4000));
+        assert!(limiter.is_empty() && limiter.sweep_at().is_none());
+    }
+}

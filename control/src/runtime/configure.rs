@@ -1,0 +1,121 @@
+//! Requests of configuration clients: answered by the loop, between two events.
+
+use std::collections::VecDeque;
+use std::io;
+
+use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
+
+use super::{Runtime, now};
+use crate::uapi_server::{Answer, Call, Reply};
+
+/// Answers to `set` that wait until every worker goes by the new configuration: then a removed
+/// peer or key is gone when wg(8) returns.
+#[derive(Default)]
+pub(super) struct PendingReplies {
+    /// In the order of their epochs.
+    waiting: VecDeque<(u64, Reply, Errno)>,
+}
+
+impl PendingReplies {
+    /// Answers `errno` when all workers have reached `epoch`.
+    pub(super) fn push(&mut self, epoch: u64, reply: Reply, errno: Errno) {
+        debug_assert!(self.waiting.back().is_none_or(|last| last.0 <= epoch));
+        self.waiting.push_back((epoch, reply, errno));
+    }
+
+    /// Gives the answers that need not wait any longer.
+    pub(super) fn settle(&mut self, epoch_reached: u64) {
+        while self.waiting.front().is_some_and(|first| first.0 <= epoch_reached) {
+            if let Some((_, reply, errno)) = self.waiting.pop_front() {
+                reply.send(Answer::Done(errno));
+            }
+        }
+    }
+}
+
+impl Runtime {
+    pub(super) fn serve(&mut self, call: Call) {
+        match call.request {
+            Request::Get => call.reply.send(Answer::State(Box::new(self.state()))),
+            Request::Set(request) => {
+                let errno = self.set(request);
+                self.replies.push(self.epoch, call.reply, errno);
+            }
+        }
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState {
+            private_key: self.parts.device.private_key(),
+            listen_port: self.listen_port,
+            fwmark: self.fwmark,
+            peers: self.parts.device.peer_states(),
+        }
+    }
+
+    /// Applies a request's changes up to the first that fails; those before it stay.
+    fn set(&mut self, request: SetRequest) -> Errno {
+        let epoch_before = self.epoch;
+        let (changes, port_before) = (request.changes.len(), self.listen_port);
+        self.parts.device.begin_set();
+        let mut result = Ok(());
+        for change in request.changes {
+            result = match change {
+                Change::ListenPort(port) => self.set_listen_port(port),
+                Change::Fwmark(mark) => self.set_fwmark(mark),
+                change => self.parts.device.apply(change, now(), &mut self.outputs),
+            };
+            if result.is_err() {
+                break;
+            }
+        }
+        self.parts.device.end_set(now(), &mut self.outputs);
+        let is_changed = !self.outputs.is_empty() || self.listen_port != port_before;
+        self.execute();
+        // Commands to workers are read together with the snapshot: its epoch tells that they
+        // were carried out.
+        if is_changed && self.epoch == epoch_before {
+            self.publish();
+        }
+        let rejection = request.rejected.filter(|_| result.is_ok());
+        let reason = rejection.as_ref().map(|rejection| rejection.reason.as_str());
+        let errno = match (result, &rejection) {
+            (Err(errno), _) => errno,
+            (Ok(()), Some(rejection)) => rejection.errno,
+            (Ok(()), None) => Errno::OK,
+        };
+        log::debug!("set: {changes} changes, errno {}, {}", errno.0, reason.unwrap_or("complete"));
+        errno
+    }
+
+    /// The port that is in use stays so if the new one cannot be had. Zero always asks the
+    /// kernel for another one (`set_port` in drivers/net/wireguard/netlink.c).
+    fn set_listen_port(&mut self, port: u16) -> Result<(), Errno> {
+        if port != self.listen_port {
+            self.listen_port = self
+                .parts
+                .engine
+                .bind(port, self.fwmark)
+                .map_err(|error| refusal(&format!("listen on port {port}"), &error))?;
+            log::info!("listening on UDP port {}", self.listen_port);
+        }
+        Ok(())
+    }
+
+    fn set_fwmark(&mut self, mark: u32) -> Result<(), Errno> {
+        if mark != self.fwmark {
+            self.parts
+                .engine
+                .set_fwmark(mark)
+                .map_err(|error| refusal(&format!("set the fwmark to {mark:#x}"), &error))?;
+            self.fwmark = mark;
+        }
+        Ok(())
+    }
+}
+
+/// The errno of a refused change; its reason goes to the log.
+fn refusal(what: &str, error: &io::Error) -> Errno {
+    log::error!("cannot {what}: {error}");
+    Errno(-error.raw_os_error().unwrap_or(nix::libc::EIO))
+}

@@ -1,0 +1,47 @@
+//! When initiations must prove their source address by a cookie (§5.3).
+
+use wg_bounce_dataplane::clock::Millis;
+
+/// The load counts as high for this long after the lane was last filled
+/// (`wg_receive_handshake_packet` in drivers/net/wireguard/receive.c).
+const HOLD: Millis = Millis(1000);
+
+/// The part of the initiations' lane, one in this many, beyond which the load is high (ibid.).
+const SHARE: usize = 8;
+
+/// Whether we are under load.
+#[derive(Default)]
+pub(super) struct Load {
+    last: Option<Millis>,
+}
+
+impl Load {
+    /// Judges by the lane's present filling: `waiting` of `capacity`; none is unbounded.
+    pub(super) fn sample(&mut self, waiting: usize, capacity: Option<usize>, now: Millis) -> bool {
+        if capacity.is_some_and(|capacity| waiting > capacity / SHARE) {
+            self.last = Some(now);
+        }
+        self.last.is_some_and(|last| now.since(last) < HOLD)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eighth_of_the_lane_is_not_yet_load() {
+        let mut load = Load::default();
+        assert!(!load.sample(0, Some(4096), Millis(5)));
+        assert!(!load.sample(512, Some(4096), Millis(5)));
+        assert!(load.sample(513, Some(4096), Millis(5)));
+    }
+
+    #[test]
+    fn load_is_remembered_for_a_second() {
+        let mut load = Load::default();
+        assert!(load.sample(4096, Some(4096), Millis(100)));
+        assert!(load.sample(0, Some(4096), Millis(1099)));
+        assert!(!load.sample(0, Some(4096), Millis(1100)));
+    }
+}

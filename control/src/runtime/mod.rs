@@ -1,0 +1,351 @@
+//! The control thread's loop: waits, feeds the device, carries out what it decides.
+//!
+//! One turn:
+//! 1. Wait for the workers, the kernel, a signal, a client, or the device's next deadline.
+//! 2. Signals, interface and socket: is it time to end?
+//! 3. Events: answers and peers first, then clients, then a few initiations. Each lane is served
+//!    every turn and none for long, so that a flood of one starves no other.
+//! 4. The device's deadline.
+//! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
+
+mod configure;
+mod load;
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Receiver;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
+use wg_bounce_dataplane::mailbox::HandshakeMessage;
+use wg_bounce_dataplane::peer::{Endpoint, Peer};
+use wg_bounce_dataplane::session::SendSession;
+use wg_bounce_dataplane::snapshot::Snapshot;
+use wg_bounce_dataplane::sys::clock;
+
+use crate::device::{Device, Input, Now, Output};
+use crate::graveyard::Graveyard;
+use crate::link::{LinkWatcher, Presence};
+use crate::uapi_server::Call;
+use crate::uapi_server::socket::SocketFile;
+use configure::PendingReplies;
+use load::Load;
+
+/// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
+/// curve arithmetic, the others a few: all lanes together take some ten milliseconds.
+const ANSWERS_PER_TURN: usize = 64;
+const PEERS_PER_TURN: usize = 1024;
+const CALLS_PER_TURN: usize = 16;
+const INITIATIONS_PER_TURN: usize = 16;
+
+/// While withdrawn sessions are still held by a worker, look again after this time.
+const SWEEP_INTERVAL: Millis = Millis(1000);
+
+/// What the loop runs on.
+pub struct Parts {
+    /// The workers.
+    pub engine: Engine,
+    /// What they report.
+    pub events: Events,
+    /// The protocol.
+    pub device: Device,
+    /// The watch over the interface.
+    pub link: LinkWatcher,
+    /// The configuration socket's file.
+    pub socket: SocketFile,
+    /// Requests of its clients.
+    pub calls: Receiver<Call>,
+    /// Written with every event, epoch and call.
+    pub wake: Arc<EventFd>,
+    /// SIGTERM and SIGINT, which are blocked.
+    pub signals: SignalFd,
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A signal asked for it.
+    Signal(Signal),
+    /// The interface was deleted.
+    InterfaceDeleted,
+    /// The socket was deleted.
+    SocketDeleted,
+    /// The workers cannot go on.
+    Failed(String),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Signal(signal) => write!(f, "{signal}"),
+            Ending::InterfaceDeleted => f.write_str("the interface was deleted"),
+            Ending::SocketDeleted => f.write_str("the socket was deleted"),
+            Ending::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// The control thread.
+pub struct Runtime {
+    parts: Parts,
+    /// Filled by the device, emptied by [`Runtime::execute`]; kept for its room.
+    outputs: Vec<Output>,
+    load: Load,
+    replies: PendingReplies,
+    withdrawn: Graveyard<SendSession>,
+    /// The bound port.
+    listen_port: u16,
+    fwmark: u32,
+    mtu: usize,
+    /// Of the last snapshot published.
+    epoch: u64,
+}
+
+/// Which descriptors were readable.
+#[derive(Default)]
+struct Readable {
+    wake: bool,
+    link: bool,
+    signals: bool,
+    socket: bool,
+}
+
+/// Both clocks, as the device wants them.
+pub fn now() -> Now {
+    Now { monotonic: clock::boot_time(), wall: clock::wall_time() }
+}
+
+impl Runtime {
+    /// Binds a port of the kernel's choice and publishes the first snapshot.
+    ///
+    /// # Errors
+    /// No UDP socket can be had.
+    pub fn new(mut parts: Parts) -> io::Result<Runtime> {
+        let listen_port = parts.engine.bind(0, 0)?;
+        let mtu = parts.link.link().mtu;
+        let mut runtime = Runtime {
+            parts,
+            outputs: Vec::new(),
+            load: Load::default(),
+            replies: PendingReplies::default(),
+            withdrawn: Graveyard::default(),
+            listen_port,
+            fwmark: 0,
+            mtu,
+            epoch: 0,
+        };
+        runtime.handle(Input::Link { up: runtime.parts.link.link().is_up });
+        runtime.publish();
+        Ok(runtime)
+    }
+
+    /// Runs until there is a reason to end.
+    pub fn run(&mut self) -> Ending {
+        let mut is_busy = false;
+        loop {
+            let timeout = if is_busy { PollTimeout::ZERO } else { self.timeout() };
+            let readable = match self.wait(timeout) {
+                Ok(readable) => readable,
+                Err(errno) => return Ending::Failed(format!("cannot wait for events: {errno}")),
+            };
+            if let Some(ending) = self.look_around(&readable) {
+                return ending;
+            }
+            is_busy = self.take_events();
+            if self.parts.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
+                self.handle(Input::Deadline);
+            }
+            self.replies.settle(self.parts.engine.epoch_reached());
+            self.withdrawn.sweep();
+        }
+    }
+
+    /// Ends the workers and lets go of interface and socket.
+    pub fn stop(self) {
+        // The socket first: nobody shall find a daemon that does not answer any more.
+        drop(self.parts.socket);
+        drop(self.parts.calls);
+        self.parts.engine.stop();
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let deadline = self.parts.device.next_deadline();
+        let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
+        let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
+        match until_deadline.into_iter().chain(until_sweep).min() {
+            Some(span) => i32::try_from(span.0)
+                .ok()
+                .and_then(|millis| PollTimeout::try_from(millis).ok())
+                .unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        }
+    }
+
+    fn wait(&self, timeout: PollTimeout) -> Result<Readable, Errno> {
+        let parts = &self.parts;
+        let mut descriptors =
+            [parts.wake.as_fd(), parts.link.as_fd(), parts.signals.as_fd(), parts.socket.as_fd()]
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut descriptors, timeout) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Readable::default()),
+            Err(errno) => return Err(errno),
+        }
+        let [wake, link, signals, socket] =
+            descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
+        Ok(Readable { wake, link, signals, socket })
+    }
+
+    /// Signals, the interface, the socket, and failures of workers.
+    fn look_around(&mut self, readable: &Readable) -> Option<Ending> {
+        if readable.wake {
+            // Before the lanes are read: what is put into them later wakes us again.
+            let _ = self.parts.wake.read();
+        }
+        if readable.signals
+            && let Ok(Some(info)) = self.parts.signals.read_signal()
+        {
+            let signal = Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM);
+            return Some(Ending::Signal(signal));
+        }
+        if let Ok(failure) = self.parts.events.failures.try_recv() {
+            return Some(match failure {
+                Failure::InterfaceGone => Ending::InterfaceDeleted,
+                Failure::Fatal(reason) => Ending::Failed(reason),
+            });
+        }
+        if readable.link && self.follow_link() == Presence::Deleted {
+            return Some(Ending::InterfaceDeleted);
+        }
+        (readable.socket && !self.parts.socket.is_present()).then_some(Ending::SocketDeleted)
+    }
+
+    /// Tells the device when the link goes up or down, and the workers when its MTU changes.
+    fn follow_link(&mut self) -> Presence {
+        let before = self.parts.link.link().clone();
+        match self.parts.link.read() {
+            Ok(Presence::Present) => {}
+            Ok(Presence::Deleted) => return Presence::Deleted,
+            Err(error) => {
+                // What cannot be seen is taken to be up: a write to a link that is down fails
+                // by itself.
+                log::error!("lost sight of the interface, taking it to be up: {error}");
+                self.handle(Input::Link { up: true });
+                return Presence::Present;
+            }
+        }
+        let link = self.parts.link.link().clone();
+        if link != before {
+            log::debug!(
+                "interface {} is {}, MTU {}",
+                link.name,
+                if link.is_up { "up" } else { "down" },
+                link.mtu
+            );
+        }
+        if link.mtu != self.mtu {
+            self.mtu = link.mtu;
+            self.publish();
+        }
+        if link.is_up != self.parts.device.is_up() {
+            self.handle(Input::Link { up: link.is_up });
+        }
+        Presence::Present
+    }
+
+    /// Serves every lane; true if there is more.
+    fn take_events(&mut self) -> bool {
+        let initiations = &self.parts.events.initiations;
+        let under_load =
+            self.load.sample(initiations.len(), initiations.capacity(), clock::boot_time());
+        for _ in 0..ANSWERS_PER_TURN {
+            let Ok(message) = self.parts.events.answers.try_recv() else { break };
+            self.handshake(&message, under_load);
+        }
+        for _ in 0..PEERS_PER_TURN {
+            let Ok(peer) = self.parts.events.peers.try_recv() else { break };
+            self.handle(Input::Peer(peer));
+        }
+        for _ in 0..CALLS_PER_TURN {
+            let Ok(call) = self.parts.calls.try_recv() else { break };
+            self.serve(call);
+        }
+        for _ in 0..INITIATIONS_PER_TURN {
+            let Ok(message) = self.parts.events.initiations.try_recv() else { break };
+            self.handshake(&message, under_load);
+        }
+        let Parts { events, calls, .. } = &self.parts;
+        !(events.answers.is_empty()
+            && events.peers.is_empty()
+            && calls.is_empty()
+            && events.initiations.is_empty())
+    }
+
+    fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
+        self.handle(Input::Handshake { message, under_load });
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
+        self.parts.device.handle(input, now(), &mut self.outputs);
+        self.execute();
+    }
+
+    /// Carries out what the device has decided, in its order.
+    fn execute(&mut self) {
+        let mut outputs = mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Command { worker, command } => self.parts.engine.command(worker, command),
+                Output::SetSession { peer, session } => {
+                    if let Some(old) = peer.set_session(session) {
+                        self.withdrawn.bury(old);
+                    }
+                }
+                Output::Send { peer, to, message } => {
+                    self.send(peer.as_deref(), to, &message);
+                }
+                Output::Publish => self.publish(),
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+        let sent_from = match self.parts.engine.send_handshake(&to, message) {
+            Ok(sent_from) => sent_from,
+            // The device tries again by itself.
+            Err(error) => {
+                log::debug!("cannot send a handshake message to {}: {error}", to.remote);
+                return;
+            }
+        };
+        if let Some(peer) = peer {
+            peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+            if sent_from == SentFrom::Anywhere {
+                peer.forget_source(to);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let device = &self.parts.device;
+        let snapshot = Snapshot {
+            epoch: 0, // the engine counts
+            routes: device.routes(),
+            mac1_key: device.mac1_key(),
+            is_up: device.is_up(),
+            mtu: self.mtu,
+            listen_port: self.listen_port,
+        };
+        self.epoch = self.parts.engine.publish(snapshot);
+    }
+}

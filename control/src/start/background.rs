@@ -1,0 +1,76 @@
+//! The background start: the process runs itself again as a child in a session of its own, and
+//! ends when the child says that interface and socket exist.
+//!
+//! The child's standard output is a pipe to the parent: one line means ready. Its standard error
+//! stays what it was, so that the operator reads why it failed.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode, Stdio};
+
+use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
+
+/// Set in the child; nobody else's business.
+const CHILD_MARK: &str = "WG_BOUNCE_BACKGROUND_CHILD";
+/// What the child writes when it is ready.
+const READY: &str = "ready";
+
+/// Whether this process is the child.
+pub(super) fn is_child() -> bool {
+    env::var_os(CHILD_MARK).is_some()
+}
+
+/// Starts the child and waits until it is ready or has failed; returns the code to exit with.
+///
+/// # Errors
+/// The child could not be run, or was killed.
+pub(super) fn start() -> io::Result<ExitCode> {
+    let mut arguments = env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(program) = arguments.next() {
+        command.arg0(program);
+    }
+    command.args(arguments).env(CHILD_MARK, "1").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut line = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        BufReader::new(pipe).read_line(&mut line)?;
+    }
+    if line.trim_end() == READY {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // The child has said why on standard error, unless it could not.
+    let status = child.wait()?;
+    match (status.code(), status.signal()) {
+        (Some(code), _) if code != 0 => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
+        (_, Some(signal)) => Err(io::Error::other(format!("killed by signal {signal}"))),
+        _ => Err(io::Error::other("it ended before it was ready")),
+    }
+}
+
+/// Leaves the session, and with it the terminal, and the directory of whoever started us.
+/// The child's, before anything else.
+pub(super) fn detach() -> io::Result<()> {
+    setsid()?;
+    env::set_current_dir("/")
+}
+
+/// Tells the parent that everything exists, and lets go of its output. Standard error is kept
+/// only if somebody chose a log level (as with wireguard-go): a caller that collects the output
+/// of a start would otherwise wait for the daemon's end.
+///
+/// # Errors
+/// The parent is gone: whoever started us does not want us any more.
+pub(super) fn announce(keeps_stderr: bool) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{READY}")?;
+    stdout.flush()?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    dup2_stdout(&null)?;
+    if !keeps_stderr {
+        dup2_stderr(&null)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! From the command line to a running daemon, and its end.
+//!
+//! 1. Read the options; unless told to stay in the foreground, hand over to a child in the
+//!    background and wait until it is ready (`background`).
+//! 2. Harden the process; block the signals that `runtime` reads.
+//! 3. Make what can be refused: interface, socket, workers, watch over the interface, port.
+//! 4. Tell whoever waits that everything exists, and run.
+
+mod background;
+mod failure;
+mod process;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use getrandom::SysRng;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rand_core::UnwrapErr;
+use wg_bounce_dataplane::engine::Engine;
+use wg_bounce_dataplane::sys::tun::Tun;
+use wg_bounce_dataplane::sys::{clock, inherit};
+
+use crate::device::{Device, Settings, Timings};
+use crate::link::LinkWatcher;
+use crate::logging;
+use crate::notify;
+use crate::options::Options;
+use crate::runtime::{self, Ending, Parts, Runtime};
+use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+use crate::uapi_server::{self, Control, Terms};
+use failure::Failure;
+
+/// The program: 0 after an orderly end, 1 when the daemon could not start or failed, 2 for a
+/// wrong usage.
+pub fn main() -> ExitCode {
+    let options = match Options::from_process() {
+        Ok(options) => options,
+        Err(error) => return ExitCode::from(error.print()),
+    };
+    if options.show_options {
+        print!("{}", options.report());
+        return ExitCode::SUCCESS;
+    }
+    let is_child = background::is_child();
+    let result = if is_child || options.stays_in_foreground() {
+        logging::start(options.level().0, &options.name);
+        run(&options, is_child)
+    } else {
+        background::start().map_err(Failure::Background)
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("wg-bounce: {}: {failure}", options.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
+    if is_child {
+        background::detach().map_err(Failure::Background)?;
+    }
+    process::harden();
+    let signals = process::block_signals().map_err(Failure::system("block signals"))?;
+    for line in options.report().lines() {
+        log::debug!("option {line}");
+    }
+
+    let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
+    let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
+    let name = tun.name().map_err(Failure::system("ask for the interface's name"))?;
+    let handle = tun.handle().map_err(Failure::system("keep hold of the interface"))?;
+    let (listener, socket) = open_socket(options, &name)?;
+    let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(io::Error::from)
+        .map_err(Failure::system("make an event descriptor"))?;
+    let wake = Arc::new(wake);
+    let workers = engine_options.workers;
+    let (engine, events) =
+        Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::Engine)?;
+    let link = LinkWatcher::open(handle).map_err(Failure::system("watch the interface"))?;
+    let (control, calls) = Control::new(Arc::clone(&wake));
+
+    log::info!("interface {name}, {}", engine.describe());
+    let device = new_device(options, workers);
+    let parts = Parts { engine, events, device, link, socket, calls, wake, signals };
+    let mut runtime = Runtime::new(parts).map_err(Failure::system("open UDP sockets"))?;
+    uapi_server::start(listener, control, Terms::new(clock::boot_time))
+        .map_err(Failure::system("start a thread"))?;
+
+    if is_child {
+        let (_, is_level_chosen) = options.level();
+        background::announce(is_level_chosen).map_err(Failure::Background)?;
+    }
+    notify::notify(notify::READY);
+    let ending = runtime.run();
+    notify::notify(notify::STOPPING);
+    runtime.stop();
+    match ending {
+        Ending::Failed(reason) => Err(Failure::Ended(reason)),
+        orderly => {
+            log::info!("ended: {orderly}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Failure> {
+    match options.inherited.tun_fd {
+        Some(number) => inherit::take(number)
+            .and_then(|fd| Tun::from_fd(fd, offload))
+            .map_err(|source| Failure::TunDescriptor { number, source }),
+        None => Tun::create(&options.name, queues, offload)
+            .map_err(|error| Failure::tun(error, process::has_net_admin())),
+    }
+}
+
+fn open_socket(
+    options: &Options,
+    name: &str,
+) -> Result<(std::os::unix::net::UnixListener, SocketFile), Failure> {
+    let directory = Path::new(DIRECTORY);
+    let result = match options.inherited.uapi_fd {
+        Some(number) => {
+            let fd = inherit::take(number)
+                .map_err(|source| Failure::SocketDescriptor { number, source })?;
+            SocketFile::inherit(fd, directory, name)
+        }
+        None => SocketFile::listen(directory, name),
+    };
+    result.map_err(Failure::Socket)
+}
+
+fn new_device(options: &Options, workers: usize) -> Device {
+    let timings = match options.test_timers {
+        Some(divisor) => {
+            log::warn!("the protocol's timers are divided by {divisor}: for tests only");
+            Timings::shortened(divisor)
+        }
+        None => Timings::default(),
+    };
+    // The kernel's generator: without it no key can be made, and so there is nothing to handle.
+    let rng = Box::new(UnwrapErr(SysRng));
+    Device::new(Settings { workers, timings }, rng, runtime::now())
+}

@@ -1,0 +1,71 @@
+//! What concerns the process as a whole: signals, limits, what others may see of it.
+
+use std::fs;
+use std::io;
+
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// The bit of CAP_NET_ADMIN in a capability set (capabilities(7)).
+const CAP_NET_ADMIN: u64 = 1 << 12;
+
+/// Keeps the keys in memory from core dumps and debuggers, and takes the limits that the system
+/// grants. Nothing here is needed to run: what is refused is logged.
+pub(super) fn harden() {
+    // The background start executes /proc/self/exe; ps(1) shall show the program all the same.
+    if let Err(errno) = prctl::set_name(c"wg-bounce") {
+        log::debug!("cannot set the process's name: {errno}");
+    }
+    match prctl::set_dumpable(false) {
+        Ok(()) => log::debug!("memory is kept from core dumps and debuggers"),
+        Err(errno) => log::warn!("core dumps may contain keys: {errno}"),
+    }
+    // Rings and their buffers count against MEMLOCK; every worker and client has descriptors.
+    for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
+        let raised = getrlimit(resource).and_then(|(soft, hard)| {
+            setrlimit(resource, hard, hard)?;
+            Ok((soft, hard))
+        });
+        match raised {
+            Ok((soft, hard)) if soft == hard => {}
+            Ok((soft, hard)) => log::debug!("{resource:?} raised from {soft} to {hard}"),
+            Err(errno) => log::debug!("{resource:?} cannot be raised: {errno}"),
+        }
+    }
+}
+
+/// Blocks the signals that end the daemon in this and all later threads, and returns the
+/// descriptor that tells of them.
+pub(super) fn block_signals() -> io::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Whether the process may make interfaces. When that cannot be told, it may.
+pub(super) fn has_net_admin() -> bool {
+    fs::read_to_string("/proc/self/status").map_or(true, |status| status_has_net_admin(&status))
+}
+
+fn status_has_net_admin(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    set.is_none_or(|set| set & CAP_NET_ADMIN != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capability_is_read_from_the_status() {
+        assert!(status_has_net_admin("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        assert!(status_has_net_admin("CapEff:\t0000000000001000\n"));
+        assert!(!status_has_net_admin("CapPrm:\t1000\nCapEff:\t0000000000000000\n"));
+        assert!(status_has_net_admin("no such line"), "unknown: let the kernel decide");
+    }
+}

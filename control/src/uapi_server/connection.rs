@@ -1,0 +1,97 @@
+//! One client: whole requests in, answers out, in order.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_uapi::parse::{Incoming, RequestReader};
+use wg_bounce_uapi::render::{render_errno, render_get};
+use wg_bounce_uapi::types::Request;
+use zeroize::Zeroizing;
+
+use super::{Answer, Terms};
+
+/// Bytes taken from the socket at once.
+const CHUNK_LEN: usize = 64 * 1024;
+
+/// Serves `stream` until the client closes it, names no known operation, or is too slow. Between
+/// requests it may stay silent for as long as it likes.
+///
+/// # Errors
+/// Those of the socket; `TimedOut` if the client took too long.
+pub(super) fn serve(
+    mut stream: &UnixStream,
+    ask: impl Fn(Request) -> Option<Answer>,
+    terms: Terms,
+) -> io::Result<()> {
+    let mut reader = RequestReader::new();
+    let mut buffer = Zeroizing::new(vec![0; CHUNK_LEN]);
+    let mut deadline = None;
+    loop {
+        stream.set_read_timeout(remaining(deadline, terms)?)?;
+        let length = match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if is_retried(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut input = &buffer[..length];
+        while let Some(incoming) = reader.read(&mut input, &zone) {
+            let answer = match incoming {
+                Incoming::Request(request) => match ask(request) {
+                    Some(Answer::State(state)) => render_get(&state),
+                    Some(Answer::Done(errno)) => Zeroizing::new(render_errno(errno)),
+                    None => return Ok(()),
+                },
+                Incoming::Refused(rejection) => {
+                    log::debug!("refused a configuration request: {}", rejection.reason);
+                    Zeroizing::new(render_errno(rejection.errno))
+                }
+                Incoming::Unknown => return Ok(()),
+            };
+            send(stream, answer.as_bytes(), terms)?;
+            deadline = None;
+        }
+        // The time runs from the first byte of a request that is not complete.
+        if reader.is_idle() {
+            deadline = None;
+        } else if deadline.is_none() {
+            deadline = Some((terms.clock)() + terms.request_time_max);
+        }
+    }
+}
+
+/// Writes all of `bytes` within the time that the terms give.
+fn send(mut stream: &UnixStream, mut bytes: &[u8], terms: Terms) -> io::Result<()> {
+    let deadline = Some((terms.clock)() + terms.request_time_max);
+    while !bytes.is_empty() {
+        stream.set_write_timeout(remaining(deadline, terms)?)?;
+        match stream.write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if is_retried(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Interrupted, or out of time: which of them, [`remaining`] finds out.
+fn is_retried(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+/// The time left until `deadline`, as a socket's timeout: none is for ever.
+fn remaining(deadline: Option<Millis>, terms: Terms) -> io::Result<Option<Duration>> {
+    let Some(deadline) = deadline else { return Ok(None) };
+    match deadline.since((terms.clock)()) {
+        Millis(0) => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(Some(Duration::from_millis(left.0))),
+    }
+}
+
+/// The index of the interface that an IPv6 endpoint names as its zone.
+fn zone(name: &str) -> Option<u32> {
+    if_nametoindex(name).ok()
+}

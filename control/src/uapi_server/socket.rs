@@ -1,0 +1,294 @@
+//! The socket's file: made with the right mode, replaced when stale, watched, and removed only
+//! while it is ours.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::{Mode, umask};
+
+/// Where wg(8) looks for sockets.
+pub const DIRECTORY: &str = "/var/run/wireguard";
+
+/// The socket's file, watched; removed on drop if it is still ours.
+pub struct SocketFile {
+    path: PathBuf,
+    identity: Option<Identity>,
+    /// Keeps the inode, so that its number is not given to another file.
+    _pin: Option<File>,
+    watch: Inotify,
+}
+
+/// Device and inode number: tells our socket from one that was put in its place.
+type Identity = (u64, u64);
+
+/// Why there is no socket.
+#[derive(Debug)]
+pub enum SocketError {
+    /// Somebody listens on it.
+    InUse(PathBuf),
+    /// There is something else under its name.
+    NotASocket(PathBuf),
+    /// A system call failed.
+    Failed {
+        /// What was being done to which path.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for SocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketError::InUse(path) => write!(
+                f,
+                "the socket {} is in use: another daemon serves an interface of this name \
+                 (perhaps in another network namespace); stop it or choose another name",
+                path.display()
+            ),
+            SocketError::NotASocket(path) => {
+                write!(f, "{} exists and is no socket: remove it", path.display())
+            }
+            SocketError::Failed { what, source } => write!(f, "cannot {what}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for SocketError {}
+
+impl SocketFile {
+    /// Listens on `NAME.sock` in `directory`, which is made if it is missing. A socket that
+    /// nobody listens on is replaced. To be called while the process has one thread: the umask
+    /// is the process's.
+    ///
+    /// # Errors
+    /// See [`SocketError`].
+    pub fn listen(directory: &Path, name: &str) -> Result<(UnixListener, SocketFile), SocketError> {
+        let failed = |what: &str, path: &Path, source: io::Error| SocketError::Failed {
+            what: format!("{what} {}", path.display()),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| failed("make the directory", directory, error))?;
+        // Two daemons that find the same stale socket must not both replace it.
+        let lock = File::open(directory)
+            .and_then(|file| Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|e| e.1)?))
+            .map_err(|error| failed("lock the directory", directory, error))?;
+        let path = directory.join(format!("{name}.sock"));
+        remove_stale(&path)?;
+        // Readable by its owner alone from its first moment on.
+        let previous = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(&path);
+        umask(previous);
+        let listener = listener.map_err(|error| failed("listen on", &path, error))?;
+        drop(lock);
+        let file = SocketFile::watch(path)?;
+        Ok((listener, file))
+    }
+
+    /// Takes over a listening socket from another program (`WG_UAPI_FD`).
+    ///
+    /// # Errors
+    /// See [`SocketError`].
+    pub fn inherit(
+        fd: OwnedFd,
+        directory: &Path,
+        name: &str,
+    ) -> Result<(UnixListener, SocketFile), SocketError> {
+        let listener = UnixListener::from(fd);
+        let failed = |source| SocketError::Failed {
+            what: "use the descriptor of WG_UAPI_FD as a listening socket".into(),
+            source,
+        };
+        let address = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(false).map_err(failed)?;
+        let path = match address.as_pathname() {
+            Some(path) => path.to_owned(),
+            None => directory.join(format!("{name}.sock")),
+        };
+        Ok((listener, SocketFile::watch(path)?))
+    }
+
+    fn watch(path: PathBuf) -> Result<SocketFile, SocketError> {
+        let failed = |errno: Errno| SocketError::Failed {
+            what: format!("watch {}", path.display()),
+            source: errno.into(),
+        };
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        let watch = Inotify::init(flags).map_err(failed)?;
+        // The directory, not the socket: a rename away or over it is seen as well.
+        let events = AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        watch.add_watch(directory, events).map_err(failed)?;
+        let pin = pin(&path).ok();
+        let identity = identity(&path);
+        Ok(SocketFile { path, identity, _pin: pin, watch })
+    }
+
+    /// Takes the events that made the descriptor readable, and tells whether the socket's file
+    /// is still there and ours.
+    pub fn is_present(&self) -> bool {
+        // EAGAIN: nothing more. What the events say does not matter, only what is there now.
+        while self.watch.read_events().is_ok() {}
+        self.identity.is_none() || identity(&self.path) == self.identity
+    }
+}
+
+impl AsFd for SocketFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some()
+            && identity(&self.path) == self.identity
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    metadata.file_type().is_socket().then(|| (metadata.dev(), metadata.ino()))
+}
+
+/// A reference to the file that can do nothing else.
+fn pin(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let failed = |source| SocketError::Failed {
+        what: format!("replace the stale socket {}", path.display()),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed)
+        }
+        // EAGAIN, a full backlog: somebody listens, if slowly.
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(SocketError::InUse(path.to_owned()))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Directory {
+            let name = format!("wg-bounce-socket-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name).join("wireguard");
+            let _ = fs::remove_dir_all(&path);
+            Directory(path)
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.0.join("wg0.sock")
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.parent().expect("nested"));
+        }
+    }
+
+    #[test]
+    fn modes_are_tight_and_nothing_is_left_behind() {
+        let directory = Directory::new("modes");
+        let (_listener, file) = SocketFile::listen(&directory.0, "wg0").expect("free");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.0), 0o700);
+        assert_eq!(mode(&directory.socket()), 0o600);
+        assert!(file.is_present());
+        drop(file);
+        assert!(!directory.socket().exists());
+    }
+
+    #[test]
+    fn a_live_socket_is_in_use_and_a_stale_one_is_replaced() {
+        let directory = Directory::new("live");
+        let (listener, mut file) = SocketFile::listen(&directory.0, "wg0").expect("free");
+        let error = SocketFile::listen(&directory.0, "wg0").err().expect("taken");
+        assert!(matches!(error, SocketError::InUse(_)), "{error}");
+        assert!(error.to_string().contains("in use"));
+        assert!(file.is_present(), "the second start left it alone");
+        drop(listener);
+        file.identity = None; // as after a crash: nothing is removed
+        drop(file);
+        assert!(SocketFile::listen(&directory.0, "wg0").is_ok());
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_left_alone() {
+        let directory = Directory::new("kind");
+        fs::create_dir_all(&directory.0).expect("made");
+        fs::write(directory.socket(), "precious").expect("written");
+        let error = SocketFile::listen(&directory.0, "wg0").err().expect("refused");
+        assert!(matches!(error, SocketError::NotASocket(_)), "{error}");
+        assert_eq!(fs::read_to_string(directory.socket()).expect("there"), "precious");
+    }
+
+    #[test]
+    fn deletion_and_replacement_are_noticed() {
+        let directory = Directory::new("deleted");
+        let (_listener, file) = SocketFile::listen(&directory.0, "wg0").expect("free");
+        fs::write(directory.0.join("other"), "").expect("written");
+        assert!(file.is_present(), "other files do not matter");
+        fs::remove_file(directory.socket()).expect("removed");
+        assert!(!file.is_present());
+        let _other = UnixListener::bind(directory.socket()).expect("free");
+        assert!(!file.is_present(), "somebody else's");
+        drop(file);
+        assert!(directory.socket().exists(), "and so it stays");
+    }
+
+    #[test]
+    fn an_inherited_listener_serves() {
+        let directory = Directory::new("inherited");
+        fs::create_dir_all(&directory.0).expect("made");
+        let fd = OwnedFd::from(UnixListener::bind(directory.socket()).expect("free"));
+        let (listener, file) = SocketFile::inherit(fd, &directory.0, "wg0").expect("usable");
+        let _client = UnixStream::connect(directory.socket()).expect("listening");
+        assert!(listener.accept().is_ok());
+        drop(file);
+        assert!(!directory.socket().exists());
+    }
+}

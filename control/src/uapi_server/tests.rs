@@ -1,0 +1,161 @@
+//! Clients against a server whose control thread is a stand-in.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::Duration;
+
+use wg_bounce_dataplane::sys::clock;
+use wg_bounce_uapi::types::{Change, SetRequest};
+
+use super::*;
+
+const GET: &[u8] = b"get=1\n\n";
+
+/// Answers `get` with what `set` stored, until all clients have gone.
+fn start_control() -> Control {
+    let wake = Arc::new(EventFd::new().expect("eventfd"));
+    let (control, calls) = Control::new(wake);
+    thread::spawn(move || {
+        let mut listen_port = 0;
+        for call in calls {
+            let answer = match call.request {
+                Request::Get => Answer::State(Box::new(state(listen_port))),
+                Request::Set(SetRequest { changes, rejected }) => {
+                    for change in changes {
+                        if let Change::ListenPort(port) = change {
+                            listen_port = port;
+                        }
+                    }
+                    Answer::Done(rejected.map_or(Errno::OK, |rejection| rejection.errno))
+                }
+            };
+            call.reply.send(answer);
+        }
+    });
+    control
+}
+
+fn state(listen_port: u16) -> DeviceState {
+    DeviceState { private_key: None, listen_port, fwmark: 0, peers: Vec::new() }
+}
+
+fn terms(request_time_max: u64, connections_max: usize) -> Terms {
+    Terms { request_time_max: Millis(request_time_max), connections_max, clock: clock::boot_time }
+}
+
+/// A server in a directory of its own; the path is the socket's.
+fn start_server(name: &str, terms: Terms) -> std::path::PathBuf {
+    let directory = format!("wg-bounce-uapi-{name}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(directory);
+    std::fs::create_dir_all(&directory).expect("temporary directory");
+    let path = directory.join("wg0.sock");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).expect("bind");
+    start(listener, start_control(), terms).expect("threads");
+    path
+}
+
+fn connect(path: &std::path::Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("listening");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    stream
+}
+
+/// Reads up to the empty line that ends an answer.
+fn answer(stream: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\n\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => text.push(byte[0]),
+            Ok(_) => break,
+            Err(error) => panic!("no answer: {error}"),
+        }
+    }
+    String::from_utf8(text).expect("text")
+}
+
+#[test]
+fn pipelined_requests_are_all_answered_in_order() {
+    let mut client = connect(&start_server("pipeline", terms(20_000, 4)));
+    let requests = b"set=1\nlisten_port=1\n\nget=1\n\nset=1\nlisten_port=2\n\nget=1\n\n";
+    client.write_all(requests).expect("sent");
+    let answers: Vec<String> = (0..4).map(|_| answer(&mut client)).collect();
+    assert_eq!(answers[0], "errno=0\n\n");
+    assert!(answers[1].contains("listen_port=1\n"), "{answers:?}");
+    assert_eq!(answers[2], "errno=0\n\n");
+    assert!(answers[3].contains("listen_port=2\n"), "{answers:?}");
+}
+
+#[test]
+fn a_stalled_set_holds_up_nobody_and_is_cut_off() {
+    let path = start_server("stalled", terms(400, 4));
+    let mut stalled = connect(&path);
+    stalled.write_all(b"set=1\nlisten_port=7\nfwm").expect("sent");
+    let mut other = connect(&path);
+    other.write_all(GET).expect("sent");
+    assert!(!answer(&mut other).contains("listen_port=7"), "nothing of it is applied");
+    assert_eq!(answer(&mut stalled), "", "closed when its time is over");
+    thread::sleep(Duration::from_millis(500));
+    other.write_all(GET).expect("an idle connection stays open");
+    assert!(answer(&mut other).ends_with("errno=0\n\n"));
+}
+
+#[test]
+fn a_trickling_request_is_cut_off_too() {
+    let mut client = connect(&start_server("trickle", terms(300, 4)));
+    client.write_all(b"set=1\n").expect("sent");
+    let cut_off = (0..100).any(|_| {
+        thread::sleep(Duration::from_millis(20));
+        client.write_all(b"listen_port=1\n").is_err()
+    });
+    assert!(cut_off, "each byte must not renew the time");
+}
+
+#[test]
+fn an_error_leaves_the_connection_usable() {
+    let mut client = connect(&start_server("error", terms(20_000, 4)));
+    client.write_all(b"set=1\nlisten_port=3\nnonsense\n\n").expect("sent");
+    assert_eq!(answer(&mut client), "errno=-71\n\n");
+    client.write_all(GET).expect("sent");
+    assert!(answer(&mut client).contains("listen_port=3\n"), "what stood before is applied");
+}
+
+#[test]
+fn an_unknown_operation_closes_the_connection() {
+    let mut client = connect(&start_server("unknown", terms(20_000, 4)));
+    client.write_all(b"frobnicate=1\n").expect("sent");
+    assert_eq!(answer(&mut client), "");
+}
+
+#[test]
+fn connections_beyond_the_bound_are_closed() {
+    let path = start_server("bound", terms(20_000, 2));
+    let mut kept: Vec<UnixStream> = (0..2).map(|_| connect(&path)).collect();
+    for client in &mut kept {
+        client.write_all(GET).expect("sent");
+        answer(client);
+    }
+    assert_eq!(answer(&mut connect(&path)), "", "one too many");
+    kept.pop();
+    // The thread of the one that left needs a moment.
+    let is_served = (0..100).any(|_| {
+        thread::sleep(Duration::from_millis(20));
+        let mut client = connect(&path);
+        client.write_all(GET).is_ok()
+            && matches!(client.read(&mut [0; 64]), Ok(length) if length > 0)
+    });
+    assert!(is_served, "a place is free again");
+}
+
+#[test]
+fn a_request_dropped_by_control_closes_the_connection() {
+    let (control, calls) = Control::new(Arc::new(EventFd::new().expect("eventfd")));
+    drop(calls);
+    let (mut client, server) = UnixStream::pair().expect("pair");
+    let thread = thread::spawn(move || serve(&server, &control, terms(20_000, 1)));
+    client.write_all(GET).expect("sent");
+    assert_eq!(answer(&mut client), "");
+    thread.join().expect("no panic");
+}

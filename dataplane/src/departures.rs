@@ -1,0 +1,351 @@
+//! Messages on their way out: numbered, sealed as one batch, regrouped per destination, sent.
+//!
+//! 1. [`Departures::push`] writes one plaintext behind its header into the room of the turn.
+//! 2. [`Departures::flush`] seals all of them as one batch,
+//! 3. splits the messages of each destination, in their order, into trains,
+//! 4. sends, and
+//! 5. accounts for what left; what was refused is tried again in a plainer form or counted.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+
+use crate::aead::{self, Seal};
+use crate::clock::Millis;
+use crate::counters::DropReason;
+use crate::limits::NONCES_IN_FLIGHT_MAX;
+use crate::peer::{Endpoint, Path, Peer, flag};
+use crate::recycle::recycle;
+use crate::segments::Train;
+use crate::session::SendSession;
+use crate::sessions::IndexHasher;
+use crate::sys::socket::send_one;
+use crate::sys::{Errno, Outgoing};
+use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, write_data_header};
+use crate::worker::Turn;
+
+/// Messages sealed by one call: enough to fill vector lanes across packets.
+const BATCH: usize = 64;
+/// Bytes of messages that wait for one flush: several super-packets.
+const ROOM: usize = 1 << 20;
+/// Messages that wait for one flush.
+const MESSAGES_MAX: usize = 4096;
+/// After a refusal, trains to that destination are sent one datagram at a time for so long.
+const GSO_REFUSED_FOR: Millis = Millis::from_secs(60);
+
+/// One message in the room.
+struct Message {
+    at: u32,
+    length: u32,
+    counter: u64,
+    destination: u32,
+    /// The destination's next message.
+    next: u32,
+    ecn: u8,
+    is_data: bool,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// All messages of the flush for one session: one peer, unless it rekeyed meanwhile.
+struct Destination {
+    way: Way,
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+/// Whose messages a send carries, and how many.
+#[derive(Clone, Copy)]
+struct Load {
+    destination: u32,
+    messages: u32,
+    has_data: bool,
+}
+
+/// The way to a peer at this moment.
+#[derive(Clone)]
+pub struct Way {
+    /// The peer.
+    pub peer: Arc<Peer>,
+    /// A session that is alive.
+    pub session: Arc<SendSession>,
+    /// Where to.
+    pub path: Arc<Path>,
+}
+
+/// The sealing and sending side of one worker.
+pub struct Departures {
+    room: Box<[u8]>,
+    used: usize,
+    messages: Vec<Message>,
+    destinations: Vec<Destination>,
+    /// Destinations by the local index of their session.
+    lookup: HashMap<u32, u32, BuildHasherDefault<IndexHasher>>,
+    /// Messages that may wait for one session: this worker's share of the nonces in flight.
+    per_session_max: u32,
+    use_gso: bool,
+    outgoing: Vec<Outgoing>,
+    loads: Vec<Load>,
+    /// Bytes of the room that the trains consist of; what lies side by side is one range.
+    ranges: Vec<Range<usize>>,
+    pieces: Vec<IoSlice<'static>>,
+    outcomes: Vec<Errno>,
+}
+
+impl Departures {
+    /// Takes all its memory here; `workers` share the nonces that may be in flight.
+    pub fn new(workers: usize, use_gso: bool) -> Departures {
+        Departures {
+            room: vec![0; ROOM].into(),
+            used: 0,
+            messages: Vec::with_capacity(MESSAGES_MAX),
+            destinations: Vec::with_capacity(MESSAGES_MAX),
+            lookup: HashMap::with_capacity_and_hasher(MESSAGES_MAX, Default::default()),
+            per_session_max: (NONCES_IN_FLIGHT_MAX / workers as u64).max(1) as u32,
+            use_gso,
+            outgoing: Vec::with_capacity(MESSAGES_MAX),
+            loads: Vec::with_capacity(MESSAGES_MAX),
+            ranges: Vec::with_capacity(MESSAGES_MAX),
+            pieces: Vec::with_capacity(MESSAGES_MAX),
+            outcomes: Vec::with_capacity(MESSAGES_MAX),
+        }
+    }
+
+    /// How many messages of at most `length` plaintext bytes (padding included) may be pushed for
+    /// this session before the next flush.
+    pub fn room_for(&self, session: &SendSession, length: usize) -> usize {
+        let waiting = match self.lookup.get(&session.facts.local_index) {
+            Some(&number) => self.destinations[number as usize].count,
+            None => 0,
+        };
+        let nonces = self.per_session_max.saturating_sub(waiting) as usize;
+        let bytes = (self.room.len() - self.used) / (length + DATA_OVERHEAD);
+        nonces.min(bytes).min(MESSAGES_MAX - self.messages.len())
+    }
+
+    /// Appends one message of `length` plaintext bytes, padding included. `fill` must write every
+    /// one of them: the room holds what was sent before. The caller has asked
+    /// [`Departures::room_for`] and reserved `counter` from the session of `way`.
+    pub fn push(
+        &mut self,
+        way: &Way,
+        ecn: u8,
+        counter: u64,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
+        let at = self.used;
+        let end = at + DATA_OVERHEAD + length;
+        let message = &mut self.room[at..end];
+        let receiver = way.session.facts.remote_index;
+        write_data_header(message, DataHeader { receiver, counter });
+        fill(&mut message[DATA_HEADER_LEN..DATA_HEADER_LEN + length]);
+        self.used = end;
+        let number = self.messages.len() as u32;
+        let destination = self.destination(way);
+        self.messages.push(Message {
+            at: at as u32,
+            length: (end - at) as u32,
+            counter,
+            destination,
+            next: NONE,
+            ecn,
+            is_data: length > 0,
+        });
+        let destination = &mut self.destinations[destination as usize];
+        match destination.last {
+            NONE => destination.first = number,
+            last => self.messages[last as usize].next = number,
+        }
+        destination.last = number;
+        destination.count += 1;
+    }
+
+    /// Seals, regroups and sends everything that was pushed.
+    ///
+    /// # Errors
+    /// Only those of a broken invariant: a refused send is counted, not returned.
+    pub fn flush(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        self.seal();
+        self.regroup(turn.now);
+        let mut pieces = recycle(std::mem::take(&mut self.pieces));
+        pieces.extend(self.ranges.iter().map(|range| IoSlice::new(&self.room[range.clone()])));
+        let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
+        self.pieces = recycle(pieces);
+        result?;
+        self.account(turn);
+        self.used = 0;
+        self.messages.clear();
+        self.destinations.clear();
+        self.lookup.clear();
+        Ok(())
+    }
+
+    fn destination(&mut self, way: &Way) -> u32 {
+        let destinations = &mut self.destinations;
+        *self.lookup.entry(way.session.facts.local_index).or_insert_with(|| {
+            let way = way.clone();
+            destinations.push(Destination { way, first: NONE, last: NONE, count: 0 });
+            destinations.len() as u32 - 1
+        })
+    }
+
+    fn seal(&mut self) {
+        let mut batch: ArrayVec<Seal<'_>, BATCH> = ArrayVec::new();
+        let mut rest: &mut [u8] = &mut self.room[..self.used];
+        for message in &self.messages {
+            let (bytes, tail) = rest.split_at_mut(message.length as usize);
+            rest = tail;
+            let session = &self.destinations[message.destination as usize].way.session;
+            let counter = message.counter;
+            batch.push(Seal { key: &session.key, counter, message: bytes });
+            if batch.is_full() {
+                aead::seal(&mut batch);
+                batch.clear();
+            }
+        }
+        aead::seal(&mut batch);
+    }
+
+    /// Splits the messages of each destination into trains.
+    fn regroup(&mut self, now: Millis) {
+        self.outgoing.clear();
+        self.loads.clear();
+        self.ranges.clear();
+        for (number, destination) in self.destinations.iter().enumerate() {
+            let path = &destination.way.path;
+            let use_gso = self.use_gso && path.gso_refused_until.load(Ordering::Relaxed) <= now.0;
+            let mut open = Train::default();
+            let mut open_ecn = 0;
+            let mut next = destination.first;
+            while let Some(message) = self.messages.get(next as usize) {
+                next = message.next;
+                let (at, length) = (message.at as usize, message.length as usize);
+                let may_follow = use_gso && open.count > 0 && message.ecn == open_ecn;
+                if !(may_follow && open.push(length)) {
+                    open = Train::default();
+                    open_ecn = message.ecn;
+                    let _is_first = open.push(length);
+                    let begin = self.ranges.len();
+                    self.outgoing.push(Outgoing {
+                        to: path.endpoint,
+                        traffic_class: message.ecn,
+                        segment: 0,
+                        pieces: begin..begin,
+                    });
+                    self.loads.push(Load {
+                        destination: number as u32,
+                        messages: 0,
+                        has_data: false,
+                    });
+                }
+                let outgoing = self.outgoing.last_mut().expect("a train was begun");
+                let load = self.loads.last_mut().expect("a train was begun");
+                load.messages += 1;
+                load.has_data |= message.is_data;
+                if load.messages > 1 {
+                    outgoing.segment = open.segment;
+                }
+                match self.ranges[outgoing.pieces.clone()].last() {
+                    Some(range) if range.end == at => {
+                        self.ranges[outgoing.pieces.end - 1].end = at + length;
+                    }
+                    _ => {
+                        self.ranges.push(at..at + length);
+                        outgoing.pieces.end += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn account(&mut self, turn: &mut Turn<'_>) {
+        for number in 0..self.outgoing.len() {
+            let load = self.loads[number];
+            let sent_bytes = match self.outcomes[number] {
+                0 => {
+                    turn.counters.sent_trains.add(1);
+                    turn.counters.sent_datagrams.add(load.messages.into());
+                    self.bytes_of(number) as u64
+                }
+                errno => self.resend(number, errno, turn),
+            };
+            let Way { peer, session, path } = &self.destinations[load.destination as usize].way;
+            if sent_bytes == 0 {
+                continue;
+            }
+            turn.recent.note(&path.endpoint.remote);
+            peer.tx_bytes.fetch_add(sent_bytes, Ordering::Relaxed);
+            if peer.note_sent(turn.now, load.has_data) {
+                turn.post.notice(peer.id);
+            }
+            if session.wants_rekey(turn.now) {
+                turn.raise(peer, flag::WANTS_HANDSHAKE);
+            }
+        }
+    }
+
+    /// Tries a refused train again: without our source address if that has vanished, then one
+    /// datagram at a time. Returns the bytes that left.
+    fn resend(&self, number: usize, mut errno: Errno, turn: &mut Turn<'_>) -> u64 {
+        let Outgoing { to, traffic_class, segment, ref pieces } = self.outgoing[number];
+        let load = self.loads[number];
+        let Way { peer, path, .. } = &self.destinations[load.destination as usize].way;
+        let Some(socket) = turn.io.socket_for(&to).map(AsRawFd::as_raw_fd) else {
+            turn.counters.dropped(DropReason::SendRefused, load.messages.into());
+            return 0;
+        };
+        let ranges = &self.ranges[pieces.clone()];
+        let anywhere = Endpoint { source: None, ..to };
+        if errno == libc::EINVAL && to.source.is_some() {
+            let slices: ArrayVec<IoSlice<'_>, BATCH> =
+                ranges.iter().map(|range| IoSlice::new(&self.room[range.clone()])).collect();
+            match send_one(socket, &anywhere, traffic_class, segment, &slices) {
+                Ok(()) => {
+                    peer.forget_source(to);
+                    turn.counters.sent_trains.add(1);
+                    turn.counters.sent_datagrams.add(load.messages.into());
+                    return self.bytes_of(number) as u64;
+                }
+                Err(other) => errno = other,
+            }
+        }
+        let is_gso_refused = matches!(errno, libc::EMSGSIZE | libc::EIO | libc::EINVAL);
+        if segment == 0 || !is_gso_refused {
+            let reason = match errno {
+                libc::EAGAIN | libc::ENOBUFS => DropReason::SocketFull,
+                _ => DropReason::SendRefused,
+            };
+            turn.counters.dropped(reason, load.messages.into());
+            return 0;
+        }
+        path.gso_refused_until.store((turn.now + GSO_REFUSED_FOR).0, Ordering::Relaxed);
+        turn.counters.gso_demotions.add(1);
+        let mut sent_bytes = 0;
+        for message in ranges.iter().flat_map(|range| self.room[range.clone()].chunks(segment)) {
+            match send_one(socket, &to, traffic_class, 0, &[IoSlice::new(message)]) {
+                Ok(()) => {
+                    turn.counters.sent_trains.add(1);
+                    turn.counters.sent_datagrams.add(1);
+                    sent_bytes += message.len() as u64;
+                }
+                Err(_) => turn.counters.dropped(DropReason::SendRefused, 1),
+            }
+        }
+        sent_bytes
+    }
+
+    fn bytes_of(&self, number: usize) -> usize {
+        self.ranges[self.outgoing[number].pieces.clone()].iter().map(ExactSizeIterator::len).sum()
+    }
+}

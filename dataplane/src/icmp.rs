@@ -1,0 +1,231 @@
+//! The answer to a packet that the tunnel cannot deliver: ICMP destination unreachable.
+//!
+//! It is written back into the TUN, so its source is the address that could not be reached: our
+//! own address would be dropped as a martian there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::checksum;
+use crate::ip::{self, ICMP, ICMPV6, Packet, V4_HEADER_LEN, V6_HEADER_LEN};
+
+/// Bytes of an ICMP error before the packet that it quotes.
+const ERROR_HEADER_LEN: usize = 8;
+/// Longest ICMPv4 error with its IP header (bytes, RFC 1812 §4.3.2.3).
+const V4_ERROR_LEN_MAX: usize = 576;
+/// Longest ICMPv6 error with its IP header: the minimum MTU (bytes, RFC 4443 §2.4 c).
+const V6_ERROR_LEN_MAX: usize = 1280;
+/// Room that [`unreachable`] needs at most (bytes).
+pub const ERROR_LEN_MAX: usize = V6_ERROR_LEN_MAX;
+
+const V4_UNREACHABLE: u8 = 3;
+const V4_HOST_UNREACHABLE: u8 = 1;
+const V6_UNREACHABLE: u8 = 1;
+const V6_ADDRESS_UNREACHABLE: u8 = 3;
+
+/// Precedence "internetwork control", which errors should have (RFC 1812 §4.3.2.5).
+const V4_ERROR_TOS: u8 = 0xc0;
+const HOP_LIMIT: u8 = 64;
+
+/// Writes to `out` the ICMPv4 host unreachable (type 3 code 1) or ICMPv6 address unreachable
+/// (type 1 code 3) that answers `offending`, and returns its length (bytes).
+///
+/// `None` for what must not be answered (RFC 1122 §3.2.2, RFC 4443 §2.4 e): what is no IP packet,
+/// ICMP errors and redirects, fragments but the first, sources and destinations that are not one
+/// host's; or if `out` has less than [`ERROR_LEN_MAX`] bytes. The caller limits the rate.
+#[must_use]
+pub fn unreachable(offending: &[u8], out: &mut [u8]) -> Option<usize> {
+    let ip = ip::parse(offending)?;
+    let offending = &offending[..ip.len];
+    if out.len() < ERROR_LEN_MAX || !may_answer(offending, &ip) {
+        return None;
+    }
+    match (ip.source, ip.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Some(write_v4(offending, source, destination, out))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Some(write_v6(offending, source, destination, out))
+        }
+        _ => None,
+    }
+}
+
+fn may_answer(offending: &[u8], ip: &Packet) -> bool {
+    let Some(upper) = ip::upper_layer(offending, ip) else { return false };
+    if upper.is_later_fragment || !is_one_host(ip.source) || !is_one_host(ip.destination) {
+        return false;
+    }
+    let kind = offending.get(upper.start).copied();
+    match upper.protocol {
+        // Unreachable, source quench, redirect, time exceeded, parameter problem.
+        ICMP if ip.source.is_ipv4() => !matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
+        // Errors have a type below 128; 137 is a redirect.
+        ICMPV6 if ip.source.is_ipv6() => !matches!(kind, None | Some(0..128 | 137)),
+        _ => true,
+    }
+}
+
+fn is_one_host(address: IpAddr) -> bool {
+    match address {
+        // 0.0.0.0/8 is "this network", 240.0.0.0/4 reserved with the broadcast address in it.
+        IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 224 && !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && !v6.is_loopback(),
+    }
+}
+
+fn write_v4(offending: &[u8], to: Ipv4Addr, from: Ipv4Addr, out: &mut [u8]) -> usize {
+    let quoted = offending.len().min(V4_ERROR_LEN_MAX - V4_HEADER_LEN - ERROR_HEADER_LEN);
+    let len = V4_HEADER_LEN + ERROR_HEADER_LEN + quoted;
+    let (header, error) = out[..len].split_at_mut(V4_HEADER_LEN);
+    header.fill(0);
+    header[0] = 0x45;
+    header[1] = V4_ERROR_TOS;
+    header[8] = HOP_LIMIT;
+    header[9] = ICMP;
+    header[12..16].copy_from_slice(&from.octets());
+    header[16..20].copy_from_slice(&to.octets());
+    ip::set_len(header, V4_HEADER_LEN, len);
+    write_error(error, V4_UNREACHABLE, V4_HOST_UNREACHABLE, &offending[..quoted], 0);
+    len
+}
+
+fn write_v6(offending: &[u8], to: Ipv6Addr, from: Ipv6Addr, out: &mut [u8]) -> usize {
+    let quoted = offending.len().min(V6_ERROR_LEN_MAX - V6_HEADER_LEN - ERROR_HEADER_LEN);
+    let len = V6_HEADER_LEN + ERROR_HEADER_LEN + quoted;
+    let (header, error) = out[..len].split_at_mut(V6_HEADER_LEN);
+    header.fill(0);
+    header[0] = 0x60;
+    header[6] = ICMPV6;
+    header[7] = HOP_LIMIT;
+    header[8..24].copy_from_slice(&from.octets());
+    header[24..40].copy_from_slice(&to.octets());
+    ip::set_len(header, V6_HEADER_LEN, len);
+    let pseudo = checksum::pseudo_header(&header[8..40], ICMPV6, error.len());
+    write_error(error, V6_UNREACHABLE, V6_ADDRESS_UNREACHABLE, &offending[..quoted], pseudo);
+    len
+}
+
+/// Fills `error`; `pseudo` is the sum that its checksum starts from.
+fn write_error(error: &mut [u8], kind: u8, code: u8, quoted: &[u8], pseudo: u64) {
+    error[..ERROR_HEADER_LEN].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
+    error[ERROR_HEADER_LEN..].copy_from_slice(quoted);
+    let checksum = checksum::finish(pseudo + checksum::sum(error));
+    ip::put_u16(error, 2, checksum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4_packet(protocol: u8, upper: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0];
+        packet.extend([10, 0, 0, 1, 10, 0, 0, 99]);
+        packet.extend(upper);
+        let len = packet.len();
+        ip::set_len(&mut packet, V4_HEADER_LEN, len);
+        packet
+    }
+
+    fn v6_packet(next_header: u8, upper: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, upper.len() as u8, next_header, 64];
+        packet.extend("fd00::1".parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend("fd00::99".parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend(upper);
+        let len = packet.len();
+        ip::set_len(&mut packet, V6_HEADER_LEN, len);
+        packet
+    }
+
+    fn answer(offending: &[u8]) -> Option<Vec<u8>> {
+        let mut out = [0xaa; ERROR_LEN_MAX];
+        unreachable(offending, &mut out).map(|len| out[..len].to_vec())
+    }
+
+    #[test]
+    fn host_unreachable_for_ipv4() {
+        for (payload, quoted) in [(8, 28), (528, 548), (529, 548), (1_400, 548)] {
+            let offending = v4_packet(ip::UDP, &vec![7; payload]);
+            let answer = answer(&offending).unwrap();
+            let parsed = ip::parse(&answer).unwrap();
+            assert_eq!(parsed.len, answer.len());
+            assert_eq!(parsed.source.to_string(), "10.0.0.99");
+            assert_eq!(parsed.destination.to_string(), "10.0.0.1");
+            assert!(checksum::is_valid(checksum::sum(&answer[..20])));
+            assert!(checksum::is_valid(checksum::sum(&answer[20..])));
+            assert_eq!(answer[20..22], [3, 1]);
+            assert_eq!(answer[24..28], [0; 4]);
+            assert_eq!(answer[28..], offending[..quoted]);
+            assert!(answer.len() <= 576);
+        }
+    }
+
+    #[test]
+    fn address_unreachable_for_ipv6() {
+        for (payload, quoted) in [(8, 48), (1_192, 1_232), (1_193, 1_232), (1_400, 1_232)] {
+            let offending = v6_packet(ip::TCP, &vec![7; payload]);
+            let answer = answer(&offending).unwrap();
+            let parsed = ip::parse(&answer).unwrap();
+            assert_eq!((parsed.len, parsed.protocol), (answer.len(), ICMPV6));
+            assert_eq!(parsed.source.to_string(), "fd00::99");
+            assert_eq!(parsed.destination.to_string(), "fd00::1");
+            let pseudo = checksum::pseudo_header(&answer[8..40], ICMPV6, answer.len() - 40);
+            assert!(checksum::is_valid(pseudo + checksum::sum(&answer[40..])));
+            assert_eq!(answer[40..42], [1, 3]);
+            assert_eq!(answer[48..], offending[..quoted]);
+            assert!(answer.len() <= 1_280);
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_ip_length_are_not_quoted() {
+        let mut offending = v4_packet(ip::UDP, &[7; 8]);
+        offending.extend([0xee; 40]);
+        assert_eq!(answer(&offending).unwrap().len(), 28 + 28);
+    }
+
+    #[test]
+    fn what_must_not_be_answered() {
+        let echo = v4_packet(ICMP, &[8, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(answer(&echo).is_some());
+        for kind in [3, 4, 5, 11, 12] {
+            assert_eq!(answer(&v4_packet(ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0])), None, "{kind}");
+        }
+        assert_eq!(answer(&v4_packet(ICMP, &[])), None);
+        assert!(answer(&v6_packet(ICMPV6, &[128, 0, 0, 0])).is_some());
+        for kind in [1, 2, 3, 4, 100, 127, 137] {
+            assert_eq!(answer(&v6_packet(ICMPV6, &[kind, 0, 0, 0])), None, "{kind}");
+        }
+        let behind_options = v6_packet(60, &[ICMPV6, 0, 1, 4, 0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(answer(&behind_options), None, "an error behind an extension header");
+        assert_eq!(answer(&v6_packet(60, &[ICMPV6, 9, 1, 4, 0, 0, 0, 0])), None, "cut short");
+        assert_eq!(answer(b""), None);
+        assert_eq!(unreachable(&echo, &mut [0; ERROR_LEN_MAX - 1]), None);
+    }
+
+    #[test]
+    fn only_first_fragments_are_answered() {
+        let mut packet = v4_packet(ip::UDP, &[7; 16]);
+        packet[6] = 0x20;
+        assert!(answer(&packet).is_some());
+        packet[7] = 1;
+        assert_eq!(answer(&packet), None);
+        assert!(answer(&v6_packet(44, &[ip::UDP, 0, 0, 1, 0, 0, 0, 1, 7, 7])).is_some());
+        assert_eq!(answer(&v6_packet(44, &[ip::UDP, 0, 0, 9, 0, 0, 0, 1, 7, 7])), None);
+    }
+
+    #[test]
+    fn only_single_hosts_are_answered() {
+        let bad_v4 = [[0, 0, 0, 0], [224, 0, 0, 1], [255, 255, 255, 255], [127, 0, 0, 1]];
+        for (address, at) in bad_v4.iter().flat_map(|bad| [(bad, 12), (bad, 16)]) {
+            let mut packet = v4_packet(ip::UDP, &[7; 8]);
+            packet[at..at + 4].copy_from_slice(address);
+            assert_eq!(answer(&packet), None, "{address:?} at {at}");
+        }
+        for (bad, at) in ["::", "ff02::1", "::1"].iter().flat_map(|bad| [(bad, 8), (bad, 24)]) {
+            let mut packet = v6_packet(ip::UDP, &[7; 8]);
+            let address: Ipv6Addr = bad.parse().unwrap();
+            packet[at..at + 16].copy_from_slice(&address.octets());
+            assert_eq!(answer(&packet), None, "{bad} at {at}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The way in: from UDP trains to IP packets on the TUN.
+//!
+//! 1. [`Inbound::sort`]: each datagram by what it claims to be. Handshake messages with a right
+//!    mac1 go to control, data of another worker's session to that worker, our own data is noted.
+//! 2. [`Inbound::open`]: all data messages of the turn as one batch.
+//! 3. [`Inbound::accept`]: what is authentic passes the replay window; then it may move the
+//!    peer's endpoint, confirm a session, count, and (if it is no keepalive) deliver a packet
+//!    whose source is the peer's by allowed IPs.
+//! 4. [`Inbound::deliver`]: packets of one flow become super-packets, one write each.
+//!
+//! Nothing that is not authentic changes any state but a counter.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+use blake2::Blake2sMac;
+use blake2::digest::consts::U16;
+use blake2::digest::{KeyInit, Mac};
+
+use crate::aead::{self, Open};
+use crate::counters::DropReason;
+use crate::ip;
+use crate::mailbox::HandshakeMessage;
+use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
+use crate::peer::{Peer, flag};
+use crate::post::HandOff;
+use crate::recycle::recycle;
+use crate::segments::datagrams;
+use crate::session::ReceiveSession;
+use crate::sessions::Sessions;
+use crate::sys::message::PAYLOAD_AT;
+use crate::sys::{Errno, Train};
+use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN};
+use crate::worker::Turn;
+
+/// Messages opened by one call: enough to fill vector lanes across packets.
+const BATCH: usize = 64;
+/// Packets coalesced before they are written.
+const COALESCE_MAX: usize = 4096;
+
+/// One data message of the turn, by where it lies.
+struct Message {
+    train: u32,
+    /// Where it begins in its train's buffer (bytes).
+    at: u32,
+    /// Its length (bytes).
+    length: u32,
+    receiver: u32,
+    counter: u64,
+    is_authentic: bool,
+}
+
+/// Where a decrypted IP packet lies.
+#[derive(Clone, Copy)]
+struct Place {
+    train: u32,
+    at: u32,
+}
+
+/// The way in of one worker.
+pub struct Inbound {
+    /// The indexes that belong to this worker.
+    pub sessions: Sessions,
+    messages: Vec<Message>,
+    coalescer: Coalescer<Place>,
+    options: CoalescerOptions,
+    seed: u64,
+    frames: Vec<Range<usize>>,
+    pieces: Vec<IoSlice<'static>>,
+    outcomes: Vec<Errno>,
+}
+
+/// What consecutive messages of one session and train add up to.
+#[derive(Default)]
+struct Run {
+    /// Bytes of messages that were accepted (UDP payload).
+    bytes: u64,
+    messages: u64,
+    data: u64,
+}
+
+impl Inbound {
+    /// Takes all its memory here. `seed` is random: it keys the table of flows.
+    pub fn new(options: CoalescerOptions, seed: u64, messages: usize) -> Inbound {
+        Inbound {
+            sessions: Sessions::default(),
+            messages: Vec::with_capacity(messages),
+            coalescer: Coalescer::new(COALESCE_MAX, options, seed),
+            options,
+            seed,
+            frames: Vec::with_capacity(COALESCE_MAX),
+            pieces: Vec::with_capacity(2 * COALESCE_MAX),
+            outcomes: Vec::with_capacity(COALESCE_MAX),
+        }
+    }
+
+    /// Takes all trains of a turn through the four stages.
+    ///
+    /// # Errors
+    /// EBADFD: the TUN device was deleted.
+    pub fn run(&mut self, trains: &mut [Train], turn: &mut Turn<'_>) -> io::Result<()> {
+        if trains.is_empty() {
+            return Ok(());
+        }
+        self.sort(trains, turn);
+        self.open(trains);
+        self.accept(trains, turn)?;
+        self.deliver(trains, turn)
+    }
+
+    fn sort(&mut self, trains: &[Train], turn: &mut Turn<'_>) {
+        self.messages.clear();
+        for (number, train) in trains.iter().enumerate() {
+            let all = datagrams(train.length, train.segment);
+            turn.counters.received_trains.add(1);
+            turn.counters.received_datagrams.add(all.len() as u64);
+            if train.length == 0 || all.excess() > 0 {
+                turn.counters.dropped(DropReason::Malformed, 1);
+            }
+            if !turn.snapshot.is_up {
+                turn.counters.dropped(DropReason::InterfaceDown, all.len() as u64);
+                continue;
+            }
+            for range in all {
+                let (at, length) = (PAYLOAD_AT + range.start, range.len());
+                let datagram = &train.buffer[at..at + length];
+                match wire::classify(datagram) {
+                    None => turn.counters.dropped(DropReason::Malformed, 1),
+                    Some(Kind::Data(header)) => {
+                        let message = Message {
+                            train: number as u32,
+                            at: at as u32,
+                            length: length as u32,
+                            receiver: header.receiver,
+                            counter: header.counter,
+                            is_authentic: false,
+                        };
+                        self.sort_data(message, train, datagram, turn);
+                    }
+                    Some(Kind::Initiation) => queue_handshake(datagram, train, true, turn),
+                    Some(Kind::Response(index) | Kind::CookieReply(index)) => {
+                        self.sort_answer(index, train, datagram, turn);
+                    }
+                }
+            }
+        }
+    }
+
+    fn sort_data(&mut self, message: Message, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
+        match self.sessions.get(message.receiver) {
+            Some(session) if session.is_alive(turn.now) => self.messages.push(message),
+            Some(_) => turn.counters.dropped(DropReason::ExpiredSession, 1),
+            None => hand_off(message.receiver, train, datagram, turn),
+        }
+    }
+
+    fn sort_answer(&mut self, index: u32, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
+        if self.sessions.is_expected(index) {
+            queue_handshake(datagram, train, false, turn);
+        } else {
+            hand_off(index, train, datagram, turn);
+        }
+    }
+
+    fn open(&mut self, trains: &mut [Train]) {
+        let mut batch: ArrayVec<Open<'_>, BATCH> = ArrayVec::new();
+        let mut done = 0;
+        let mut next = 0;
+        for (number, train) in trains.iter_mut().enumerate() {
+            let mut rest: &mut [u8] = &mut train.buffer;
+            let mut rest_at = 0;
+            while let Some(message) = self.messages.get(next) {
+                if message.train != number as u32 {
+                    break;
+                }
+                let (at, length) = (message.at as usize, message.length as usize);
+                let (bytes, tail) = rest[at - rest_at..].split_at_mut(length);
+                (rest, rest_at) = (tail, at + length);
+                let session = self.sessions.get(message.receiver).expect("sorted with it");
+                let counter = message.counter;
+                batch.push(Open { key: &session.key, counter, message: bytes, authentic: false });
+                next += 1;
+                if batch.is_full() {
+                    open_batch(&mut batch, &mut self.messages[done..next]);
+                    done = next;
+                }
+            }
+        }
+        open_batch(&mut batch, &mut self.messages[done..next]);
+    }
+
+    fn accept(&mut self, trains: &mut [Train], turn: &mut Turn<'_>) -> io::Result<()> {
+        let mut next = 0;
+        while next < self.messages.len() {
+            let (train, receiver) = (self.messages[next].train, self.messages[next].receiver);
+            let end = next
+                + self.messages[next..]
+                    .iter()
+                    .take_while(|m| m.train == train && m.receiver == receiver)
+                    .count();
+            if self.coalescer.len() + (end - next) > COALESCE_MAX {
+                self.deliver(trains, turn)?;
+            }
+            let session = self.sessions.get_mut(receiver).expect("sorted with it");
+            let train = &mut trains[train as usize];
+            let mut run = Run::default();
+            for message in &self.messages[next..end] {
+                accept_message(message, session, train, &mut run, &mut self.coalescer, turn);
+            }
+            finish_run(&run, session, train, turn);
+            next = end;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, trains: &mut [Train], turn: &mut Turn<'_>) -> io::Result<()> {
+        if self.coalescer.is_empty() {
+            return Ok(());
+        }
+        for group in self.coalescer.groups() {
+            let first = group.first();
+            let at = first.handle.at as usize;
+            let buffer = &mut trains[first.handle.train as usize].buffer;
+            let header = group.finish(&mut buffer[at..at + first.len]);
+            // The virtio header takes the place of the data message's.
+            buffer[at - VNET_HEADER_LEN..at].copy_from_slice(&header.to_bytes());
+        }
+        self.frames.clear();
+        let mut pieces = recycle(std::mem::take(&mut self.pieces));
+        for group in self.coalescer.groups() {
+            let begin = pieces.len();
+            for (number, member) in group.members().enumerate() {
+                let at = member.handle.at as usize;
+                let buffer = &trains[member.handle.train as usize].buffer;
+                let from = if number == 0 { at - VNET_HEADER_LEN } else { at + member.payload_at };
+                pieces.push(IoSlice::new(&buffer[from..at + member.len]));
+            }
+            self.frames.push(begin..pieces.len());
+        }
+        let result = turn.io.write(&self.frames, &pieces, &mut self.outcomes);
+        self.pieces = recycle(pieces);
+        result?;
+        self.settle(turn)?;
+        self.coalescer.clear();
+        Ok(())
+    }
+
+    /// Counts what was written, and gives up coalescing where the kernel refuses it.
+    fn settle(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        let mut is_refused = false;
+        for (group, &outcome) in self.coalescer.groups().zip(&self.outcomes) {
+            match outcome {
+                0 => {
+                    turn.counters.tun_frames_written.add(1);
+                    turn.counters.tun_packets_written.add(group.count() as u64);
+                }
+                // The link went down meanwhile.
+                libc::EIO => {
+                    turn.counters.dropped(DropReason::InterfaceDown, group.count() as u64);
+                }
+                libc::EBADFD => return Err(io::Error::from_raw_os_error(outcome)),
+                _ => {
+                    turn.counters.dropped(DropReason::TunRefused, group.count() as u64);
+                    is_refused |= group.count() > 1 && outcome == libc::EINVAL;
+                }
+            }
+        }
+        if is_refused && (self.options.tcp || self.options.udp) {
+            log::warn!("the TUN refuses super-packets: packets are written one by one from now on");
+            self.options = CoalescerOptions { tcp: false, udp: false };
+            self.coalescer = Coalescer::new(COALESCE_MAX, self.options, self.seed);
+        }
+        Ok(())
+    }
+}
+
+fn open_batch(batch: &mut ArrayVec<Open<'_>, BATCH>, messages: &mut [Message]) {
+    aead::open(batch);
+    for (opened, message) in batch.iter().zip(messages) {
+        message.is_authentic = opened.authentic;
+    }
+    batch.clear();
+}
+
+/// Judges one message after the AEAD (§5.4.6; `wg_packet_consume_data_done` in
+/// drivers/net/wireguard/receive.c).
+fn accept_message(
+    message: &Message,
+    session: &mut ReceiveSession,
+    train: &mut Train,
+    run: &mut Run,
+    coalescer: &mut Coalescer<Place>,
+    turn: &mut Turn<'_>,
+) {
+    if !message.is_authentic {
+        turn.counters.dropped(DropReason::NotAuthentic, 1);
+        return;
+    }
+    if !session.window.accept(message.counter) {
+        turn.counters.dropped(DropReason::Replayed, 1);
+        return;
+    }
+    run.messages += 1;
+    if message.length as usize == DATA_OVERHEAD {
+        run.bytes += DATA_OVERHEAD as u64;
+        return;
+    }
+    run.data += 1;
+    let at = message.at as usize + DATA_HEADER_LEN;
+    let plaintext = &mut train.buffer[at..message.at as usize + message.length as usize - TAG_LEN];
+    let Some(packet) = ip::parse(plaintext) else {
+        turn.counters.dropped(DropReason::NotIp, 1);
+        return;
+    };
+    if !turn.is_allowed_source(&session.peer, packet.source) {
+        turn.counters.dropped(DropReason::SourceNotAllowed, 1);
+        return;
+    }
+    run.bytes += u64::from(message.length);
+    ip::apply_outer_ecn(plaintext, train.traffic_class);
+    let place = Place { train: message.train, at: at as u32 };
+    coalescer.push(place, plaintext).expect("room was made before this run");
+}
+
+/// What authentic messages change of their peer, once for all messages of a run.
+fn finish_run(run: &Run, session: &mut ReceiveSession, train: &Train, turn: &mut Turn<'_>) {
+    if run.messages == 0 {
+        return;
+    }
+    let peer = Arc::clone(&session.peer);
+    peer.set_endpoint(train.from);
+    if !session.is_confirmed {
+        session.is_confirmed = true;
+        peer.confirmed_index.store(session.facts.local_index, Ordering::Relaxed);
+        turn.raise(&peer, flag::CONFIRMED);
+    }
+    if session.wants_last_minute_rekey(turn.now) {
+        turn.raise(&peer, flag::WANTS_LAST_MINUTE_HANDSHAKE);
+    }
+    peer.rx_bytes.fetch_add(run.bytes, Ordering::Relaxed);
+    if peer.note_received(turn.now, run.data > 0) {
+        turn.post.notice(peer.id);
+    }
+}
+
+impl Turn<'_> {
+    /// Whether `source` belongs to `peer` by the longest match over the allowed IPs of all peers.
+    fn is_allowed_source(&self, peer: &Arc<Peer>, source: IpAddr) -> bool {
+        self.snapshot.routes.lookup(source).is_some_and(|owner| Arc::ptr_eq(owner, peer))
+    }
+
+    /// Raises a flag of a peer, and queues the notice if it is due.
+    pub(crate) fn raise(&mut self, peer: &Peer, flag: u32) {
+        if peer.raise(flag) {
+            self.post.notice(peer.id);
+        }
+    }
+}
+
+/// Queues a handshake message for control if its mac1 is right (§5.4.4).
+fn queue_handshake(datagram: &[u8], train: &Train, is_initiation: bool, turn: &mut Turn<'_>) {
+    let Some(mac1_key) = &turn.snapshot.mac1_key else {
+        turn.counters.dropped(DropReason::NoPrivateKey, 1);
+        return;
+    };
+    // A cookie reply has no mac1: its AEAD binds it to the mac1 that we sent.
+    if datagram[0] != wire::COOKIE_REPLY && !has_right_mac1(datagram, mac1_key) {
+        turn.counters.dropped(DropReason::BadMac1, 1);
+        return;
+    }
+    let bytes = ArrayVec::try_from(datagram).expect("classified by its length");
+    let message = HandshakeMessage { bytes, from: train.from };
+    if !turn.post.handshake(message, is_initiation) {
+        turn.counters.dropped(DropReason::HandshakeQueueFull, 1);
+    }
+}
+
+fn has_right_mac1(message: &[u8], mac1_key: &[u8; 32]) -> bool {
+    let (covered, macs) = message.split_at(message.len() - 2 * MAC_LEN);
+    let mut mac = Blake2sMac::<U16>::new_from_slice(mac1_key).expect("32 bytes are a valid key");
+    mac.update(covered);
+    mac.verify_slice(&macs[..MAC_LEN]).is_ok()
+}
+
+/// The rest of a mixed train, or a datagram that came while the sockets changed: its index may
+/// belong to another worker.
+fn hand_off(index: u32, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
+    let owner = (index & 0xff) as usize;
+    let is_ours = owner == turn.worker || owner >= turn.post.neighbours.len();
+    if is_ours || matches!(train.buffer, crate::sys::memory::Buffer::Heap(_)) {
+        turn.counters.dropped(DropReason::UnknownIndex, 1);
+        return;
+    }
+    let mut buffer = vec![0u8; PAYLOAD_AT + datagram.len()].into_boxed_slice();
+    buffer[PAYLOAD_AT..].copy_from_slice(datagram);
+    let datagram = HandOff { buffer, from: train.from, traffic_class: train.traffic_class };
+    if turn.post.hand_off(owner, datagram) {
+        turn.counters.handed_off.add(1);
+    } else {
+        turn.counters.dropped(DropReason::HandOffFull, 1);
+    }
+}

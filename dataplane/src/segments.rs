@@ -1,0 +1,202 @@
+//! The arithmetic of trains: which datagrams a received buffer holds, and which messages to one
+//! destination may leave in one send.
+//!
+//! UDP_GRO delivers several datagrams of one flow as one buffer and says their common length;
+//! UDP_SEGMENT sends one so. All segments of a train have the same length, the last may be
+//! shorter (Documentation/networking/segmentation-offloads.rst of Linux).
+
+use std::ops::Range;
+
+use crate::limits::{RECEIVE_SEGMENTS_MAX, SEND_BYTES_MAX, SEND_SEGMENTS_MAX};
+
+/// The datagrams of one received buffer, in order, as ranges of its bytes.
+#[derive(Clone, Debug)]
+pub struct Datagrams {
+    next: usize,
+    end: usize,
+    segment: usize,
+    total: usize,
+}
+
+/// Splits a buffer of `total` bytes into datagrams of `segment` bytes, the last may be shorter.
+/// A segment size of zero means that the kernel named none: one datagram. An empty buffer has no
+/// datagrams. At most [`RECEIVE_SEGMENTS_MAX`] are given, see [`Datagrams::excess`].
+#[must_use]
+pub fn datagrams(total: usize, segment: usize) -> Datagrams {
+    let segment = if segment == 0 { total } else { segment };
+    let end = segment.saturating_mul(RECEIVE_SEGMENTS_MAX).min(total);
+    Datagrams { next: 0, end, segment, total }
+}
+
+impl Datagrams {
+    /// Bytes past the last datagram that is taken; not zero only if the kernel made a train that
+    /// is longer than any it is known to make.
+    #[must_use]
+    pub fn excess(&self) -> usize {
+        self.total - self.end
+    }
+}
+
+impl Iterator for Datagrams {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        if self.next >= self.end {
+            return None;
+        }
+        let start = self.next;
+        self.next = start.saturating_add(self.segment).min(self.end);
+        Some(start..self.next)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next).div_ceil(self.segment.max(1));
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Datagrams {}
+
+/// One train to send: consecutive messages that go out with one UDP_SEGMENT send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Train {
+    /// Messages in it.
+    pub count: usize,
+    /// Length of every message but the last (bytes), the value for UDP_SEGMENT; the last is not
+    /// longer.
+    pub segment: usize,
+    /// Length of all messages (bytes).
+    pub bytes: usize,
+}
+
+impl Train {
+    /// Takes one more message of `length` bytes if it may follow in this train; if not, the train
+    /// stays as it is, and the message begins the next one. An empty train takes any message.
+    #[must_use]
+    pub fn push(&mut self, length: usize) -> bool {
+        let is_first = self.count == 0;
+        // After a shorter message the bytes are no multiple of the segment: the train is closed.
+        let may_follow = length > 0
+            && length <= self.segment
+            && self.bytes == self.count * self.segment
+            && self.count < SEND_SEGMENTS_MAX
+            && self.bytes + length <= SEND_BYTES_MAX;
+        if !is_first && !may_follow {
+            return false;
+        }
+        if is_first {
+            self.segment = length;
+        }
+        self.count += 1;
+        self.bytes += length;
+        true
+    }
+}
+
+/// Splits consecutive messages to one destination, given by their lengths (bytes), into trains,
+/// each as long as the rules allow; order is kept.
+pub fn trains(lengths: impl IntoIterator<Item = usize>) -> impl Iterator<Item = Train> {
+    let mut lengths = lengths.into_iter();
+    let mut open = Train::default();
+    std::iter::from_fn(move || {
+        for length in lengths.by_ref() {
+            if !open.push(length) {
+                let full = std::mem::take(&mut open);
+                let _first = open.push(length);
+                return Some(full);
+            }
+        }
+        let last = std::mem::take(&mut open);
+        (last.count > 0).then_some(last)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn received_trains() {
+        let lengths = |total, segment| datagrams(total, segment).map(|one| one.len()).collect();
+        let table: &[(usize, usize, &[usize])] = &[
+            /* 1 */ (0, 0, &[]),
+            /* 2 */ (0, 100, &[]),
+            /* 3 */ (100, 0, &[100]),
+            /* 4 */ (100, 100, &[100]),
+            /* 5 */ (99, 100, &[99]),
+            /* 6 */ (101, 100, &[100, 1]),
+            /* 7 */ (300, 100, &[100, 100, 100]),
+            /* 8 */ (65_535, usize::MAX, &[65_535]),
+        ];
+        for (number, (total, segment, expected)) in table.iter().enumerate() {
+            let found: Vec<usize> = lengths(*total, *segment);
+            assert_eq!(found, *expected, "case {}", number + 1);
+        }
+        let long = datagrams(1_000, 5);
+        assert_eq!((long.len(), long.excess()), (RECEIVE_SEGMENTS_MAX, 1_000 - 5 * 128));
+        assert_eq!(datagrams(640, 5).excess(), 0);
+    }
+
+    #[test]
+    fn sent_trains() {
+        let split = |lengths: &[usize]| {
+            let trains = trains(lengths.iter().copied());
+            trains.map(|train| (train.count, train.segment, train.bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(split(&[]), []);
+        assert_eq!(split(&[0, 0]), [(1, 0, 0), (1, 0, 0)], "an empty message goes alone");
+        assert_eq!(split(&[32]), [(1, 32, 32)]);
+        assert_eq!(split(&[100, 100, 40, 40, 100]), [(3, 100, 240), (1, 40, 40), (1, 100, 100)]);
+        assert_eq!(split(&[40, 100]), [(1, 40, 40), (1, 100, 100)]);
+        assert_eq!(split(&[32; 65]), [(64, 32, 2_048), (1, 32, 32)]);
+        assert_eq!(split(&[1_452; 45]), [(44, 1_452, 63_888), (1, 1_452, 1_452)]);
+        assert_eq!(split(&[70_000, 70_000]), [(1, 70_000, 70_000), (1, 70_000, 70_000)]);
+    }
+
+    proptest! {
+        #[test]
+        fn datagrams_tile_the_buffer(total in 0..70_000usize, segment in 0..70_000usize) {
+            let all = datagrams(total, segment);
+            let taken = total - all.excess();
+            prop_assert_eq!(all.len(), all.clone().count());
+            let mut end = 0;
+            for one in all {
+                prop_assert_eq!(one.start, end);
+                prop_assert!(!one.is_empty());
+                prop_assert!(one.len() == segment || one.end == taken);
+                end = one.end;
+            }
+            prop_assert_eq!(end, taken);
+        }
+
+        #[test]
+        fn trains_keep_the_rules_and_are_as_long_as_they_may(
+            lengths in prop::collection::vec(
+                prop_oneof![4 => Just(1_452usize), 1 => Just(32usize), 2 => 0..3_000usize],
+                0..300,
+            ),
+        ) {
+            let mut rest = lengths.as_slice();
+            for train in trains(lengths.iter().copied()) {
+                let (own, after) = rest.split_at(train.count);
+                rest = after;
+                let (last, others) = own.split_last().unwrap();
+                prop_assert!(others.iter().all(|length| *length == train.segment));
+                prop_assert!(*last <= train.segment);
+                prop_assert_eq!(own.iter().sum::<usize>(), train.bytes);
+                prop_assert!(own.len() <= SEND_SEGMENTS_MAX && train.bytes <= SEND_BYTES_MAX);
+                if let Some(next) = rest.first() {
+                    let may_follow = *next > 0
+                        && *last == train.segment
+                        && *next <= train.segment
+                        && own.len() < SEND_SEGMENTS_MAX
+                        && train.bytes + next <= SEND_BYTES_MAX;
+                    prop_assert!(!may_follow, "the train could be longer");
+                }
+            }
+            prop_assert!(rest.is_empty());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Packets that wait for a session, held by the worker that read them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+
+use crate::limits::STAGED_PACKETS_MAX;
+use crate::peer::{Peer, PeerId};
+
+/// The staged packets of one worker. An empty packet is a keepalive.
+#[derive(Default)]
+pub struct Staging {
+    peers: HashMap<PeerId, VecDeque<Box<[u8]>>>,
+    worker: usize,
+}
+
+impl Staging {
+    /// The staging area of worker number `worker`.
+    pub fn new(worker: usize) -> Staging {
+        Staging { peers: HashMap::new(), worker }
+    }
+
+    /// Stages a packet. Returns how many packets were dropped for it: the oldest here if the peer
+    /// has its full number staged, or this one if those are all with other workers.
+    #[must_use]
+    pub fn push(&mut self, peer: &Peer, packet: Box<[u8]>) -> u64 {
+        let queue = self.peers.entry(peer.id).or_default();
+        let mut dropped = 0;
+        if peer.staged.fetch_add(1, Ordering::Relaxed) >= STAGED_PACKETS_MAX {
+            peer.staged.fetch_sub(1, Ordering::Relaxed);
+            dropped = 1;
+            if queue.pop_front().is_none() {
+                self.peers.remove(&peer.id);
+                return dropped;
+            }
+        }
+        queue.push_back(packet);
+        // Release pairs with control's read after it published a session: either it sees this
+        // worker's bit and sends a flush, or this worker saw the session.
+        peer.staged_by.fetch_or(1 << self.worker, Ordering::SeqCst);
+        dropped
+    }
+
+    /// Whether packets are staged for `peer` here.
+    pub fn holds(&self, peer: PeerId) -> bool {
+        !self.peers.is_empty() && self.peers.contains_key(&peer)
+    }
+
+    /// Takes all packets staged for `peer` here, oldest first.
+    pub fn take(&mut self, peer: &Peer) -> VecDeque<Box<[u8]>> {
+        let queue = self.peers.remove(&peer.id).unwrap_or_default();
+        if !queue.is_empty() {
+            peer.staged_by.fetch_and(!(1 << self.worker), Ordering::SeqCst);
+            peer.staged.fetch_sub(queue.len() as u32, Ordering::Relaxed);
+        }
+        queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_packet_makes_room() {
+        let peer = Peer::new(PeerId(1), [1; 32]);
+        let mut staging = Staging::new(0);
+        for number in 0..STAGED_PACKETS_MAX {
+            assert_eq!(staging.push(&peer, vec![number as u8].into()), 0);
+        }
+        assert_eq!(staging.push(&peer, vec![200].into()), 1);
+        let packets = staging.take(&peer);
+        assert_eq!(packets.len(), STAGED_PACKETS_MAX as usize);
+        assert_eq!(packets.front().map(|packet| packet[0]), Some(1));
+        assert_eq!(peer.staged.load(Ordering::Relaxed), 0);
+        assert_eq!(peer.staged_by.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_bound_holds_over_all_workers() {
+        let peer = Peer::new(PeerId(1), [1; 32]);
+        let (mut one, mut two) = (Staging::new(0), Staging::new(1));
+        for _ in 0..STAGED_PACKETS_MAX {
+            assert_eq!(one.push(&peer, Box::default()), 0);
+        }
+        assert_eq!(two.push(&peer, Box::default()), 1);
+        assert!(!two.holds(peer.id), "nothing of its own to drop: the new packet goes");
+        assert_eq!(peer.staged_by.load(Ordering::Relaxed), 1);
+    }
+}

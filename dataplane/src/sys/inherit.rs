@@ -1,0 +1,39 @@
+//! Descriptors that the parent process left open for us.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+/// Takes over the inherited descriptor `number`; it is closed in programs that we start.
+///
+/// To be called once per number, early in the process, with a number that somebody outside has
+/// named (`WG_TUN_FD`, `WG_UAPI_FD`).
+///
+/// # Errors
+/// EBADF: no such descriptor is open.
+pub fn take(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: borrowed for one call, which fails with EBADF if the descriptor is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: the descriptor is open, and nobody in this process knows of it: it was inherited.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    #[test]
+    fn an_open_descriptor_is_taken_and_a_closed_one_refused() {
+        let number = std::fs::File::open("/dev/null").expect("readable").into_raw_fd();
+        let taken = take(number).expect("open");
+        assert_eq!(taken.as_raw_fd(), number);
+        assert!(take(1 << 20).is_err(), "not open");
+        assert!(take(1).is_err(), "standard output is nobody's to take");
+    }
+}

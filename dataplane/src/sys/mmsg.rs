@@ -1,0 +1,314 @@
+//! The second backend: epoll, recvmmsg, sendmmsg, read, writev.
+//!
+//! For kernels before 6.0 and wherever io_uring is refused (container seccomp profiles,
+//! `kernel.io_uring_disabled`). Same buffers, same order, same results as `uring`.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use super::memory::{self, Buffer, Slot};
+use super::message::{
+    ADDRESS_LEN, CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, SEND_CONTROL_LEN, TRAIN_SLOT_LEN,
+    endpoint, read_control, write_address, write_control,
+};
+use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
+use super::{Errno, Frame, Outgoing, Ready, Sockets, Train};
+
+/// Messages of one recvmmsg or sendmmsg call.
+const CALL_MAX: usize = 64;
+/// Frames taken from the TUN in one turn; UDP gets its turn after that.
+const FRAMES_MAX: usize = 32;
+
+const V4: u64 = 0;
+const V6: u64 = 1;
+const TUN: u64 = 2;
+const BELL: u64 = 3;
+
+/// The epoll backend of one worker.
+pub struct Mmsg {
+    epoll: Epoll,
+    sockets: Sockets,
+    tun: Queue,
+    bell: Arc<EventFd>,
+    trains: Vec<Slot>,
+    frames: Vec<Slot>,
+    headers: Vec<libc::mmsghdr>,
+    iovecs: Vec<libc::iovec>,
+    names: Vec<[u8; ADDRESS_LEN]>,
+    controls: Vec<[u8; SEND_CONTROL_LEN]>,
+}
+
+// SAFETY: the raw pointers in `headers` and `iovecs` are written anew before each call and mean
+// nothing between calls.
+unsafe impl Send for Mmsg {}
+
+impl Mmsg {
+    /// Registers the TUN queue and the doorbell; sockets come later.
+    pub fn new(tun: Queue, bell: Arc<EventFd>, buffers: u16) -> io::Result<Mmsg> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&tun.fd, EpollEvent::new(EpollFlags::EPOLLIN, TUN))?;
+        epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        // SAFETY: both structures are plain data; all zeros are valid.
+        let (header, iovec) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        Ok(Mmsg {
+            epoll,
+            sockets: Sockets::default(),
+            tun,
+            bell,
+            trains: memory::slots(buffers, TRAIN_SLOT_LEN)?,
+            frames: memory::slots(FRAMES_MAX as u16, FRAME_SLOT_LEN)?,
+            headers: vec![header; CALL_MAX],
+            iovecs: vec![iovec; CALL_MAX],
+            names: vec![[0; ADDRESS_LEN]; CALL_MAX],
+            controls: vec![[0; SEND_CONTROL_LEN]; CALL_MAX],
+        })
+    }
+
+    /// See [`super::Backend::wait`].
+    pub fn wait(&mut self, ready: &mut Ready) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 4];
+        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(nix::Error::EINTR) => 0,
+            result => result?,
+        };
+        for event in &events[..count] {
+            match event.data() {
+                V4 => receive(
+                    &self.sockets.v4,
+                    &mut self.trains,
+                    &mut self.headers,
+                    &mut self.iovecs,
+                    ready,
+                )?,
+                V6 => receive(
+                    &self.sockets.v6,
+                    &mut self.trains,
+                    &mut self.headers,
+                    &mut self.iovecs,
+                    ready,
+                )?,
+                TUN => read_frames(&self.tun, &mut self.frames, ready)?,
+                _ => {
+                    let _ = self.bell.read(); // EAGAIN: one reading serves several rings
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`super::Backend::release_train`].
+    pub fn release_train(&mut self, slot: Slot) {
+        self.trains.push(slot);
+    }
+
+    /// See [`super::Backend::release_frame`].
+    pub fn release_frame(&mut self, slot: Slot) {
+        self.frames.push(slot);
+    }
+
+    /// The sockets in use.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// See [`super::Backend::set_sockets`].
+    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+        for old in [&self.sockets.v4, &self.sockets.v6].into_iter().flatten() {
+            self.epoll.delete(old)?;
+        }
+        for (socket, key) in [(&v4, V4), (&v6, V6)] {
+            if let Some(socket) = socket {
+                self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key))?;
+            }
+        }
+        self.sockets = Sockets { v4, v6 };
+        Ok(())
+    }
+
+    /// See [`super::Backend::send`]. sendmmsg stops at the first refusal: that one gets its
+    /// errno, and the call goes on behind it.
+    pub fn send(
+        &mut self,
+        outgoing: &[Outgoing],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        while outcomes.len() < outgoing.len() {
+            let rest = &outgoing[outcomes.len()..];
+            let is_v4 = rest[0].to.remote.is_ipv4();
+            let count = rest
+                .iter()
+                .take(CALL_MAX)
+                .take_while(|out| out.to.remote.is_ipv4() == is_v4)
+                .count();
+            let Some(socket) = self.sockets.of(&rest[0].to).map(AsRawFd::as_raw_fd) else {
+                outcomes.extend(std::iter::repeat_n(libc::EAFNOSUPPORT, count));
+                continue;
+            };
+            self.fill(&rest[..count], pieces);
+            // SAFETY: `fill` has written `count` headers whose pointers live until the return.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket,
+                    self.headers.as_mut_ptr(),
+                    count as libc::c_uint,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            match usize::try_from(sent) {
+                Ok(sent) => outcomes.extend(std::iter::repeat_n(0, sent)),
+                Err(_) => match last_errno() {
+                    libc::EINTR => {}
+                    errno => outcomes.push(errno),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`super::Backend::write`].
+    pub fn write(
+        &mut self,
+        frames: &[Range<usize>],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        for frame in frames {
+            outcomes.push(write_frame(&self.tun, &pieces[frame.clone()]));
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, outgoing: &[Outgoing], pieces: &[IoSlice<'_>]) {
+        for (index, out) in outgoing.iter().enumerate() {
+            let header = &mut self.headers[index].msg_hdr;
+            let name = &mut self.names[index];
+            let control = &mut self.controls[index];
+            header.msg_namelen = write_address(name, &out.to.remote) as libc::socklen_t;
+            header.msg_name = name.as_mut_ptr().cast();
+            header.msg_controllen =
+                write_control(control, &out.to, out.traffic_class, out.segment) as _;
+            header.msg_control = control.as_mut_ptr().cast();
+            let payload = &pieces[out.pieces.clone()];
+            header.msg_iov = payload.as_ptr().cast_mut().cast();
+            header.msg_iovlen = payload.len() as _;
+            header.msg_flags = 0;
+        }
+    }
+}
+
+/// Takes what waits on one socket, as far as there are buffers.
+fn receive(
+    socket: &Option<OwnedFd>,
+    slots: &mut Vec<Slot>,
+    headers: &mut [libc::mmsghdr],
+    iovecs: &mut [libc::iovec],
+    ready: &mut Ready,
+) -> io::Result<()> {
+    let Some(socket) = socket else { return Ok(()) };
+    let count = slots.len().min(CALL_MAX);
+    let first = slots.len() - count;
+    for (index, slot) in slots[first..].iter_mut().enumerate() {
+        let base = slot.as_mut_ptr();
+        let header = &mut headers[index].msg_hdr;
+        // SAFETY: name, control and payload lie one after the other within the slot.
+        unsafe {
+            header.msg_name = base.add(OUT_LEN).cast();
+            header.msg_control = base.add(OUT_LEN + NAME_LEN).cast();
+            iovecs[index].iov_base = base.add(PAYLOAD_AT).cast();
+        }
+        header.msg_namelen = NAME_LEN as libc::socklen_t;
+        header.msg_controllen = CONTROL_LEN as _;
+        iovecs[index].iov_len = slot.len() - PAYLOAD_AT;
+        header.msg_iov = &mut iovecs[index];
+        header.msg_iovlen = 1;
+        header.msg_flags = 0;
+    }
+    // SAFETY: the first `count` headers were just filled; the slots are ours for the call.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count as libc::c_uint,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    let Ok(received) = usize::try_from(received) else {
+        // EAGAIN: nothing there. Any other error is a pending ICMP error or a passing shortage
+        // of memory, which the call has consumed.
+        return Ok(());
+    };
+    // In order of arrival: the first message is in slot `first`.
+    for (index, slot) in slots.drain(first..first + received).enumerate() {
+        let length = headers[index].msg_len as usize;
+        match train(slot, &headers[index].msg_hdr, length) {
+            Ok(train) => ready.trains.push(train),
+            Err(slot) => ready.rejected.push(slot),
+        }
+    }
+    ready.unreadable += ready.rejected.len() as u64;
+    slots.append(&mut ready.rejected);
+    Ok(())
+}
+
+fn train(slot: Slot, header: &libc::msghdr, length: usize) -> Result<Train, Slot> {
+    let name = &slot[OUT_LEN..OUT_LEN + (header.msg_namelen as usize).min(NAME_LEN)];
+    let control_len = header.msg_controllen.min(CONTROL_LEN);
+    let told = read_control(&slot[OUT_LEN + NAME_LEN..OUT_LEN + NAME_LEN + control_len]);
+    match endpoint(name, &told) {
+        Some(from) if header.msg_flags & libc::MSG_TRUNC == 0 => Ok(Train {
+            length,
+            segment: told.segment,
+            from,
+            traffic_class: told.traffic_class,
+            buffer: Buffer::Slot(slot),
+        }),
+        _ => Err(slot),
+    }
+}
+
+/// Reads frames until there are none, or no buffers, or it is UDP's turn.
+pub(super) fn read_frames(tun: &Queue, slots: &mut Vec<Slot>, ready: &mut Ready) -> io::Result<()> {
+    while let Some(mut slot) = slots.pop() {
+        match read_frame(tun, &mut slot) {
+            Ok(length) => ready.frames.push(Frame { slot, length }),
+            Err(error) => {
+                slots.push(slot);
+                return match error.raw_os_error() {
+                    // EAGAIN: nothing is left. EIO: the link went down while we read.
+                    Some(libc::EAGAIN | libc::EINTR | libc::EIO) => Ok(()),
+                    _ => Err(error),
+                };
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_frame(tun: &Queue, slot: &mut Slot) -> io::Result<usize> {
+    let skipped = if tun.has_header { 0 } else { HEADER_LEN };
+    slot[..skipped].fill(0);
+    let length = nix::unistd::read(&tun.fd, &mut slot[skipped..])?;
+    Ok(skipped + length)
+}
+
+/// Writes one frame; its first piece begins with the virtio header.
+pub(super) fn write_frame(tun: &Queue, pieces: &[IoSlice<'_>]) -> Errno {
+    let written = if tun.has_header {
+        nix::sys::uio::writev(&tun.fd, pieces)
+    } else {
+        // Without offloads there are no super-packets: the packet is one piece.
+        nix::unistd::write(&tun.fd, &pieces[0][HEADER_LEN..])
+    };
+    written.err().map_or(0, |errno| errno as Errno)
+}
+
+fn last_errno() -> Errno {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

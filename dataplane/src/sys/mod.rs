@@ -1,0 +1,172 @@
+//! The system calls of the packet path, and (beside the AEAD's key and kernels) its only `unsafe`.
+//!
+//! `uring` and `mmsg` are two backends with one interface ([`Backend`]): wait for what arrived,
+//! send trains, write frames. Buffers are handed over as [`memory::Slot`]s, each of which has one
+//! owner: the kernel while it is offered, the worker afterwards.
+
+pub mod clock;
+pub mod inherit;
+pub mod memory;
+pub mod message;
+pub mod mmsg;
+pub mod socket;
+pub mod tun;
+pub mod uring;
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use crate::peer::Endpoint;
+use memory::{Buffer, Slot};
+
+/// Datagrams of one sender, as one receive returned them.
+pub struct Train {
+    /// The buffer; the payload stands at [`message::PAYLOAD_AT`].
+    pub buffer: Buffer,
+    /// Bytes of payload.
+    pub length: usize,
+    /// Bytes of every datagram but the last, which may be shorter; zero: one datagram alone.
+    pub segment: usize,
+    /// Who sent it, and to which of our addresses.
+    pub from: Endpoint,
+    /// The outer IPv4 TOS or IPv6 traffic class.
+    pub traffic_class: u8,
+}
+
+/// One read of the TUN: a virtio header of [`tun::HEADER_LEN`] bytes, then an IP packet.
+pub struct Frame {
+    /// The buffer; the header stands at its beginning.
+    pub slot: Slot,
+    /// Bytes of header and packet.
+    pub length: usize,
+}
+
+/// What one wait returned; its vectors keep their room from turn to turn.
+#[derive(Default)]
+pub struct Ready {
+    /// From the UDP sockets.
+    pub trains: Vec<Train>,
+    /// From the TUN.
+    pub frames: Vec<Frame>,
+    /// Buffers of datagrams that the kernel truncated, or whose sender it did not tell: the
+    /// backend takes them back by itself and counts them in `unreadable`.
+    rejected: Vec<Slot>,
+    /// How many datagrams were not readable.
+    pub unreadable: u64,
+}
+
+/// One send: a datagram, or a train for the kernel to cut.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Where to, and from which of our addresses.
+    pub to: Endpoint,
+    /// The outer IPv4 TOS or IPv6 traffic class.
+    pub traffic_class: u8,
+    /// Bytes of every datagram but the last; zero: one datagram alone.
+    pub segment: usize,
+    /// Which of the pieces, one after the other, are its payload.
+    pub pieces: Range<usize>,
+}
+
+/// How a send or write ended: zero, or an errno.
+pub type Errno = i32;
+
+/// The two ways to do I/O. Every call returns only when the kernel refers to no memory of the
+/// caller any more.
+pub enum Backend {
+    /// One io_uring: multishot receives into provided buffers.
+    Uring(Box<uring::Uring>),
+    /// epoll, recvmmsg, sendmmsg, readv, writev.
+    Mmsg(Box<mmsg::Mmsg>),
+}
+
+impl Backend {
+    /// Waits until anything arrived or the doorbell rang, and takes what did, up to a bound.
+    ///
+    /// # Errors
+    /// EBADFD: the TUN device was deleted. Any other error is a broken invariant.
+    pub fn wait(&mut self, ready: &mut Ready) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => io.wait(ready),
+            Backend::Mmsg(io) => io.wait(ready),
+        }
+    }
+
+    /// Gives the buffer of a train back.
+    pub fn release_train(&mut self, buffer: Buffer) {
+        match (self, buffer) {
+            (Backend::Uring(io), Buffer::Slot(slot)) => io.release_train(slot),
+            (Backend::Mmsg(io), Buffer::Slot(slot)) => io.release_train(slot),
+            (_, Buffer::Heap(_)) => {}
+        }
+    }
+
+    /// Gives the buffer of a frame back.
+    pub fn release_frame(&mut self, slot: Slot) {
+        match self {
+            Backend::Uring(io) => io.release_frame(slot),
+            Backend::Mmsg(io) => io.release_frame(slot),
+        }
+    }
+
+    /// Sends in order; `outcomes` gets one errno for each.
+    pub fn send(
+        &mut self,
+        outgoing: &[Outgoing],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        outcomes.clear();
+        match self {
+            Backend::Uring(io) => io.send(outgoing, pieces, outcomes),
+            Backend::Mmsg(io) => io.send(outgoing, pieces, outcomes),
+        }
+    }
+
+    /// Writes frames to the TUN in order; `outcomes` gets one errno for each.
+    pub fn write(
+        &mut self,
+        frames: &[Range<usize>],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        outcomes.clear();
+        match self {
+            Backend::Uring(io) => io.write(frames, pieces, outcomes),
+            Backend::Mmsg(io) => io.write(frames, pieces, outcomes),
+        }
+    }
+
+    /// Receives on these sockets from now on and closes the old ones.
+    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => io.set_sockets(v4, v6),
+            Backend::Mmsg(io) => io.set_sockets(v4, v6),
+        }
+    }
+
+    /// The socket for this destination's family, for a single send outside the batch.
+    pub fn socket_for(&self, to: &Endpoint) -> Option<&OwnedFd> {
+        match self {
+            Backend::Uring(io) => io.sockets().of(to),
+            Backend::Mmsg(io) => io.sockets().of(to),
+        }
+    }
+}
+
+/// The two sockets of one worker.
+#[derive(Default)]
+pub struct Sockets {
+    /// IPv4.
+    pub v4: Option<OwnedFd>,
+    /// IPv6 only.
+    pub v6: Option<OwnedFd>,
+}
+
+impl Sockets {
+    /// The socket for this destination's family.
+    pub fn of(&self, to: &Endpoint) -> Option<&OwnedFd> {
+        if to.remote.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+}

@@ -1,0 +1,539 @@
+//! The first backend: one io_uring per worker.
+//!
+//! Receives and TUN reads are multishot into provided buffers; sends and writes are submitted
+//! together and have completed when the call returns. Only the worker's own thread uses the ring.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::memory::{self, Buffer, Slot};
+use super::message::{
+    ADDRESS_LEN, CONTROL_LEN, NAME_LEN, SEND_CONTROL_LEN, TRAIN_SLOT_LEN, endpoint, read_control,
+    write_address, write_control,
+};
+use super::mmsg::{read_frames, write_frame};
+use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
+use super::{Errno, Frame, Outgoing, Ready, Sockets, Train};
+use provided::Provided;
+
+mod provided;
+
+/// Submission entries: sends of one call, or writes of one call.
+const SUBMIT_MAX: usize = 128;
+/// Completion entries: everything that can be outstanding, with room for a burst.
+const COMPLETIONS: u32 = 4096;
+/// Frame buffers; each holds a super-packet.
+const FRAMES: u16 = 32;
+/// Buffer groups of the ring.
+const TRAIN_GROUP: u16 = 0;
+const FRAME_GROUP: u16 = 1;
+
+/// What a completion belongs to; the low bits of `user_data` hold an index or a generation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    V4,
+    V6,
+    Read,
+    Poll,
+    Bell,
+    Send,
+    Write,
+    Cancel,
+}
+
+impl Tag {
+    const ALL: [Tag; 8] =
+        [Tag::V4, Tag::V6, Tag::Read, Tag::Poll, Tag::Bell, Tag::Send, Tag::Write, Tag::Cancel];
+
+    fn data(self, low: u32) -> u64 {
+        (self as u64) << 32 | u64::from(low)
+    }
+
+    fn of(data: u64) -> (Tag, u32) {
+        (Tag::ALL[(data >> 32) as usize], data as u32)
+    }
+}
+
+/// How frames are read from the TUN.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TunMode {
+    /// READ_MULTISHOT into provided buffers (Linux 6.7).
+    Multishot,
+    /// Poll, then read: where multishot reads are missing.
+    Poll,
+}
+
+/// The io_uring backend of one worker.
+pub struct Uring {
+    // Dropped first: closing the ring ends every request before the buffers go.
+    ring: IoUring,
+    trains: Provided,
+    frames: Provided,
+    sockets: Sockets,
+    /// Counts socket changes: completions of an older generation only return their buffers.
+    generation: u32,
+    tun: Queue,
+    tun_mode: TunMode,
+    bell: Arc<EventFd>,
+    is_armed: Armed,
+    receive_header: Box<libc::msghdr>,
+    send: SendBlocks,
+    /// Completions taken while waiting for sends.
+    backlog: VecDeque<cqueue::Entry>,
+}
+
+// SAFETY: the raw pointers within are to boxed memory that moves along with the backend; the
+// ring is used by one thread at a time.
+unsafe impl Send for Uring {}
+
+/// Which multishot requests are in the kernel.
+#[derive(Default)]
+struct Armed {
+    v4: bool,
+    v6: bool,
+    tun: bool,
+    bell: bool,
+}
+
+/// Headers of the sends of one submission; sized once, never moved.
+struct SendBlocks {
+    headers: Box<[libc::msghdr]>,
+    names: Box<[[u8; ADDRESS_LEN]]>,
+    controls: Box<[[u8; SEND_CONTROL_LEN]]>,
+}
+
+/// A ring with its buffers: what the kernel may refuse, before a TUN queue is given to it.
+pub struct Prepared {
+    ring: IoUring,
+    trains: Provided,
+    frames: Provided,
+}
+
+impl Prepared {
+    /// Sets the ring up with the best flags that the kernel takes. Call it on the worker's own
+    /// thread: the ring belongs to the thread that makes it.
+    ///
+    /// # Errors
+    /// EPERM: refused by seccomp or `kernel.io_uring_disabled`. ENOSYS, EINVAL: the kernel is too
+    /// old (below 6.0). ENOMEM: too little memory may be locked.
+    pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
+        let mut ring = build_ring()?;
+        let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
+        probe_multishot(&mut ring)?;
+        let skipped = if tun.has_header { 0 } else { HEADER_LEN };
+        let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
+        let frames = Provided::new(&ring, FRAME_GROUP, slots, skipped)?;
+        Ok(Prepared { ring, trains, frames })
+    }
+}
+
+impl Uring {
+    /// Serves a TUN queue and a doorbell; sockets come later.
+    pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
+        let Prepared { ring, trains, frames } = prepared;
+        let zeroed = empty_header();
+        Uring {
+            ring,
+            trains,
+            frames,
+            sockets: Sockets::default(),
+            generation: 0,
+            tun,
+            tun_mode: TunMode::Multishot,
+            bell,
+            is_armed: Armed::default(),
+            receive_header: Box::new(receive_header()),
+            send: SendBlocks {
+                headers: vec![zeroed; SUBMIT_MAX].into(),
+                names: vec![[0; ADDRESS_LEN]; SUBMIT_MAX].into(),
+                controls: vec![[0; SEND_CONTROL_LEN]; SUBMIT_MAX].into(),
+            },
+            backlog: VecDeque::with_capacity(COMPLETIONS as usize),
+        }
+    }
+
+    /// See [`super::Backend::wait`].
+    pub fn wait(&mut self, ready: &mut Ready) -> io::Result<()> {
+        self.arm();
+        let want = usize::from(self.backlog.is_empty());
+        self.enter(want)?;
+        while let Some(entry) = self.backlog.pop_front() {
+            self.take(&entry, ready)?;
+        }
+        Ok(())
+    }
+
+    /// See [`super::Backend::release_train`].
+    pub fn release_train(&mut self, slot: Slot) {
+        self.trains.offer(slot);
+    }
+
+    /// See [`super::Backend::release_frame`].
+    pub fn release_frame(&mut self, slot: Slot) {
+        self.frames.offer(slot);
+    }
+
+    /// The sockets in use.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// See [`super::Backend::set_sockets`]. A multishot receive holds its socket, and with it the
+    /// port: it is cancelled before the descriptor is closed.
+    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+        for (tag, armed) in [(Tag::V4, self.is_armed.v4), (Tag::V6, self.is_armed.v6)] {
+            if armed {
+                let cancel = opcode::AsyncCancel::new(tag.data(self.generation));
+                self.push(cancel.build().user_data(Tag::Cancel.data(0)));
+            }
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.is_armed.v4 = false;
+        self.is_armed.v6 = false;
+        self.sockets = Sockets { v4, v6 };
+        self.arm();
+        self.enter(0)
+    }
+
+    /// See [`super::Backend::send`]. MSG_DONTWAIT keeps wire order: a request that met a full
+    /// buffer would be retried in scrambled order otherwise.
+    pub fn send(
+        &mut self,
+        outgoing: &[Outgoing],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        for chunk in outgoing.chunks(SUBMIT_MAX) {
+            let base = outcomes.len();
+            let mut submitted = 0;
+            for (index, out) in chunk.iter().enumerate() {
+                let Some(fd) = self.sockets.of(&out.to).map(AsRawFd::as_raw_fd) else {
+                    outcomes.push(libc::EAFNOSUPPORT);
+                    continue;
+                };
+                outcomes.push(0);
+                let header = self.send.fill(index, out, &pieces[out.pieces.clone()]);
+                let entry = opcode::SendMsg::new(types::Fd(fd), header)
+                    .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
+                    .build()
+                    .user_data(Tag::Send.data(index as u32));
+                self.push(entry);
+                submitted += 1;
+            }
+            self.finish(Tag::Send, submitted, &mut outcomes[base..])?;
+        }
+        Ok(())
+    }
+
+    /// See [`super::Backend::write`].
+    pub fn write(
+        &mut self,
+        frames: &[Range<usize>],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        if !self.tun.has_header {
+            outcomes
+                .extend(frames.iter().map(|frame| write_frame(&self.tun, &pieces[frame.clone()])));
+            return Ok(());
+        }
+        let fd = types::Fd(self.tun.fd.as_raw_fd());
+        for chunk in frames.chunks(SUBMIT_MAX) {
+            let base = outcomes.len();
+            for (index, frame) in chunk.iter().enumerate() {
+                outcomes.push(0);
+                let payload = &pieces[frame.clone()];
+                let entry = opcode::Writev::new(fd, payload.as_ptr().cast(), payload.len() as u32)
+                    .offset(u64::MAX) // no position: the TUN is a stream of frames
+                    .build()
+                    .user_data(Tag::Write.data(index as u32));
+                self.push(entry);
+            }
+            self.finish(Tag::Write, chunk.len(), &mut outcomes[base..])?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `count` requests with `tag` have completed: then the kernel refers to none of
+    /// their buffers. What else completes meanwhile is kept for the next [`Uring::wait`].
+    fn finish(&mut self, tag: Tag, count: usize, outcomes: &mut [Errno]) -> io::Result<()> {
+        let mut missing = count;
+        while missing > 0 {
+            let before = self.backlog.len();
+            self.enter(missing)?;
+            let mut kept = before;
+            for at in before..self.backlog.len() {
+                let entry = self.backlog[at].clone();
+                let (entry_tag, index) = Tag::of(entry.user_data());
+                if entry_tag == tag {
+                    outcomes[index as usize] = if entry.result() < 0 { -entry.result() } else { 0 };
+                    missing -= 1;
+                } else {
+                    self.backlog.swap(kept, at);
+                    kept += 1;
+                }
+            }
+            self.backlog.truncate(kept);
+        }
+        Ok(())
+    }
+
+    /// Submits what was pushed, waits for `want` completions, and takes all into the backlog.
+    fn enter(&mut self, want: usize) -> io::Result<()> {
+        // EBUSY: completions overflowed, taking them makes room. EAGAIN: the kernel is short of
+        // memory for a moment. ETIME cannot come without a timeout.
+        loop {
+            match self.ring.submit_and_wait(want) {
+                Ok(_) => break,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EBUSY | libc::EAGAIN) => break,
+                    _ => return Err(error),
+                },
+            }
+        }
+        self.backlog.extend(self.ring.completion());
+        Ok(())
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: what the entry points to outlives the request: multishot requests use
+            // buffers and a header that live as long as the ring, and sends and writes are waited
+            // for before their call returns.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand it to the kernel.
+            let _ = self.ring.submit();
+        }
+    }
+
+    /// Arms every multishot request that is not in the kernel. They end on errors, on zero-length
+    /// datagrams, and when the buffers run out.
+    fn arm(&mut self) {
+        let header: *const libc::msghdr = &*self.receive_header;
+        if !self.is_armed.v4
+            && let Some(socket) = &self.sockets.v4
+        {
+            let fd = types::Fd(socket.as_raw_fd());
+            let entry = opcode::RecvMsgMulti::new(fd, header, TRAIN_GROUP).build();
+            self.push(entry.user_data(Tag::V4.data(self.generation)));
+            self.is_armed.v4 = true;
+        }
+        if !self.is_armed.v6
+            && let Some(socket) = &self.sockets.v6
+        {
+            let fd = types::Fd(socket.as_raw_fd());
+            let entry = opcode::RecvMsgMulti::new(fd, header, TRAIN_GROUP).build();
+            self.push(entry.user_data(Tag::V6.data(self.generation)));
+            self.is_armed.v6 = true;
+        }
+        if !self.is_armed.tun {
+            let fd = types::Fd(self.tun.fd.as_raw_fd());
+            let entry = match self.tun_mode {
+                TunMode::Multishot => {
+                    opcode::ReadMulti::new(fd, 0, FRAME_GROUP).build().user_data(Tag::Read.data(0))
+                }
+                TunMode::Poll => opcode::PollAdd::new(fd, libc::POLLIN as u32)
+                    .build()
+                    .user_data(Tag::Poll.data(0)),
+            };
+            self.push(entry);
+            self.is_armed.tun = true;
+        }
+        if !self.is_armed.bell {
+            let fd = types::Fd(self.bell.as_raw_fd());
+            let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+            self.push(entry.user_data(Tag::Bell.data(0)));
+            self.is_armed.bell = true;
+        }
+    }
+
+    /// Sorts one completion.
+    fn take(&mut self, entry: &cqueue::Entry, ready: &mut Ready) -> io::Result<()> {
+        let (tag, low) = Tag::of(entry.user_data());
+        let has_more = cqueue::more(entry.flags());
+        match tag {
+            Tag::V4 | Tag::V6 => {
+                if low == self.generation && !has_more {
+                    match tag {
+                        Tag::V4 => self.is_armed.v4 = false,
+                        _ => self.is_armed.v6 = false,
+                    }
+                }
+                self.take_train(entry, low == self.generation, ready);
+                Ok(())
+            }
+            Tag::Read => {
+                self.is_armed.tun = has_more;
+                self.take_frame(entry, ready)
+            }
+            Tag::Poll => {
+                self.is_armed.tun = false;
+                let mut slots = self.frames.reclaim();
+                let result = read_frames(&self.tun, &mut slots, ready);
+                slots.into_iter().for_each(|slot| self.frames.offer(slot));
+                result
+            }
+            Tag::Bell => {
+                self.is_armed.bell = has_more;
+                let _ = self.bell.read(); // EAGAIN: one reading serves several rings
+                Ok(())
+            }
+            Tag::Send | Tag::Write | Tag::Cancel => Ok(()),
+        }
+    }
+
+    /// A datagram or train: `struct io_uring_recvmsg_out`, name, control, payload.
+    fn take_train(&mut self, entry: &cqueue::Entry, is_current: bool, ready: &mut Ready) {
+        let Some(id) = cqueue::buffer_select(entry.flags()) else {
+            return; // ENOBUFS, or a pending ICMP error: armed again before the next wait
+        };
+        let slot = self.trains.take(id);
+        match parse_train(slot, entry.result(), &self.receive_header) {
+            Ok(train) if is_current => ready.trains.push(train),
+            Ok(Train { buffer: Buffer::Slot(slot), .. }) => self.trains.offer(slot),
+            Ok(_) => {}
+            Err(slot) => {
+                ready.unreadable += 1;
+                self.trains.offer(slot);
+            }
+        }
+    }
+
+    fn take_frame(&mut self, entry: &cqueue::Entry, ready: &mut Ready) -> io::Result<()> {
+        let skipped = if self.tun.has_header { 0 } else { HEADER_LEN };
+        if let Some(id) = cqueue::buffer_select(entry.flags()) {
+            let mut slot = self.frames.take(id);
+            match usize::try_from(entry.result()) {
+                Ok(length) if length > 0 => {
+                    slot[..skipped].fill(0);
+                    ready.frames.push(Frame { slot, length: skipped + length });
+                }
+                _ => self.frames.offer(slot),
+            }
+            return Ok(());
+        }
+        match -entry.result() {
+            // ENOBUFS: all buffers are in use. EAGAIN, EINTR, ECANCELED: try again. EIO: the
+            // link went down meanwhile.
+            0 | libc::ENOBUFS | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::EIO => Ok(()),
+            // EINVAL: no READ_MULTISHOT (before 6.7). EBADFD means "deleted", but also comes for
+            // a file that cannot be polled; the poll tells the two apart.
+            libc::EINVAL if self.tun_mode == TunMode::Multishot => {
+                log::info!("no multishot reads of the TUN in this kernel: polling it instead");
+                self.tun_mode = TunMode::Poll;
+                Ok(())
+            }
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, Slot> {
+    let Ok(filled) = usize::try_from(result) else { return Err(slot) };
+    let Ok(out) = types::RecvMsgOut::parse(&slot[..filled], header) else { return Err(slot) };
+    if out.is_name_data_truncated() || out.is_payload_truncated() {
+        return Err(slot);
+    }
+    let told = read_control(out.control_data());
+    let Some(from) = endpoint(out.name_data(), &told) else { return Err(slot) };
+    let length = out.payload_data().len();
+    Ok(Train {
+        length,
+        segment: told.segment,
+        from,
+        traffic_class: told.traffic_class,
+        buffer: Buffer::Slot(slot),
+    })
+}
+
+/// The ladder of flags: what a newer kernel offers, then less.
+fn build_ring() -> io::Result<IoUring> {
+    let entries = (2 * SUBMIT_MAX) as u32;
+    let full = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS)
+        .build(entries);
+    match full {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            log::info!("this kernel lacks single-issuer rings: io_uring with fewer flags");
+            IoUring::builder().setup_coop_taskrun().setup_cqsize(COMPLETIONS).build(entries)
+        }
+        result => result,
+    }
+}
+
+/// Multishot receives came with Linux 6.0, a year after buffer rings: an older kernel refuses
+/// the request at once, a newer one waits.
+fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    let header = Box::new(receive_header());
+    let fd = types::Fd(socket.as_raw_fd());
+    let receive = opcode::RecvMsgMulti::new(fd, &*header, TRAIN_GROUP).build();
+    let cancel = opcode::AsyncCancel::new(Tag::V4.data(0)).build();
+    // SAFETY: the header lives until both requests have completed below.
+    unsafe {
+        let mut queue = ring.submission();
+        let entries = [receive.user_data(Tag::V4.data(0)), cancel.user_data(Tag::Cancel.data(0))];
+        queue.push_multiple(&entries).expect("the queue is empty");
+    }
+    let mut missing = 2;
+    let mut result = Ok(());
+    while missing > 0 {
+        ring.submit_and_wait(missing)?;
+        for entry in ring.completion() {
+            missing -= 1;
+            if entry.user_data() == Tag::V4.data(0) && entry.result() == -libc::EINVAL {
+                result = Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+        }
+    }
+    result
+}
+
+fn empty_header() -> libc::msghdr {
+    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
+    unsafe { std::mem::zeroed() }
+}
+
+/// What a multishot receive reserves in each buffer.
+fn receive_header() -> libc::msghdr {
+    let mut header = empty_header();
+    header.msg_namelen = NAME_LEN as libc::socklen_t;
+    header.msg_controllen = CONTROL_LEN as _;
+    header
+}
+
+impl SendBlocks {
+    fn fill(
+        &mut self,
+        index: usize,
+        out: &Outgoing,
+        payload: &[IoSlice<'_>],
+    ) -> *const libc::msghdr {
+        let header = &mut self.headers[index];
+        let name = &mut self.names[index];
+        let control = &mut self.controls[index];
+        header.msg_namelen = write_address(name, &out.to.remote) as libc::socklen_t;
+        header.msg_name = name.as_mut_ptr().cast();
+        header.msg_controllen =
+            write_control(control, &out.to, out.traffic_class, out.segment) as _;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_iov = payload.as_ptr().cast_mut().cast();
+        header.msg_iovlen = payload.len() as _;
+        header
+    }
+}

@@ -1,0 +1,164 @@
+//! One worker: a core's sockets, TUN queue, sessions and buffers, and the turn that drives them.
+//!
+//! 1. Wait once, for anything.
+//! 2. Read the clock, the snapshot and the mailbox: what a worker sees is never older than the
+//!    wait it returned from, so it knows a session before that session's first message.
+//! 3. The way in: trains to the TUN ([`crate::inbound`]).
+//! 4. The way out: frames to the sockets ([`crate::outbound`]).
+//! 5. Give the buffers back, and wake control if it has something to see.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use crossbeam_channel::Receiver;
+
+use crate::clock::Millis;
+use crate::counters::{Counters, DropReason};
+use crate::inbound::Inbound;
+use crate::mailbox::Command;
+use crate::outbound::Outbound;
+use crate::post::{Failure, HandOff, Post, ring};
+use crate::recent::Recent;
+use crate::snapshot::Snapshot;
+use crate::sys::memory::Buffer;
+use crate::sys::message::PAYLOAD_AT;
+use crate::sys::{Backend, Ready, Train, clock};
+
+/// What the engine and its workers share.
+pub(crate) struct Shared {
+    pub snapshot: ArcSwap<Snapshot>,
+    pub recent: Recent,
+    pub must_stop: AtomicBool,
+}
+
+/// What the engine sees of one worker.
+#[derive(Default)]
+pub(crate) struct Gauge {
+    /// The epoch of the snapshot that it works by.
+    pub epoch: AtomicU64,
+    pub counters: Counters,
+}
+
+/// What the two ways need of the turn that they are in.
+pub struct Turn<'a> {
+    /// The worker's number.
+    pub worker: usize,
+    /// The time at which the wait returned.
+    pub now: Millis,
+    /// What packets are judged by in this turn.
+    pub snapshot: &'a Arc<Snapshot>,
+    /// Sockets and TUN.
+    pub io: &'a mut Backend,
+    /// The worker's counters.
+    pub counters: &'a Counters,
+    /// Where all workers sent to lately.
+    pub recent: &'a Recent,
+    pub(crate) post: &'a mut Post,
+}
+
+/// One worker; [`Worker::run`] is its thread.
+pub(crate) struct Worker {
+    pub number: usize,
+    pub io: Backend,
+    pub shared: Arc<Shared>,
+    pub gauge: Arc<Gauge>,
+    pub commands: Receiver<Command>,
+    pub hand_offs: Receiver<HandOff>,
+    pub post: Post,
+    pub inbound: Inbound,
+    pub outbound: Outbound,
+}
+
+impl Worker {
+    /// Works until it is told to stop or cannot go on.
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut snapshots = Cache::new(&shared.snapshot);
+        let mut ready = Ready::default();
+        while !shared.must_stop.load(Ordering::Acquire) {
+            if let Err(error) = self.turn(&mut snapshots, &mut ready) {
+                let failure = match error.raw_os_error() {
+                    Some(libc::EBADFD) => Failure::InterfaceGone,
+                    _ => Failure::Fatal(format!("worker {}: {error}", self.number)),
+                };
+                // Full: another worker has said the same.
+                let _ = self.post.failures.try_send(failure);
+                ring(&self.post.wake);
+                return;
+            }
+        }
+    }
+
+    fn turn(
+        &mut self,
+        snapshots: &mut Cache<&ArcSwap<Snapshot>, Arc<Snapshot>>,
+        ready: &mut Ready,
+    ) -> io::Result<()> {
+        self.io.wait(ready)?;
+        let snapshot = snapshots.load();
+        let mut turn = Turn {
+            worker: self.number,
+            now: clock::boot_time(),
+            snapshot,
+            io: &mut self.io,
+            counters: &self.gauge.counters,
+            recent: &self.shared.recent,
+            post: &mut self.post,
+        };
+        while let Ok(command) = self.commands.try_recv() {
+            obey(command, &mut self.inbound, &mut self.outbound, &mut turn)?;
+        }
+        if self.gauge.epoch.load(Ordering::Relaxed) != snapshot.epoch {
+            self.gauge.epoch.store(snapshot.epoch, Ordering::Release);
+            turn.post.must_wake = true;
+        }
+        ready.trains.extend(self.hand_offs.try_iter().map(train_of));
+        turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
+
+        self.inbound.run(&mut ready.trains, &mut turn)?;
+        self.outbound.run(&ready.frames, &mut turn)?;
+
+        for train in ready.trains.drain(..) {
+            self.io.release_train(train.buffer);
+        }
+        for frame in ready.frames.drain(..) {
+            self.io.release_frame(frame.slot);
+        }
+        self.post.deliver();
+        Ok(())
+    }
+}
+
+fn train_of(datagram: HandOff) -> Train {
+    Train {
+        length: datagram.buffer.len() - PAYLOAD_AT,
+        buffer: Buffer::Heap(datagram.buffer),
+        segment: 0,
+        from: datagram.from,
+        traffic_class: datagram.traffic_class,
+    }
+}
+
+fn obey(
+    command: Command,
+    inbound: &mut Inbound,
+    outbound: &mut Outbound,
+    turn: &mut Turn<'_>,
+) -> io::Result<()> {
+    match command {
+        Command::Expect { index } => inbound.sessions.expect(index),
+        Command::Install(session) => inbound.sessions.install(session),
+        Command::Forget { index } => inbound.sessions.forget(index),
+        Command::Flush { peer } => outbound.send_staged(&peer, turn)?,
+        Command::Discard { peer } => {
+            let dropped = outbound.staging.take(&peer).len() as u64;
+            turn.counters.dropped(DropReason::HandshakeFailed, dropped);
+        }
+        Command::Keepalive { peer } => outbound.send_keepalive(&peer, turn)?,
+        Command::Sockets { v4, v6 } => turn.io.set_sockets(v4, v6)?,
+    }
+    Ok(())
+}

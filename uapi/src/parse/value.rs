@@ -1,0 +1,140 @@
+//! One value: keys, numbers, addresses. As strict as wireguard-go, except where noted.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+use super::ZoneResolver;
+use crate::limits::QUOTE_LEN_MAX;
+use crate::types::{AllowedIp, Errno, Rejection, SecretKey};
+
+/// What is wrong with a line that has a key and a value. All of them are EINVAL.
+#[derive(Clone, Copy)]
+pub(super) enum Fault {
+    UnknownDeviceKey,
+    UnknownPeerKey,
+    /// A key that is not 64 hex digits. Its value is never quoted.
+    Key,
+    Number,
+    OnlyTrue,
+    Endpoint,
+    Zone,
+    AllowedIp,
+    ProtocolVersion,
+}
+
+impl Fault {
+    /// The rejection of the line `key=value`.
+    pub(super) fn of(self, key: &[u8], value: &[u8]) -> Rejection {
+        let (name, quoted) = (quote_name(key), quote(value));
+        let reason = match self {
+            Fault::UnknownDeviceKey => format!("unknown device key {name}"),
+            Fault::UnknownPeerKey => format!("unknown peer key {name}"),
+            Fault::Key => format!("{name} is not 64 hex digits"),
+            Fault::Number => format!("{name} is not a number in its range: {quoted}"),
+            Fault::OnlyTrue => format!("{name} can only be true: {quoted}"),
+            Fault::Endpoint => format!("{name} is not address:port: {quoted}"),
+            Fault::Zone => format!("{name} names an interface that does not exist: {quoted}"),
+            Fault::AllowedIp => format!("{name} is not address/length: {quoted}"),
+            Fault::ProtocolVersion => format!("{name} is not 1: {quoted}"),
+        };
+        Rejection { errno: Errno::INVALID, reason }
+    }
+}
+
+/// A name that is none of ours. A base64 key ends with `=` and so would appear as a name:
+/// only what looks like one is quoted.
+fn quote_name(name: &[u8]) -> &str {
+    let plausible = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
+    let text = std::str::from_utf8(name).unwrap_or_default();
+    if name.len() <= 32 && name.iter().all(plausible) { text } else { "(not shown)" }
+}
+
+fn quote(value: &[u8]) -> String {
+    let head = &value[..value.len().min(QUOTE_LEN_MAX)];
+    format!("\"{}\"", head.escape_ascii())
+}
+
+/// 64 hex digits of either case. Decoded without table or branch on a digit.
+pub(super) fn key(value: &[u8]) -> Result<SecretKey, Fault> {
+    let mut key = Zeroizing::new([0; 32]);
+    let digits: &[u8; 64] = value.try_into().map_err(|_| Fault::Key)?;
+    base16ct::mixed::decode(digits, key.as_mut_slice()).map_err(|_| Fault::Key)?;
+    Ok(key)
+}
+
+/// Whether a key is all zeros, without a branch on its bytes.
+pub(super) fn is_zero(key: &SecretKey) -> bool {
+    key.iter().fold(0, |sum, byte| sum | byte) == 0
+}
+
+/// A decimal number: no sign, no prefix, no space.
+pub(super) fn number<N: FromStr>(value: &[u8]) -> Result<N, Fault> {
+    // Rust's own parser would take a leading plus as well.
+    if !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Number);
+    }
+    let digits = std::str::from_utf8(value).map_err(|_| Fault::Number)?;
+    digits.parse().map_err(|_| Fault::Number)
+}
+
+pub(super) fn only_true(value: &[u8]) -> Result<(), Fault> {
+    if value == b"true" { Ok(()) } else { Err(Fault::OnlyTrue) }
+}
+
+pub(super) fn protocol_version(value: &[u8]) -> Result<(), Fault> {
+    if value == b"1" { Ok(()) } else { Err(Fault::ProtocolVersion) }
+}
+
+/// `ip:port`, `[ip6]:port` or `[ip6%zone]:port`, the zone a number or an interface's name. An
+/// IPv4 address written as IPv6 becomes IPv4: no IPv6 socket of ours can reach it.
+pub(super) fn endpoint(value: &[u8], zones: ZoneResolver<'_>) -> Result<SocketAddr, Fault> {
+    let text = std::str::from_utf8(value).map_err(|_| Fault::Endpoint)?;
+    let (host, port) = text.rsplit_once(':').ok_or(Fault::Endpoint)?;
+    let port = number(port.as_bytes()).map_err(|_| Fault::Endpoint)?;
+    let Some(host) = host.strip_prefix('[') else {
+        let address = host.parse().map_err(|_| Fault::Endpoint)?;
+        return Ok(SocketAddr::new(IpAddr::V4(address), port));
+    };
+    let host = host.strip_suffix(']').ok_or(Fault::Endpoint)?;
+    let (address, scope) = match host.split_once('%') {
+        None => (host, 0),
+        Some((address, zone)) => (address, scope(zone, zones)?),
+    };
+    let address: Ipv6Addr = address.parse().map_err(|_| Fault::Endpoint)?;
+    Ok(match address.to_ipv4_mapped() {
+        Some(address) => SocketAddr::new(IpAddr::V4(address), port),
+        None => SocketAddr::V6(SocketAddrV6::new(address, port, 0, scope)),
+    })
+}
+
+fn scope(zone: &str, zones: ZoneResolver<'_>) -> Result<u32, Fault> {
+    if zone.is_empty() {
+        return Err(Fault::Endpoint);
+    }
+    match number(zone.as_bytes()) {
+        Ok(index) => Ok(index),
+        Err(_) => zones(zone).ok_or(Fault::Zone),
+    }
+}
+
+/// `address/length` or `address` alone for the full length (wireguard-go refuses the latter),
+/// after a `-` if it is to be taken away.
+pub(super) fn allowed_ip(value: &[u8]) -> Result<AllowedIp, Fault> {
+    let text = std::str::from_utf8(value).map_err(|_| Fault::AllowedIp)?;
+    let (remove, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| Fault::AllowedIp)?;
+    let full = if address.is_ipv4() { 32 } else { 128 };
+    let length = length.map_or(Ok(full), |length| number(length.as_bytes()))?;
+    let prefix = IpNet::new(address, length).map_err(|_| Fault::AllowedIp)?;
+    Ok(AllowedIp { prefix: prefix.trunc(), remove })
+}
