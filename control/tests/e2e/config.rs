@@ -119,13 +119,14 @@ fn an_edit_costs_no_session(backend: Backend) {
     assert_eq!(hub.show("peers").lines().count(), 3);
 }
 
-/// A preshared key that changes ends nothing, but takes part in the next handshake: with
-/// different keys there is none.
+/// A changed preshared key takes part in the next handshake: with different keys there is none.
 fn a_changed_preshared_key_is_used(backend: Backend) {
     let key = KeyPair::new().private();
     let options = Options { preshared_key: Some(key), ..Options::new(backend) };
     let relay = Relay::connected(&options);
     let bare = Options::new(backend);
+    // The session that exists ends with the peer, so that a handshake has to follow.
+    relay.alice.set(&format!("peer {} remove", relay.hub.key.public()));
     relay.alice.configure("setconf", &relay.peer_config(&relay.alice, &ALICE, &bare));
     assert_eq!(ping(&relay.alice.namespace, HUB.inner(Family::V4), "-c 2 -i 1 -W 1").1, 0);
     relay.alice.configure("setconf", &relay.peer_config(&relay.alice, &ALICE, &options));
