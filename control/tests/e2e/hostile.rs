@@ -42,7 +42,7 @@ fn under_fire(relay: &Relay, attack: impl FnOnce() -> Flood) {
 fn malformed(victim: &KeyPair) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
     let mut noise = noise();
     let mut forgeries: Vec<_> =
-        Forgery::ALL.iter().map(|forgery| forgery.maker(victim, None)).collect();
+        Forgery::UNANSWERED.iter().map(|forgery| forgery.maker(victim, None)).collect();
     move |datagram| {
         let choice = noise();
         let forgery = (choice >> 8) as usize % forgeries.len();
@@ -82,7 +82,7 @@ fn trains(backend: Backend) {
     let key = relay.hub.key.clone();
     let mut noise = noise();
     let mut forgeries: Vec<_> =
-        Forgery::ALL.iter().map(|forgery| forgery.maker(&key, None)).collect();
+        Forgery::UNANSWERED.iter().map(|forgery| forgery.maker(&key, None)).collect();
     let mut message = Vec::new();
     under_fire(&relay, || {
         Flood::of_trains(&relay.mallory, stranger_target(), move |payload| {

@@ -65,10 +65,10 @@ fn an_idle_session_is_replaced_on_demand(backend: Backend) {
         std::thread::sleep(seconds(5));
         assert_eq!(hub.handshake_with(&alice.key), before, "silence asks for no session");
         // The hub asks too: either side may start.
-        assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V4), "-c 5 -i 0.05"), (5, 5));
+        assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V4), "-c 5 -i 0.2"), (5, 5));
         assert!(hub.handshake_with(&alice.key) > before);
         std::thread::sleep(seconds(5));
-        assert_eq!(ping(&alice.namespace, BOB.inner(Family::V4), "-c 5 -i 0.05"), (5, 5));
+        assert_eq!(ping(&alice.namespace, BOB.inner(Family::V4), "-c 5 -i 0.2"), (5, 5));
     }
 }
 

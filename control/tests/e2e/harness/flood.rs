@@ -51,6 +51,10 @@ impl Forgery {
         Forgery::Data,
     ];
 
+    /// Those that nobody ever answers: a good mac1 may earn a cookie reply.
+    pub const UNANSWERED: [Forgery; 4] =
+        [Forgery::BadMac1, Forgery::Response, Forgery::CookieReply, Forgery::Data];
+
     /// A maker of such messages for the owner of `victim`. `worker` aims the receiver index at
     /// one worker; without it the index is random.
     pub fn maker(
