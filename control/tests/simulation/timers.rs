@@ -238,6 +238,44 @@ fn crossing_handshakes_part_though_both_sides_keep_sending() {
 }
 
 #[test]
+fn a_responder_whose_session_is_never_confirmed_begins_by_itself() {
+    let (mut a, mut b) = pair();
+    to_b(&mut a, START);
+    a.run(START);
+    let initiation = a.sent.remove(0);
+    b.receive(a.address, &initiation.bytes, false, START);
+    b.send("10.0.0.1".parse().expect("an address"), b"staged", START);
+    b.run(START);
+    b.sent.clear();
+    // Response and confirmation are lost, and nothing new is sent that would ask again.
+    let sent = alone(&mut b, START, at(6));
+    let [(when, INITIATION_LEN)] = sent[..] else { panic!("one initiation: {sent:?}") };
+    assert!((5000..5333).contains(&when.since(START).0), "{when:?}");
+}
+
+#[test]
+fn a_confirmation_counts_before_the_initiation_that_came_after_it() {
+    let (mut a, mut b) = pair();
+    to_b(&mut a, START);
+    a.run(START);
+    let initiation = a.sent.remove(0);
+    b.receive(a.address, &initiation.bytes, false, START);
+    let response = b.sent.remove(0);
+    a.receive(b.address, &response.bytes, false, START);
+    let confirmation = a.sent.remove(0);
+    a.link(false, at(1));
+    a.link(true, at(1));
+    to_b(&mut a, at(1));
+    a.run(at(1));
+    let second = a.sent.remove(0);
+    b.receive(a.address, &confirmation.bytes, false, at(1));
+    assert_eq!(b.device.counters().sessions_confirmed, 0, "the notice is under way");
+    b.receive(a.address, &second.bytes, false, at(1));
+    assert_eq!(b.device.counters().sessions_confirmed, 1);
+    assert_eq!(b.held().0, 2, "current and next");
+}
+
+#[test]
 fn link_down_ends_everything_and_up_starts_what_is_due() {
     let (mut a, mut b) = connected();
     let mut change = peer_change(b.public_key);
