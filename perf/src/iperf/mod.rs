@@ -28,6 +28,9 @@ use table::{Figures, Row, render};
 
 /// Measures what `options` say. The exit code is a failure if something failed that is there.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+    if options.topology == Topology::Pair && options.clients.is_some() {
+        return Err(Failure::step("--clients says something of --topology relay only"));
+    }
     let machine = Machine::here();
     let mut lines = Lines::create(options.json.as_deref())?;
     lines.write(&json!({
