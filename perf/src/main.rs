@@ -1,5 +1,73 @@
-//! The measuring harness.
+//! The measuring harness: WireGuard daemons side by side, in network namespaces of its own, under
+//! load. Each is a black box: a program that takes an interface's name and speaks with `wg`.
+//!
+//! 1. `implementation`: what there is to measure, as data, and where the programs lie.
+//! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
+//! 3. `star`: daemons in namespaces, connected and configured.
+//! 4. `cpu`, `machine`: what it costs, and where it was measured.
+//! 5. `iperf`: the subcommand of that name: runs in rounds, the table, the JSON lines.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod cpu;
+mod failure;
+mod implementation;
+mod interrupt;
+mod iperf;
+mod machine;
+mod namespace;
+mod process;
+mod star;
+mod statistics;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use nix::unistd::geteuid;
+
+use failure::Failure;
+use interrupt::Interrupt;
+
+/// What a shell reports of a program that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Measures WireGuard daemons side by side, in network namespaces of its own.
+///
+/// The host's network is left alone, and nothing stays behind, however it ends. Needs root.
+#[derive(Parser)]
+#[command(name = "wg-bounce-perf", version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Throughput of TCP through the tunnel, by iperf3, and what it costs
+    Iperf(iperf::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(Failure::Interrupted) => {
+            eprintln!("wg-bounce-perf: interrupted; nothing is left behind");
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Err(failure) => {
+            eprintln!("wg-bounce-perf: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if !geteuid().is_root() {
+        return Err(Failure::step("needs root, to make network namespaces"));
+    }
+    let interrupt = Interrupt::on_signals()?;
+    match &arguments.what {
+        What::Iperf(options) => iperf::run(options, &interrupt),
+    }
+}

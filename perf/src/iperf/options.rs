@@ -1,0 +1,190 @@
+//! The command line of `iperf`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::implementation::Choice;
+use crate::star;
+
+/// Streams that one iperf3 can have (its `MAX_STREAMS`).
+const STREAMS_MAX: i64 = 128;
+
+/// What `iperf` measures, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Rounds; in each, every implementation is measured once, after one another
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+
+    /// Seconds of each measurement
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+
+    /// TCP streams at a time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=STREAMS_MAX))]
+    pub streams: u32,
+
+    /// What is between the two iperf3
+    #[arg(long, value_enum, default_value_t = Topology::Pair)]
+    pub topology: Topology,
+
+    /// Which IP inside the tunnel
+    #[arg(long, value_enum, default_value_t = Family::V4)]
+    pub family: Family,
+
+    /// What to measure, with commas: each a name, or NAME@PATH for a program that lies elsewhere
+    /// [default: wg-bounce-uring,wg-bounce-mmsg,wireguard-go,boringtun]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    pub implementations: Option<Vec<Choice>>,
+
+    /// Relay topology: what both clients run, whatever the relay is [default: wg-bounce-uring]
+    #[arg(long, value_name = "NAME")]
+    pub clients: Option<Choice>,
+
+    /// Also write everything as JSON lines into this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl Options {
+    /// What to measure, in order.
+    pub fn choices(&self) -> Vec<Choice> {
+        self.implementations.clone().unwrap_or_else(Choice::all)
+    }
+
+    /// What the clients of a relay run.
+    pub fn client(&self) -> Choice {
+        self.clients.clone().unwrap_or_else(|| Choice::all().swap_remove(0))
+    }
+
+    /// What is measured, in a line.
+    pub fn title(&self) -> String {
+        let Options { rounds, seconds, streams, .. } = self;
+        let plural = |number: u32| if number == 1 { "" } else { "s" };
+        let family = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
+        let topology = match self.topology {
+            Topology::Pair => "pair (client daemon – veth – server daemon)".to_owned(),
+            Topology::Relay => {
+                format!("relay (client – relay – client; both clients {})", self.client())
+            }
+        };
+        format!(
+            "iperf3, TCP, {streams} stream{}, {seconds} s, {family} inside, {topology}, \
+             {rounds} round{}",
+            plural(*streams),
+            plural(*rounds)
+        )
+    }
+
+    /// For the JSON lines.
+    pub fn record(&self) -> Value {
+        json!({
+            "rounds": self.rounds,
+            "seconds": self.seconds,
+            "streams": self.streams,
+            "topology": if self.topology == Topology::Pair { "pair" } else { "relay" },
+            "family": if self.family == Family::V4 { 4 } else { 6 },
+            "clients": (self.topology == Topology::Relay).then(|| self.client().to_string()),
+        })
+    }
+}
+
+/// What is between the two iperf3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Topology {
+    /// Two daemons of one implementation
+    Pair,
+    /// A client, a relay whose kernel forwards, and another client
+    Relay,
+}
+
+/// `--family`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    /// IPv4
+    #[value(name = "4")]
+    V4,
+    /// IPv6
+    #[value(name = "6")]
+    V6,
+}
+
+impl From<Family> for star::Family {
+    fn from(family: Family) -> star::Family {
+        match family {
+            Family::V4 => star::Family::V4,
+            Family::V6 => star::Family::V6,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        let words = std::iter::once("iperf").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.options)
+    }
+
+    fn names(choices: &[Choice]) -> Vec<String> {
+        choices.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn without_arguments_everything_is_measured() {
+        let options = parse("").expect("all have defaults");
+        let all = ["wg-bounce-uring", "wg-bounce-mmsg", "wireguard-go", "boringtun"];
+        assert_eq!(names(&options.choices()), all);
+        assert_eq!(options.client().to_string(), all[0]);
+        assert_eq!((options.topology, options.family), (Topology::Pair, Family::V4));
+    }
+
+    #[test]
+    fn every_argument_is_understood() {
+        let options = parse(
+            "--rounds 3 --seconds 4 --streams 16 --topology relay --family 6 --json out.jsonl \
+             --implementations wireguard-go,wg-bounce-mmsg@/old --clients boringtun",
+        )
+        .expect("well-formed");
+        assert_eq!((options.rounds, options.seconds, options.streams), (3, 4, 16));
+        assert_eq!((options.topology, options.family), (Topology::Relay, Family::V6));
+        assert_eq!(names(&options.choices()), ["wireguard-go", "wg-bounce-mmsg@/old"]);
+        assert_eq!(options.client().to_string(), "boringtun");
+        assert_eq!(options.json, Some(PathBuf::from("out.jsonl")));
+        assert_eq!(
+            options.title(),
+            "iperf3, TCP, 16 streams, 4 s, IPv6 inside, \
+             relay (client – relay – client; both clients boringtun), 3 rounds"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "--rounds 0",
+            "--seconds 0",
+            "--streams 0",
+            "--streams 129",
+            "--family 5",
+            "--topology ring",
+            "--implementations openvpn",
+            "--implementations wireguard-go,,boringtun",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Where it was measured.
+
+use std::fmt;
+use std::fs;
+use std::thread::available_parallelism;
+
+use serde_json::{Value, json};
+
+/// The machine, as far as it matters for comparing figures.
+pub struct Machine {
+    cpu: String,
+    cores: usize,
+    kernel: String,
+    load: String,
+}
+
+impl Machine {
+    /// This machine, now.
+    pub fn here() -> Machine {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let load = read("/proc/loadavg");
+        Machine {
+            cpu: cpu_model(&read("/proc/cpuinfo")),
+            cores: available_parallelism().map_or(0, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load: load.split_whitespace().next().unwrap_or("?").to_owned(),
+        }
+    }
+
+    /// For the JSON lines.
+    pub fn record(&self) -> Value {
+        json!({
+            "cpu": self.cpu,
+            "cores": self.cores,
+            "kernel": self.kernel,
+            "load_average": self.load.parse::<f64>().ok(),
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { cpu, cores, kernel, load } = self;
+        write!(formatter, "{cpu}, {cores} cores, Linux {kernel}, load {load} at the start")
+    }
+}
+
+/// The model of the first CPU in `/proc/cpuinfo`; not every architecture names it.
+fn cpu_model(cpuinfo: &str) -> String {
+    let model = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    model
+        .filter(|(key, _)| key.trim() == "model name")
+        .map(|(_, value)| value.trim().to_owned())
+        .next()
+        .unwrap_or_else(|| format!("{} CPU", std::env::consts::ARCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_is_found_or_the_architecture_stands_in() {
+        let text = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9R14\nflags\t: fpu\n";
+        assert_eq!(cpu_model(text), "AMD EPYC 9R14");
+        assert_eq!(cpu_model("processor : 0\n"), format!("{} CPU", std::env::consts::ARCH));
+    }
+}

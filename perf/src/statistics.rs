@@ -1,0 +1,52 @@
+//! What several rounds say together.
+
+/// The middle and the ends of a set of figures. With the few rounds that a measurement has, an
+/// honest spread is all that they gave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Half of the figures are not above it; the mean of the middle two if their number is even.
+    pub median: f64,
+    /// The smallest figure.
+    pub min: f64,
+    /// The largest figure.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of some figures, in any order; none of no figures.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let (min, max) = (*figures.first()?, *figures.last()?);
+        let middle = figures.len() / 2;
+        let median = if figures.len().is_multiple_of(2) {
+            f64::midpoint(figures[middle - 1], figures[middle])
+        } else {
+            figures[middle]
+        };
+        Some(Spread { median, min, max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_no_spread() {
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn an_odd_number_has_a_middle() {
+        let spread = Spread { median: 2.0, min: 1.0, max: 9.0 };
+        assert_eq!(Spread::of([9.0, 1.0, 2.0]), Some(spread));
+        assert_eq!(Spread::of([4.0]), Some(Spread { median: 4.0, min: 4.0, max: 4.0 }));
+    }
+
+    #[test]
+    fn an_even_number_has_two() {
+        let spread = Spread { median: 2.5, min: 1.0, max: 10.0 };
+        assert_eq!(Spread::of([10.0, 3.0, 1.0, 2.0]), Some(spread));
+    }
+}
