@@ -30,7 +30,8 @@ const BUFFERS_DEFAULT: u16 = 128;
     long_about = "A WireGuard relay in userspace: one process serves one interface.\n\n\
         The interface NAME is created and the daemon goes to the background once it and its \
         socket /var/run/wireguard/NAME.sock exist; then configure it with wg(8) and ip(8). \
-        The daemon ends when the interface or the socket is deleted, or on SIGTERM or SIGINT. \
+        The daemon ends when the interface or the socket is deleted, or on SIGTERM or SIGINT; \
+        SIGUSR1 has it log its counters. \
         wg-quick(8) uses it when WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce is set.",
     after_long_help = "wireguard-go's variables work as well: WG_PROCESS_FOREGROUND=1, LOG_LEVEL \
         (verbose, error or silent), WG_TUN_FD and WG_UAPI_FD (numbers of inherited descriptors). \

@@ -217,29 +217,29 @@ impl Inbound {
         if self.coalescer.is_empty() {
             return Ok(());
         }
+        self.frames.clear();
         for group in self.coalescer.groups() {
             let first = group.first();
             let at = first.handle.at as usize;
             let buffer = &mut trains[first.handle.train as usize].buffer;
-            let header = group.finish(&mut buffer[at..at + first.len]);
+            let packet = &mut buffer[at..at + first.len];
+            // Before its headers become those of the group: they then claim more than one packet.
+            let queue = ip::flow_hash(packet) as usize % turn.post.neighbours.len();
+            let header = group.finish(packet);
             // The virtio header takes the place of the data message's.
             buffer[at - VNET_HEADER_LEN..at].copy_from_slice(&header.to_bytes());
+            self.frames.push(Delivery { queue, pieces: 0..0 });
         }
-        self.frames.clear();
         let mut pieces = recycle(std::mem::take(&mut self.pieces));
-        for group in self.coalescer.groups() {
+        for (group, frame) in self.coalescer.groups().zip(&mut self.frames) {
             let begin = pieces.len();
-            let first = group.first();
-            let at = first.handle.at as usize;
-            let packet = &trains[first.handle.train as usize].buffer[at..at + first.len];
-            let queue = ip::flow_hash(packet) as usize % turn.post.neighbours.len();
             for (number, member) in group.members().enumerate() {
                 let at = member.handle.at as usize;
                 let buffer = &trains[member.handle.train as usize].buffer;
                 let from = if number == 0 { at - VNET_HEADER_LEN } else { at + member.payload_at };
                 pieces.push(IoSlice::new(&buffer[from..at + member.len]));
             }
-            self.frames.push(Delivery { queue, pieces: begin..pieces.len() });
+            frame.pieces = begin..pieces.len();
         }
         let result = turn.io.write(&self.frames, &pieces, &mut self.outcomes);
         self.pieces = recycle(pieces);

@@ -145,6 +145,30 @@ pub struct Counters {
     pub dropped_too_soon: u64,
 }
 
+impl Counters {
+    /// Every counter with its name.
+    pub fn list(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("initiations_sent", self.initiations_sent),
+            ("responses_sent", self.responses_sent),
+            ("cookie_replies_sent", self.cookie_replies_sent),
+            ("messages_tried", self.messages_tried),
+            ("sessions_initiated", self.sessions_initiated),
+            ("sessions_confirmed", self.sessions_confirmed),
+            ("cookies_received", self.cookies_received),
+            ("given_up", self.given_up),
+            ("dropped_inactive", self.dropped_inactive),
+            ("dropped_bad_mac", self.dropped_bad_mac),
+            ("dropped_unknown_index", self.dropped_unknown_index),
+            ("dropped_rate_limited", self.dropped_rate_limited),
+            ("dropped_not_authentic", self.dropped_not_authentic),
+            ("dropped_replayed", self.dropped_replayed),
+            ("dropped_too_soon", self.dropped_too_soon),
+        ]
+        .into_iter()
+    }
+}
+
 /// All protocol state of one interface.
 pub struct Device {
     peers: BTreeMap<PeerId, Entry>,

@@ -70,7 +70,7 @@ pub struct Parts {
     pub calls: Receiver<Call>,
     /// Written with every event, epoch and call.
     pub wake: Arc<EventFd>,
-    /// SIGTERM and SIGINT, which are blocked.
+    /// SIGTERM, SIGINT and SIGUSR1, which are blocked.
     pub signals: SignalFd,
 }
 
@@ -221,8 +221,10 @@ impl Runtime {
         if readable.signals
             && let Ok(Some(info)) = self.parts.signals.read_signal()
         {
-            let signal = Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM);
-            return Some(Ending::Signal(signal));
+            match Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM) {
+                Signal::SIGUSR1 => self.log_counters(),
+                signal => return Some(Ending::Signal(signal)),
+            }
         }
         if let Ok(failure) = self.parts.events.failures.try_recv() {
             return Some(match failure {
@@ -356,6 +358,14 @@ impl Runtime {
         }
     }
 
+    /// One line for each worker, one for the handshakes; zeros are left out.
+    fn log_counters(&self) {
+        for (number, counters) in self.parts.engine.counters().enumerate() {
+            log::info!("counters of worker {number}:{}", listed(counters.list()));
+        }
+        log::info!("counters of handshakes:{}", listed(self.parts.device.counters().list()));
+    }
+
     fn publish(&mut self) {
         let device = &self.parts.device;
         let snapshot = Snapshot {
@@ -368,6 +378,13 @@ impl Runtime {
         };
         self.epoch = self.parts.engine.publish(snapshot);
     }
+}
+
+fn listed(counters: impl Iterator<Item = (&'static str, u64)>) -> String {
+    counters
+        .filter(|(_, value)| *value != 0)
+        .map(|(name, value)| format!(" {name}={value}"))
+        .collect()
 }
 
 fn log_session(peer: &Peer, session: Option<&SendSession>) {

@@ -36,12 +36,13 @@ pub(super) fn harden() {
     }
 }
 
-/// Blocks the signals that end the daemon in this and all later threads, and returns the
-/// descriptor that tells of them.
+/// Blocks the signals that end the daemon, and the one that asks for its counters, in this and
+/// all later threads, and returns the descriptor that tells of them.
 pub(super) fn block_signals() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGUSR1);
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
