@@ -11,7 +11,6 @@
 //! Nothing that is not authentic changes any state but a counter.
 
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,7 +24,7 @@ use crate::counters::DropReason;
 use crate::ip;
 use crate::mailbox::HandshakeMessage;
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
-use crate::peer::{Peer, flag};
+use crate::peer::flag;
 use crate::post::HandOff;
 use crate::recycle::recycle;
 use crate::segments::datagrams;
@@ -33,8 +32,8 @@ use crate::session::ReceiveSession;
 use crate::sessions::Sessions;
 use crate::sys::message::PAYLOAD_AT;
 use crate::sys::{Delivery, Errno, Train};
+use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN};
-use crate::worker::Turn;
 
 /// Messages opened by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;
@@ -344,20 +343,6 @@ fn finish_run(run: &Run, session: &mut ReceiveSession, train: &Train, turn: &mut
     peer.rx_bytes.fetch_add(run.bytes, Ordering::Relaxed);
     if peer.note_received(turn.now, run.data > 0) {
         turn.post.notice(peer.id);
-    }
-}
-
-impl Turn<'_> {
-    /// Whether `source` belongs to `peer` by the longest match over the allowed IPs of all peers.
-    fn is_allowed_source(&self, peer: &Arc<Peer>, source: IpAddr) -> bool {
-        self.snapshot.routes.lookup(source).is_some_and(|owner| Arc::ptr_eq(owner, peer))
-    }
-
-    /// Raises a flag of a peer, and queues the notice if it is due.
-    pub(crate) fn raise(&mut self, peer: &Peer, flag: u32) {
-        if peer.raise(flag) {
-            self.post.notice(peer.id);
-        }
     }
 }
 
