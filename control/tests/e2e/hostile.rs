@@ -36,6 +36,9 @@ fn under_fire(relay: &Relay, attack: impl FnOnce() -> Flood) {
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
     drop(flood);
     ping_until_answered(&alice.namespace, HUB.inner(Family::V6));
+    for reason in ["drop_malformed", "drop_bad_mac1", "drop_unknown_index"] {
+        assert!(hub.counter(reason) > 0, "{reason} tells nothing of the attack");
+    }
 }
 
 /// A malformed datagram of any length from 0 to the largest, of any type.
@@ -146,6 +149,9 @@ fn tampering(backend: Backend) {
     }
     let grown = hub.resident_kib().saturating_sub(warm);
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
+    for reason in ["drop_not_authentic", "drop_replayed"] {
+        assert!(hub.counter(reason) > 0, "{reason} tells nothing of the man in the middle");
+    }
     assert_eq!(hub.of_peer("endpoints", &alice.key), endpoint);
 }
 
@@ -193,6 +199,7 @@ fn replays(backend: Backend) {
     // A packet of alice's that comes later than all replays: they have been dealt with.
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
     assert_eq!(packets.packets(), 1, "a replayed packet came out of the tunnel");
+    assert!(hub.counter("drop_replayed") >= rounds, "each round repeats accepted data");
     assert_eq!(state(), before);
     assert_eq!(answers.packets(), 0);
 }

@@ -1,7 +1,7 @@
 //! How a daemon starts: ready when it returns; a clear error for each way that it can fail.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
 
@@ -44,6 +44,29 @@ fn returns_when_ready() {
         namespace.run(&format!("ip link del {interface}"));
         eventually(seconds(5), "it ends", || !socket_path(&interface).exists());
     }
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let path = lab.file("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(seconds(10))).expect("a timeout");
+    let next_message = || {
+        let mut bytes = [0; 64];
+        let length = manager.recv(&mut bytes).expect("the daemon says something");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let line = format!("env NOTIFY_SOCKET={} {} -f {interface}", path.display(), binary());
+    let mut process = namespace.spawn(&lab, &line);
+    assert_eq!(next_message(), "READY=1");
+    namespace.run(&format!("ip link show {interface}"));
+    namespace.run(&format!("wg show {interface}"));
+    process.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(next_message(), "STOPPING=1");
+    assert_eq!(process.exit_code(), Some(0));
 }
 
 #[test]

@@ -227,6 +227,28 @@ impl Daemon {
         (received.parse().expect("a number"), sent.parse().expect("a number"))
     }
 
+    /// The sum over all workers of a counter of ours, as the daemon logs it on SIGUSR1.
+    #[track_caller]
+    pub fn counter(&self, name: &str) -> u64 {
+        const LAST: &str = "counters of handshakes";
+        let before = self.log().matches(LAST).count();
+        self.signal(Signal::SIGUSR1);
+        eventually(seconds(5), "the counters are logged", || {
+            self.log().matches(LAST).count() > before
+        });
+        let log = self.log();
+        let mut of_worker = std::collections::BTreeMap::new();
+        for line in log.lines() {
+            if let Some((_, counters)) = line.split_once("counters of worker ") {
+                let (worker, values) = counters.split_once(':').expect("a number and a list");
+                of_worker.insert(worker, values);
+            }
+        }
+        let values = of_worker.values().flat_map(|values| values.split_whitespace());
+        let named = values.filter_map(|value| value.strip_prefix(name)?.strip_prefix('='));
+        named.map(|value| value.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Memory that the process holds (KiB, `VmRSS`).
     pub fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
