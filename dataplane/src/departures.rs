@@ -86,8 +86,8 @@ pub struct Departures {
     used: usize,
     messages: Vec<Message>,
     destinations: Vec<Destination>,
-    /// Destinations by the local index of their session.
-    lookup: HashMap<u32, u32, BuildHasherDefault<IndexHasher>>,
+    /// Destinations by their session, see [`identity`].
+    lookup: HashMap<usize, u32, BuildHasherDefault<IndexHasher>>,
     /// Messages that may wait for one session: this worker's share of the nonces in flight.
     per_session_max: u32,
     use_gso: bool,
@@ -97,6 +97,12 @@ pub struct Departures {
     ranges: Vec<Range<usize>>,
     pieces: Vec<IoSlice<'static>>,
     outcomes: Vec<Errno>,
+}
+
+/// What tells sessions apart while a destination holds them: not their index, which control may
+/// give again. A nonce must never meet the key of another session.
+fn identity(session: &SendSession) -> usize {
+    std::ptr::from_ref(session).addr()
 }
 
 impl Departures {
@@ -121,7 +127,7 @@ impl Departures {
     /// How many messages of at most `length` plaintext bytes (padding included) may be pushed for
     /// this session before the next flush.
     pub fn room_for(&self, session: &SendSession, length: usize) -> usize {
-        let waiting = match self.lookup.get(&session.facts.local_index) {
+        let waiting = match self.lookup.get(&identity(session)) {
             Some(&number) => self.destinations[number as usize].count,
             None => 0,
         };
@@ -193,7 +199,7 @@ impl Departures {
 
     fn destination(&mut self, way: &Way) -> u32 {
         let destinations = &mut self.destinations;
-        *self.lookup.entry(way.session.facts.local_index).or_insert_with(|| {
+        *self.lookup.entry(identity(&way.session)).or_insert_with(|| {
             let way = way.clone();
             destinations.push(Destination { way, first: NONE, last: NONE, count: 0 });
             destinations.len() as u32 - 1
@@ -322,24 +328,31 @@ impl Departures {
         }
         let is_gso_refused = matches!(errno, libc::EMSGSIZE | libc::EIO | libc::EINVAL);
         if segment == 0 || !is_gso_refused {
-            let reason = match errno {
-                libc::EAGAIN | libc::ENOBUFS => DropReason::SocketFull,
-                _ => DropReason::SendRefused,
-            };
-            turn.counters.dropped(reason, load.messages.into());
+            turn.counters.dropped(refusal(errno), load.messages.into());
             return 0;
         }
         path.gso_refused_until.store((turn.now + GSO_REFUSED_FOR).0, Ordering::Relaxed);
         turn.counters.gso_demotions.add(1);
         let mut sent_bytes = 0;
+        let mut target = to;
         for message in ranges.iter().flat_map(|range| self.room[range.clone()].chunks(segment)) {
-            match send_one(socket, &to, traffic_class, 0, &[IoSlice::new(message)]) {
+            let piece = [IoSlice::new(message)];
+            let mut result = send_one(socket, &target, traffic_class, 0, &piece);
+            // The source address may have vanished, too.
+            if result.is_err_and(may_be_source) && target.source.is_some() {
+                result = send_one(socket, &anywhere, traffic_class, 0, &piece);
+                if result.is_ok() {
+                    peer.forget_source(to);
+                    target = anywhere;
+                }
+            }
+            match result {
                 Ok(()) => {
                     turn.counters.sent_trains.add(1);
                     turn.counters.sent_datagrams.add(1);
                     sent_bytes += message.len() as u64;
                 }
-                Err(_) => turn.counters.dropped(DropReason::SendRefused, 1),
+                Err(errno) => turn.counters.dropped(refusal(errno), 1),
             }
         }
         sent_bytes
@@ -347,5 +360,12 @@ impl Departures {
 
     fn bytes_of(&self, number: usize) -> usize {
         self.ranges[self.outgoing[number].pieces.clone()].iter().map(ExactSizeIterator::len).sum()
+    }
+}
+
+fn refusal(errno: Errno) -> DropReason {
+    match errno {
+        libc::EAGAIN | libc::ENOBUFS => DropReason::SocketFull,
+        _ => DropReason::SendRefused,
     }
 }

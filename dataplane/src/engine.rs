@@ -137,7 +137,13 @@ impl Engine {
                 shared: Arc::clone(&engine.shared),
                 post: Post { neighbours: neighbours.clone(), ..lanes.clone() },
             };
-            backends.push(engine.start_worker(plan, door)?);
+            match engine.start_worker(plan, door) {
+                Ok(name) => backends.push(name),
+                Err(error) => {
+                    engine.stop();
+                    return Err(error);
+                }
+            }
         }
         engine.description = describe(options, &backends, coalescer);
         Ok((engine, events))

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use arc_swap::{ArcSwapOption, Guard};
 
@@ -186,16 +186,20 @@ impl Peer {
     /// Raises a [`flag`]. True: nobody has queued a notice yet, the caller must.
     #[must_use]
     pub fn raise(&self, flag: u32) -> bool {
+        // Pairs with the fence of `take_flags`: a flag that is found standing will be taken by
+        // somebody who then sees what was written before (confirmed_index, staged_by, marks).
+        fence(Ordering::SeqCst);
         if self.flags.load(Ordering::Relaxed) & flag == flag {
             return false;
         }
-        // Release: what was written before (confirmed_index) is seen by who takes the flag.
         self.flags.fetch_or(flag, Ordering::AcqRel) == 0
     }
 
     /// Takes all raised flags. Control's.
     pub fn take_flags(&self) -> u32 {
-        self.flags.swap(0, Ordering::AcqRel)
+        let flags = self.flags.swap(0, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        flags
     }
 
     /// Whether flags stand that nobody has taken. Control's.
@@ -238,14 +242,16 @@ impl Peer {
     /// Says whether control has a deadline for this peer. After saying no, read the marks once
     /// more: traffic in between raised no flag. Control's.
     pub fn set_watched(&self, watched: bool) {
-        self.watched.store(u32::from(watched), Ordering::SeqCst);
+        self.watched.store(u32::from(watched), Ordering::Relaxed);
+        // Pairs with the fence of `stir`.
+        fence(Ordering::SeqCst);
     }
 
     fn stir(&self) -> bool {
-        // SeqCst pairs with `set_watched`: either this load sees "unwatched", or control's
+        // Pairs with the fence of `set_watched`: either this load sees "unwatched", or control's
         // second look at the marks sees what was stored before it. The fence is needed only
         // when the peer is unwatched in truth, which the common path finds out by a plain load.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.watched.load(Ordering::Relaxed) == 0 && self.raise(flag::STIRRED)
     }
 }
@@ -253,5 +259,44 @@ impl Peer {
 fn store_if_changed(mark: &AtomicU64, value: u64) {
     if mark.load(Ordering::Relaxed) != value {
         mark.store(value, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second of two confirmations in quick succession finds the flag of the first standing.
+    #[test]
+    fn a_standing_flag_is_taken_with_what_was_written_before() {
+        const ROUNDS: u32 = 20_000;
+        let peer = Peer::new(PeerId(1), [1; 32]);
+        let seen = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while seen.load(Ordering::Relaxed) < 2 * ROUNDS {
+                    if peer.take_flags() & flag::CONFIRMED != 0 {
+                        let confirmed = peer.confirmed_index.load(Ordering::Relaxed);
+                        seen.store(confirmed, Ordering::Release);
+                    }
+                }
+            });
+            for round in 1..=ROUNDS {
+                for index in [2 * round - 1, 2 * round] {
+                    peer.confirmed_index.store(index, Ordering::Relaxed);
+                    let _is_first = peer.raise(flag::CONFIRMED);
+                }
+                // Seen, or a flag stands that will make it seen; neither would be for good.
+                let mut tries = 0;
+                while seen.load(Ordering::Acquire) != 2 * round {
+                    std::thread::yield_now();
+                    tries += 1;
+                    if tries == 1_000_000 {
+                        seen.store(u32::MAX, Ordering::Relaxed); // ends the other thread
+                        panic!("round {round} was never seen");
+                    }
+                }
+            }
+        });
     }
 }

@@ -68,20 +68,61 @@ impl Sessions {
 }
 
 /// Indexes are random but for their low byte, which is the same for all of a worker's; nobody
-/// else chooses them. One multiplication spreads them over all bits.
+/// else chooses them. It serves for addresses of sessions, too, whose low bits are alike as well.
 #[derive(Default)]
 pub struct IndexHasher(u64);
 
+impl IndexHasher {
+    fn spread(&mut self, number: u64) {
+        // A product's low bits depend on those of its factors alone, and the table chooses its
+        // place by low bits: fold the upper half, which depends on all, over the lower.
+        let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
 impl Hasher for IndexHasher {
     fn write(&mut self, _: &[u8]) {
-        unreachable!("indexes are hashed as one u32");
+        unreachable!("indexes and addresses are hashed as one number");
     }
 
     fn write_u32(&mut self, index: u32) {
-        self.0 = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.spread(index.into());
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.spread(address as u64);
     }
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// How many places of a table of 4,096 the numbers take.
+    fn places(hashers: impl Iterator<Item = IndexHasher>) -> usize {
+        hashers.map(|hasher| hasher.finish() % 4096).collect::<HashSet<_>>().len()
+    }
+
+    #[test]
+    fn equal_low_bits_do_not_share_a_place() {
+        let index = |number: u32| {
+            let mut hasher = IndexHasher::default();
+            hasher.write_u32(number << 8 | 3);
+            hasher
+        };
+        let address = |number: usize| {
+            let mut hasher = IndexHasher::default();
+            hasher.write_usize(0x7f00_0000_0000 + number * 128);
+            hasher
+        };
+        assert!(places((0..4096).map(index)) > 2000);
+        assert!(places((0..4096).map(address)) > 2000);
     }
 }

@@ -19,7 +19,7 @@ use crate::counters::{Counters, DropReason};
 use crate::inbound::Inbound;
 use crate::mailbox::Command;
 use crate::outbound::Outbound;
-use crate::post::{Failure, HandOff, Post, ring};
+use crate::post::{Failure, HAND_OFFS_MAX, HandOff, Post, ring};
 use crate::recent::Recent;
 use crate::snapshot::Snapshot;
 use crate::sys::memory::Buffer;
@@ -98,7 +98,8 @@ impl Worker {
             self.gauge.epoch.store(snapshot.epoch, Ordering::Release);
             turn.post.must_wake = true;
         }
-        ready.trains.extend(self.hand_offs.try_iter().map(train_of));
+        // No more than were there when the doorbell was read: whoever adds one rings again.
+        ready.trains.extend(self.hand_offs.try_iter().take(HAND_OFFS_MAX).map(train_of));
         turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
 
         self.inbound.run(&mut ready.trains, &mut turn)?;

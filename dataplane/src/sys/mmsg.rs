@@ -35,6 +35,8 @@ pub struct Mmsg {
     tun: Queue,
     bell: Arc<EventFd>,
     trains: Vec<Slot>,
+    /// Buffers that one socket may fill in one turn: the other one's share is left to it.
+    share: usize,
     frames: Vec<Slot>,
     headers: Vec<libc::mmsghdr>,
     iovecs: Vec<libc::iovec>,
@@ -60,6 +62,7 @@ impl Mmsg {
             tun,
             bell,
             trains: memory::slots(buffers, TRAIN_SLOT_LEN)?,
+            share: usize::from(buffers).div_ceil(2).min(CALL_MAX),
             frames: memory::slots(FRAMES_MAX as u16, FRAME_SLOT_LEN)?,
             headers: vec![header; CALL_MAX],
             iovecs: vec![iovec; CALL_MAX],
@@ -80,6 +83,7 @@ impl Mmsg {
                 V4 => receive(
                     &self.sockets.v4,
                     &mut self.trains,
+                    self.share,
                     &mut self.headers,
                     &mut self.iovecs,
                     ready,
@@ -87,6 +91,7 @@ impl Mmsg {
                 V6 => receive(
                     &self.sockets.v6,
                     &mut self.trains,
+                    self.share,
                     &mut self.headers,
                     &mut self.iovecs,
                     ready,
@@ -201,16 +206,17 @@ impl Mmsg {
     }
 }
 
-/// Takes what waits on one socket, as far as there are buffers.
+/// Takes what waits on one socket, as far as its share of the buffers goes.
 fn receive(
     socket: &Option<OwnedFd>,
     slots: &mut Vec<Slot>,
+    share: usize,
     headers: &mut [libc::mmsghdr],
     iovecs: &mut [libc::iovec],
     ready: &mut Ready,
 ) -> io::Result<()> {
     let Some(socket) = socket else { return Ok(()) };
-    let count = slots.len().min(CALL_MAX);
+    let count = slots.len().min(share);
     let first = slots.len() - count;
     for (index, slot) in slots[first..].iter_mut().enumerate() {
         let base = slot.as_mut_ptr();

@@ -39,7 +39,8 @@ const RANDOM_PORT_TRIES: usize = 32;
 /// Binds both families to `port`; zero lets the kernel choose one that is free in both.
 ///
 /// # Errors
-/// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability.
+/// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability. EPERM:
+/// a mark without CAP_NET_ADMIN.
 pub fn bind_groups(port: u16, members: usize, fwmark: u32, gro: bool) -> io::Result<Bound> {
     for _ in 0..RANDOM_PORT_TRIES {
         let v4 = absent_is_none(bind_group(Ipv4Addr::UNSPECIFIED.into(), port, members, gro))?;
@@ -56,7 +57,9 @@ pub fn bind_groups(port: u16, members: usize, fwmark: u32, gro: bool) -> io::Res
                 if bound.v4.is_none() && bound.v6.is_none() {
                     return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
                 }
-                set_mark(bound.v4.iter().chain(&bound.v6).flatten(), fwmark)?;
+                if fwmark != 0 {
+                    set_mark(bound.v4.iter().chain(&bound.v6).flatten(), fwmark)?;
+                }
                 return Ok(bound);
             }
         }

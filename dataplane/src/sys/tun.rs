@@ -88,12 +88,17 @@ impl Tun {
     /// Takes over an interface that another program has made (`WG_TUN_FD`): one queue.
     ///
     /// # Errors
-    /// EBADFD or ENOTTY: the descriptor is no TUN interface.
+    /// EBADFD or ENOTTY: the descriptor is no TUN interface. EINVAL: it is a TAP, or its frames
+    /// carry packet information (no `IFF_NO_PI`).
     pub fn from_fd(fd: OwnedFd, offload: bool) -> io::Result<Tun> {
         let file = File::from(fd);
         let mut request = InterfaceRequest::new("")?;
         // SAFETY: TUNGETIFF fills a `struct ifreq`; the request has its size.
         unsafe { ioctl::get_interface(file.as_raw_fd(), request.as_mut_ptr().cast()) }?;
+        let kind = libc::IFF_TUN | libc::IFF_NO_PI;
+        if i32::from(request.flags()) & kind != kind {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         let has_header = request.flags() & libc::IFF_VNET_HDR as i16 != 0;
         let offloads = if has_header { prepare(&file, offload)? } else { 0 };

@@ -10,19 +10,21 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::memory::{self, Buffer, Slot};
+use super::memory::{Buffer, Slot};
 use super::message::{
-    ADDRESS_LEN, CONTROL_LEN, NAME_LEN, SEND_CONTROL_LEN, TRAIN_SLOT_LEN, endpoint, read_control,
-    write_address, write_control,
+    ADDRESS_LEN, SEND_CONTROL_LEN, endpoint, read_control, write_address, write_control,
 };
 use super::mmsg::{read_frames, write_frame};
-use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
+use super::tun::{HEADER_LEN, Queue};
 use super::{Delivery, Errno, Frame, Outgoing, Ready, Sockets, Train};
 use provided::Provided;
 
+mod prepare;
 mod provided;
+
+pub use prepare::Prepared;
+use prepare::{empty_header, receive_header};
 
 /// Submission entries: sends of one call, or writes of one call.
 const SUBMIT_MAX: usize = 128;
@@ -108,31 +110,6 @@ struct SendBlocks {
     controls: Box<[[u8; SEND_CONTROL_LEN]]>,
 }
 
-/// A ring with its buffers: what the kernel may refuse, before a TUN queue is given to it.
-pub struct Prepared {
-    ring: IoUring,
-    trains: Provided,
-    frames: Provided,
-}
-
-impl Prepared {
-    /// Sets the ring up with the best flags that the kernel takes. Call it on the worker's own
-    /// thread: the ring belongs to the thread that makes it.
-    ///
-    /// # Errors
-    /// EPERM: refused by seccomp or `kernel.io_uring_disabled`. ENOSYS, EINVAL: the kernel is too
-    /// old (below 6.0). ENOMEM: too little memory may be locked.
-    pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
-        let mut ring = build_ring()?;
-        let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
-        probe_multishot(&mut ring)?;
-        let skipped = if tun.has_header { 0 } else { HEADER_LEN };
-        let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
-        let frames = Provided::new(&ring, FRAME_GROUP, slots, skipped)?;
-        Ok(Prepared { ring, trains, frames })
-    }
-}
-
 impl Uring {
     /// Serves a TUN queue and a doorbell; sockets come later.
     pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
@@ -185,20 +162,23 @@ impl Uring {
     }
 
     /// See [`super::Backend::set_sockets`]. A multishot receive holds its socket, and with it the
-    /// port: it is cancelled before the descriptor is closed.
+    /// port: its end is waited for, so that the port is free when control hears of the change.
     pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+        let mut cancels = 0;
         for (tag, armed) in [(Tag::V4, self.is_armed.v4), (Tag::V6, self.is_armed.v6)] {
             if armed {
                 let cancel = opcode::AsyncCancel::new(tag.data(self.generation));
                 self.push(cancel.build().user_data(Tag::Cancel.data(0)));
+                cancels += 1;
             }
         }
+        // ENOENT: it ended by itself.
+        self.finish(Tag::Cancel, cancels, &mut [0])?;
         self.generation = self.generation.wrapping_add(1);
         self.is_armed.v4 = false;
         self.is_armed.v6 = false;
         self.sockets = Sockets { v4, v6 };
-        self.arm();
-        self.enter(0)
+        Ok(())
     }
 
     /// See [`super::Backend::send`]. MSG_DONTWAIT keeps wire order: a request that met a full
@@ -440,6 +420,18 @@ impl Uring {
     }
 }
 
+impl Drop for Uring {
+    /// Ends every request now: closing a ring does so at some later time, and until then its
+    /// requests hold the port and the device, and know where the buffers were.
+    fn drop(&mut self) {
+        let _ = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
+        // The requests end, and let go of their files, when their task work runs: while waiting
+        // for a completion. A request of no effect makes sure that there is one.
+        self.push(opcode::Nop::new().build().user_data(Tag::Cancel.data(0)));
+        let _ = self.enter(1);
+    }
+}
+
 fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, Slot> {
     let Ok(filled) = usize::try_from(result) else { return Err(slot) };
     let Ok(out) = types::RecvMsgOut::parse(&slot[..filled], header) else { return Err(slot) };
@@ -456,67 +448,6 @@ fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, 
         traffic_class: told.traffic_class,
         buffer: Buffer::Slot(slot),
     })
-}
-
-/// The ladder of flags: what a newer kernel offers, then less.
-fn build_ring() -> io::Result<IoUring> {
-    let entries = (2 * SUBMIT_MAX) as u32;
-    let full = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_coop_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(COMPLETIONS)
-        .build(entries);
-    match full {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            log::info!("this kernel lacks single-issuer rings: io_uring with fewer flags");
-            IoUring::builder().setup_coop_taskrun().setup_cqsize(COMPLETIONS).build(entries)
-        }
-        result => result,
-    }
-}
-
-/// Multishot receives came with Linux 6.0, a year after buffer rings: an older kernel refuses
-/// the request at once, a newer one waits.
-fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    let header = Box::new(receive_header());
-    let fd = types::Fd(socket.as_raw_fd());
-    let receive = opcode::RecvMsgMulti::new(fd, &*header, TRAIN_GROUP).build();
-    let cancel = opcode::AsyncCancel::new(Tag::V4.data(0)).build();
-    // SAFETY: the header lives until both requests have completed below.
-    unsafe {
-        let mut queue = ring.submission();
-        let entries = [receive.user_data(Tag::V4.data(0)), cancel.user_data(Tag::Cancel.data(0))];
-        queue.push_multiple(&entries).expect("the queue is empty");
-    }
-    let mut missing = 2;
-    let mut result = Ok(());
-    while missing > 0 {
-        ring.submit_and_wait(missing)?;
-        for entry in ring.completion() {
-            missing -= 1;
-            if entry.user_data() == Tag::V4.data(0) && entry.result() == -libc::EINVAL {
-                result = Err(io::Error::from_raw_os_error(libc::EINVAL));
-            }
-        }
-    }
-    result
-}
-
-fn empty_header() -> libc::msghdr {
-    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
-    unsafe { std::mem::zeroed() }
-}
-
-/// What a multishot receive reserves in each buffer.
-fn receive_header() -> libc::msghdr {
-    let mut header = empty_header();
-    header.msg_namelen = NAME_LEN as libc::socklen_t;
-    header.msg_controllen = CONTROL_LEN as _;
-    header
 }
 
 impl SendBlocks {

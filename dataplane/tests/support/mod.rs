@@ -1,0 +1,246 @@
+//! A real engine in a network namespace of its own, and peers that are played by the test.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command as Program;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use wg_bounce_dataplane::aead::{self, Key, Open, Seal};
+use wg_bounce_dataplane::checksum;
+use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options};
+use wg_bounce_dataplane::mailbox::Command;
+use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
+use wg_bounce_dataplane::session::{Facts, Lifetime, ReceiveSession, SendSession};
+use wg_bounce_dataplane::snapshot::Snapshot;
+use wg_bounce_dataplane::sys::{clock, tun::Tun};
+use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
+
+/// Workers of every engine here.
+pub const WORKERS: usize = 2;
+/// Our address inside the tunnel, and the port of [`Hub::app`].
+pub const INNER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 9, 0, 1), 7000);
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One test at a time: a program that another one starts holds copies of all descriptors for the
+/// moment between fork and exec, and with them ports and interfaces that a test expects free.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Runs a test once per backend, each time in a fresh network namespace.
+pub fn on_both_backends(test: fn(IoChoice)) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for io in [IoChoice::Uring, IoChoice::Mmsg] {
+        let thread = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root, to make a network namespace");
+            run("ip link set lo up");
+            test(io);
+        });
+        assert!(thread.join().is_ok(), "failed with {io:?}");
+    }
+}
+
+/// Runs a program that must succeed.
+pub fn run(line: &str) {
+    let mut words = line.split(' ');
+    let status = Program::new(words.next().expect("a program")).args(words).status();
+    assert!(status.is_ok_and(|status| status.success()), "{line}");
+}
+
+/// An engine with its interface, and an application behind it.
+pub struct Hub {
+    pub engine: Engine,
+    _events: Events,
+    pub snapshot: Snapshot,
+    pub name: String,
+    /// A socket on the inner address.
+    pub app: UdpSocket,
+}
+
+impl Hub {
+    pub fn start(io: IoChoice) -> Hub {
+        let tun = Tun::create("hub%d", WORKERS, true).expect("root, to make an interface");
+        let name = tun.name().expect("it has a name");
+        run(&format!("ip address add {}/24 dev {name}", INNER.0));
+        let options = Options {
+            workers: WORKERS,
+            pin: false,
+            io,
+            gso: true,
+            gro: true,
+            tun_offload: true,
+            buffers: 64,
+        };
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
+        let (engine, events) = Engine::start(&options, tun, wake).expect("workers");
+        run(&format!("ip link set {name} up"));
+        let app = UdpSocket::bind(INNER).expect("the inner address is ours");
+        app.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let snapshot = Snapshot { is_up: true, mtu: 1420, ..Snapshot::default() };
+        let mut hub = Hub { engine, _events: events, snapshot, name, app };
+        hub.bind(0);
+        hub
+    }
+
+    /// Moves to another port (zero: any), and returns it when all workers have.
+    pub fn bind(&mut self, port: u16) -> u16 {
+        let port = self.engine.bind(port, 0).expect("the port is free");
+        self.snapshot.listen_port = port;
+        self.publish();
+        port
+    }
+
+    /// Publishes the snapshot and waits until all workers go by it.
+    pub fn publish(&self) {
+        let epoch = self.engine.publish(self.snapshot.clone());
+        eventually(|| self.engine.epoch_reached() >= epoch);
+    }
+
+    pub fn port(&self) -> u16 {
+        self.snapshot.listen_port
+    }
+
+    /// A peer `10.9.0.NUMBER` whose session belongs to `worker`; with an endpoint on `socket`.
+    pub fn add_peer(&mut self, number: u8, worker: usize, socket: UdpSocket) -> Remote {
+        let index = u32::from(number) << 8 | worker as u32;
+        let peer = Arc::new(Peer::new(PeerId(number.into()), [number; 32]));
+        let remote = socket.local_addr().expect("bound");
+        peer.set_endpoint(Endpoint { remote, source: None });
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let inner = Ipv4Addr::new(10, 9, 0, number);
+        self.snapshot.routes.insert(IpAddr::V4(inner).into(), Arc::clone(&peer));
+        let session = ReceiveSession::new(Key::new(&[number; 32]), facts(index), peer.clone());
+        self.engine.command(worker, Command::Install(Box::new(session)));
+        self.publish();
+        let remote = Remote { socket, peer, inner, index, number, counter: 0 };
+        remote.open_session();
+        remote
+    }
+
+    /// The sum over all workers of the counter `name`.
+    pub fn count(&self, name: &str) -> u64 {
+        let all = self.engine.counters().flat_map(|counters| counters.list());
+        all.filter(|(known, _)| *known == name).map(|(_, value)| value).sum()
+    }
+
+    /// Waits until the counter `name` stands at `value`, and not above.
+    #[track_caller]
+    pub fn expect_count(&self, name: &str, value: u64) {
+        eventually(|| self.count(name) >= value);
+        assert_eq!(self.count(name), value, "{name}");
+    }
+
+    /// What the application gets next.
+    #[track_caller]
+    pub fn app_gets(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 65_536];
+        let length = self.app.recv(&mut buffer).expect("the packet crosses the tunnel");
+        buffer.truncate(length);
+        buffer
+    }
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn eventually(mut condition: impl FnMut() -> bool) {
+    for _ in 0..PATIENCE.as_millis() {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(condition(), "it never came to that");
+}
+
+/// A peer, played by the test: one key for both directions, which is nobody's secret.
+pub struct Remote {
+    pub socket: UdpSocket,
+    pub peer: Arc<Peer>,
+    pub inner: Ipv4Addr,
+    pub index: u32,
+    number: u8,
+    counter: u64,
+}
+
+impl Remote {
+    /// Publishes a session to send to this peer with.
+    pub fn open_session(&self) {
+        let session = SendSession::new(Key::new(&[self.number; 32]), facts(self.index));
+        let _none = self.peer.set_session(Some(Arc::new(session)));
+    }
+
+    /// The next message from this peer: `payload` in a UDP packet to the application.
+    pub fn seal(&mut self, payload: &[u8]) -> Vec<u8> {
+        let packet = udp_packet(self.inner, payload);
+        self.seal_packet(&packet)
+    }
+
+    /// The next message from this peer, with any plaintext.
+    pub fn seal_packet(&mut self, packet: &[u8]) -> Vec<u8> {
+        let padded = packet.len().next_multiple_of(16);
+        let mut message = vec![0; padded + DATA_OVERHEAD];
+        let counter = self.counter;
+        self.counter += 1;
+        write_data_header(&mut message, DataHeader { receiver: self.index, counter });
+        message[16..16 + packet.len()].copy_from_slice(packet);
+        let key = Key::new(&[self.number; 32]);
+        aead::seal(&mut [Seal { key: &key, counter, message: &mut message }]);
+        message
+    }
+
+    pub fn send(&self, message: &[u8], port: u16) {
+        let to = match self.socket.local_addr().expect("bound").ip() {
+            IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            IpAddr::V6(_) => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)),
+        };
+        self.socket.send_to(message, to).expect("sent");
+    }
+
+    /// The UDP payload of the next message to this peer.
+    #[track_caller]
+    pub fn gets(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 65_536];
+        let length = self.socket.recv(&mut buffer).expect("a message to the peer");
+        let message = &mut buffer[..length];
+        let counter = u64::from_le_bytes(message[8..16].try_into().expect("eight bytes"));
+        let key = Key::new(&[self.number; 32]);
+        let mut batch = [Open { key: &key, counter, message, authentic: false }];
+        aead::open(&mut batch);
+        assert!(batch[0].authentic, "message {counter} is sealed with the session's key");
+        let packet = &buffer[16..];
+        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        packet[28..length].to_vec()
+    }
+}
+
+fn facts(index: u32) -> Facts {
+    Facts {
+        local_index: index,
+        remote_index: index,
+        created: clock::boot_time(),
+        is_initiator: false,
+        lifetime: Lifetime::default(),
+    }
+}
+
+/// An IPv4 packet with a UDP datagram (without checksum) to the application.
+pub fn udp_packet(from: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; 28 + payload.len()];
+    let length = packet.len() as u16;
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&length.to_be_bytes());
+    packet[6] = 0x40; // do not fragment
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[16..20].copy_from_slice(&INNER.0.octets());
+    let sum = checksum::finish(checksum::sum(&packet[..20]));
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet[20..22].copy_from_slice(&7001u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&INNER.1.to_be_bytes());
+    packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
+    packet[28..].copy_from_slice(payload);
+    packet
+}
