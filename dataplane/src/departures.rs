@@ -27,8 +27,8 @@ use crate::session::SendSession;
 use crate::sessions::IndexHasher;
 use crate::sys::socket::{may_be_source, send_one};
 use crate::sys::{Errno, Outgoing};
+use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, write_data_header};
-use crate::worker::Turn;
 
 /// Messages sealed by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;

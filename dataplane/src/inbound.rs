@@ -33,8 +33,8 @@ use crate::session::ReceiveSession;
 use crate::sessions::Sessions;
 use crate::sys::message::PAYLOAD_AT;
 use crate::sys::{Delivery, Errno, Train};
+use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN};
-use crate::worker::Turn;
 
 /// Messages opened by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;

@@ -32,5 +32,6 @@ mod sessions;
 pub mod snapshot;
 mod staging;
 pub mod sys;
+mod turn;
 pub mod wire;
 mod worker;

@@ -19,8 +19,8 @@ use crate::offload::{Cut, VNET_HEADER_LEN};
 use crate::peer::{Path, Peer, flag};
 use crate::staging::Staging;
 use crate::sys::{Delivery, Errno, Frame};
+use crate::turn::Turn;
 use crate::wire::{COOKIE_REPLY, DATA, padded_len};
-use crate::worker::Turn;
 
 /// ICMP errors that may be sent in one burst, and per second afterwards (messages).
 const UNREACHABLE_BURST: u64 = 50;

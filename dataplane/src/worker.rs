@@ -15,7 +15,6 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use crossbeam_channel::Receiver;
 
-use crate::clock::Millis;
 use crate::counters::{Counters, DropReason};
 use crate::inbound::Inbound;
 use crate::mailbox::Command;
@@ -26,6 +25,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::memory::Buffer;
 use crate::sys::message::PAYLOAD_AT;
 use crate::sys::{Backend, Ready, Train, clock};
+use crate::turn::Turn;
 
 /// What the engine and its workers share.
 pub(crate) struct Shared {
@@ -40,23 +40,6 @@ pub(crate) struct Gauge {
     /// The epoch of the snapshot that it works by.
     pub epoch: AtomicU64,
     pub counters: Counters,
-}
-
-/// What the two ways need of the turn that they are in.
-pub struct Turn<'a> {
-    /// The worker's number.
-    pub worker: usize,
-    /// The time at which the wait returned.
-    pub now: Millis,
-    /// What packets are judged by in this turn.
-    pub snapshot: &'a Arc<Snapshot>,
-    /// Sockets and TUN.
-    pub io: &'a mut Backend,
-    /// The worker's counters.
-    pub counters: &'a Counters,
-    /// Where all workers sent to lately.
-    pub recent: &'a Recent,
-    pub(crate) post: &'a mut Post,
 }
 
 /// One worker; [`Worker::run`] is its thread.
