@@ -143,7 +143,8 @@ fn not_root() {
     let interface = lab.interface("alone");
     // The copy lies where others may not look: the shell opens it first.
     let line = format!(
-        "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all -- /proc/self/fd/9 -f {interface}"
+        "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all -- \
+         /proc/self/fd/9 -f {interface}"
     );
     let script = format!("exec 9<{} && exec {line}", copy.display());
     let outcome = shell(&namespace, &script);
