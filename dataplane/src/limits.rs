@@ -36,6 +36,11 @@ pub const NONCES_IN_FLIGHT_MAX: u64 = 512;
 /// Packets that wait for one peer's handshake (packets; `MAX_STAGED_PACKETS` of the kernel).
 pub const STAGED_PACKETS_MAX: u32 = 128;
 
+/// Packets that wait for handshakes in one worker (bytes): one peer that scans the addresses of
+/// many absent ones must not fill the memory with [`STAGED_PACKETS_MAX`] packets for each.
+pub const STAGED_BYTES_MAX: usize = 64 << 20;
+const _: () = assert!(STAGED_BYTES_MAX > STAGED_PACKETS_MAX as usize * PACKET_MAX);
+
 /// Plaintext is padded to a multiple of this (bytes, §5.4.6).
 pub const PADDING_MULTIPLE: usize = 16;
 

@@ -3,36 +3,44 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use crate::limits::STAGED_PACKETS_MAX;
+use crate::limits::{STAGED_BYTES_MAX, STAGED_PACKETS_MAX};
 use crate::peer::{Peer, PeerId};
 
 /// The staged packets of one worker. An empty packet is a keepalive.
 #[derive(Default)]
 pub struct Staging {
     peers: HashMap<PeerId, VecDeque<Box<[u8]>>>,
+    /// Bytes of all packets here.
+    bytes: usize,
     worker: usize,
 }
 
 impl Staging {
     /// The staging area of worker number `worker`.
     pub fn new(worker: usize) -> Staging {
-        Staging { peers: HashMap::new(), worker }
+        Staging { peers: HashMap::new(), bytes: 0, worker }
     }
 
     /// Stages a packet. Returns how many packets were dropped for it: the oldest here if the peer
-    /// has its full number staged, or this one if those are all with other workers.
+    /// has its full number staged, or this one if those are all with other workers, or if too
+    /// much waits for other peers.
     #[must_use]
     pub fn push(&mut self, peer: &Peer, packet: Box<[u8]>) -> u64 {
+        if self.bytes + packet.len() > STAGED_BYTES_MAX {
+            return 1;
+        }
         let queue = self.peers.entry(peer.id).or_default();
         let mut dropped = 0;
         if peer.staged.fetch_add(1, Ordering::Relaxed) >= STAGED_PACKETS_MAX {
             peer.staged.fetch_sub(1, Ordering::Relaxed);
             dropped = 1;
-            if queue.pop_front().is_none() {
+            let Some(oldest) = queue.pop_front() else {
                 self.peers.remove(&peer.id);
                 return dropped;
-            }
+            };
+            self.bytes -= oldest.len();
         }
+        self.bytes += packet.len();
         queue.push_back(packet);
         // Release pairs with control's read after it published a session: either it sees this
         // worker's bit and sends a flush, or this worker saw the session.
@@ -51,6 +59,7 @@ impl Staging {
         if !queue.is_empty() {
             peer.staged_by.fetch_and(!(1 << self.worker), Ordering::SeqCst);
             peer.staged.fetch_sub(queue.len() as u32, Ordering::Relaxed);
+            self.bytes -= queue.iter().map(|packet| packet.len()).sum::<usize>();
         }
         queue
     }
@@ -85,5 +94,20 @@ mod tests {
         assert_eq!(two.push(&peer, Box::default()), 1);
         assert!(!two.holds(peer.id), "nothing of its own to drop: the new packet goes");
         assert_eq!(peer.staged_by.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_memory_for_many_peers_is_bounded() {
+        let mut staging = Staging::new(0);
+        let peers: Vec<Peer> =
+            (0..STAGED_BYTES_MAX as u32 / 32_768).map(|n| Peer::new(PeerId(n), [1; 32])).collect();
+        for peer in &peers {
+            assert_eq!(staging.push(peer, vec![0; 32_768].into()), 0);
+        }
+        assert_eq!(staging.push(&peers[0], vec![0; 1].into()), 1, "no room for anybody");
+        assert_eq!(staging.take(&peers[1]).len(), 1);
+        assert_eq!(staging.push(&peers[0], vec![0; 1].into()), 0);
+        peers.iter().for_each(|peer| drop(staging.take(peer)));
+        assert_eq!(staging.bytes, 0);
     }
 }

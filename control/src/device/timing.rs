@@ -62,9 +62,14 @@ impl Core {
         if flags & flag::CONFIRMED != 0 {
             self.confirm(entry, now, out);
         }
-        // A flag may be older than the session that has come since.
-        if flags & flag::WANTS_HANDSHAKE != 0 && entry.needs_handshake(now.monotonic) {
-            self.want_handshake(entry, Want::Fresh, now, out);
+        if flags & flag::WANTS_HANDSHAKE != 0 {
+            if entry.needs_handshake(now.monotonic) {
+                self.want_handshake(entry, Want::Fresh, now, out);
+            } else {
+                // The flag is older than the session that has come since. Its worker may have
+                // staged a packet after the flush was decided, and before it saw the session.
+                flush(entry, out);
+            }
         }
         if flags & flag::WANTS_LAST_MINUTE_HANDSHAKE != 0
             && entry.needs_last_minute_handshake(now.monotonic)
