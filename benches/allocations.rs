@@ -59,7 +59,7 @@ fn main() {
 }
 
 fn measure(io: IoChoice) {
-    let relay = Relay::new(io);
+    let mut relay = Relay::new(io);
     let mut sender = Sender::new(relay.port);
     let receiver = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     receiver.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
@@ -88,7 +88,7 @@ fn measure(io: IoChoice) {
 struct Relay {
     engine: Engine,
     port: u16,
-    peers: std::cell::RefCell<Snapshot>,
+    peers: Snapshot,
 }
 
 impl Relay {
@@ -113,11 +113,11 @@ impl Relay {
         let port = engine.bind(0, 0).expect("a port");
         run(&format!("ip link set {name} up mtu 1420"));
         let peers = Snapshot { is_up: true, mtu: 1420, listen_port: port, ..Snapshot::default() };
-        Relay { engine, port, peers: peers.into() }
+        Relay { engine, port, peers }
     }
 
     /// Both directions use one key, which is the session's index: nobody listens in.
-    fn add_peer(&self, number: u8, inner: Ipv4Addr, remote: SocketAddr) {
+    fn add_peer(&mut self, number: u8, inner: Ipv4Addr, remote: SocketAddr) {
         let peer = Arc::new(Peer::new(PeerId(number.into()), [number; 32]));
         peer.set_endpoint(Endpoint { remote, source: None });
         peer.set_watched(true);
@@ -132,9 +132,8 @@ impl Relay {
         self.engine.command(0, mailbox::Command::Install(Box::new(session)));
         let session = Arc::new(SendSession::new(Key::new(&[number; 32]), facts));
         let _none = peer.set_session(Some(session));
-        let mut peers = self.peers.borrow_mut();
-        peers.routes.insert(IpAddr::V4(inner).into(), peer);
-        let epoch = self.engine.publish(peers.clone());
+        self.peers.routes.insert(IpAddr::V4(inner).into(), peer);
+        let epoch = self.engine.publish(self.peers.clone());
         while self.engine.epoch_reached() < epoch {
             std::thread::yield_now();
         }

@@ -79,6 +79,8 @@ pub enum StartError {
 pub struct Engine {
     shared: Arc<Shared>,
     workers: Vec<Handle>,
+    /// Snapshots that a worker may still hold.
+    retired: Vec<Arc<Snapshot>>,
     sockets: Vec<Sockets>,
     gro: bool,
     description: String,
@@ -120,6 +122,7 @@ impl Engine {
         let mut engine = Engine {
             shared,
             workers: Vec::with_capacity(queues.len()),
+            retired: Vec::new(),
             sockets: Vec::new(),
             gro: options.gro,
             description: String::new(),
@@ -178,19 +181,21 @@ impl Engine {
         ring(&handle.bell);
     }
 
-    /// Publishes what packets are judged by; returns its epoch.
-    pub fn publish(&self, mut snapshot: Snapshot) -> u64 {
+    /// Publishes what packets are judged by; returns its epoch. The old snapshot stays here until
+    /// no worker holds it: taking a large table apart is not a worker's business.
+    pub fn publish(&mut self, mut snapshot: Snapshot) -> u64 {
         snapshot.epoch = self.shared.snapshot.load().epoch + 1;
         let epoch = snapshot.epoch;
-        self.shared.snapshot.store(Arc::new(snapshot));
+        self.retired.push(self.shared.snapshot.swap(Arc::new(snapshot)));
         for worker in &self.workers {
             ring(&worker.bell);
         }
         epoch
     }
 
-    /// The epoch that all workers have passed: nothing older is in use.
-    pub fn epoch_reached(&self) -> u64 {
+    /// The epoch that all workers have passed: nothing older is in use, and what was is freed.
+    pub fn epoch_reached(&mut self) -> u64 {
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         let epochs = self.workers.iter().map(|worker| worker.gauge.epoch.load(Ordering::Acquire));
         epochs.min().unwrap_or(0)
     }

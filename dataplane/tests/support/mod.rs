@@ -93,7 +93,7 @@ impl Hub {
     }
 
     /// Publishes the snapshot and waits until all workers go by it.
-    pub fn publish(&self) {
+    pub fn publish(&mut self) {
         let epoch = self.engine.publish(self.snapshot.clone());
         eventually(|| self.engine.epoch_reached() >= epoch);
     }
