@@ -85,9 +85,9 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     pub tun_offload: Switch,
 
-    /// Receive buffers of each worker, of 64 KiB each
+    /// Receive buffers of each worker, of 64 KiB each (64 to 16384)
     #[arg(long, value_name = "N", default_value_t = BUFFERS_DEFAULT, env = "WG_BOUNCE_BUFFERS")]
-    #[arg(value_parser = clap::value_parser!(u16).range(16..=16384), hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(64..=16384), hide_env_values = true)]
     pub buffers: u16,
 
     /// What to log: "verbose" (or "debug") adds handshakes and every change [default: info]

@@ -27,7 +27,7 @@ fn a_flag_wins_over_its_variable_and_both_over_the_default() {
         ("gso", "WG_BOUNCE_GSO", "off", "on", Some("on")),
         ("gro", "WG_BOUNCE_GRO", "off", "on", Some("on")),
         ("tun-offload", "WG_BOUNCE_TUN_OFFLOAD", "off", "on", Some("on")),
-        ("buffers", "WG_BOUNCE_BUFFERS", "32", "64", Some("128")),
+        ("buffers", "WG_BOUNCE_BUFFERS", "256", "64", Some("128")),
         ("log-level", "WG_BOUNCE_LOG_LEVEL", "error", "silent", None),
     ];
     for (option, variable, in_variable, in_flag, default) in cases {

@@ -70,7 +70,7 @@ pub struct Parts {
     pub calls: Receiver<Call>,
     /// Written with every event, epoch and call.
     pub wake: Arc<EventFd>,
-    /// SIGTERM, SIGINT and SIGUSR1, which are blocked.
+    /// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which are blocked.
     pub signals: SignalFd,
 }
 

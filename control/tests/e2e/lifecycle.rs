@@ -38,6 +38,12 @@ fn interrupted(backend: Backend) {
     ends_cleanly(daemon);
 }
 
+fn terminal_closed(backend: Backend) {
+    let (daemon, _lab) = daemon(backend);
+    daemon.signal(Signal::SIGHUP);
+    ends_cleanly(daemon);
+}
+
 fn interface_deleted(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     daemon.namespace.run(&format!("ip link del {}", daemon.interface));
@@ -79,6 +85,7 @@ fn restarted_at_once(backend: Backend) {
 on_both_backends!(
     terminated,
     interrupted,
+    terminal_closed,
     interface_deleted,
     socket_deleted,
     a_stale_socket_is_replaced,

@@ -9,6 +9,7 @@
 mod harness;
 
 mod config;
+mod five_nodes;
 mod floods;
 mod hostile;
 mod icmp_ecn;

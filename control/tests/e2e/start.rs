@@ -157,6 +157,22 @@ fn a_second_daemon_of_the_same_name() {
     daemon.show("peers");
 }
 
+/// Rings count against the limit for locked memory where CAP_IPC_LOCK is missing.
+#[test]
+fn too_little_locked_memory() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let limited = "setpriv --bounding-set=-ipc_lock,-sys_resource prlimit --memlock=16384:16384";
+    let reasons = ["locked memory", "limitmemlock", "--io mmsg"];
+    fails(&namespace, limited, &format!("--io uring -f {interface}"), &reasons);
+    let line = format!("{limited} {} -f {interface}", binary());
+    let process = namespace.spawn(&lab, &line);
+    eventually(seconds(10), "it is ready", || socket_path(&interface).exists());
+    let log = process.output();
+    assert!(log.contains("io_uring is refused") && log.contains("recvmmsg"), "{log}");
+}
+
 #[test]
 fn not_root() {
     let lab = Lab::new();
