@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+use nix::sys::stat::{Mode, fchmod};
 
 /// Where wg(8) looks for sockets.
 pub const DIRECTORY: &str = "/var/run/wireguard";
@@ -66,8 +69,7 @@ impl std::error::Error for SocketError {}
 
 impl SocketFile {
     /// Listens on `NAME.sock` in `directory`, which is made if it is missing. A socket that
-    /// nobody listens on is replaced. To be called while the process has one thread: the umask
-    /// is the process's.
+    /// nobody listens on is replaced.
     ///
     /// # Errors
     /// See [`SocketError`].
@@ -87,11 +89,7 @@ impl SocketFile {
             .map_err(|error| failed("lock the directory", directory, error))?;
         let path = directory.join(format!("{name}.sock"));
         remove_stale(&path)?;
-        // Readable by its owner alone from its first moment on.
-        let previous = umask(Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(&path);
-        umask(previous);
-        let listener = listener.map_err(|error| failed("listen on", &path, error))?;
+        let listener = bind_private(&path).map_err(|error| failed("listen on", &path, error))?;
         drop(lock);
         let file = SocketFile::watch(path)?;
         Ok((listener, file))
@@ -202,6 +200,17 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Listens on a socket that its owner alone may use from its first moment on: the file takes the
+/// mode that the unbound socket has (`unix_bind_bsd`, net/unix/af_unix.c). The umask would do as
+/// well, but it is the whole process's.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&socket, Backlog::new(128)?)?;
+    Ok(UnixListener::from(socket))
 }
 
 #[cfg(test)]
