@@ -71,10 +71,19 @@ pub struct Iperf {
 }
 
 impl Iperf {
-    /// Runs a client with iperf3's own `options`; panics if it fails.
+    /// Runs a client with iperf3's own `options`; panics if it fails. The server listens anew
+    /// after each client, and refuses for a moment: then it is tried again.
     #[track_caller]
     pub fn run(from: &Namespace, server: &str, options: &str) -> Iperf {
-        Iperf::of(from.attempt(&format!("iperf3 --json --client {server} {options}")))
+        let mut outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
+        within(seconds(5), || {
+            let is_refused = outcome.stdout.contains("Connection refused");
+            if is_refused {
+                outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
+            }
+            !is_refused
+        });
+        Iperf::of(outcome)
     }
 
     /// Starts a client in the background; [`Iperf::finish`] takes its report.
@@ -91,10 +100,13 @@ impl Iperf {
         Iperf::of(Outcome { line, code, stdout, stderr: String::new() })
     }
 
+    /// With `--json`, iperf3 reports some errors and exits with success all the same.
     #[track_caller]
     fn of(outcome: Outcome) -> Iperf {
         assert!(outcome.is_ok(), "iperf3 failed: {outcome:#?}");
-        Iperf { report: serde_json::from_str(&outcome.stdout).expect("iperf3 writes JSON") }
+        let report: Value = serde_json::from_str(&outcome.stdout).expect("iperf3 writes JSON");
+        assert!(report.get("error").is_none(), "iperf3 failed: {outcome:#?}");
+        Iperf { report }
     }
 
     /// What the receiver got (bytes per second).
