@@ -71,17 +71,19 @@ pub struct Iperf {
 }
 
 impl Iperf {
-    /// Runs a client with iperf3's own `options`; panics if it fails. The server listens anew
-    /// after each client, and refuses for a moment: then it is tried again.
+    /// Runs a client with iperf3's own `options`; panics if it fails. The server is busy until
+    /// the last client's farewell has come through the tunnel, and then listens anew: a client
+    /// that comes too early is sent away, and tries again.
     #[track_caller]
     pub fn run(from: &Namespace, server: &str, options: &str) -> Iperf {
         let mut outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
         within(seconds(5), || {
-            let is_refused = outcome.stdout.contains("Connection refused");
-            if is_refused {
+            let too_early = ["Connection refused", "server is busy"];
+            let is_too_early = too_early.iter().any(|error| outcome.stdout.contains(error));
+            if is_too_early {
                 outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
             }
-            !is_refused
+            !is_too_early
         });
         Iperf::of(outcome)
     }
