@@ -8,7 +8,7 @@
 //! 4. [`Departures::flush`] seals and sends all messages of the turn.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::counters::DropReason;
@@ -20,7 +20,7 @@ use crate::peer::{Path, Peer, flag};
 use crate::staging::Staging;
 use crate::sys::{Delivery, Errno, Frame};
 use crate::turn::Turn;
-use crate::wire::{COOKIE_REPLY, DATA, padded_len};
+use crate::wire::{DATA, INITIATION, padded_len};
 
 /// ICMP errors that may be sent in one burst, and per second afterwards (messages).
 const UNREACHABLE_BURST: u64 = 50;
@@ -105,7 +105,7 @@ impl Outbound {
             log::debug!("an endpoint is routed into the interface itself: datagram dropped");
             return Ok(());
         }
-        let snapshot = Arc::clone(turn.snapshot);
+        let snapshot = turn.snapshot;
         let Some(peer) = snapshot.routes.lookup(packet.destination) else {
             return self.answer_unreachable(cut, DropReason::NoPeer, turn);
         };
@@ -241,15 +241,10 @@ fn is_own_datagram(packet: &[u8], header: &Packet, turn: &Turn<'_>) -> bool {
     }
     let Some(udp) = packet.get(header.header_len..header.header_len + 12) else { return false };
     let port_at = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
-    let is_message = matches!(udp[8..12], [1..=DATA, 0, 0, 0]);
-    const _: () = assert!(COOKIE_REPLY < DATA);
+    let is_message = matches!(udp[8..12], [INITIATION..=DATA, 0, 0, 0]);
     port_at(0) == turn.snapshot.listen_port
         && is_message
-        && turn.recent.contains(&SocketAddr::new(remote_of(header), port_at(2)))
-}
-
-fn remote_of(header: &Packet) -> IpAddr {
-    header.destination
+        && turn.recent.contains(&SocketAddr::new(header.destination, port_at(2)))
 }
 
 /// A token bucket for ICMP errors.

@@ -354,16 +354,7 @@ pub fn secret(bytes: [u8; 32]) -> SecretKey {
 
 /// A change of the peer with this key that changes nothing yet.
 pub fn peer_change(public_key: [u8; 32]) -> PeerChange {
-    PeerChange {
-        public_key,
-        remove: false,
-        update_only: false,
-        preshared_key: None,
-        endpoint: None,
-        persistent_keepalive: None,
-        replace_allowed_ips: false,
-        allowed_ips: Vec::new(),
-    }
+    PeerChange::new(public_key)
 }
 
 pub fn allowed_ip(prefix: &str) -> AllowedIp {

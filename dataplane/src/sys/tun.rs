@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::offload::VNET_HEADER_LEN;
+
 /// Bytes in front of the IP packet of every frame: ten of virtio header, six of padding.
-pub const HEADER_LEN: usize = 16;
+pub const HEADER_LEN: usize = VNET_HEADER_LEN;
 /// Bytes of one frame buffer.
 pub const FRAME_SLOT_LEN: usize = HEADER_LEN + 65_536 + 48;
 /// MTU of a new interface (bytes), as the kernel module sets it: 1500 less the outer IPv6 and UDP
