@@ -31,6 +31,7 @@ use crate::segments::datagrams;
 use crate::session::ReceiveSession;
 use crate::sessions::Sessions;
 use crate::sys::message::PAYLOAD_AT;
+use crate::sys::route::RouteSocket;
 use crate::sys::{Delivery, Errno, Train};
 use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN};
@@ -63,6 +64,8 @@ struct Place {
 pub struct Inbound {
     /// The indexes that belong to this worker.
     pub sessions: Sessions,
+    /// Where the kernel is asked for its routes.
+    pub routes: Option<RouteSocket>,
     messages: Vec<Message>,
     coalescer: Coalescer<Place>,
     options: CoalescerOptions,
@@ -86,6 +89,7 @@ impl Inbound {
     pub fn new(options: CoalescerOptions, seed: u64, messages: usize) -> Inbound {
         Inbound {
             sessions: Sessions::default(),
+            routes: None,
             messages: Vec::with_capacity(messages),
             coalescer: Coalescer::new(COALESCE_MAX, options, seed),
             options,

@@ -46,6 +46,13 @@ pub enum Command {
         /// The IPv6 member of the group.
         v6: Option<OwnedFd>,
     },
+    /// Ask the kernel for its routes here from now on.
+    AskRoutes {
+        /// A NETLINK_ROUTE socket in the interface's network namespace, for this worker alone.
+        socket: OwnedFd,
+        /// The interface's number in that namespace.
+        interface: u32,
+    },
 }
 
 /// A handshake message of the right type, length and (for initiations and responses) mac1.

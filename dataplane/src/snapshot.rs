@@ -20,4 +20,32 @@ pub struct Snapshot {
     pub mtu: usize,
     /// The UDP port that the sockets are bound to.
     pub listen_port: u16,
+    /// Who forwards from peer to peer.
+    pub relay: Relay,
+}
+
+/// Who forwards packets from one peer to another, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relay {
+    /// IPv4 packets.
+    pub v4: Relaying,
+    /// IPv6 packets.
+    pub v6: Relaying,
+    /// Counts up with every change of the kernel's routes, rules, links or forwarding: what it
+    /// answered about a route before ([`crate::mailbox::Command::AskRoutes`]) is void.
+    pub routes: u64,
+}
+
+/// Who forwards the packets of one family from peer to peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Relaying {
+    /// The kernel: every packet goes to the TUN.
+    #[default]
+    ByKernel,
+    /// The worker, if the packet is plain and the kernel's route for it leads back into the
+    /// interface; everything else goes to the TUN (`--relay auto` while nothing stands against).
+    WhereRouted,
+    /// The worker, if the packet is plain; what is not goes to the TUN where the kernel's route
+    /// for it leads back into the interface, and is dropped elsewhere (`--relay direct`).
+    Always,
 }

@@ -24,6 +24,7 @@ use crate::recent::Recent;
 use crate::snapshot::Snapshot;
 use crate::sys::memory::Buffer;
 use crate::sys::message::PAYLOAD_AT;
+use crate::sys::route::RouteSocket;
 use crate::sys::{Backend, Ready, Train, clock};
 use crate::turn::Turn;
 
@@ -143,6 +144,9 @@ fn obey(
         }
         Command::Keepalive { peer } => outbound.send_keepalive(&peer, turn)?,
         Command::Sockets { v4, v6 } => turn.io.set_sockets(v4, v6)?,
+        Command::AskRoutes { socket, interface } => {
+            inbound.routes = Some(RouteSocket::new(socket, interface));
+        }
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
 use wg_bounce_dataplane::mailbox::HandshakeMessage;
 use wg_bounce_dataplane::peer::{Endpoint, Peer};
 use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_dataplane::snapshot::Snapshot;
+use wg_bounce_dataplane::snapshot::{Relay, Snapshot};
 use wg_bounce_dataplane::sys::clock;
 use wg_bounce_dataplane::wire::{self, Kind};
 
@@ -375,6 +375,7 @@ impl Runtime {
             is_up: device.is_up(),
             mtu: self.mtu,
             listen_port: self.listen_port,
+            relay: Relay::default(),
         };
         self.epoch = self.parts.engine.publish(snapshot);
     }

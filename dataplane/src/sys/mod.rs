@@ -9,6 +9,7 @@ pub mod inherit;
 pub mod memory;
 pub mod message;
 pub mod mmsg;
+pub mod route;
 pub mod socket;
 pub mod tun;
 pub mod uring;
