@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::counters::Counters;
+use crate::dispatch::Dispatch;
 use crate::inbound::Inbound;
 use crate::limits::{RECEIVE_SEGMENTS_MAX, WORKERS_MAX};
 use crate::mailbox::Command;
@@ -348,7 +349,8 @@ impl Plan {
             hand_offs,
             post: self.post,
             inbound: Inbound::new(self.coalescer, seed, messages),
-            outbound: Outbound::new(self.number, self.workers, self.options.gso),
+            outbound: Outbound::default(),
+            dispatch: Dispatch::new(self.number, self.workers, self.options.gso),
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();
