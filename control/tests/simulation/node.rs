@@ -235,7 +235,9 @@ impl Node {
                 self.discarded += self.unstage(number, peer.id).len();
             }
             Command::Keepalive { peer } => self.transmit(number, &peer, &[], now),
-            Command::Sockets { .. } => unreachable!("the device knows no sockets"),
+            Command::Sockets { .. } | Command::AskRoutes { .. } => {
+                unreachable!("the device knows no sockets")
+            }
         }
     }
 
