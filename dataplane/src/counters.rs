@@ -50,11 +50,14 @@ pub enum DropReason {
     SocketFull,
     /// The network refused a send: no route, the firewall, no such family.
     SendRefused,
+    /// Something that only the kernel may forward from peer to peer (an expired TTL, options, a
+    /// packet beyond the MTU), but its route leads out of another interface.
+    NotPunted,
 }
 
 impl DropReason {
     /// All reasons, in order.
-    pub const ALL: [DropReason; 22] = [
+    pub const ALL: [DropReason; 23] = [
         DropReason::Malformed,
         DropReason::BadMac1,
         DropReason::NoPrivateKey,
@@ -77,6 +80,7 @@ impl DropReason {
         DropReason::HandshakeFailed,
         DropReason::SocketFull,
         DropReason::SendRefused,
+        DropReason::NotPunted,
     ];
 
     /// Its name in counters: lower case, words joined by `_`.
@@ -104,6 +108,7 @@ impl DropReason {
             DropReason::HandshakeFailed => "drop_handshake_failed",
             DropReason::SocketFull => "drop_socket_full",
             DropReason::SendRefused => "drop_send_refused",
+            DropReason::NotPunted => "drop_not_punted",
         }
     }
 }
@@ -142,6 +147,10 @@ pub struct Counters {
     pub tun_frames_written: Counter,
     /// IP packets in them.
     pub tun_packets_written: Counter,
+    /// Packets relayed from peer to peer past the TUN.
+    pub relayed: Counter,
+    /// Trains that found their socket full, and waited.
+    pub held_trains: Counter,
     /// Datagrams handed to the worker that owns their session.
     pub handed_off: Counter,
     /// Destinations for which trains were given up for a while.
@@ -165,6 +174,8 @@ impl Counters {
             ("tun_frames_read", &self.tun_frames_read),
             ("tun_frames_written", &self.tun_frames_written),
             ("tun_packets_written", &self.tun_packets_written),
+            ("relayed", &self.relayed),
+            ("held_trains", &self.held_trains),
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),
         ];

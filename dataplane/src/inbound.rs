@@ -1,16 +1,18 @@
-//! The way in: from UDP trains to IP packets on the TUN.
+//! The way in: from UDP trains to IP packets on the TUN, or to another peer.
 //!
 //! 1. [`Inbound::sort`]: each datagram by what it claims to be. Handshake messages with a right
 //!    mac1 go to control, data of another worker's session to that worker, our own data is noted.
 //! 2. [`Inbound::open`]: all data messages of the turn as one batch.
 //! 3. [`Inbound::accept`]: what is authentic passes the replay window; then it may move the
-//!    peer's endpoint, confirm a session, count, and (if it is no keepalive) deliver a packet
-//!    whose source is the peer's by allowed IPs.
-//! 4. [`Inbound::deliver`]: packets of one flow become super-packets, one write each.
+//!    peer's endpoint, confirm a session, and count. If it is no keepalive, [`Router::course`]
+//!    says where its packet goes.
+//! 4. [`Inbound::relay`]: packets for another peer are left where they lie, to be sealed again.
+//! 5. [`Inbound::deliver`]: packets of one flow become super-packets, one write each.
 //!
 //! Nothing that is not authentic changes any state but a counter.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,20 +23,24 @@ use blake2::digest::{KeyInit, Mac};
 
 use crate::aead::{self, Open};
 use crate::counters::DropReason;
-use crate::ip;
+use crate::departures::Placed;
+use crate::dispatch::Dispatch;
+use crate::forwarding;
+use crate::ip::{self, Packet};
+use crate::limits::RECEIVE_SEGMENTS_MAX;
 use crate::mailbox::HandshakeMessage;
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
-use crate::peer::flag;
+use crate::peer::{Endpoint, Peer, flag};
 use crate::post::HandOff;
 use crate::recycle::recycle;
+use crate::router::{Course, Router};
 use crate::segments::datagrams;
 use crate::session::ReceiveSession;
 use crate::sessions::Sessions;
 use crate::sys::message::PAYLOAD_AT;
-use crate::sys::route::RouteSocket;
 use crate::sys::{Delivery, Errno, Train};
 use crate::turn::Turn;
-use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN};
+use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN, padded_len};
 
 /// Messages opened by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;
@@ -53,6 +59,14 @@ struct Message {
     is_authentic: bool,
 }
 
+impl Message {
+    /// Where its plaintext lies in its train's buffer, padding included (bytes).
+    fn plaintext(&self) -> Range<usize> {
+        let (at, length) = (self.at as usize, self.length as usize);
+        at + DATA_HEADER_LEN..at + length - TAG_LEN
+    }
+}
+
 /// Where a decrypted IP packet lies.
 #[derive(Clone, Copy)]
 struct Place {
@@ -64,8 +78,10 @@ struct Place {
 pub struct Inbound {
     /// The indexes that belong to this worker.
     pub sessions: Sessions,
-    /// Where the kernel is asked for its routes.
-    pub routes: Option<RouteSocket>,
+    /// Says where packets go.
+    pub router: Router,
+    /// Packets for one other peer: what a run of messages has brought so far.
+    relayed: Vec<Placed>,
     messages: Vec<Message>,
     coalescer: Coalescer<Place>,
     options: CoalescerOptions,
@@ -89,7 +105,8 @@ impl Inbound {
     pub fn new(options: CoalescerOptions, seed: u64, messages: usize) -> Inbound {
         Inbound {
             sessions: Sessions::default(),
-            routes: None,
+            router: Router::new(seed),
+            relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(messages),
             coalescer: Coalescer::new(COALESCE_MAX, options, seed),
             options,
@@ -104,14 +121,16 @@ impl Inbound {
     ///
     /// # Errors
     /// EBADFD: the TUN device was deleted.
-    pub fn run(&mut self, trains: &mut [Train], turn: &mut Turn<'_>) -> io::Result<()> {
-        if trains.is_empty() {
+    pub fn run(&mut self, dispatch: &mut Dispatch, turn: &mut Turn<'_>) -> io::Result<()> {
+        if turn.trains.is_empty() {
             return Ok(());
         }
+        let trains = std::mem::take(&mut turn.trains);
         self.sort(trains, turn);
         self.open(trains);
-        self.accept(trains, turn)?;
-        self.deliver(trains, turn)
+        turn.trains = trains;
+        self.accept(dispatch, turn)?;
+        self.deliver(turn)
     }
 
     fn sort(&mut self, trains: &[Train], turn: &mut Turn<'_>) {
@@ -192,7 +211,8 @@ impl Inbound {
         open_batch(&mut batch, &mut self.messages[done..next]);
     }
 
-    fn accept(&mut self, trains: &mut [Train], turn: &mut Turn<'_>) -> io::Result<()> {
+    fn accept(&mut self, dispatch: &mut Dispatch, turn: &mut Turn<'_>) -> io::Result<()> {
+        self.router.begin_turn();
         let mut next = 0;
         while next < self.messages.len() {
             let (train, receiver) = (self.messages[next].train, self.messages[next].receiver);
@@ -202,21 +222,56 @@ impl Inbound {
                     .take_while(|m| m.train == train && m.receiver == receiver)
                     .count();
             if self.coalescer.len() + (end - next) > COALESCE_MAX {
-                self.deliver(trains, turn)?;
+                self.deliver(turn)?;
             }
-            let session = self.sessions.get_mut(receiver).expect("sorted with it");
-            let train = &mut trains[train as usize];
-            let mut run = Run::default();
-            for message in &self.messages[next..end] {
-                accept_message(message, session, train, &mut run, &mut self.coalescer, turn);
-            }
-            finish_run(&run, session, train, turn);
+            self.accept_run(next..end, receiver, dispatch, turn)?;
             next = end;
         }
         Ok(())
     }
 
-    fn deliver(&mut self, trains: &mut [Train], turn: &mut Turn<'_>) -> io::Result<()> {
+    /// Takes consecutive messages of one session and train.
+    fn accept_run(
+        &mut self,
+        messages: Range<usize>,
+        receiver: u32,
+        dispatch: &mut Dispatch,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
+        let Inbound { sessions, router, relayed, coalescer, .. } = self;
+        let session = sessions.get_mut(receiver).expect("sorted with it");
+        let mut run = Run::default();
+        let mut relay_to: Option<Arc<Peer>> = None;
+        let from = turn.trains[self.messages[messages.start].train as usize].from;
+        for message in &self.messages[messages] {
+            let Some((packet, course)) = accept_message(message, session, &mut run, router, turn)
+            else {
+                continue;
+            };
+            match course {
+                Course::Deliver => deliver(message, coalescer, turn),
+                Course::Drop(reason) => turn.counters.dropped(reason, 1),
+                Course::Relay => {
+                    let peer = router.receiver();
+                    if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer))
+                        && let Some(known) = relay_to.replace(Arc::clone(peer))
+                    {
+                        dispatch.relay(&known, relayed, turn)?;
+                        relayed.clear();
+                    }
+                    relayed.push(prepare_relay(message, &packet, turn));
+                }
+            }
+        }
+        if let Some(peer) = relay_to {
+            dispatch.relay(&peer, relayed, turn)?;
+            relayed.clear();
+        }
+        finish_run(&run, session, from, turn);
+        Ok(())
+    }
+
+    fn deliver(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         if self.coalescer.is_empty() {
             return Ok(());
         }
@@ -224,7 +279,7 @@ impl Inbound {
         for group in self.coalescer.groups() {
             let first = group.first();
             let at = first.handle.at as usize;
-            let buffer = &mut trains[first.handle.train as usize].buffer;
+            let buffer = &mut turn.trains[first.handle.train as usize].buffer;
             let packet = &mut buffer[at..at + first.len];
             // Before its headers become those of the group: they then claim more than one packet.
             let queue = ip::flow_hash(packet) as usize % turn.post.neighbours.len();
@@ -238,7 +293,7 @@ impl Inbound {
             let begin = pieces.len();
             for (number, member) in group.members().enumerate() {
                 let at = member.handle.at as usize;
-                let buffer = &trains[member.handle.train as usize].buffer;
+                let buffer = &turn.trains[member.handle.train as usize].buffer;
                 let from = if number == 0 { at - VNET_HEADER_LEN } else { at + member.payload_at };
                 pieces.push(IoSlice::new(&buffer[from..at + member.len]));
             }
@@ -290,52 +345,74 @@ fn open_batch(batch: &mut ArrayVec<Open<'_>, BATCH>, messages: &mut [Message]) {
 }
 
 /// Judges one message after the AEAD (§5.4.6; `wg_packet_consume_data_done` in
-/// drivers/net/wireguard/receive.c).
+/// drivers/net/wireguard/receive.c). Says what its packet is and where that goes; nothing if it
+/// has none that may go anywhere.
 fn accept_message(
     message: &Message,
     session: &mut ReceiveSession,
-    train: &mut Train,
     run: &mut Run,
-    coalescer: &mut Coalescer<Place>,
+    router: &mut Router,
     turn: &mut Turn<'_>,
-) {
+) -> Option<(Packet, Course)> {
     if !message.is_authentic {
         turn.counters.dropped(DropReason::NotAuthentic, 1);
-        return;
+        return None;
     }
     if !session.window.accept(message.counter) {
         turn.counters.dropped(DropReason::Replayed, 1);
-        return;
+        return None;
     }
     run.messages += 1;
     if message.length as usize == DATA_OVERHEAD {
         run.bytes += DATA_OVERHEAD as u64;
-        return;
+        return None;
     }
     run.data += 1;
-    let at = message.at as usize + DATA_HEADER_LEN;
-    let plaintext = &mut train.buffer[at..message.at as usize + message.length as usize - TAG_LEN];
+    let train = &mut turn.trains[message.train as usize];
+    let plaintext = &mut train.buffer[message.plaintext()];
     let Some(packet) = ip::parse(plaintext) else {
         turn.counters.dropped(DropReason::NotIp, 1);
-        return;
+        return None;
     };
-    if !turn.is_allowed_source(&session.peer, packet.source) {
-        turn.counters.dropped(DropReason::SourceNotAllowed, 1);
-        return;
-    }
-    run.bytes += u64::from(message.length);
     ip::apply_outer_ecn(plaintext, train.traffic_class);
-    let place = Place { train: message.train, at: at as u32 };
+    let course = router.course(plaintext, &packet, &session.peer, turn.snapshot);
+    if course != Course::Drop(DropReason::SourceNotAllowed) {
+        run.bytes += u64::from(message.length);
+    }
+    Some((packet, course))
+}
+
+fn deliver(message: &Message, coalescer: &mut Coalescer<Place>, turn: &mut Turn<'_>) {
+    let range = message.plaintext();
+    let place = Place { train: message.train, at: range.start as u32 };
+    let plaintext = &turn.trains[message.train as usize].buffer[range];
     coalescer.push(place, plaintext).expect("room was made before this run");
 }
 
-/// What authentic messages change of their peer, once for all messages of a run.
-fn finish_run(run: &Run, session: &mut ReceiveSession, train: &Train, turn: &mut Turn<'_>) {
+/// Makes a packet one that was forwarded, and its message one that can be sealed where it lies:
+/// not longer than it came, for the next message of the train begins behind its tag.
+fn prepare_relay(message: &Message, packet: &Packet, turn: &mut Turn<'_>) -> Placed {
+    let plaintext = &mut turn.trains[message.train as usize].buffer[message.plaintext()];
+    forwarding::take_hop(plaintext);
+    let length = padded_len(packet.len, turn.snapshot.mtu).min(plaintext.len());
+    // What the sender padded with is nobody else's business.
+    plaintext[packet.len..length].fill(0);
+    Placed {
+        train: message.train,
+        at: message.at,
+        length: (length + DATA_OVERHEAD) as u32,
+        ecn: ip::outer_ecn(plaintext),
+    }
+}
+
+/// What authentic messages change of their peer, once for all messages of a run that came `from`
+/// one place.
+fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mut Turn<'_>) {
     if run.messages == 0 {
         return;
     }
     let peer = Arc::clone(&session.peer);
-    peer.set_endpoint(train.from);
+    peer.set_endpoint(from);
     if !session.is_confirmed {
         session.is_confirmed = true;
         peer.confirmed_index.store(session.facts.local_index, Ordering::Relaxed);

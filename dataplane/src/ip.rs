@@ -110,6 +110,12 @@ pub fn ecn(packet: &[u8]) -> u8 {
     if is_v4(packet) { packet[1] & ECN_MASK } else { (packet[1] >> 4) & ECN_MASK }
 }
 
+/// TOS or traffic class of a packet that [`parse`] took.
+#[must_use]
+pub fn traffic_class(packet: &[u8]) -> u8 {
+    if is_v4(packet) { packet[1] } else { packet[0] << 4 | packet[1] >> 4 }
+}
+
 /// The outer ECN field for a packet that [`parse`] took: the inner one, but ECT(0) for CE
 /// (RFC 3168 §9.1.1 full functionality; `INET_ECN_encapsulate`, include/net/inet_ecn.h).
 #[must_use]

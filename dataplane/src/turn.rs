@@ -1,6 +1,5 @@
 //! One turn of a worker, as the two journeys see it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::Millis;
@@ -9,7 +8,7 @@ use crate::peer::Peer;
 use crate::post::Post;
 use crate::recent::Recent;
 use crate::snapshot::Snapshot;
-use crate::sys::Backend;
+use crate::sys::{Backend, Train};
 
 /// What the two ways need of the turn that they are in.
 pub struct Turn<'a> {
@@ -19,6 +18,8 @@ pub struct Turn<'a> {
     pub now: Millis,
     /// What packets are judged by in this turn.
     pub snapshot: &'a Arc<Snapshot>,
+    /// The trains that arrived, in whose buffers packets are decrypted and sealed again.
+    pub trains: &'a mut [Train],
     /// Sockets and TUN.
     pub io: &'a mut Backend,
     /// The worker's counters.
@@ -29,11 +30,6 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Whether `source` belongs to `peer` by the longest match over the allowed IPs of all peers.
-    pub(crate) fn is_allowed_source(&self, peer: &Arc<Peer>, source: IpAddr) -> bool {
-        self.snapshot.routes.lookup(source).is_some_and(|owner| Arc::ptr_eq(owner, peer))
-    }
-
     /// Raises a flag of a peer, and queues the notice if it is due.
     pub(crate) fn raise(&mut self, peer: &Peer, flag: u32) {
         if peer.raise(flag) {

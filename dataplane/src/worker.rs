@@ -3,9 +3,11 @@
 //! 1. Wait once, for anything.
 //! 2. Read the clock, the snapshot and the mailbox: what a worker sees is never older than the
 //!    wait it returned from, so it knows a session before that session's first message.
-//! 3. The way in: trains to the TUN ([`crate::inbound`]).
-//! 4. The way out: frames to the sockets ([`crate::outbound`]).
-//! 5. Give the buffers back, and wake control if it has something to see.
+//! 3. Go on with what waited for room in a socket.
+//! 4. The way in: trains to the TUN and to other peers ([`crate::inbound`]).
+//! 5. The way out: frames of the TUN to peers ([`crate::outbound`]).
+//! 6. Seal and send what both have for peers ([`crate::dispatch`]).
+//! 7. Give the buffers back, and wake control if it has something to see.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use arc_swap::cache::Cache;
 use crossbeam_channel::Receiver;
 
 use crate::counters::{Counters, DropReason};
+use crate::dispatch::Dispatch;
 use crate::inbound::Inbound;
 use crate::mailbox::Command;
 use crate::outbound::Outbound;
@@ -54,6 +57,7 @@ pub(crate) struct Worker {
     pub post: Post,
     pub inbound: Inbound,
     pub outbound: Outbound,
+    pub dispatch: Dispatch,
 }
 
 impl Worker {
@@ -82,35 +86,47 @@ impl Worker {
         ready: &mut Ready,
     ) -> io::Result<()> {
         self.io.wait(ready)?;
+        // No more than were there when the doorbell was read: whoever adds one rings again.
+        ready.trains.extend(self.hand_offs.try_iter().take(HAND_OFFS_MAX).map(train_of));
         let snapshot = snapshots.load();
         let mut turn = Turn {
             worker: self.number,
             now: clock::boot_time(),
             snapshot,
+            trains: &mut ready.trains,
             io: &mut self.io,
             counters: &self.gauge.counters,
             recent: &self.shared.recent,
             post: &mut self.post,
         };
         while let Ok(command) = self.commands.try_recv() {
-            obey(command, &mut self.inbound, &mut self.outbound, &mut turn)?;
+            obey(command, &mut self.inbound, &mut self.dispatch, &mut turn)?;
         }
         if self.gauge.epoch.load(Ordering::Relaxed) != snapshot.epoch {
             self.gauge.epoch.store(snapshot.epoch, Ordering::Release);
             turn.post.must_wake = true;
         }
-        // No more than were there when the doorbell was read: whoever adds one rings again.
-        ready.trains.extend(self.hand_offs.try_iter().take(HAND_OFFS_MAX).map(train_of));
         turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
 
-        self.inbound.run(&mut ready.trains, &mut turn)?;
-        self.outbound.run(&ready.frames, &mut turn)?;
+        if std::mem::take(&mut ready.has_room) {
+            self.dispatch.resume(&mut turn)?;
+        }
+        self.inbound.run(&mut self.dispatch, &mut turn)?;
+        let must_pause = self.dispatch.must_pause();
+        if !must_pause {
+            self.outbound.run(&ready.frames, &mut self.dispatch, &mut turn)?;
+        }
+        self.dispatch.flush(&mut turn)?;
+        self.dispatch.watch(&mut self.io)?;
 
         for train in ready.trains.drain(..) {
             self.io.release_train(train.buffer);
         }
-        for frame in ready.frames.drain(..) {
-            self.io.release_frame(frame.slot);
+        // Frames that were not looked at keep their buffers, and so the kernel keeps the rest.
+        if !must_pause {
+            for frame in ready.frames.drain(..) {
+                self.io.release_frame(frame.slot);
+            }
         }
         self.post.deliver();
         Ok(())
@@ -130,22 +146,19 @@ fn train_of(datagram: HandOff) -> Train {
 fn obey(
     command: Command,
     inbound: &mut Inbound,
-    outbound: &mut Outbound,
+    dispatch: &mut Dispatch,
     turn: &mut Turn<'_>,
 ) -> io::Result<()> {
     match command {
         Command::Expect { index } => inbound.sessions.expect(index),
         Command::Install(session) => inbound.sessions.install(session),
         Command::Forget { index } => inbound.sessions.forget(index),
-        Command::Flush { peer } => outbound.send_staged(&peer, turn)?,
-        Command::Discard { peer } => {
-            let dropped = outbound.staging.take(&peer).len() as u64;
-            turn.counters.dropped(DropReason::HandshakeFailed, dropped);
-        }
-        Command::Keepalive { peer } => outbound.send_keepalive(&peer, turn)?,
+        Command::Flush { peer } => dispatch.send_staged(&peer, turn)?,
+        Command::Discard { peer } => dispatch.discard_staged(&peer, turn),
+        Command::Keepalive { peer } => dispatch.send_keepalive(&peer, turn)?,
         Command::Sockets { v4, v6 } => turn.io.set_sockets(v4, v6)?,
         Command::AskRoutes { socket, interface } => {
-            inbound.routes = Some(RouteSocket::new(socket, interface));
+            inbound.router.set_socket(RouteSocket::new(socket, interface));
         }
     }
     Ok(())

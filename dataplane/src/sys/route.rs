@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv, send};
 
+use crate::forwarding::Route;
+
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const NLM_F_REQUEST: u16 = 1;
@@ -21,8 +23,10 @@ const RTA_METRICS: u16 = 8;
 const RTA_ENCAP: u16 = 22;
 /// Within RTA_METRICS: the route has an MTU of its own, or learnt one.
 const RTAX_MTU: u16 = 2;
+/// Route types: forwarded; then local, broadcast, anycast and multicast.
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
+const RTN_MULTICAST: u8 = 5;
 
 /// Bytes of `struct nlmsghdr`, of `struct rtmsg`, and of an attribute's header.
 const HEADER_LEN: usize = 16;
@@ -32,20 +36,6 @@ const ATTRIBUTE_LEN: usize = 4;
 const REQUEST_LEN_MAX: usize = HEADER_LEN + ROUTE_LEN + 2 * (ATTRIBUTE_LEN + 16) + 8;
 /// An answer about one route has a few attributes; a longer one is cut short and not understood.
 const ANSWER_LEN_MAX: usize = 4096;
-
-/// What the kernel would do with a packet that it gets from the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Forward it back out of the interface, as it is.
-    Back,
-    /// Take it for itself.
-    Local,
-    /// Refuse it: no route, a martian, a reverse path that leads elsewhere, no forwarding.
-    Refused,
-    /// Something else: forward it elsewhere, by a route with an MTU or an encapsulation of its
-    /// own, broadcast it.
-    Other,
-}
 
 /// Asks the kernel for routes.
 pub struct RouteSocket {
@@ -61,13 +51,16 @@ impl RouteSocket {
         RouteSocket { socket, interface, sequence: 0 }
     }
 
-    /// Asks about a packet of this source, destination (of one family) and traffic class.
-    ///
-    /// # Errors
-    /// The kernel gave no answer that can be understood: nothing is known.
-    pub fn ask(&mut self, source: IpAddr, destination: IpAddr, class: u8) -> io::Result<Route> {
+    /// Asks about a packet of this source, destination (of one family) and DSCP (in the upper
+    /// bits of a traffic class).
+    pub fn ask(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> Route {
+        // Whatever goes wrong (ENOBUFS, a namespace that is being taken down): nothing is known.
+        self.question(source, destination, dscp).unwrap_or(Route::Unknown)
+    }
+
+    fn question(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> io::Result<Route> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut request = Request::new(self.sequence, source, class);
+        let mut request = Request::new(self.sequence, source, dscp);
         request.attribute_address(RTA_DST, destination);
         request.attribute_address(RTA_SRC, source);
         request.attribute(RTA_IIF, &self.interface.to_ne_bytes());
@@ -89,7 +82,7 @@ struct Request {
 }
 
 impl Request {
-    fn new(sequence: u32, source: IpAddr, class: u8) -> Request {
+    fn new(sequence: u32, source: IpAddr, dscp: u8) -> Request {
         let mut bytes = [0u8; REQUEST_LEN_MAX];
         bytes[4..6].copy_from_slice(&RTM_GETROUTE.to_ne_bytes());
         bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
@@ -99,7 +92,7 @@ impl Request {
             IpAddr::V6(_) => (libc::AF_INET6 as u8, 128),
         };
         // struct rtmsg: family, lengths of destination and source, traffic class.
-        bytes[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&[family, bits, bits, class]);
+        bytes[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&[family, bits, bits, dscp]);
         Request { bytes, length: HEADER_LEN + ROUTE_LEN }
     }
 
@@ -140,7 +133,7 @@ fn read_answer(answer: &[u8], sequence: u32, interface: u32) -> Option<Route> {
     let (Some(route), Some(mut rest)) =
         (message.first_chunk::<ROUTE_LEN>(), message.get(ROUTE_LEN..))
     else {
-        return Some(Route::Other);
+        return Some(Route::Unknown);
     };
     let mut out_of = None;
     let mut is_special = false;
@@ -154,9 +147,9 @@ fn read_answer(answer: &[u8], sequence: u32, interface: u32) -> Option<Route> {
     }
     // struct rtmsg: the type is its eighth byte.
     Some(match route[7] {
-        RTN_LOCAL => Route::Local,
+        RTN_LOCAL..=RTN_MULTICAST => Route::Local,
         RTN_UNICAST if out_of == Some(interface) && !is_special => Route::Back,
-        _ => Route::Other,
+        _ => Route::Elsewhere,
     })
 }
 
@@ -164,11 +157,11 @@ fn read_answer(answer: &[u8], sequence: u32, interface: u32) -> Option<Route> {
 fn read_refusal(payload: &[u8]) -> Route {
     let errno = payload.first_chunk().map_or(0, |bytes| -i32::from_ne_bytes(*bytes));
     match errno {
-        // No route, or no forwarding; prohibit; blackhole, or a martian; a reverse path elsewhere.
-        libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EACCES | libc::EINVAL | libc::EXDEV => {
-            Route::Refused
-        }
-        _ => Route::Other,
+        libc::ENETUNREACH => Route::None,
+        // "unreachable", or no forwarding; "prohibit"; "blackhole", or a martian; a reverse path
+        // that leads elsewhere.
+        libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EXDEV => Route::Refused,
+        _ => Route::Unknown,
     }
 }
 

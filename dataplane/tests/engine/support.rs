@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket as netlink};
 use wg_bounce_dataplane::aead::{self, Key, Open, Seal};
 use wg_bounce_dataplane::checksum;
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options};
 use wg_bounce_dataplane::mailbox::Command;
 use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
 use wg_bounce_dataplane::session::{Facts, Lifetime, ReceiveSession, SendSession};
-use wg_bounce_dataplane::snapshot::Snapshot;
+use wg_bounce_dataplane::snapshot::{Relaying, Snapshot};
 use wg_bounce_dataplane::sys::{clock, tun::Tun};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 
@@ -60,6 +61,11 @@ pub struct Hub {
 
 impl Hub {
     pub fn start(io: IoChoice) -> Hub {
+        Hub::start_with(io, 16 << 20)
+    }
+
+    /// As [`Hub::start`], with UDP sockets that hold only so many bytes.
+    pub fn start_with(io: IoChoice, socket_buffer: usize) -> Hub {
         let tun = Tun::create("hub%d", WORKERS, true).expect("root, to make an interface");
         let name = tun.name().expect("it has a name");
         run(&format!("ip address add {}/24 dev {name}", INNER.0));
@@ -71,6 +77,7 @@ impl Hub {
             gro: true,
             tun_offload: true,
             buffers: 64,
+            socket_buffer,
         };
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
@@ -100,6 +107,27 @@ impl Hub {
 
     pub fn port(&self) -> u16 {
         self.snapshot.listen_port
+    }
+
+    /// Lets the workers relay from peer to peer, and ask the kernel for its routes.
+    pub fn relay(&mut self, relaying: Relaying) {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a sysctl");
+        let index = nix::net::if_::if_nametoindex(self.name.as_str()).expect("it exists");
+        for worker in 0..WORKERS {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let protocol = SockProtocol::NetlinkRoute;
+            let socket = netlink(AddressFamily::Netlink, SockType::Raw, flags, protocol);
+            let socket = socket.expect("netlink");
+            self.engine.command(worker, Command::AskRoutes { socket, interface: index });
+        }
+        self.snapshot.relay.v4 = relaying;
+        self.routes_changed();
+    }
+
+    /// What the kernel said of its routes is void.
+    pub fn routes_changed(&mut self) {
+        self.snapshot.relay.routes += 1;
+        self.publish();
     }
 
     /// A peer `10.9.0.NUMBER` whose session belongs to `worker`; with an endpoint on `socket`.
@@ -179,8 +207,13 @@ impl Remote {
 
     /// The next message from this peer, with any plaintext.
     pub fn seal_packet(&mut self, packet: &[u8]) -> Vec<u8> {
-        let padded = packet.len().next_multiple_of(16);
-        let mut message = vec![0; padded + DATA_OVERHEAD];
+        self.seal_padded(packet, packet.len().next_multiple_of(16))
+    }
+
+    /// The next message from this peer, its plaintext padded to `padded` bytes with what is not
+    /// zero.
+    pub fn seal_padded(&mut self, packet: &[u8], padded: usize) -> Vec<u8> {
+        let mut message = vec![0xee; padded + DATA_OVERHEAD];
         let counter = self.counter;
         self.counter += 1;
         write_data_header(&mut message, DataHeader { receiver: self.index, counter });
@@ -201,6 +234,14 @@ impl Remote {
     /// The UDP payload of the next message to this peer.
     #[track_caller]
     pub fn gets(&self) -> Vec<u8> {
+        let packet = self.gets_plaintext();
+        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        packet[28..length].to_vec()
+    }
+
+    /// The plaintext of the next message to this peer, padding included.
+    #[track_caller]
+    pub fn gets_plaintext(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
         let length = self.socket.recv(&mut buffer).expect("a message to the peer");
         let message = &mut buffer[..length];
@@ -209,9 +250,7 @@ impl Remote {
         let mut batch = [Open { key: &key, counter, message, authentic: false }];
         aead::open(&mut batch);
         assert!(batch[0].authentic, "message {counter} is sealed with the session's key");
-        let packet = &buffer[16..];
-        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-        packet[28..length].to_vec()
+        buffer[16..length - 16].to_vec()
     }
 }
 
@@ -227,6 +266,11 @@ fn facts(index: u32) -> Facts {
 
 /// An IPv4 packet with a UDP datagram (without checksum) to the application.
 pub fn udp_packet(from: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    udp_packet_to(from, INNER.0, payload)
+}
+
+/// An IPv4 packet with a UDP datagram (without checksum) to the application's port of anybody.
+pub fn udp_packet_to(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 28 + payload.len()];
     let length = packet.len() as u16;
     packet[0] = 0x45;
@@ -235,7 +279,7 @@ pub fn udp_packet(from: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     packet[8] = 64;
     packet[9] = 17;
     packet[12..16].copy_from_slice(&from.octets());
-    packet[16..20].copy_from_slice(&INNER.0.octets());
+    packet[16..20].copy_from_slice(&to.octets());
     let sum = checksum::finish(checksum::sum(&packet[..20]));
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     packet[20..22].copy_from_slice(&7001u16.to_be_bytes());

@@ -1,16 +1,20 @@
 //! Messages on their way out: numbered, sealed as one batch, regrouped per destination, sent.
 //!
-//! 1. [`Departures::push`] writes one plaintext behind its header into the room of the turn.
-//! 2. [`Departures::flush`] seals all of them as one batch,
+//! 1. [`Departures::push`] writes one plaintext behind its header into the room of the turn;
+//!    [`Departures::push_placed`] takes one that lies where it arrived, in a train of the turn.
+//! 2. [`Departures::flush`] seals all of them as one batch, in place,
 //! 3. splits the messages of each destination, in their order, into trains,
 //! 4. sends, and
-//! 5. accounts for what left; what was refused is tried again in a plainer form or counted.
+//! 5. accounts for what left ([`settle`]); what was refused is tried again in a plainer form, what
+//!    met a full socket is held ([`held`]), the rest is counted.
+
+mod held;
+mod settle;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,15 +24,15 @@ use crate::aead::{self, Seal};
 use crate::clock::Millis;
 use crate::counters::DropReason;
 use crate::limits::NONCES_IN_FLIGHT_MAX;
-use crate::peer::{Endpoint, Path, Peer, flag};
+use crate::peer::{Path, Peer, PeerId};
 use crate::recycle::recycle;
 use crate::segments::Train;
-use crate::session::SendSession;
+use crate::session::{Nonces, SendSession};
 use crate::sessions::IndexHasher;
-use crate::sys::socket::{may_be_source, send_one};
-use crate::sys::{Errno, Outgoing};
+use crate::sys::{self, Errno, Outgoing};
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, write_data_header};
+use held::Held;
 
 /// Messages sealed by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;
@@ -36,12 +40,13 @@ const BATCH: usize = 64;
 const ROOM: usize = 1 << 20;
 /// Messages that wait for one flush.
 const MESSAGES_MAX: usize = 4096;
-/// After a refusal, trains to that destination are sent one datagram at a time for so long.
-const GSO_REFUSED_FOR: Millis = Millis::from_secs(60);
-
-/// One message in the room.
+/// One message.
 struct Message {
+    /// Which buffer it lies in: a train of the turn by its number, or [`IN_ROOM`].
+    place: u32,
+    /// Where it begins in its buffer (bytes).
     at: u32,
+    /// Its length (bytes), header and tag included.
     length: u32,
     counter: u64,
     destination: u32,
@@ -52,6 +57,37 @@ struct Message {
 }
 
 const NONE: u32 = u32::MAX;
+/// In place of a train's number: the room.
+const IN_ROOM: u32 = u32::MAX;
+
+/// A plaintext that lies between header and tag where its message arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// The number of its train in the turn.
+    pub train: u32,
+    /// Where its message begins in the train's buffer (bytes).
+    pub at: u32,
+    /// Length of the message (bytes), header and tag included; not more than arrived.
+    pub length: u32,
+    /// The outer ECN field that it leaves with.
+    pub ecn: u8,
+}
+
+/// Bytes of one buffer that a train consists of.
+struct Stretch {
+    place: u32,
+    range: Range<usize>,
+}
+
+impl Stretch {
+    fn slice<'a>(&self, room: &'a [u8], trains: &'a [sys::Train]) -> &'a [u8] {
+        let buffer = match self.place {
+            IN_ROOM => room,
+            number => &trains[number as usize].buffer,
+        };
+        &buffer[self.range.clone()]
+    }
+}
 
 /// All messages of the flush for one session: one peer, unless it rekeyed meanwhile.
 struct Destination {
@@ -93,10 +129,11 @@ pub struct Departures {
     use_gso: bool,
     outgoing: Vec<Outgoing>,
     loads: Vec<Load>,
-    /// Bytes of the room that the trains consist of; what lies side by side is one range.
-    ranges: Vec<Range<usize>>,
+    /// What the trains consist of; what lies side by side is one stretch.
+    stretches: Vec<Stretch>,
     pieces: Vec<IoSlice<'static>>,
     outcomes: Vec<Errno>,
+    held: Held,
 }
 
 /// What tells sessions apart while a destination holds them: not their index, which control may
@@ -106,8 +143,9 @@ fn identity(session: &SendSession) -> usize {
 }
 
 impl Departures {
-    /// Takes all its memory here; `workers` share the nonces that may be in flight.
-    pub fn new(workers: usize, use_gso: bool) -> Departures {
+    /// Takes all its memory here; `workers` share the nonces that may be in flight. A socket has
+    /// a buffer of `socket_buffer` bytes.
+    pub fn new(workers: usize, use_gso: bool, socket_buffer: usize) -> Departures {
         Departures {
             room: vec![0; ROOM].into(),
             used: 0,
@@ -118,9 +156,10 @@ impl Departures {
             use_gso,
             outgoing: Vec::with_capacity(MESSAGES_MAX),
             loads: Vec::with_capacity(MESSAGES_MAX),
-            ranges: Vec::with_capacity(MESSAGES_MAX),
+            stretches: Vec::with_capacity(MESSAGES_MAX),
             pieces: Vec::with_capacity(MESSAGES_MAX),
             outcomes: Vec::with_capacity(MESSAGES_MAX),
+            held: Held::new(socket_buffer),
         }
     }
 
@@ -154,47 +193,80 @@ impl Departures {
         write_data_header(message, DataHeader { receiver, counter });
         fill(&mut message[DATA_HEADER_LEN..DATA_HEADER_LEN + length]);
         self.used = end;
-        let number = self.messages.len() as u32;
         let destination = self.destination(way);
-        self.messages.push(Message {
-            at: at as u32,
-            length: (end - at) as u32,
-            counter,
-            destination,
-            next: NONE,
-            ecn,
-            is_data: length > 0,
-        });
-        let destination = &mut self.destinations[destination as usize];
-        match destination.last {
-            NONE => destination.first = number,
-            last => self.messages[last as usize].next = number,
+        let length = (end - at) as u32;
+        let placed = Placed { train: IN_ROOM, at: at as u32, length, ecn };
+        self.append(destination, placed, counter);
+    }
+
+    /// How many messages that lie in trains may be pushed for this session before the next flush.
+    pub fn room_for_placed(&self, session: &SendSession) -> usize {
+        self.room_for(session, 0)
+    }
+
+    /// Appends messages that lie in trains of the turn, in ascending order of their places within
+    /// one flush, and writes their headers. The caller has asked [`Departures::room_for_placed`]
+    /// and reserved `nonces`, one for each, from the session of `way`.
+    pub fn push_placed(
+        &mut self,
+        way: &Way,
+        messages: &[Placed],
+        nonces: Nonces,
+        trains: &mut [sys::Train],
+    ) {
+        let destination = self.destination(way);
+        let receiver = way.session.facts.remote_index;
+        for (placed, counter) in messages.iter().zip(nonces) {
+            let message = &mut trains[placed.train as usize].buffer[placed.at as usize..];
+            write_data_header(message, DataHeader { receiver, counter });
+            self.append(destination, *placed, counter);
         }
-        destination.last = number;
-        destination.count += 1;
     }
 
     /// Seals, regroups and sends everything that was pushed.
     ///
     /// # Errors
-    /// Only those of a broken invariant: a refused send is counted, not returned.
+    /// Only those of a broken invariant: a refused send is held or counted, not returned.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         if self.messages.is_empty() {
             return Ok(());
         }
-        self.seal();
+        self.seal_room();
+        self.seal_placed(turn.trains);
         self.regroup(turn.now);
-        let mut pieces = recycle(std::mem::take(&mut self.pieces));
-        pieces.extend(self.ranges.iter().map(|range| IoSlice::new(&self.room[range.clone()])));
-        let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
-        self.pieces = recycle(pieces);
-        result?;
-        self.account(turn);
+        // Once, unless something was refused and others of its destination wait behind it.
+        while !self.outgoing.is_empty() {
+            let mut pieces = recycle(std::mem::take(&mut self.pieces));
+            let slices = self.stretches.iter().map(|one| one.slice(&self.room, turn.trains));
+            pieces.extend(slices.map(IoSlice::new));
+            let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
+            self.pieces = recycle(pieces);
+            result?;
+            self.settle(turn);
+        }
         self.used = 0;
         self.messages.clear();
         self.destinations.clear();
         self.lookup.clear();
         Ok(())
+    }
+
+    /// Sealed trains that found their socket full.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Sends what is held, as far as there is room. Says whose trains have all left.
+    ///
+    /// # Errors
+    /// As for [`Departures::flush`].
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> io::Result<Vec<Arc<Peer>>> {
+        self.held.resume(turn)
+    }
+
+    /// Drops what is held for a peer that is no more.
+    pub fn forget(&mut self, peer: PeerId, turn: &Turn<'_>) {
+        turn.counters.dropped(DropReason::SocketFull, self.held.forget(peer));
     }
 
     fn destination(&mut self, way: &Way) -> u32 {
@@ -206,28 +278,58 @@ impl Departures {
         })
     }
 
-    fn seal(&mut self) {
+    fn append(&mut self, destination: u32, placed: Placed, counter: u64) {
+        let Placed { train: place, at, length, ecn } = placed;
+        let is_data = length as usize > DATA_OVERHEAD;
+        let number = self.messages.len() as u32;
+        let message = Message { place, at, length, counter, destination, next: NONE, ecn, is_data };
+        self.messages.push(message);
+        let destination = &mut self.destinations[destination as usize];
+        match destination.last {
+            NONE => destination.first = number,
+            last => self.messages[last as usize].next = number,
+        }
+        destination.last = number;
+        destination.count += 1;
+    }
+
+    fn seal_room(&mut self) {
         let mut batch: ArrayVec<Seal<'_>, BATCH> = ArrayVec::new();
         let mut rest: &mut [u8] = &mut self.room[..self.used];
-        for message in &self.messages {
+        for message in self.messages.iter().filter(|message| message.place == IN_ROOM) {
             let (bytes, tail) = rest.split_at_mut(message.length as usize);
             rest = tail;
-            let session = &self.destinations[message.destination as usize].way.session;
-            let counter = message.counter;
-            batch.push(Seal { key: &session.key, counter, message: bytes });
-            if batch.is_full() {
-                aead::seal(&mut batch);
-                batch.clear();
+            push_seal(&mut batch, message, &self.destinations, bytes);
+        }
+        aead::seal(&mut batch);
+    }
+
+    fn seal_placed(&mut self, trains: &mut [sys::Train]) {
+        let mut batch: ArrayVec<Seal<'_>, BATCH> = ArrayVec::new();
+        let mut messages =
+            self.messages.iter().filter(|message| message.place != IN_ROOM).peekable();
+        for (number, train) in trains.iter_mut().enumerate() {
+            let mut rest: &mut [u8] = &mut train.buffer;
+            let mut rest_at = 0;
+            while let Some(message) = messages.next_if(|message| message.place == number as u32) {
+                let (at, length) = (message.at as usize, message.length as usize);
+                let (bytes, tail) = rest[at - rest_at..].split_at_mut(length);
+                (rest, rest_at) = (tail, at + length);
+                push_seal(&mut batch, message, &self.destinations, bytes);
             }
         }
         aead::seal(&mut batch);
+        debug_assert!(
+            messages.next().is_none(),
+            "messages are pushed in the order of their places"
+        );
     }
 
     /// Splits the messages of each destination into trains.
     fn regroup(&mut self, now: Millis) {
         self.outgoing.clear();
         self.loads.clear();
-        self.ranges.clear();
+        self.stretches.clear();
         for (number, destination) in self.destinations.iter().enumerate() {
             let path = &destination.way.path;
             let use_gso = self.use_gso && path.gso_refused_until.load(Ordering::Relaxed) <= now.0;
@@ -242,12 +344,13 @@ impl Departures {
                     open = Train::default();
                     open_ecn = message.ecn;
                     let _is_first = open.push(length);
-                    let begin = self.ranges.len();
+                    let begin = self.stretches.len();
                     self.outgoing.push(Outgoing {
                         to: path.endpoint,
                         traffic_class: message.ecn,
                         segment: 0,
                         pieces: begin..begin,
+                        group: number as u32,
                     });
                     self.loads.push(Load {
                         destination: number as u32,
@@ -262,110 +365,32 @@ impl Departures {
                 if load.messages > 1 {
                     outgoing.segment = open.segment;
                 }
-                match self.ranges[outgoing.pieces.clone()].last() {
-                    Some(range) if range.end == at => {
-                        self.ranges[outgoing.pieces.end - 1].end = at + length;
+                match self.stretches[outgoing.pieces.clone()].last_mut() {
+                    Some(last) if last.place == message.place && last.range.end == at => {
+                        last.range.end = at + length;
                     }
                     _ => {
-                        self.ranges.push(at..at + length);
+                        self.stretches
+                            .push(Stretch { place: message.place, range: at..at + length });
                         outgoing.pieces.end += 1;
                     }
                 }
             }
         }
     }
-
-    fn account(&mut self, turn: &mut Turn<'_>) {
-        for number in 0..self.outgoing.len() {
-            let load = self.loads[number];
-            let sent_bytes = match self.outcomes[number] {
-                0 => {
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(load.messages.into());
-                    self.bytes_of(number) as u64
-                }
-                errno => self.resend(number, errno, turn),
-            };
-            let Way { peer, session, path } = &self.destinations[load.destination as usize].way;
-            if sent_bytes == 0 {
-                continue;
-            }
-            turn.recent.note(&path.endpoint.remote);
-            peer.tx_bytes.fetch_add(sent_bytes, Ordering::Relaxed);
-            if peer.note_sent(turn.now, load.has_data) {
-                turn.post.notice(peer.id);
-            }
-            if session.wants_rekey(turn.now) {
-                turn.raise(peer, flag::WANTS_HANDSHAKE);
-            }
-        }
-    }
-
-    /// Tries a refused train again: without our source address if that has vanished, then one
-    /// datagram at a time. Returns the bytes that left.
-    fn resend(&self, number: usize, mut errno: Errno, turn: &mut Turn<'_>) -> u64 {
-        let Outgoing { to, traffic_class, segment, ref pieces } = self.outgoing[number];
-        let load = self.loads[number];
-        let Way { peer, path, .. } = &self.destinations[load.destination as usize].way;
-        let Some(socket) = turn.io.socket_for(&to).map(AsRawFd::as_raw_fd) else {
-            turn.counters.dropped(DropReason::SendRefused, load.messages.into());
-            return 0;
-        };
-        let ranges = &self.ranges[pieces.clone()];
-        let anywhere = Endpoint { source: None, ..to };
-        if may_be_source(errno) && to.source.is_some() {
-            let slices: ArrayVec<IoSlice<'_>, BATCH> =
-                ranges.iter().map(|range| IoSlice::new(&self.room[range.clone()])).collect();
-            match send_one(socket, &anywhere, traffic_class, segment, &slices) {
-                Ok(()) => {
-                    peer.forget_source(to);
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(load.messages.into());
-                    return self.bytes_of(number) as u64;
-                }
-                Err(other) => errno = other,
-            }
-        }
-        let is_gso_refused = matches!(errno, libc::EMSGSIZE | libc::EIO | libc::EINVAL);
-        if segment == 0 || !is_gso_refused {
-            turn.counters.dropped(refusal(errno), load.messages.into());
-            return 0;
-        }
-        path.gso_refused_until.store((turn.now + GSO_REFUSED_FOR).0, Ordering::Relaxed);
-        turn.counters.gso_demotions.add(1);
-        let mut sent_bytes = 0;
-        let mut target = to;
-        for message in ranges.iter().flat_map(|range| self.room[range.clone()].chunks(segment)) {
-            let piece = [IoSlice::new(message)];
-            let mut result = send_one(socket, &target, traffic_class, 0, &piece);
-            // The source address may have vanished, too.
-            if result.is_err_and(may_be_source) && target.source.is_some() {
-                result = send_one(socket, &anywhere, traffic_class, 0, &piece);
-                if result.is_ok() {
-                    peer.forget_source(to);
-                    target = anywhere;
-                }
-            }
-            match result {
-                Ok(()) => {
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(1);
-                    sent_bytes += message.len() as u64;
-                }
-                Err(errno) => turn.counters.dropped(refusal(errno), 1),
-            }
-        }
-        sent_bytes
-    }
-
-    fn bytes_of(&self, number: usize) -> usize {
-        self.ranges[self.outgoing[number].pieces.clone()].iter().map(ExactSizeIterator::len).sum()
-    }
 }
 
-fn refusal(errno: Errno) -> DropReason {
-    match errno {
-        libc::EAGAIN | libc::ENOBUFS => DropReason::SocketFull,
-        _ => DropReason::SendRefused,
+/// Adds a message to the batch, and seals the batch when it is full.
+fn push_seal<'a>(
+    batch: &mut ArrayVec<Seal<'a>, BATCH>,
+    message: &Message,
+    destinations: &'a [Destination],
+    bytes: &'a mut [u8],
+) {
+    let session = &destinations[message.destination as usize].way.session;
+    batch.push(Seal { key: &session.key, counter: message.counter, message: bytes });
+    if batch.is_full() {
+        aead::seal(batch);
+        batch.clear();
     }
 }

@@ -1,0 +1,215 @@
+//! What becomes of a decrypted packet: relayed to another peer, given to the kernel, or dropped.
+//!
+//! 1. Its source must be the sender's by the longest match over the allowed IPs of all peers.
+//! 2. If a peer owns its destination, and its family may be relayed by workers, the kernel's
+//!    route for it decides with the policy ([`course`]). Both look-ups are remembered
+//!    ([`Flows`]) until the configuration, or the kernel's routes, change.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::counters::DropReason;
+use crate::flows::{Flow, FlowKey, Flows};
+use crate::forwarding::{Route, is_plain};
+use crate::ip::{self, Packet};
+use crate::peer::{Peer, PeerId};
+use crate::snapshot::{Relaying, Snapshot};
+use crate::sys::route::RouteSocket;
+
+/// Routes that one turn asks the kernel for, at some microseconds each: a peer that scans
+/// addresses must not hold up the others for longer.
+const QUESTIONS_PER_TURN: usize = 256;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// To the TUN.
+    Deliver,
+    /// To the peer that owns its destination ([`Router::receiver`]).
+    Relay,
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+/// The router of one worker.
+pub struct Router {
+    flows: Flows,
+    /// Where the kernel is asked for its routes.
+    socket: Option<RouteSocket>,
+    /// Questions left in this turn.
+    questions: usize,
+    /// The pair of the packet before, and its place: packets come in runs.
+    last: Option<(FlowKey, usize)>,
+    /// The source of the packet before, and who owns it.
+    last_source: Option<(IpAddr, Option<PeerId>)>,
+}
+
+impl Router {
+    /// Takes all its memory here; `seed` is random.
+    pub fn new(seed: u64) -> Router {
+        Router {
+            flows: Flows::new(seed),
+            socket: None,
+            questions: 0,
+            last: None,
+            last_source: None,
+        }
+    }
+
+    /// Asks the kernel here from now on.
+    pub fn set_socket(&mut self, socket: RouteSocket) {
+        self.socket = Some(socket);
+    }
+
+    /// A turn begins: what was remembered of the packet before may be void.
+    pub fn begin_turn(&mut self) {
+        self.questions = QUESTIONS_PER_TURN;
+        self.last = None;
+        self.last_source = None;
+    }
+
+    /// What becomes of a packet of `sender` that was parsed to `ip`.
+    pub fn course(
+        &mut self,
+        packet: &[u8],
+        ip: &Packet,
+        sender: &Peer,
+        snapshot: &Snapshot,
+    ) -> Course {
+        let relay = &snapshot.relay;
+        let relaying = if ip.source.is_ipv4() { relay.v4 } else { relay.v6 };
+        if relaying == Relaying::ByKernel {
+            return match self.owner_of(ip.source, snapshot) == Some(sender.id) {
+                true => Course::Deliver,
+                false => Course::Drop(DropReason::SourceNotAllowed),
+            };
+        }
+        let flow = self.flow(FlowKey::new(ip, ip::traffic_class(packet)), snapshot);
+        if flow.sender != Some(sender.id) {
+            return Course::Drop(DropReason::SourceNotAllowed);
+        }
+        let Some(receiver) = &flow.receiver else { return Course::Deliver };
+        let may_relay = receiver.id != sender.id
+            && receiver.path().is_some()
+            && is_plain(packet, ip, snapshot.mtu);
+        course(relaying, flow.route, may_relay)
+    }
+
+    /// The owner of the destination of the packet that was judged last.
+    ///
+    /// # Panics
+    /// If its course was not [`Course::Relay`].
+    pub fn receiver(&self) -> &Arc<Peer> {
+        let (_, place) = self.last.expect("a packet was judged");
+        self.flows.get(place).receiver.as_ref().expect("only such are relayed")
+    }
+
+    fn owner_of(&mut self, source: IpAddr, snapshot: &Snapshot) -> Option<PeerId> {
+        match self.last_source {
+            Some((known, owner)) if known == source => owner,
+            _ => {
+                let owner = snapshot.routes.lookup(source).map(|peer| peer.id);
+                self.last_source = Some((source, owner));
+                owner
+            }
+        }
+    }
+
+    /// What is known of a pair, brought up to date.
+    fn flow(&mut self, key: FlowKey, snapshot: &Snapshot) -> &Flow {
+        if let Some((last, place)) = self.last
+            && last == key
+        {
+            return self.flows.get(place);
+        }
+        let place = match self.flows.find(&key) {
+            Some(place) => {
+                let flow = self.flows.get_mut(place);
+                if flow.epoch != snapshot.epoch {
+                    (flow.sender, flow.receiver) = owners(&key, snapshot);
+                    flow.epoch = snapshot.epoch;
+                }
+                place
+            }
+            None => {
+                let (sender, receiver) = owners(&key, snapshot);
+                let route = Route::Unknown;
+                let epoch = snapshot.epoch;
+                self.flows.insert(Flow { key, epoch, sender, receiver, routes: 0, route })
+            }
+        };
+        let flow = self.flows.get_mut(place);
+        let is_current = flow.routes == snapshot.relay.routes && flow.route != Route::Unknown;
+        // Only what two peers say to each other can be relayed: nobody else's pair is asked for.
+        if !is_current && flow.sender.is_some() && flow.receiver.is_some() {
+            flow.route = match &mut self.socket {
+                Some(socket) if self.questions > 0 => {
+                    self.questions -= 1;
+                    socket.ask(key.source(), key.destination(), key.dscp())
+                }
+                _ => Route::Unknown,
+            };
+            flow.routes = snapshot.relay.routes;
+        }
+        self.last = Some((key, place));
+        flow
+    }
+}
+
+fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Peer>>) {
+    let sender = snapshot.routes.lookup(key.source()).map(|peer| peer.id);
+    (sender, snapshot.routes.lookup(key.destination()).cloned())
+}
+
+/// What becomes of a packet from peer to peer, by the kernel's route for it. `may_relay`: it is
+/// plain, and goes to another peer whose endpoint is known.
+fn course(relaying: Relaying, route: Route, may_relay: bool) -> Course {
+    match (relaying, route) {
+        (Relaying::ByKernel, _) => Course::Deliver,
+        (Relaying::WhereRouted, Route::Back) if may_relay => Course::Relay,
+        (Relaying::WhereRouted, _) => Course::Deliver,
+        // The kernel's own addresses may lie within a peer's allowed IPs; and what it refuses, it
+        // shall refuse in its own way.
+        (Relaying::Always, Route::Local | Route::Refused) => Course::Deliver,
+        (Relaying::Always, _) if may_relay => Course::Relay,
+        (Relaying::Always, Route::Back | Route::None) => Course::Deliver,
+        // It would leave by another interface, in clear text.
+        (Relaying::Always, Route::Elsewhere | Route::Unknown) => {
+            Course::Drop(DropReason::NotPunted)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTES: [Route; 6] =
+        [Route::Back, Route::Local, Route::Refused, Route::None, Route::Elsewhere, Route::Unknown];
+
+    #[test]
+    fn the_kernel_gets_everything_unless_its_route_leads_back() {
+        for route in ROUTES {
+            for may_relay in [true, false] {
+                assert_eq!(course(Relaying::ByKernel, route, may_relay), Course::Deliver);
+                let expected = match route == Route::Back && may_relay {
+                    true => Course::Relay,
+                    false => Course::Deliver,
+                };
+                assert_eq!(course(Relaying::WhereRouted, route, may_relay), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_never_leaves_by_another_interface() {
+        use Course::{Deliver, Drop, Relay};
+        let not_punted = Drop(DropReason::NotPunted);
+        let plain = [Relay, Deliver, Deliver, Relay, Relay, Relay];
+        let other = [Deliver, Deliver, Deliver, Deliver, not_punted, not_punted];
+        for (number, route) in ROUTES.into_iter().enumerate() {
+            assert_eq!(course(Relaying::Always, route, true), plain[number], "{route:?}");
+            assert_eq!(course(Relaying::Always, route, false), other[number], "{route:?}");
+        }
+    }
+}
