@@ -37,8 +37,9 @@ const TCA_FQ_FLOW_MAX_RATE: u16 = 7;
 const AT_INGRESS: u32 = 0xffff_fff2;
 const AT_EGRESS: u32 = 0xffff_fff3;
 
-/// Queueing disciplines that only queue.
-const PLAIN: [&str; 5] = ["noqueue", "noop", "mq", "pfifo_fast", "fq_codel"];
+/// Queueing disciplines that only queue, whoever chose them. mq is not among them: whoever chooses
+/// that hangs something below it, or leaves a queue that drops everything.
+const PLAIN: [&str; 3] = ["noqueue", "pfifo_fast", "fq_codel"];
 
 /// XDP, master, promiscuous mode.
 pub fn link(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {

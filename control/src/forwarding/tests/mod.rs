@@ -211,6 +211,7 @@ fn queueing_disciplines_that_shape_count() {
     };
     let chosen = 0x8001_0000;
     expect(qdisc(WG0, 0, "mq", Vec::new()), DIRECT, "");
+    expect(qdisc(WG0, chosen, "mq", Vec::new()), KERNEL, "qdisc mq");
     expect(qdisc(WG0, chosen, "fq_codel", Vec::new()), DIRECT, "");
     // net.core.default_qdisc may be anything that works without options.
     expect(qdisc(WG0, 0, "cake", Vec::new()), DIRECT, "");
