@@ -8,6 +8,7 @@
 
 pub mod cookie;
 pub mod device;
+mod forwarding;
 mod graveyard;
 mod key_text;
 pub mod limits;

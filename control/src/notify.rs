@@ -1,4 +1,4 @@
-//! Messages to the service manager (sd_notify(3)): ready, and stopping.
+//! Messages to the service manager (sd_notify(3)): ready, stopping, and how it is.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,6 +11,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub const READY: &str = "READY=1";
 /// The daemon begins to end.
 pub const STOPPING: &str = "STOPPING=1";
+
+/// How it is, in one line for `systemctl status`.
+pub fn status(text: &str) -> String {
+    format!("STATUS={text}")
+}
 
 /// Tells the service manager `state`, if there is one (`NOTIFY_SOCKET`).
 pub fn notify(state: &str) {

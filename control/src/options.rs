@@ -12,6 +12,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
+use crate::forwarding::Mode;
 use crate::logging::LogLevel;
 
 /// Bytes of the longest interface name (`IFNAMSIZ` less its zero byte).
@@ -66,11 +67,10 @@ pub struct Options {
     #[arg(value_parser = BoolishValueParser::new())]
     pub no_pin: bool,
 
-    /// Who forwards from peer to peer; "kernel": every packet passes through the interface and
-    /// the kernel's forwarding, netfilter included
-    #[arg(long, value_name = "MODE", default_value = "kernel", env = "WG_BOUNCE_RELAY")]
-    #[arg(value_parser = parse_relay, hide_env_values = true)]
-    pub relay: Relay,
+    /// Who forwards packets from peer to peer
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
+    #[arg(env = "WG_BOUNCE_RELAY", hide_env_values = true)]
+    pub relay: Mode,
 
     /// Send trains of UDP datagrams with one system call (UDP_SEGMENT). Off helps where a network
     /// card or its driver corrupts them
@@ -145,13 +145,6 @@ pub enum Io {
     Uring,
     /// epoll with recvmmsg and sendmmsg
     Mmsg,
-}
-
-/// `--relay`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relay {
-    /// Every packet goes through the interface and the kernel forwards it.
-    Kernel,
 }
 
 /// An option that is on or off.
@@ -300,14 +293,6 @@ fn parse_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn parse_relay(mode: &str) -> Result<Relay, String> {
-    match mode {
-        "kernel" => Ok(Relay::Kernel),
-        "auto" | "direct" => Err("this version relays by the kernel only: use kernel".into()),
-        _ => Err("use kernel".into()),
-    }
-}
-
 fn report(command: &clap::Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
@@ -387,7 +372,7 @@ mod tests {
             (&["wg0", "--io", "dpdk"], "uring"),
             (&["wg0", "--workers", "0"], "1..=64"),
             (&["wg0", "--workers", "65"], "1..=64"),
-            (&["wg0", "--relay", "direct"], "this version"),
+            (&["wg0", "--relay", "ask"], "direct"),
             (&["wg0", "--gso", "maybe"], "on"),
             (&["wg0", "--log-level", "loud"], "verbose"),
             (&["a-name-that-is-too-long"], "15 bytes"),

@@ -23,7 +23,7 @@ fn a_flag_wins_over_its_variable_and_both_over_the_default() {
     let cases = [
         ("io", "WG_BOUNCE_IO", "mmsg", "uring", Some("auto")),
         ("workers", "WG_BOUNCE_WORKERS", "3", "2", None),
-        ("relay", "WG_BOUNCE_RELAY", "kernel", "kernel", Some("kernel")),
+        ("relay", "WG_BOUNCE_RELAY", "direct", "kernel", Some("auto")),
         ("gso", "WG_BOUNCE_GSO", "off", "on", Some("on")),
         ("gro", "WG_BOUNCE_GRO", "off", "on", Some("on")),
         ("tun-offload", "WG_BOUNCE_TUN_OFFLOAD", "off", "on", Some("on")),
@@ -67,7 +67,7 @@ fn a_wrong_usage_has_code_two_and_names_its_source() {
     };
     refuse(&[("WG_BOUNCE_GSO", "perhaps")], &["wg0"], "WG_BOUNCE_GSO is set");
     refuse(&[("WG_TUN_FD", "x")], &["wg0"], "WG_TUN_FD=x");
-    refuse(&[], &["--relay", "auto", "wg0"], "this version");
+    refuse(&[], &["--relay", "ask", "wg0"], "kernel");
     refuse(&[], &["sixteen-bytes-ab"], "15 bytes");
     refuse(&[], &[], "NAME");
 }

@@ -31,8 +31,20 @@ pub fn run_in<T: Send>(
     })
 }
 
-/// Entering our own namespace would need a capability that a container may lack.
-fn is_current(namespace: &OwnedFd) -> bool {
+/// Moves the calling thread into `namespace`, unless it is there.
+///
+/// # Errors
+/// As for [`run_in`].
+pub fn enter(namespace: &OwnedFd) -> io::Result<()> {
+    if !is_current(namespace) {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    }
+    Ok(())
+}
+
+/// Whether the calling thread is in `namespace`. Entering our own would need a capability that a
+/// container may lack.
+pub fn is_current(namespace: &OwnedFd) -> bool {
     let Ok(current) = fs::metadata("/proc/thread-self/ns/net") else { return false };
     fstat(namespace).is_ok_and(|that| (that.st_dev, that.st_ino) == (current.dev(), current.ino()))
 }

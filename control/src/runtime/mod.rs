@@ -3,14 +3,15 @@
 //! One turn:
 //! 1. Wait for the workers, the kernel, a signal, a client, or the device's next deadline.
 //! 2. Signals, interface and socket: is it time to end?
-//! 3. Events: answers and peers first, then clients, then a few initiations. Each lane is served
-//!    every turn and none for long, so that a flood of one starves no other.
+//! 3. Events: who forwards, then answers and peers, then clients, then a few initiations. Each lane
+//!    is served every turn and none for long, so that a flood of one starves no other.
 //! 4. The device's deadline.
 //! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
 
 mod configure;
 mod fair;
 mod load;
+mod relay;
 
 use std::fmt;
 use std::io;
@@ -30,11 +31,12 @@ use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
 use wg_bounce_dataplane::mailbox::HandshakeMessage;
 use wg_bounce_dataplane::peer::{Endpoint, Peer};
 use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_dataplane::snapshot::{Relay, Snapshot};
+use wg_bounce_dataplane::snapshot::Snapshot;
 use wg_bounce_dataplane::sys::clock;
 use wg_bounce_dataplane::wire::{self, Kind};
 
 use crate::device::{Device, Input, Now, Output};
+use crate::forwarding::watch::Update;
 use crate::graveyard::Graveyard;
 use crate::key_text::Abbreviated;
 use crate::link::{LinkWatcher, Presence};
@@ -43,6 +45,7 @@ use crate::uapi_server::socket::SocketFile;
 use configure::PendingReplies;
 use fair::FairQueue;
 use load::Load;
+use relay::RelayState;
 
 /// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
 /// curve arithmetic, the others a few: all lanes together take some ten milliseconds.
@@ -64,6 +67,8 @@ pub struct Parts {
     pub device: Device,
     /// The watch over the interface.
     pub link: LinkWatcher,
+    /// News of the watch over the kernel's forwarding; none: `--relay kernel`, nobody watches.
+    pub forwarding: Option<Receiver<Update>>,
     /// The configuration socket's file.
     pub socket: SocketFile,
     /// Requests of its clients.
@@ -108,6 +113,7 @@ pub struct Runtime {
     load: Load,
     replies: PendingReplies,
     withdrawn: Graveyard<SendSession>,
+    relay: RelayState,
     /// The bound port.
     listen_port: u16,
     fwmark: u32,
@@ -138,6 +144,7 @@ impl Runtime {
     pub fn new(mut parts: Parts) -> io::Result<Runtime> {
         let listen_port = parts.engine.bind(0, 0)?;
         let mtu = parts.link.link().mtu;
+        let relay = RelayState::new(parts.forwarding.take());
         let mut runtime = Runtime {
             parts,
             outputs: Vec::new(),
@@ -145,6 +152,7 @@ impl Runtime {
             load: Load::default(),
             replies: PendingReplies::default(),
             withdrawn: Graveyard::default(),
+            relay,
             listen_port,
             fwmark: 0,
             mtu,
@@ -171,7 +179,9 @@ impl Runtime {
             if self.parts.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
                 self.handle(Input::Deadline);
             }
-            self.replies.settle(self.parts.engine.epoch_reached());
+            let epoch = self.parts.engine.epoch_reached();
+            self.replies.settle(epoch);
+            self.relay.settle(epoch);
             self.withdrawn.sweep();
         }
     }
@@ -273,6 +283,7 @@ impl Runtime {
 
     /// Serves every lane; true if there is more.
     fn take_events(&mut self) -> bool {
+        self.follow_forwarding();
         let under_load = self.take_initiations();
         for _ in 0..ANSWERS_PER_TURN {
             let Ok(message) = self.parts.events.answers.try_recv() else { break };
@@ -358,11 +369,12 @@ impl Runtime {
         }
     }
 
-    /// One line for each worker, one for the handshakes; zeros are left out.
+    /// One line for each worker, one for the handshakes; zeros are left out. One about relaying.
     fn log_counters(&self) {
         for (number, counters) in self.parts.engine.counters().enumerate() {
             log::info!("counters of worker {number}:{}", listed(counters.list()));
         }
+        log::info!("relay: {}", self.relay.report());
         log::info!("counters of handshakes:{}", listed(self.parts.device.counters().list()));
     }
 
@@ -375,7 +387,7 @@ impl Runtime {
             is_up: device.is_up(),
             mtu: self.mtu,
             listen_port: self.listen_port,
-            relay: Relay::default(),
+            relay: self.relay.relay,
         };
         self.epoch = self.parts.engine.publish(snapshot);
     }

@@ -3,7 +3,8 @@
 //! 1. Read the options; unless told to stay in the foreground, hand over to a child in the
 //!    background and wait until it is ready (`background`).
 //! 2. Harden the process; block the signals that `runtime` reads.
-//! 3. Make what can be refused: interface, socket, workers, watch over the interface, port.
+//! 3. Make what can be refused: interface, socket, workers, the watches over the interface and over
+//!    the kernel's forwarding, port.
 //! 4. Tell whoever waits that everything exists, and run.
 
 mod background;
@@ -16,15 +17,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use crossbeam_channel::Receiver;
 use getrandom::SysRng;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rand_core::UnwrapErr;
 use wg_bounce_dataplane::engine::Engine;
-use wg_bounce_dataplane::sys::tun::Tun;
+use wg_bounce_dataplane::sys::tun::{Tun, TunHandle};
 use wg_bounce_dataplane::sys::{clock, inherit};
 
 use crate::device::{Device, Settings, Timings};
+use crate::forwarding::Mode;
+use crate::forwarding::watch::{self, Update};
 use crate::link::LinkWatcher;
 use crate::logging;
 use crate::notify;
@@ -74,7 +78,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
     let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
     let name = tun.name().map_err(Failure::system("ask for the interface's name"))?;
-    let handle = tun.handle().map_err(Failure::system("keep hold of the interface"))?;
+    let keep = || tun.handle().map_err(Failure::system("keep hold of the interface"));
+    let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
@@ -97,7 +102,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
 
     log::info!("interface {name}, {}", engine.describe());
     let device = new_device(options, workers);
-    let parts = Parts { engine, events, device, link, socket, calls, wake, signals };
+    let forwarding = watch_forwarding(options.relay, handle_of_watch, workers, &wake)?;
+    let parts = Parts { engine, events, device, link, forwarding, socket, calls, wake, signals };
     let mut runtime = Runtime::new(parts).map_err(Failure::system("open UDP sockets"))?;
     uapi_server::start(listener, control, Terms::new(clock::boot_time))
         .map_err(Failure::system("start a thread"))?;
@@ -127,6 +133,17 @@ fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Fail
         None => Tun::create(&options.name, queues, offload)
             .map_err(|error| Failure::tun(error, process::has_net_admin())),
     }
+}
+
+fn watch_forwarding(
+    mode: Mode,
+    handle: TunHandle,
+    workers: usize,
+    wake: &Arc<EventFd>,
+) -> Result<Option<Receiver<Update>>, Failure> {
+    let start = || watch::start(handle, mode, workers, Arc::clone(wake));
+    let started = (mode != Mode::Kernel).then(start).transpose();
+    started.map_err(Failure::system("start a thread"))
 }
 
 fn open_socket(

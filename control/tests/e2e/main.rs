@@ -17,6 +17,7 @@ mod interop;
 mod lifecycle;
 mod quick;
 mod rekey;
+mod relay_auto;
 mod roaming;
 mod routing;
 mod start;

@@ -55,7 +55,7 @@ fn the_service_manager_is_told() {
     let manager = UnixDatagram::bind(&path).expect("a socket");
     manager.set_read_timeout(Some(seconds(10))).expect("a timeout");
     let next_message = || {
-        let mut bytes = [0; 64];
+        let mut bytes = [0; 1024];
         let length = manager.recv(&mut bytes).expect("the daemon says something");
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     };
@@ -64,6 +64,8 @@ fn the_service_manager_is_told() {
     assert_eq!(next_message(), "READY=1");
     namespace.run(&format!("ip link show {interface}"));
     namespace.run(&format!("wg show {interface}"));
+    let status = next_message();
+    assert!(status.starts_with("STATUS=relay: IPv4 by the kernel (forwarding is off"), "{status}");
     process.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(next_message(), "STOPPING=1");
     assert_eq!(process.exit_code(), Some(0));

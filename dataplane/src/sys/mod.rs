@@ -4,15 +4,18 @@
 //! send trains, write frames. Buffers are handed over as [`memory::Slot`]s, each of which has one
 //! owner: the kernel while it is offered, the worker afterwards.
 
+pub mod bpf;
 pub mod clock;
 pub mod inherit;
 pub mod memory;
 pub mod message;
 pub mod mmsg;
+pub mod netlink;
 pub mod route;
 pub mod socket;
 pub mod tun;
 pub mod uring;
+pub mod xtables;
 
 use std::io::{self, IoSlice};
 use std::ops::Range;

@@ -1,0 +1,188 @@
+//! Who forwards, by family, and how that is said.
+
+use std::fmt;
+
+use wg_bounce_dataplane::snapshot::Relaying;
+
+use super::reason::{Finding, Reason};
+use super::{Family, Mode};
+
+/// Reasons that are told; more are counted.
+const TOLD_MAX: usize = 3;
+
+/// The verdict on both families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    v4: Judgement,
+    v6: Judgement,
+    mode: Mode,
+}
+
+/// The verdict on one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Judgement {
+    relaying: Relaying,
+    /// Why it is the kernel.
+    reasons: Vec<Reason>,
+    /// What would be reasons, were it not for `--relay direct`.
+    bypassed: Vec<Reason>,
+}
+
+impl Verdict {
+    /// Judges by what was found.
+    pub fn new<'a>(mode: Mode, findings: impl Iterator<Item = &'a Finding> + Clone) -> Verdict {
+        let [v4, v6] = Family::BOTH.map(|family| {
+            let findings = findings.clone().filter(|finding| finding.families.contain(family));
+            Judgement::new(mode, findings.map(|finding| finding.reason.clone()).collect())
+        });
+        Verdict { v4, v6, mode }
+    }
+
+    /// Who forwards packets of this family.
+    pub fn relaying(&self, family: Family) -> Relaying {
+        self.of(family).relaying
+    }
+
+    /// What `--relay direct` passes over, each once.
+    pub fn bypassed(&self) -> Vec<&Reason> {
+        let mut bypassed: Vec<&Reason> = Vec::new();
+        for reason in self.v4.bypassed.iter().chain(&self.v6.bypassed) {
+            if !bypassed.contains(&reason) {
+                bypassed.push(reason);
+            }
+        }
+        bypassed
+    }
+
+    /// How the operator gets what the verdict denies; nothing if it denies nothing.
+    pub fn advice(&self) -> Option<&'static str> {
+        let mut reasons = self.v4.reasons.iter().chain(&self.v6.reasons);
+        (self.mode == Mode::Auto && reasons.any(|reason| !reason.is_of_router()))
+            .then_some("--relay direct (WG_BOUNCE_RELAY=direct) would bypass that")
+    }
+
+    fn of(&self, family: Family) -> &Judgement {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+impl Judgement {
+    fn new(mode: Mode, reasons: Vec<Reason>) -> Judgement {
+        let by_kernel =
+            |reasons| Judgement { relaying: Relaying::ByKernel, reasons, bypassed: Vec::new() };
+        match mode {
+            Mode::Kernel => by_kernel(Vec::new()),
+            Mode::Auto if reasons.is_empty() => {
+                Judgement { relaying: Relaying::WhereRouted, reasons, bypassed: Vec::new() }
+            }
+            Mode::Auto => by_kernel(reasons),
+            Mode::Direct => {
+                let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
+                let reasons: Vec<Reason> = of_router;
+                if reasons.is_empty() {
+                    Judgement { relaying: Relaying::Always, reasons, bypassed }
+                } else {
+                    by_kernel(reasons)
+                }
+            }
+        }
+    }
+}
+
+/// For example "IPv4 direct, IPv6 by the kernel (forwarding is off: …)".
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.mode == Mode::Kernel {
+            f.write_str("IPv4 and IPv6 by the kernel (--relay kernel)")
+        } else if (self.v4.relaying, &self.v4.reasons) == (self.v6.relaying, &self.v6.reasons) {
+            write!(f, "IPv4 and IPv6 {}", self.v4)
+        } else {
+            write!(f, "IPv4 {}, IPv6 {}", self.v4, self.v6)
+        }
+    }
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.relaying == Relaying::ByKernel {
+            write!(f, "by the kernel ({})", listed(&self.reasons.iter().collect::<Vec<_>>()))
+        } else {
+            f.write_str("direct")
+        }
+    }
+}
+
+/// The first few of them, and how many more there are.
+pub fn listed(reasons: &[&Reason]) -> String {
+    let told: Vec<String> = reasons.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+    match reasons.len().saturating_sub(TOLD_MAX) {
+        0 => told.join("; "),
+        more => format!("{}; and {more} more", told.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn off(family: Family) -> Finding {
+        let setting = "net.ipv4.conf.wg0.forwarding".to_owned();
+        Finding::of(family, Reason::ForwardingOff { setting })
+    }
+
+    fn verdict(mode: Mode, findings: &[Finding]) -> Verdict {
+        Verdict::new(mode, findings.iter())
+    }
+
+    fn relaying(verdict: &Verdict) -> [Relaying; 2] {
+        Family::BOTH.map(|family| verdict.relaying(family))
+    }
+
+    #[test]
+    fn nothing_found_means_direct() {
+        let automatic = verdict(Mode::Auto, &[]);
+        assert_eq!(relaying(&automatic), [Relaying::WhereRouted; 2]);
+        assert_eq!(automatic.to_string(), "IPv4 and IPv6 direct");
+        assert_eq!(automatic.advice(), None);
+        let direct = verdict(Mode::Direct, &[]);
+        assert_eq!(relaying(&direct), [Relaying::Always; 2]);
+        let kernel = verdict(Mode::Kernel, &[]);
+        assert_eq!(relaying(&kernel), [Relaying::ByKernel; 2]);
+        assert_eq!(kernel.to_string(), "IPv4 and IPv6 by the kernel (--relay kernel)");
+        assert_eq!(kernel.advice(), None);
+    }
+
+    #[test]
+    fn a_reason_concerns_its_family_only() {
+        let found = verdict(Mode::Auto, &[off(Family::V6)]);
+        assert_eq!(relaying(&found), [Relaying::WhereRouted, Relaying::ByKernel]);
+        assert_eq!(
+            found.to_string(),
+            "IPv4 direct, IPv6 by the kernel (forwarding is off: net.ipv4.conf.wg0.forwarding)"
+        );
+        assert_eq!(found.advice(), None, "direct would not help");
+    }
+
+    #[test]
+    fn direct_passes_over_everything_but_the_routers_own_settings() {
+        let findings = [Finding::of_both(Reason::Xdp), off(Family::V4)];
+        let found = verdict(Mode::Direct, &findings);
+        assert_eq!(relaying(&found), [Relaying::ByKernel, Relaying::Always]);
+        assert_eq!(found.bypassed(), [&Reason::Xdp]);
+        assert_eq!(found.advice(), None);
+        assert_eq!(relaying(&verdict(Mode::Auto, &findings)), [Relaying::ByKernel; 2]);
+        assert!(verdict(Mode::Auto, &findings).advice().is_some());
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let findings: Vec<Finding> =
+            (0..5).map(|index| Finding::of_both(Reason::Master { index })).collect();
+        let text = verdict(Mode::Auto, &findings).to_string();
+        assert!(text.contains("number 2 (") && !text.contains("number 3 ("), "{text}");
+        assert!(text.ends_with("and 2 more)"), "{text}");
+    }
+}

@@ -1,0 +1,265 @@
+//! The thread that watches, in the interface's network namespace, everything that has a say about
+//! packets from peer to peer, and tells the control thread who forwards.
+//!
+//! 1. Be where the interface is (`view`): subscribe first, then read everything. When it has moved
+//!    or has another name, begin anew.
+//! 2. Wait for what the kernel tells by itself; look every half second at the rest.
+//! 3. Read again what may have changed, and judge. What changes during a read is read again.
+//! 4. Tell what is new: at once, then at most every few milliseconds, however fast routes change.
+
+mod system;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_dataplane::sys::clock;
+use wg_bounce_dataplane::sys::tun::TunHandle;
+
+use super::reason::{Finding, Reason};
+use super::source::{Change, Source};
+use super::{Family, Mode, Verdict};
+use system::System;
+use view::{Events, View};
+
+/// Between two looks at what nothing tells of: a change takes effect within a second.
+const LOOK_INTERVAL: Millis = Millis(500);
+
+/// Between two updates: a full table of routes that comes in must not keep the workers busy.
+const UPDATE_INTERVAL: Millis = Millis(10);
+
+/// Updates that may wait for the control thread; the watch waits for it beyond that.
+const UPDATES_MAX: usize = 4;
+
+/// News for the control thread.
+pub struct Update {
+    /// Who forwards.
+    pub relay: Relay,
+    /// Why.
+    pub verdict: Verdict,
+    /// The interface is somewhere else: workers ask the kernel there from now on.
+    pub questions: Option<Questions>,
+}
+
+/// How workers ask for routes.
+pub struct Questions {
+    /// The interface's number in its namespace.
+    pub interface: u32,
+    /// A socket for each worker.
+    pub sockets: Vec<OwnedFd>,
+}
+
+/// Starts the thread; `wake` is written with each update.
+///
+/// # Errors
+/// No thread can be had.
+pub fn start(
+    handle: TunHandle,
+    mode: Mode,
+    workers: usize,
+    wake: Arc<EventFd>,
+) -> io::Result<Receiver<Update>> {
+    let (updates, lane) = bounded(UPDATES_MAX);
+    let watch = Watch {
+        handle,
+        mode,
+        workers,
+        updates,
+        wake,
+        view: None,
+        findings: BTreeMap::new(),
+        changed: BTreeSet::new(),
+        routes: 0,
+        has_new_routes: false,
+        questions: None,
+        told: None,
+    };
+    thread::Builder::new().name("forwarding".into()).spawn(move || watch.run())?;
+    Ok(lane)
+}
+
+/// Why the watch ends.
+enum Ended {
+    /// The interface was deleted.
+    Deleted,
+    /// The control thread has ended.
+    Alone,
+}
+
+struct Watch {
+    handle: TunHandle,
+    mode: Mode,
+    workers: usize,
+    updates: Sender<Update>,
+    wake: Arc<EventFd>,
+    /// None: we cannot look at the interface.
+    view: Option<View>,
+    findings: BTreeMap<Source, Vec<Finding>>,
+    /// To be read again.
+    changed: BTreeSet<Source>,
+    /// See [`Relay::routes`].
+    routes: u64,
+    has_new_routes: bool,
+    questions: Option<Questions>,
+    /// The last verdict that was told.
+    told: Option<Verdict>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        // The control thread hears of a deletion by itself.
+        let (Ended::Deleted | Ended::Alone) = self.watch();
+    }
+
+    fn watch(&mut self) -> Ended {
+        let (mut next_look, mut next_update) = (clock::boot_time(), clock::boot_time());
+        loop {
+            let now = clock::boot_time();
+            if next_look <= now {
+                if let Err(ended) = self.look() {
+                    return ended;
+                }
+                next_look = now + LOOK_INTERVAL;
+            }
+            let has_news = self.has_new_routes || !self.changed.is_empty();
+            if has_news && next_update <= now {
+                if let Err(ended) = self.update() {
+                    return ended;
+                }
+                next_update = clock::boot_time() + UPDATE_INTERVAL;
+                continue;
+            }
+            let until = if has_news { next_update.min(next_look) } else { next_look };
+            self.wait(until.since(now));
+            if let Err(ended) = self.take_events() {
+                return ended;
+            }
+        }
+    }
+
+    /// At what nothing tells of.
+    fn look(&mut self) -> Result<(), Ended> {
+        self.follow()?;
+        if let Some(view) = &self.view {
+            let is_polled = |source: &Source| {
+                source.is_polled() || *source == Source::Nftables && !view.has_nftables_events()
+            };
+            self.changed.extend(Source::ALL.into_iter().filter(is_polled));
+        }
+        Ok(())
+    }
+
+    /// Begins anew if the interface is not where it was.
+    fn follow(&mut self) -> Result<(), Ended> {
+        let is_current = match &self.view {
+            Some(view) => view.is_current(&self.handle),
+            None => Ok(false),
+        };
+        match is_current {
+            Ok(true) => Ok(()),
+            Ok(false) => self.open(),
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Ended> {
+        let opened = View::open(&self.handle).and_then(|view| {
+            let sockets = view.question_sockets(self.workers)?;
+            Ok((Questions { interface: view.interface.index, sockets }, view))
+        });
+        match opened {
+            Ok((questions, view)) => {
+                log::debug!("relay: watching {} in its namespace", view.interface.name);
+                self.questions = Some(questions);
+                self.view = Some(view);
+                self.changed.extend(Source::ALL);
+                self.has_new_routes = true;
+                Ok(())
+            }
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    /// Nothing is known any more, until the next look.
+    fn lose(&mut self, error: &io::Error) -> Result<(), Ended> {
+        if error.raw_os_error() == Some(Errno::EBADFD as i32) {
+            return Err(Ended::Deleted);
+        }
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let reason = Reason::Unseen {
+            what: "the interface's network namespace",
+            error: error.to_string(),
+            capability: is_denied.then_some("CAP_SYS_ADMIN"),
+        };
+        self.view = None;
+        self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
+        self.changed.clear();
+        self.has_new_routes = true;
+        Ok(())
+    }
+
+    /// Reads what may have changed, and tells what is new.
+    fn update(&mut self) -> Result<(), Ended> {
+        if let Some(view) = &self.view {
+            for source in std::mem::take(&mut self.changed) {
+                self.findings.insert(source, source.read(&mut System, &view.interface));
+            }
+        }
+        let verdict = Verdict::new(self.mode, self.findings.values().flatten());
+        let is_new = self.told.as_ref() != Some(&verdict);
+        let has_new_routes = std::mem::take(&mut self.has_new_routes);
+        if !is_new && !has_new_routes {
+            return Ok(());
+        }
+        self.routes += u64::from(has_new_routes);
+        let [v4, v6] = Family::BOTH.map(|family| verdict.relaying(family));
+        let relay = Relay { v4, v6, routes: self.routes };
+        self.told = Some(verdict.clone());
+        let questions = self.questions.take();
+        self.updates.send(Update { relay, verdict, questions }).map_err(|_| Ended::Alone)?;
+        // A counter at its limit is readable as well.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+
+    fn wait(&self, span: Millis) {
+        let descriptors = self.view.iter().flat_map(View::descriptors);
+        let mut descriptors: Vec<PollFd<'_>> =
+            descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let timeout = PollTimeout::try_from(span.0).unwrap_or(PollTimeout::MAX);
+        // Interrupted, or out of memory: the next look is due all the same.
+        let _ = poll(&mut descriptors, timeout);
+    }
+
+    fn take_events(&mut self) -> Result<(), Ended> {
+        let Some(view) = &self.view else { return Ok(()) };
+        let mut may_be_gone = false;
+        for events in view.take() {
+            match events {
+                Events::Changes(changes) => {
+                    for Change { routes, sources, presence } in changes {
+                        self.has_new_routes |= routes;
+                        self.changed.extend(sources);
+                        may_be_gone |= presence;
+                    }
+                }
+                Events::Lost => {
+                    log::debug!("relay: events were lost, reading everything");
+                    self.changed.extend(Source::ALL);
+                    self.has_new_routes = true;
+                    may_be_gone = true;
+                }
+            }
+        }
+        if may_be_gone { self.follow() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,128 @@
+//! The kernel as it is, in the network namespace of the calling thread.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{MsgFlags, recv, send};
+use wg_bounce_dataplane::sys::{bpf, netlink, xtables};
+
+use crate::forwarding::Family;
+use crate::forwarding::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
+use crate::forwarding::message::{Answer, Message, Request, unreadable};
+
+/// Bytes for one datagram: the kernel's are at most 32 KiB (`netlink_dump` in
+/// net/netlink/af_netlink.c).
+pub(super) const DATAGRAM_MAX: usize = 64 * 1024;
+
+/// Attempts to get an answer of one state while it keeps changing.
+const ATTEMPTS: usize = 16;
+
+const SEQUENCE: u32 = 1;
+
+/// The kernel of this machine. Each question has a socket of its own: nothing of an answer that
+/// was given up can be taken for another one.
+pub(super) struct System;
+
+impl Kernel for System {
+    fn ask(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
+        let protocol = match protocol {
+            Protocol::Route => netlink::Protocol::Route,
+            Protocol::Netfilter => netlink::Protocol::Netfilter,
+            Protocol::Xfrm => netlink::Protocol::Xfrm,
+        };
+        for _ in 0..ATTEMPTS {
+            let answer = ask_once(&netlink::open(protocol, 0)?, request)?;
+            if !answer.is_disturbed {
+                return Ok(answer.messages);
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn setting(&mut self, path: &str) -> io::Result<String> {
+        // Of the namespace that the reader is in.
+        fs::read_to_string(format!("/proc/sys/net/{path}"))
+    }
+
+    fn listing(&mut self, name: &str) -> io::Result<String> {
+        let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        match read(name) {
+            // Missing only if the others are there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                read("dev").map_err(|_| io::Error::other("there is no /proc"))?;
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
+    fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable> {
+        let is_v6 = family == Family::V6;
+        let socket = xtables::open(is_v6)?;
+        for _ in 0..ATTEMPTS {
+            let info = xtables::info(&socket, is_v6, table)?;
+            let size = info.last_chunk().copied().map_or(0, u32::from_ne_bytes);
+            match xtables::entries(&socket, is_v6, table, size) {
+                Ok(entries) => return Ok(LegacyTable { info: info.to_vec(), entries }),
+                // It has another size by now.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn tcx_programs(&mut self, interface: u32, direction: Direction) -> io::Result<u32> {
+        let direction = match direction {
+            Direction::Ingress => bpf::Direction::Ingress,
+            Direction::Egress => bpf::Direction::Egress,
+        };
+        bpf::tcx_programs(interface, direction)
+    }
+
+    fn netfilter_links(&mut self) -> io::Result<Vec<NetfilterLink>> {
+        let links = bpf::netfilter_links()?.into_iter();
+        let convert = |link: bpf::NetfilterLink| NetfilterLink {
+            id: link.id,
+            family: link.family,
+            hook: link.hook,
+        };
+        Ok(links.map(convert).collect())
+    }
+}
+
+/// Netlink answers before `send` returns, or as fast as it is read: there is nothing to wait for.
+fn ask_once(socket: &OwnedFd, request: &Request) -> io::Result<Answer> {
+    send(socket.as_raw_fd(), &request.bytes(SEQUENCE), MsgFlags::empty())?;
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut answer = Answer::default();
+    while !answer.is_complete {
+        // With MSG_TRUNC the kernel tells the length that the datagram had.
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC)?;
+        let datagram = buffer.get(..length).ok_or_else(unreadable)?;
+        answer.take(datagram, SEQUENCE)?;
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwarding::Interface;
+    use crate::forwarding::reason::Reason;
+    use crate::forwarding::source::Source;
+
+    /// Whatever the rights of whoever runs the tests: an answer is read, or refused.
+    #[test]
+    fn everything_that_this_kernel_says_can_be_read() {
+        let at = Interface { index: 1, name: "lo".to_owned() };
+        for source in Source::ALL {
+            for finding in source.read(&mut System, &at) {
+                if let Reason::Unseen { error, .. } = &finding.reason {
+                    assert!(!error.contains("cannot be understood"), "{source:?}: {error}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! BPF programs that see packets, by bpf(2): those of an interface's TCX hooks, and those linked
+//! to netfilter's hooks.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+const BPF_PROG_QUERY: i32 = 16;
+const BPF_LINK_GET_FD_BY_ID: i32 = 30;
+const BPF_LINK_GET_NEXT_ID: i32 = 31;
+
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+const BPF_LINK_TYPE_NETFILTER: u32 = 10;
+
+/// `union bpf_attr` as far as BPF_PROG_QUERY uses it. No pointer in it is set.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramQuery {
+    interface: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    /// Flags of the programs, links, flags of the links, revision.
+    rest: [u64; 4],
+}
+
+/// `union bpf_attr` of BPF_LINK_GET_NEXT_ID and BPF_LINK_GET_FD_BY_ID.
+#[repr(C)]
+#[derive(Default)]
+struct LinkId {
+    id: u32,
+    next: u32,
+    open_flags: u32,
+}
+
+/// `union bpf_attr` of BPF_OBJ_GET_INFO_BY_FD.
+#[repr(C)]
+struct InfoQuery {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`, with the union's member for netfilter.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    family: u32,
+    hook: u32,
+    priority: i32,
+    flags: u32,
+}
+
+/// Which way a packet passes a TCX hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the interface into the kernel.
+    Ingress,
+    /// From the kernel to the interface.
+    Egress,
+}
+
+/// A BPF program at a hook of netfilter, in some network namespace: links do not say in which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetfilterLink {
+    /// The link's number.
+    pub id: u32,
+    /// NFPROTO_IPV4 (2) or NFPROTO_IPV6 (10).
+    pub family: u32,
+    /// The hook: NF_INET_PRE_ROUTING is 0.
+    pub hook: u32,
+}
+
+/// How many programs this hook of interface number `interface`, in the thread's network
+/// namespace, has. None where the kernel has no TCX (before 6.6).
+///
+/// # Errors
+/// EPERM: no CAP_NET_ADMIN in the initial user namespace, or a seccomp profile.
+pub fn tcx_programs(interface: u32, direction: Direction) -> io::Result<u32> {
+    let attach_type = match direction {
+        Direction::Ingress => BPF_TCX_INGRESS,
+        Direction::Egress => BPF_TCX_EGRESS,
+    };
+    let mut query = ProgramQuery { interface, attach_type, ..ProgramQuery::default() };
+    match bpf(BPF_PROG_QUERY, &mut query) {
+        Ok(_) => Ok(query.count),
+        Err(error) => match error.raw_os_error() {
+            // Without TCX: an unknown type, or no bpf(2) at all. With it: nothing attached.
+            Some(libc::EINVAL | libc::ENOSYS | libc::ENOENT | libc::EOPNOTSUPP) => Ok(0),
+            _ => Err(error),
+        },
+    }
+}
+
+/// All links of BPF programs to netfilter. None where the kernel has no such links (before 6.4).
+///
+/// # Errors
+/// EPERM: no CAP_SYS_ADMIN in the initial user namespace, or a seccomp profile.
+pub fn netfilter_links() -> io::Result<Vec<NetfilterLink>> {
+    let mut links = Vec::new();
+    let mut last = 0;
+    loop {
+        let mut next = LinkId { id: last, ..LinkId::default() };
+        match bpf(BPF_LINK_GET_NEXT_ID, &mut next) {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                // The end of the list; or a kernel without links, or without bpf(2).
+                Some(libc::ENOENT | libc::EINVAL | libc::ENOSYS) => return Ok(links),
+                _ => return Err(error),
+            },
+        }
+        last = next.next;
+        match link_info(last) {
+            Ok(info) if info.kind == BPF_LINK_TYPE_NETFILTER => {
+                links.push(NetfilterLink { id: last, family: info.family, hook: info.hook });
+            }
+            Ok(_) => {}
+            // It is gone meanwhile, or not yet or no longer complete.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn link_info(id: u32) -> io::Result<LinkInfo> {
+    let fd = bpf(BPF_LINK_GET_FD_BY_ID, &mut LinkId { id, ..LinkId::default() })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = LinkInfo::default();
+    let mut query = InfoQuery {
+        fd: fd.as_raw_fd().cast_unsigned(),
+        length: size_of::<LinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info).expose_provenance() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut query)?;
+    Ok(info)
+}
+
+/// The attribute is one of the structures above: what it points to is as long as it says.
+fn bpf<T>(command: i32, attribute: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes `size_of::<T>()` bytes of `attribute`; the one pointer
+    // in any of them (`InfoQuery::info`) leads to as many bytes as `InfoQuery::length` says.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<T>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_has_none_unless_somebody_attached_one() {
+        // Without the rights there is no answer, and no wrong one either.
+        let count = tcx_programs(1, Direction::Ingress);
+        assert!(count.is_err() || count.is_ok_and(|count| count == 0));
+        assert!(tcx_programs(u32::MAX, Direction::Egress).unwrap_or(0) == 0);
+    }
+}
