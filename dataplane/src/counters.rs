@@ -1,5 +1,7 @@
-//! What a worker counts. Each counter has one writer; anybody may read.
+//! What is counted: for each worker, by itself; for each peer, by whichever worker serves it.
+//! Anybody may read.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a packet went no further.
@@ -183,5 +185,127 @@ impl Counters {
             .iter()
             .map(|&reason| (reason.name(), self.drops[reason as usize].read()));
         plain.into_iter().map(|(name, counter)| (name, counter.read())).chain(drops)
+    }
+
+    /// Datagrams in one train, on average: received, and sent.
+    pub fn train_lengths(&self) -> (f64, f64) {
+        let received = ratio(self.received_datagrams.read(), self.received_trains.read());
+        (received, ratio(self.sent_datagrams.read(), self.sent_trains.read()))
+    }
+}
+
+/// The average of `count` things in `groups`; zero of none.
+fn ratio(count: u64, groups: u64) -> f64 {
+    if groups == 0 { 0.0 } else { count as f64 / groups as f64 }
+}
+
+/// One number that several workers write.
+#[derive(Default)]
+pub struct SharedCounter(AtomicU64);
+
+impl SharedCounter {
+    /// Adds.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one peer. Bytes are UDP payload, as the kernel module counts them.
+#[derive(Default)]
+pub struct PeerCounters {
+    /// Bytes of authentic messages received, handshakes too.
+    pub received_bytes: SharedCounter,
+    /// Authentic data messages and keepalives received.
+    pub received_datagrams: SharedCounter,
+    /// Trains in which they came, or parts of trains.
+    pub received_trains: SharedCounter,
+    /// Bytes sent, handshakes too.
+    pub sent_bytes: SharedCounter,
+    /// Data messages and keepalives sent.
+    pub sent_datagrams: SharedCounter,
+    /// Trains in which they left.
+    pub sent_trains: SharedCounter,
+    /// Packets relayed to the peer past the TUN.
+    pub relayed: SharedCounter,
+    /// Messages received that landed on another worker than the session's.
+    pub handed_off: SharedCounter,
+    /// How often trains to the peer were given up for a while.
+    pub gso_demotions: SharedCounter,
+    /// Made with the first drop: most peers of a large hub have none.
+    drops: OnceLock<Box<[SharedCounter; DropReason::ALL.len()]>>,
+}
+
+impl PeerCounters {
+    /// Counts `count` packets from or to the peer dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason, count: u64) {
+        if count > 0 {
+            self.drops.get_or_init(Box::default)[reason as usize].add(count);
+        }
+    }
+
+    /// Every counter with its name.
+    pub fn list(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let plain = [
+            ("received_bytes", &self.received_bytes),
+            ("received_datagrams", &self.received_datagrams),
+            ("received_trains", &self.received_trains),
+            ("sent_bytes", &self.sent_bytes),
+            ("sent_datagrams", &self.sent_datagrams),
+            ("sent_trains", &self.sent_trains),
+            ("relayed", &self.relayed),
+            ("handed_off", &self.handed_off),
+            ("gso_demotions", &self.gso_demotions),
+        ];
+        let drops = self.drops.get().into_iter().flat_map(|drops| {
+            DropReason::ALL.iter().map(|&reason| (reason.name(), drops[reason as usize].read()))
+        });
+        plain.into_iter().map(|(name, counter)| (name, counter.read())).chain(drops)
+    }
+
+    /// Datagrams in one train, on average: received, and sent.
+    pub fn train_lengths(&self) -> (f64, f64) {
+        let received = ratio(self.received_datagrams.read(), self.received_trains.read());
+        (received, ratio(self.sent_datagrams.read(), self.sent_trains.read()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_place_and_a_name_of_its_own() {
+        let names: std::collections::HashSet<&str> =
+            DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for (place, &reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(place, reason as usize);
+        }
+    }
+
+    #[test]
+    fn a_peers_drops_are_counted_by_reason() {
+        let counters = PeerCounters::default();
+        assert!(counters.list().all(|(_, value)| value == 0));
+        counters.dropped(DropReason::Replayed, 0);
+        assert!(counters.drops.get().is_none(), "nothing was dropped yet");
+        counters.dropped(DropReason::Replayed, 2);
+        counters.dropped(DropReason::NotPunted, 1);
+        let nonzero: Vec<_> = counters.list().filter(|(_, value)| *value > 0).collect();
+        assert_eq!(nonzero, [("drop_replayed", 2), ("drop_not_punted", 1)]);
+    }
+
+    #[test]
+    fn train_lengths_are_averages() {
+        let counters = PeerCounters::default();
+        assert_eq!(counters.train_lengths(), (0.0, 0.0));
+        counters.sent_trains.add(2);
+        counters.sent_datagrams.add(88);
+        assert_eq!(counters.train_lengths(), (0.0, 44.0));
     }
 }

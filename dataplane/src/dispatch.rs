@@ -59,7 +59,7 @@ impl Dispatch {
     ) -> io::Result<()> {
         let path = peer.path();
         let Some(path) = path.as_ref() else {
-            turn.counters.dropped(DropReason::NoEndpoint, packets.len() as u64);
+            turn.dropped(peer, DropReason::NoEndpoint, packets.len() as u64);
             return Ok(());
         };
         let Some(way) = self.way_to(peer, path, turn)? else {
@@ -81,6 +81,7 @@ impl Dispatch {
             };
             self.departures.push_placed(&way, now, nonces, turn.trains);
             turn.counters.relayed.add(now.len() as u64);
+            peer.counters.relayed.add(now.len() as u64);
             rest = later;
         }
         Ok(())
@@ -139,9 +140,9 @@ impl Dispatch {
 
     /// Drops what is staged for a peer: its handshake was given up, or the peer removed.
     pub fn discard_staged(&mut self, peer: &Peer, turn: &Turn<'_>) {
-        self.departures.forget(peer.id, turn);
+        self.departures.forget(peer, turn);
         let dropped = self.staging.take(peer).len() as u64;
-        turn.counters.dropped(DropReason::HandshakeFailed, dropped);
+        turn.dropped(peer, DropReason::HandshakeFailed, dropped);
     }
 
     /// Seals and sends what was pushed.
@@ -231,7 +232,7 @@ impl Dispatch {
         let is_held = self.departures.held().holds(peer.id);
         let reason = if is_held { DropReason::SocketFull } else { DropReason::StagingFull };
         for packet in packets {
-            turn.counters.dropped(reason, self.staging.push(peer, packet));
+            turn.dropped(peer, reason, self.staging.push(peer, packet));
         }
         if is_held {
             return Ok(()); // until its trains have left

@@ -88,6 +88,7 @@ impl Outbound {
         };
         let path = peer.path();
         let Some(path) = path.as_ref() else {
+            peer.counters.dropped(DropReason::NoEndpoint, cut.segments() as u64);
             return self.answer_unreachable(cut, DropReason::NoEndpoint, turn);
         };
         dispatch.send(peer, path, cut, turn)

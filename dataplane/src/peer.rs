@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use arc_swap::{ArcSwapOption, Guard};
 
 use crate::clock::Millis;
+use crate::counters::PeerCounters;
 use crate::session::SendSession;
 
 /// Names a peer for as long as it is configured; a number is never given twice.
@@ -59,10 +60,8 @@ pub struct Peer {
     pub public_key: [u8; 32],
     path: ArcSwapOption<Path>,
     session: ArcSwapOption<SendSession>,
-    /// UDP payload bytes of authentic messages received, and sent: as the kernel counts them.
-    pub rx_bytes: AtomicU64,
-    /// See [`Peer::rx_bytes`].
-    pub tx_bytes: AtomicU64,
+    /// What came from it, and went to it.
+    pub counters: PeerCounters,
     /// Packets that wait for a session, over all workers.
     pub staged: AtomicU32,
     /// The workers (bit by bit) that hold such packets.
@@ -105,8 +104,7 @@ impl Peer {
             public_key,
             path: ArcSwapOption::empty(),
             session: ArcSwapOption::empty(),
-            rx_bytes: AtomicU64::new(0),
-            tx_bytes: AtomicU64::new(0),
+            counters: PeerCounters::default(),
             staged: AtomicU32::new(0),
             staged_by: AtomicU64::new(0),
             confirmed_index: AtomicU32::new(0),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Millis;
-use crate::counters::Counters;
+use crate::counters::{Counters, DropReason};
 use crate::peer::Peer;
 use crate::post::Post;
 use crate::recent::Recent;
@@ -30,6 +30,12 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// Counts packets from or to `peer` that were dropped.
+    pub(crate) fn dropped(&self, peer: &Peer, reason: DropReason, count: u64) {
+        self.counters.dropped(reason, count);
+        peer.counters.dropped(reason, count);
+    }
+
     /// Raises a flag of a peer, and queues the notice if it is due.
     pub(crate) fn raise(&mut self, peer: &Peer, flag: u32) {
         if peer.raise(flag) {

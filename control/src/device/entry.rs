@@ -148,8 +148,8 @@ impl Entry {
             preshared_key: self.psk.clone(),
             endpoint: self.shared.endpoint().map(|endpoint| endpoint.remote),
             last_handshake: (self.last_handshake.as_secs(), self.last_handshake.subsec_nanos()),
-            tx_bytes: self.shared.tx_bytes.load(Ordering::Relaxed),
-            rx_bytes: self.shared.rx_bytes.load(Ordering::Relaxed),
+            tx_bytes: self.shared.counters.sent_bytes.read(),
+            rx_bytes: self.shared.counters.received_bytes.read(),
             persistent_keepalive: self.persistent_keepalive,
             allowed_ips: allowed_ips.into_iter().map(|(_, prefix)| prefix).collect(),
         }

@@ -5,8 +5,6 @@
 //! 3. The handshake itself; a message that fails here changes nothing.
 //! 4. Endpoint, sessions, timers; the answer.
 
-use std::sync::atomic::Ordering;
-
 use arrayvec::ArrayVec;
 use wg_bounce_dataplane::mailbox::{Command, HandshakeMessage};
 use wg_bounce_dataplane::peer::{Endpoint, PeerId};
@@ -159,7 +157,7 @@ impl Core {
         };
         entry.jar.sign(&mut message, now.monotonic);
         self.begin_as_responder(entry, &keys, local_index, now.monotonic, out);
-        entry.shared.rx_bytes.fetch_add(INITIATION_LEN as u64, Ordering::Relaxed);
+        entry.shared.counters.received_bytes.add(INITIATION_LEN as u64);
         self.note_received(entry, now);
         self.counters.responses_sent += 1;
         self.send_handshake(entry, &message, now, out);
@@ -185,7 +183,7 @@ impl Core {
         entry.handshake = None;
         self.obey_flags(entry, now, out);
         entry.shared.set_endpoint(message.from);
-        entry.shared.rx_bytes.fetch_add(RESPONSE_LEN as u64, Ordering::Relaxed);
+        entry.shared.counters.received_bytes.add(RESPONSE_LEN as u64);
         self.begin_as_initiator(entry, &keys, local_index, now.monotonic, out);
         self.counters.sessions_initiated += 1;
         entry.complete_handshake(now);

@@ -281,6 +281,11 @@ impl Device {
         self.peers.values().map(Entry::state).collect()
     }
 
+    /// What workers share of each peer.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.peers.values().map(|entry| &entry.shared)
+    }
+
     /// The number of peers.
     pub fn peers_len(&self) -> usize {
         self.peers.len()

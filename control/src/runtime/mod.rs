@@ -12,13 +12,13 @@ mod configure;
 mod fair;
 mod load;
 mod relay;
+mod statistics;
 
 use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Receiver;
 use nix::errno::Errno;
@@ -232,7 +232,7 @@ impl Runtime {
             && let Ok(Some(info)) = self.parts.signals.read_signal()
         {
             match Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM) {
-                Signal::SIGUSR1 => self.log_counters(),
+                Signal::SIGUSR1 => self.statistics().log(),
                 signal => return Some(Ending::Signal(signal)),
             }
         }
@@ -362,20 +362,11 @@ impl Runtime {
         };
         log_sent(peer, to, message);
         if let Some(peer) = peer {
-            peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+            peer.counters.sent_bytes.add(message.len() as u64);
             if sent_from == SentFrom::Anywhere {
                 peer.forget_source(to);
             }
         }
-    }
-
-    /// One line for each worker, one for the handshakes; zeros are left out. One about relaying.
-    fn log_counters(&self) {
-        for (number, counters) in self.parts.engine.counters().enumerate() {
-            log::info!("counters of worker {number}:{}", listed(counters.list()));
-        }
-        log::info!("relay: {}", self.relay.report());
-        log::info!("counters of handshakes:{}", listed(self.parts.device.counters().list()));
     }
 
     fn publish(&mut self) {
@@ -391,13 +382,6 @@ impl Runtime {
         };
         self.epoch = self.parts.engine.publish(snapshot);
     }
-}
-
-fn listed(counters: impl Iterator<Item = (&'static str, u64)>) -> String {
-    counters
-        .filter(|(_, value)| *value != 0)
-        .map(|(name, value)| format!(" {name}={value}"))
-        .collect()
 }
 
 fn log_session(peer: &Peer, session: Option<&SendSession>) {

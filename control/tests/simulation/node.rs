@@ -196,7 +196,7 @@ impl Node {
                 Output::Send { peer, to, message } => {
                     assert!(self.is_up, "nothing is sent while the link is down");
                     if let Some(peer) = peer {
-                        peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+                        peer.counters.sent_bytes.add(message.len() as u64);
                     }
                     self.sent.push(Datagram { to: to.remote, bytes: message.to_vec() });
                 }
@@ -269,7 +269,7 @@ impl Node {
         );
         message[DATA_HEADER_LEN..][..payload.len()].copy_from_slice(payload);
         seal(&mut [Seal { key: &session.key, counter, message: &mut message }]);
-        peer.tx_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+        peer.counters.sent_bytes.add(message.len() as u64);
         self.sent.push(Datagram { to: endpoint.remote, bytes: message });
         let mut notice = peer.note_sent(now, !payload.is_empty());
         if session.wants_rekey(now) {
@@ -315,7 +315,7 @@ impl Node {
         let peer = Arc::clone(&session.peer);
         let payload = message[DATA_HEADER_LEN..message.len() - TAG_LEN].to_vec();
         peer.set_endpoint(Endpoint { remote: from, source: Some(self.address.ip()) });
-        peer.rx_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        peer.counters.received_bytes.add(bytes.len() as u64);
         let mut notice = false;
         if !session.is_confirmed {
             session.is_confirmed = true;

@@ -10,11 +10,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::settle::{Refused, Sent, note_sent};
+use super::Way;
+use super::settle::{Left, Refused, note_sent};
 use crate::clock::Millis;
 use crate::counters::DropReason;
 use crate::limits::{HELD_BYTES_MAX, HELD_BYTES_PER_PEER_MAX};
-use crate::peer::{Endpoint, Path, Peer, PeerId};
+use crate::peer::{Endpoint, Peer, PeerId};
 use crate::session::SendSession;
 use crate::sys::socket::send_over_limit;
 use crate::sys::{Errno, Outgoing};
@@ -28,8 +29,6 @@ const EXCESS_PEERS_MAX: usize = 1024;
 
 /// A sealed train that waits.
 pub struct HeldTrain {
-    /// Whose nonces it bears: it is dropped when that session has ended.
-    pub session: Arc<SendSession>,
     /// The datagrams, one after the other.
     pub bytes: Box<[u8]>,
     /// The outer traffic class.
@@ -56,7 +55,8 @@ pub struct Held {
 
 struct Queue {
     peer: Arc<Peer>,
-    trains: VecDeque<HeldTrain>,
+    /// Each with the session whose nonces it bears: it is dropped when that has ended.
+    trains: VecDeque<(Arc<SendSession>, HeldTrain)>,
     bytes: usize,
 }
 
@@ -94,22 +94,17 @@ impl Held {
     /// sent all the same; what finds no room here either is dropped and counted.
     pub(super) fn push(
         &mut self,
-        peer: &Arc<Peer>,
-        path: &Path,
+        way: &Way,
         train: HeldTrain,
         to: &Endpoint,
         turn: &mut Turn<'_>,
     ) -> bool {
-        let length = train.bytes.len();
+        let (peer, length) = (&way.peer, train.bytes.len());
         if !self.holds(peer.id)
             && self.excess.take(peer.id, length, turn.now)
             && self.send_over_limit(&train, to, turn).is_ok()
         {
-            turn.counters.sent_trains.add(1);
-            turn.counters.sent_datagrams.add(train.messages.into());
-            let HeldTrain { session, has_data, .. } = &train;
-            let bytes = length as u64;
-            note_sent(&Sent { peer, session, path, bytes, has_data: *has_data }, turn);
+            note_sent(way, Left::train(train.messages, length), train.has_data, turn);
             return false;
         }
         let queue = self.queues.entry(peer.id).or_insert_with(|| {
@@ -119,12 +114,12 @@ impl Held {
         let is_too_much =
             queue.bytes + length > HELD_BYTES_PER_PEER_MAX || self.bytes + length > HELD_BYTES_MAX;
         if is_too_much {
-            turn.counters.dropped(DropReason::SocketFull, train.messages.into());
+            turn.dropped(peer, DropReason::SocketFull, train.messages.into());
         } else {
             turn.counters.held_trains.add(1);
             queue.bytes += length;
             self.bytes += length;
-            queue.trains.push_back(train);
+            queue.trains.push_back((Arc::clone(&way.session), train));
         }
         true
     }
@@ -160,7 +155,7 @@ impl Held {
         let Some(queue) = self.queues.remove(&peer) else { return 0 };
         self.order.retain(|other| *other != peer);
         self.bytes -= queue.bytes;
-        queue.trains.iter().map(|train| u64::from(train.messages)).sum()
+        queue.trains.iter().map(|(_, train)| u64::from(train.messages)).sum()
     }
 
     fn send_over_limit(
@@ -181,10 +176,10 @@ impl Held {
         order.retain(|id| {
             let queue = queues.get_mut(id).expect("who has a turn has a queue");
             let has_path = queue.peer.path().is_some();
-            queue.trains.retain(|train| {
-                let may_leave = has_path && turn.snapshot.is_up && train.session.is_alive(turn.now);
+            queue.trains.retain(|(session, train)| {
+                let may_leave = has_path && turn.snapshot.is_up && session.is_alive(turn.now);
                 if !may_leave {
-                    turn.counters.dropped(DropReason::ExpiredSession, train.messages.into());
+                    turn.dropped(&queue.peer, DropReason::ExpiredSession, train.messages.into());
                     queue.bytes -= train.bytes.len();
                     *bytes -= train.bytes.len();
                 }
@@ -201,7 +196,7 @@ impl Held {
     fn first_trains(&self, peers: &[PeerId]) -> (Vec<Outgoing>, Vec<IoSlice<'_>>) {
         let trains = peers.iter().map(|peer| {
             let queue = &self.queues[peer];
-            let train = queue.trains.front().expect("empty queues are gone");
+            let (_, train) = queue.trains.front().expect("empty queues are gone");
             let endpoint = queue.peer.endpoint().expect("those without are gone");
             (endpoint, train)
         });
@@ -219,25 +214,23 @@ impl Held {
     /// Takes the first train of a peer off its queue: it left, or was refused for good.
     fn settle(&mut self, id: PeerId, out: &Outgoing, outcome: Errno, turn: &mut Turn<'_>) {
         let queue = self.queues.get_mut(&id).expect("it was just sent from");
-        let train = queue.trains.pop_front().expect("it was just sent");
+        let (session, train) = queue.trains.pop_front().expect("it was just sent");
         queue.bytes -= train.bytes.len();
         self.bytes -= train.bytes.len();
         let peer = &queue.peer;
         let path = peer.path();
         let Some(path) = path.as_ref() else { return };
-        let HeldTrain { ref session, ref bytes, traffic_class, segment, messages, has_data } =
-            train;
-        let sent_bytes = if outcome == 0 {
-            turn.counters.sent_trains.add(1);
-            turn.counters.sent_datagrams.add(messages.into());
-            bytes.len() as u64
+        let HeldTrain { ref bytes, traffic_class, segment, messages, has_data } = train;
+        let left = if outcome == 0 {
+            Left::train(messages, bytes.len())
         } else {
             let slices: &[&[u8]] = &[bytes];
             let to = out.to;
             let refused = Refused { to, traffic_class, segment, messages, slices, errno: outcome };
             refused.send_plainer(peer, path, turn)
         };
-        note_sent(&Sent { peer, session, path, bytes: sent_bytes, has_data }, turn);
+        let way = Way { peer: Arc::clone(peer), session, path: Arc::clone(path) };
+        note_sent(&way, left, has_data, turn);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::aead::{self, Seal};
 use crate::clock::Millis;
 use crate::counters::DropReason;
 use crate::limits::NONCES_IN_FLIGHT_MAX;
-use crate::peer::{Path, Peer, PeerId};
+use crate::peer::{Path, Peer};
 use crate::recycle::recycle;
 use crate::segments::Train;
 use crate::session::{Nonces, SendSession};
@@ -265,8 +265,8 @@ impl Departures {
     }
 
     /// Drops what is held for a peer that is no more.
-    pub fn forget(&mut self, peer: PeerId, turn: &Turn<'_>) {
-        turn.counters.dropped(DropReason::SocketFull, self.held.forget(peer));
+    pub fn forget(&mut self, peer: &Peer, turn: &Turn<'_>) {
+        turn.dropped(peer, DropReason::SocketFull, self.held.forget(peer.id));
     }
 
     fn destination(&mut self, way: &Way) -> u32 {

@@ -2,7 +2,6 @@
 
 use std::io::IoSlice;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
@@ -13,7 +12,6 @@ use crate::clock::Millis;
 use crate::counters::DropReason;
 use crate::limits::SEND_SEGMENTS_MAX;
 use crate::peer::{Endpoint, Path, Peer, flag};
-use crate::session::SendSession;
 use crate::sys::socket::{may_be_source, send_one};
 use crate::sys::{Errno, NOT_TRIED, Outgoing};
 use crate::turn::Turn;
@@ -24,13 +22,20 @@ const GSO_REFUSED_FOR: Millis = Millis::from_secs(60);
 /// The pieces of one train, one after the other.
 pub(super) type Slices<'a> = ArrayVec<&'a [u8], SEND_SEGMENTS_MAX>;
 
-/// One send, as its accounting sees it.
-pub(super) struct Sent<'a> {
-    pub peer: &'a Peer,
-    pub session: &'a SendSession,
-    pub path: &'a Path,
+/// What has left for a peer.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Left {
+    pub trains: u64,
+    pub messages: u64,
+    /// UDP payload.
     pub bytes: u64,
-    pub has_data: bool,
+}
+
+impl Left {
+    /// One train, whole.
+    pub(super) fn train(messages: u32, bytes: usize) -> Left {
+        Left { trains: 1, messages: messages.into(), bytes: bytes as u64 }
+    }
 }
 
 impl Departures {
@@ -43,11 +48,7 @@ impl Departures {
         for number in 0..self.outgoing.len() {
             let load = self.loads[number];
             match self.outcomes[number] {
-                0 => {
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(load.messages.into());
-                    self.note(number, self.bytes_of(number) as u64, turn);
-                }
+                0 => self.note(number, Left::train(load.messages, self.bytes_of(number)), turn),
                 NOT_TRIED if full != Some(load.destination) => {
                     self.outgoing.swap(kept, number);
                     self.loads.swap(kept, number);
@@ -59,8 +60,8 @@ impl Departures {
                     }
                 }
                 errno => {
-                    let sent_bytes = self.resend(number, errno, turn);
-                    self.note(number, sent_bytes, turn);
+                    let left = self.resend(number, errno, turn);
+                    self.note(number, left, turn);
                 }
             }
         }
@@ -68,10 +69,9 @@ impl Departures {
         self.loads.truncate(kept);
     }
 
-    fn note(&self, number: usize, bytes: u64, turn: &mut Turn<'_>) {
+    fn note(&self, number: usize, left: Left, turn: &mut Turn<'_>) {
         let load = self.loads[number];
-        let Way { peer, session, path } = &self.destinations[load.destination as usize].way;
-        note_sent(&Sent { peer, session, path, bytes, has_data: load.has_data }, turn);
+        note_sent(&self.destinations[load.destination as usize].way, left, load.has_data, turn);
     }
 
     /// Holds a train that found its socket full; false if it left all the same.
@@ -81,17 +81,16 @@ impl Departures {
         let way = &self.destinations[load.destination as usize].way;
         let bytes = self.slices_of(number, turn).concat().into();
         let train = HeldTrain {
-            session: Arc::clone(&way.session),
             bytes,
             traffic_class,
             segment,
             messages: load.messages,
             has_data: load.has_data,
         };
-        self.held.push(&way.peer, &way.path, train, &to, turn)
+        self.held.push(way, train, &to, turn)
     }
 
-    fn resend(&self, number: usize, errno: Errno, turn: &mut Turn<'_>) -> u64 {
+    fn resend(&self, number: usize, errno: Errno, turn: &mut Turn<'_>) -> Left {
         let Outgoing { to, traffic_class, segment, .. } = self.outgoing[number];
         let load = self.loads[number];
         let Way { peer, path, .. } = &self.destinations[load.destination as usize].way;
@@ -112,14 +111,18 @@ impl Departures {
     }
 }
 
-/// What a send changes of its peer: nothing if no byte has left.
-pub(super) fn note_sent(sent: &Sent<'_>, turn: &mut Turn<'_>) {
-    let Sent { peer, session, path, bytes, has_data } = *sent;
-    if bytes == 0 {
+/// What a send changes of its peer: nothing if nothing has left. `has_data`: not only keepalives.
+pub(super) fn note_sent(way: &Way, left: Left, has_data: bool, turn: &mut Turn<'_>) {
+    let Way { peer, session, path } = way;
+    if left.messages == 0 {
         return;
     }
     turn.recent.note(&path.endpoint.remote);
-    peer.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    turn.counters.sent_trains.add(left.trains);
+    turn.counters.sent_datagrams.add(left.messages);
+    peer.counters.sent_trains.add(left.trains);
+    peer.counters.sent_datagrams.add(left.messages);
+    peer.counters.sent_bytes.add(left.bytes);
     if peer.note_sent(turn.now, has_data) {
         turn.post.notice(peer.id);
     }
@@ -140,12 +143,12 @@ pub(super) struct Refused<'a> {
 
 impl Refused<'_> {
     /// Tries again: without our source address if that has vanished, then one datagram at a time.
-    /// Returns the bytes that left; the rest is counted.
-    pub(super) fn send_plainer(&self, peer: &Peer, path: &Path, turn: &Turn<'_>) -> u64 {
+    /// Returns what left; the rest is counted.
+    pub(super) fn send_plainer(&self, peer: &Peer, path: &Path, turn: &Turn<'_>) -> Left {
         let Refused { to, traffic_class, segment, messages, slices, mut errno } = *self;
         let Some(socket) = turn.io.socket_for(&to).map(AsRawFd::as_raw_fd) else {
-            turn.counters.dropped(DropReason::SendRefused, messages.into());
-            return 0;
+            turn.dropped(peer, DropReason::SendRefused, messages.into());
+            return Left::default();
         };
         let anywhere = Endpoint { source: None, ..to };
         if may_be_source(errno) && to.source.is_some() {
@@ -154,29 +157,30 @@ impl Refused<'_> {
             match send_one(socket, &anywhere, traffic_class, segment, &pieces) {
                 Ok(()) => {
                     peer.forget_source(to);
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(messages.into());
-                    return slices.iter().map(|slice| slice.len() as u64).sum();
+                    return Left::train(messages, slices.iter().map(|slice| slice.len()).sum());
                 }
                 Err(other) => errno = other,
             }
         }
         let is_gso_refused = matches!(errno, libc::EMSGSIZE | libc::EIO | libc::EINVAL);
         if segment == 0 || !is_gso_refused {
-            turn.counters.dropped(refusal(errno), messages.into());
-            return 0;
+            turn.dropped(peer, refusal(errno), messages.into());
+            return Left::default();
         }
         if path.gso_refused_until.load(Ordering::Relaxed) <= turn.now.0 {
             path.gso_refused_until.store((turn.now + GSO_REFUSED_FOR).0, Ordering::Relaxed);
             turn.counters.gso_demotions.add(1);
+            peer.counters.gso_demotions.add(1);
         }
         self.send_singly(peer, turn)
     }
 
-    fn send_singly(&self, peer: &Peer, turn: &Turn<'_>) -> u64 {
-        let Some(socket) = turn.io.socket_for(&self.to).map(AsRawFd::as_raw_fd) else { return 0 };
+    fn send_singly(&self, peer: &Peer, turn: &Turn<'_>) -> Left {
+        let mut left = Left::default();
+        let Some(socket) = turn.io.socket_for(&self.to).map(AsRawFd::as_raw_fd) else {
+            return left;
+        };
         let anywhere = Endpoint { source: None, ..self.to };
-        let mut sent_bytes = 0;
         let mut target = self.to;
         for message in self.slices.iter().flat_map(|slice| slice.chunks(self.segment)) {
             let piece = [IoSlice::new(message)];
@@ -191,14 +195,14 @@ impl Refused<'_> {
             }
             match result {
                 Ok(()) => {
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(1);
-                    sent_bytes += message.len() as u64;
+                    left.trains += 1;
+                    left.messages += 1;
+                    left.bytes += message.len() as u64;
                 }
-                Err(errno) => turn.counters.dropped(refusal(errno), 1),
+                Err(errno) => turn.dropped(peer, refusal(errno), 1),
             }
         }
-        sent_bytes
+        left
     }
 }
 

@@ -38,9 +38,10 @@ fn packets_cross_both_ways() {
         for worker in 0..WORKERS {
             let mut remote = hub.add_peer(2 + worker as u8, worker, socket());
             (0..10).for_each(|_| exchange(&hub, &mut remote));
-            let (received, sent) = (&remote.peer.rx_bytes, &remote.peer.tx_bytes);
-            assert_eq!(received.load(Ordering::Relaxed), 10 * (48 + 32), "33 bytes, padded");
-            eventually(|| sent.load(Ordering::Relaxed) == 10 * (48 + 32));
+            let counters = &remote.peer.counters;
+            let (received, sent) = (&counters.received_bytes, &counters.sent_bytes);
+            assert_eq!(received.read(), 10 * (48 + 32), "33 bytes, padded");
+            eventually(|| sent.read() == 10 * (48 + 32));
         }
         hub.engine.stop();
     });

@@ -11,15 +11,14 @@
 //!
 //! Nothing that is not authentic changes any state but a counter.
 
+mod elsewhere;
+
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use blake2::Blake2sMac;
-use blake2::digest::consts::U16;
-use blake2::digest::{KeyInit, Mac};
 
 use crate::aead::{self, Open};
 use crate::backlog::QUEUES;
@@ -29,19 +28,19 @@ use crate::dispatch::Dispatch;
 use crate::forwarding;
 use crate::ip::{self, Packet};
 use crate::limits::RECEIVE_SEGMENTS_MAX;
-use crate::mailbox::HandshakeMessage;
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
 use crate::peer::{Endpoint, Peer, flag};
-use crate::post::HandOff;
 use crate::recycle::recycle;
 use crate::router::{Course, Router};
 use crate::segments::datagrams;
 use crate::session::ReceiveSession;
 use crate::sessions::Sessions;
+use crate::sys::memory::Buffer;
 use crate::sys::message::PAYLOAD_AT;
 use crate::sys::{Delivery, Errno, Train};
 use crate::turn::Turn;
-use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, MAC_LEN, TAG_LEN, padded_len};
+use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, TAG_LEN, padded_len};
+use elsewhere::{hand_off, queue_handshake, sort_answer};
 
 /// Messages opened by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;
@@ -193,7 +192,7 @@ impl Inbound {
     fn sort_data(&mut self, message: Message, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
         match self.sessions.get(message.receiver) {
             Some(session) if session.is_alive(turn.now) => self.messages.push(message),
-            Some(_) => turn.counters.dropped(DropReason::ExpiredSession, 1),
+            Some(session) => turn.dropped(&session.peer, DropReason::ExpiredSession, 1),
             None => hand_off(message.receiver, train, datagram, turn),
         }
     }
@@ -256,7 +255,8 @@ impl Inbound {
         let session = sessions.get_mut(receiver).expect("sorted with it");
         let mut run = Run::default();
         let mut relay_to: Option<Arc<Peer>> = None;
-        let from = turn.trains[self.messages[messages.start].train as usize].from;
+        let train = &turn.trains[self.messages[messages.start].train as usize];
+        let (from, is_handed_over) = (train.from, matches!(train.buffer, Buffer::Heap(_)));
         for message in &self.messages[messages] {
             let Some((packet, course)) = accept_message(message, session, &mut run, router, turn)
             else {
@@ -264,7 +264,7 @@ impl Inbound {
             };
             match course {
                 Course::Deliver => deliver(message, coalescer, turn),
-                Course::Drop(reason) => turn.counters.dropped(reason, 1),
+                Course::Drop(reason) => turn.dropped(&session.peer, reason, 1),
                 Course::Relay => {
                     let peer = router.receiver();
                     if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer))
@@ -280,6 +280,9 @@ impl Inbound {
         if let Some(peer) = relay_to {
             dispatch.relay(&peer, relayed, turn)?;
             relayed.clear();
+        }
+        if is_handed_over {
+            session.peer.counters.handed_off.add(run.messages);
         }
         finish_run(&run, session, from, turn);
         Ok(())
@@ -369,11 +372,11 @@ fn accept_message(
     turn: &mut Turn<'_>,
 ) -> Option<(Packet, Course)> {
     if !message.is_authentic {
-        turn.counters.dropped(DropReason::NotAuthentic, 1);
+        turn.dropped(&session.peer, DropReason::NotAuthentic, 1);
         return None;
     }
     if !session.window.accept(message.counter) {
-        turn.counters.dropped(DropReason::Replayed, 1);
+        turn.dropped(&session.peer, DropReason::Replayed, 1);
         return None;
     }
     run.messages += 1;
@@ -385,7 +388,7 @@ fn accept_message(
     let train = &mut turn.trains[message.train as usize];
     let plaintext = &mut train.buffer[message.plaintext()];
     let Some(packet) = ip::parse(plaintext) else {
-        turn.counters.dropped(DropReason::NotIp, 1);
+        turn.dropped(&session.peer, DropReason::NotIp, 1);
         return None;
     };
     ip::apply_outer_ecn(plaintext, train.traffic_class);
@@ -435,60 +438,11 @@ fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mu
     if session.wants_last_minute_rekey(turn.now) {
         turn.raise(&peer, flag::WANTS_LAST_MINUTE_HANDSHAKE);
     }
-    peer.rx_bytes.fetch_add(run.bytes, Ordering::Relaxed);
+    let counters = &peer.counters;
+    counters.received_bytes.add(run.bytes);
+    counters.received_datagrams.add(run.messages);
+    counters.received_trains.add(1);
     if peer.note_received(turn.now, run.data > 0) {
         turn.post.notice(peer.id);
-    }
-}
-
-fn sort_answer(is_awaited: bool, index: u32, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
-    if is_awaited {
-        queue_handshake(datagram, train, false, turn);
-    } else {
-        hand_off(index, train, datagram, turn);
-    }
-}
-
-/// Queues a handshake message for control if its mac1 is right (§5.4.4).
-fn queue_handshake(datagram: &[u8], train: &Train, is_initiation: bool, turn: &mut Turn<'_>) {
-    let Some(mac1_key) = &turn.snapshot.mac1_key else {
-        turn.counters.dropped(DropReason::NoPrivateKey, 1);
-        return;
-    };
-    // A cookie reply has no mac1: its AEAD binds it to the mac1 that we sent.
-    if datagram[0] != wire::COOKIE_REPLY && !has_right_mac1(datagram, mac1_key) {
-        turn.counters.dropped(DropReason::BadMac1, 1);
-        return;
-    }
-    let bytes = ArrayVec::try_from(datagram).expect("classified by its length");
-    let message = HandshakeMessage { bytes, from: train.from };
-    if !turn.post.handshake(message, is_initiation) {
-        turn.counters.dropped(DropReason::HandshakeQueueFull, 1);
-    }
-}
-
-fn has_right_mac1(message: &[u8], mac1_key: &[u8; 32]) -> bool {
-    let (covered, macs) = message.split_at(message.len() - 2 * MAC_LEN);
-    let mut mac = Blake2sMac::<U16>::new_from_slice(mac1_key).expect("32 bytes are a valid key");
-    mac.update(covered);
-    mac.verify_slice(&macs[..MAC_LEN]).is_ok()
-}
-
-/// The rest of a mixed train, or a datagram that came while the sockets changed: its index may
-/// belong to another worker.
-fn hand_off(index: u32, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
-    let owner = (index & 0xff) as usize;
-    let is_ours = owner == turn.worker || owner >= turn.post.neighbours.len();
-    if is_ours || matches!(train.buffer, crate::sys::memory::Buffer::Heap(_)) {
-        turn.counters.dropped(DropReason::UnknownIndex, 1);
-        return;
-    }
-    let mut buffer = vec![0u8; PAYLOAD_AT + datagram.len()].into_boxed_slice();
-    buffer[PAYLOAD_AT..].copy_from_slice(datagram);
-    let datagram = HandOff { buffer, from: train.from, traffic_class: train.traffic_class };
-    if turn.post.hand_off(owner, datagram) {
-        turn.counters.handed_off.add(1);
-    } else {
-        turn.counters.dropped(DropReason::HandOffFull, 1);
     }
 }
