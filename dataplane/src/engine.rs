@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::counters::Counters;
 use crate::dispatch::Dispatch;
 use crate::inbound::Inbound;
+use crate::intake::Intake;
 use crate::limits::{RECEIVE_SEGMENTS_MAX, WORKERS_MAX};
 use crate::mailbox::Command;
 use crate::offload::CoalescerOptions;
@@ -370,6 +371,7 @@ impl Plan {
                 self.options.gso,
                 self.options.socket_buffer,
             ),
+            intake: Intake::default(),
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();

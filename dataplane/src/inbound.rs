@@ -22,6 +22,7 @@ use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac};
 
 use crate::aead::{self, Open};
+use crate::backlog::QUEUES;
 use crate::counters::DropReason;
 use crate::departures::Placed;
 use crate::dispatch::Dispatch;
@@ -117,7 +118,20 @@ impl Inbound {
         }
     }
 
-    /// Takes all trains of a turn through the four stages.
+    /// Which queue of the backlog a train belongs to: that of the session that its first datagram
+    /// names. What names none of ours (handshakes, the rest of the world) shares one.
+    pub fn queue_of(&self, train: &Train) -> usize {
+        let first = datagrams(train.length, train.segment).next().unwrap_or_default();
+        match wire::classify(&train.buffer[PAYLOAD_AT + first.start..PAYLOAD_AT + first.end]) {
+            Some(Kind::Data(header)) if self.sessions.get(header.receiver).is_some() => {
+                // Indexes are random but for their low byte.
+                1 + (header.receiver >> 8) as usize % (QUEUES - 1)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Takes all trains of a turn through its stages.
     ///
     /// # Errors
     /// EBADFD: the TUN device was deleted.

@@ -8,6 +8,7 @@
 //! finished sessions ([`mailbox::Command`]) and published tables ([`snapshot::Snapshot`]).
 
 pub mod aead;
+mod backlog;
 pub mod checksum;
 pub mod clock;
 pub mod counters;
@@ -18,6 +19,7 @@ mod flows;
 pub mod forwarding;
 pub mod icmp;
 mod inbound;
+mod intake;
 pub mod ip;
 pub mod limits;
 pub mod mailbox;

@@ -1,8 +1,9 @@
 //! One worker: a core's sockets, TUN queue, sessions and buffers, and the turn that drives them.
 //!
-//! 1. Wait once, for anything.
+//! 1. Wait once, for anything; not at all while something is left to do.
 //! 2. Read the clock, the snapshot and the mailbox: what a worker sees is never older than the
-//!    wait it returned from, so it knows a session before that session's first message.
+//!    wait it returned from, so it knows a session before that session's first message. Queue what
+//!    arrived, and take a slice of it in fair order ([`crate::intake`]).
 //! 3. Go on with what waited for room in a socket.
 //! 4. The way in: trains to the TUN and to other peers ([`crate::inbound`]).
 //! 5. The way out: frames of the TUN to peers ([`crate::outbound`]).
@@ -20,15 +21,14 @@ use crossbeam_channel::Receiver;
 use crate::counters::{Counters, DropReason};
 use crate::dispatch::Dispatch;
 use crate::inbound::Inbound;
+use crate::intake::Intake;
 use crate::mailbox::Command;
 use crate::outbound::Outbound;
-use crate::post::{Failure, HAND_OFFS_MAX, HandOff, Post, ring};
+use crate::post::{Failure, HandOff, Post, ring};
 use crate::recent::Recent;
 use crate::snapshot::Snapshot;
-use crate::sys::memory::Buffer;
-use crate::sys::message::PAYLOAD_AT;
 use crate::sys::route::RouteSocket;
-use crate::sys::{Backend, Ready, Train, clock};
+use crate::sys::{Backend, Ready, clock};
 use crate::turn::Turn;
 
 /// What the engine and its workers share.
@@ -58,6 +58,7 @@ pub(crate) struct Worker {
     pub inbound: Inbound,
     pub outbound: Outbound,
     pub dispatch: Dispatch,
+    pub intake: Intake,
 }
 
 impl Worker {
@@ -85,15 +86,14 @@ impl Worker {
         snapshots: &mut Cache<&ArcSwap<Snapshot>, Arc<Snapshot>>,
         ready: &mut Ready,
     ) -> io::Result<()> {
-        self.io.wait(ready)?;
-        // No more than were there when the doorbell was read: whoever adds one rings again.
-        ready.trains.extend(self.hand_offs.try_iter().take(HAND_OFFS_MAX).map(train_of));
+        let is_idle = self.intake.is_empty(self.dispatch.must_pause()) && self.hand_offs.is_empty();
+        self.io.wait(ready, is_idle)?;
         let snapshot = snapshots.load();
         let mut turn = Turn {
             worker: self.number,
             now: clock::boot_time(),
             snapshot,
-            trains: &mut ready.trains,
+            trains: &mut [],
             io: &mut self.io,
             counters: &self.gauge.counters,
             recent: &self.shared.recent,
@@ -107,39 +107,26 @@ impl Worker {
             turn.post.must_wake = true;
         }
         turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
-
         if std::mem::take(&mut ready.has_room) {
             self.dispatch.resume(&mut turn)?;
         }
-        self.inbound.run(&mut self.dispatch, &mut turn)?;
         let must_pause = self.dispatch.must_pause();
-        if !must_pause {
-            self.outbound.run(&ready.frames, &mut self.dispatch, &mut turn)?;
-        }
-        self.dispatch.flush(&mut turn)?;
-        self.dispatch.watch(&mut self.io)?;
+        self.intake.collect(ready, &self.hand_offs, &self.inbound, must_pause);
+        turn.trains = &mut self.intake.trains;
 
-        for train in ready.trains.drain(..) {
+        self.inbound.run(&mut self.dispatch, &mut turn)?;
+        self.outbound.run(&self.intake.frames, &mut self.dispatch, &mut turn)?;
+        self.dispatch.flush(&mut turn)?;
+        self.dispatch.watch(turn.io)?;
+
+        for train in self.intake.trains.drain(..) {
             self.io.release_train(train.buffer);
         }
-        // Frames that were not looked at keep their buffers, and so the kernel keeps the rest.
-        if !must_pause {
-            for frame in ready.frames.drain(..) {
-                self.io.release_frame(frame.slot);
-            }
+        for frame in self.intake.frames.drain(..) {
+            self.io.release_frame(frame.slot);
         }
         self.post.deliver();
         Ok(())
-    }
-}
-
-fn train_of(datagram: HandOff) -> Train {
-    Train {
-        length: datagram.buffer.len() - PAYLOAD_AT,
-        buffer: Buffer::Heap(datagram.buffer),
-        segment: 0,
-        from: datagram.from,
-        traffic_class: datagram.traffic_class,
     }
 }
 

@@ -77,9 +77,10 @@ impl Mmsg {
     }
 
     /// See [`super::Backend::wait`].
-    pub fn wait(&mut self, ready: &mut Ready) -> io::Result<()> {
+    pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 4];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+        let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+        let count = match self.epoll.wait(&mut events, timeout) {
             Err(nix::Error::EINTR) => 0,
             result => result?,
         };

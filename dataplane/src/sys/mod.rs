@@ -103,14 +103,15 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Waits until anything arrived or the doorbell rang, and takes what did, up to a bound.
+    /// Takes what has arrived, up to a bound; if `is_idle`, waits until anything has or the
+    /// doorbell rings.
     ///
     /// # Errors
     /// EBADFD: the TUN device was deleted. Any other error is a broken invariant.
-    pub fn wait(&mut self, ready: &mut Ready) -> io::Result<()> {
+    pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
         match self {
-            Backend::Uring(io) => io.wait(ready),
-            Backend::Mmsg(io) => io.wait(ready),
+            Backend::Uring(io) => io.wait(ready, is_idle),
+            Backend::Mmsg(io) => io.wait(ready, is_idle),
         }
     }
 

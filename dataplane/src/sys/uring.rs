@@ -144,10 +144,13 @@ impl Uring {
     }
 
     /// See [`super::Backend::wait`].
-    pub fn wait(&mut self, ready: &mut Ready) -> io::Result<()> {
+    pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
         self.arm();
-        let want = usize::from(self.backlog.is_empty());
-        self.enter(want)?;
+        // What came while sends were waited for is taken without another system call.
+        let has_some = !self.backlog.is_empty() && self.ring.submission().is_empty();
+        if !has_some {
+            self.enter(usize::from(is_idle && self.backlog.is_empty()))?;
+        }
         while let Some(entry) = self.backlog.pop_front() {
             self.take(&entry, ready)?;
         }
@@ -230,10 +233,17 @@ impl Uring {
 
     /// Submits what was pushed, waits for `want` completions, and takes all into the backlog.
     fn enter(&mut self, want: usize) -> io::Result<()> {
+        /// IORING_ENTER_GETEVENTS: without it the kernel defers its own part of the work.
+        const GET_EVENTS: u32 = 1;
         // EBUSY: completions overflowed, taking them makes room. EAGAIN: the kernel is short of
         // memory for a moment. ETIME cannot come without a timeout.
         loop {
-            match self.ring.submit_and_wait(want) {
+            let pushed = self.ring.submission().len() as u32;
+            // SAFETY: there is no argument; what was pushed is sound, see `push`.
+            let result = unsafe {
+                self.ring.submitter().enter::<libc::sigset_t>(pushed, want as u32, GET_EVENTS, None)
+            };
+            match result {
                 Ok(_) => break,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
