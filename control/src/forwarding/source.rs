@@ -74,9 +74,10 @@ impl Source {
         result.unwrap_or_else(|error| self.unseen(&error))
     }
 
-    /// Whether nothing tells of its changes, so that it has to be read again and again.
+    /// Whether something may change untold, so that it has to be read again and again. (Links are
+    /// told of, but not of an XDP program that comes by a BPF link.)
     pub fn is_polled(self) -> bool {
-        !matches!(self, Source::Rules(_) | Source::Nftables | Source::Link | Source::TrafficControl)
+        !matches!(self, Source::Rules(_) | Source::Nftables | Source::TrafficControl)
     }
 
     fn unseen(self, error: &io::Error) -> Vec<Finding> {

@@ -2,11 +2,12 @@
 //! What the hub says is read from its log; what it does, from the packets that cross its TUN
 //! (nothing else may count them: a counter would be a reason itself).
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Family, HUB, Namespace, Options, Relay, eventually, holds_for, ping,
-    ping_until_answered, seconds,
+    ALICE, BOB, Backend, Family, HUB, Lab, Namespace, Options, Program, Relay, eventually,
+    holds_for, ping, ping_until_answered, seconds,
 };
 
 /// How long a change may take until it counts.
@@ -333,6 +334,59 @@ fn moved(backend: Backend) {
     eventually(LATE, "it is direct again", || direct(&said(&relay)) == V4_ONLY);
 }
 
+/// A route that leads elsewhere counts at once, also while a whole table of others comes in, and
+/// for the one destination only.
+fn routes_are_asked_for_anew(backend: Backend) {
+    const OTHER_ROUTES: u32 = 100_000;
+    let relay = connected(backend, "auto");
+    expect(&relay, BOTH, "");
+    let hub = &relay.hub.namespace;
+    let table: String = (0..OTHER_ROUTES)
+        .map(|number| {
+            format!("route add {}/32 dev lo\n", Ipv4Addr::from_bits(0x1400_0000 + number))
+        })
+        .collect();
+    let batch = relay.lab.file("routes");
+    std::fs::write(&batch, table).expect("the lab's directory is writable");
+    let mut burst = hub.spawn(&relay.lab, &format!("ip -batch {}", batch.display()));
+    for round in 0..3 {
+        for (family, route) in
+            [(Family::V4, "10.77.0.3/32 dev bob"), (Family::V6, "fd77::3/128 dev bob")]
+        {
+            hub.run(&format!("ip route add {route}"));
+            eventually(LATE, &format!("{family:?}, round {round}: bob is elsewhere"), || {
+                let before = received(&relay, hub);
+                let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 1 -W 0.1");
+                counts == (1, 0) && received(&relay, hub) > before
+            });
+            hub.run(&format!("ip route del {route}"));
+            expect(&relay, BOTH, "");
+        }
+        if round == 1 {
+            eventually(seconds(60), "the burst is over", || burst.has_ended());
+        }
+    }
+}
+
+/// What the daemon may not see leaves it to the kernel, and it says what it lacks.
+#[test]
+fn blindness_is_a_reason() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    namespace.sysctl("net.ipv4.ip_forward=1");
+    let line = format!(
+        "setpriv --bounding-set=-all,+net_admin --inh-caps=-all -- {} -f {}",
+        Program::under_test().display(),
+        lab.interface("alone")
+    );
+    let daemon = namespace.spawn(&lab, &line);
+    eventually(seconds(10), "it says what it lacks", || {
+        let log = daemon.output();
+        log.contains("relay: IPv4 by the kernel (cannot see BPF programs of netfilter")
+            && log.contains("(CAP_SYS_ADMIN would help)")
+    });
+}
+
 /// `--relay direct` passes over all that, says so once, and stops where forwarding is off.
 #[test]
 fn direct_bypasses_and_says_so() {
@@ -381,4 +435,10 @@ fn it_is_said_how_it_is() {
     assert!(ALICE.inner(Family::V4).starts_with("10.77."), "the rule lets alice pass");
 }
 
-on_both_backends!(rules_of_nftables, takes_effect_while_traffic_runs, iptables, moved);
+on_both_backends!(
+    rules_of_nftables,
+    routes_are_asked_for_anew,
+    takes_effect_while_traffic_runs,
+    iptables,
+    moved
+);

@@ -158,11 +158,102 @@ fn bpf<T>(command: i32, attribute: &mut T) -> io::Result<i32> {
 mod tests {
     use super::*;
 
+    use nix::sched::{CloneFlags, unshare};
+
+    const BPF_PROG_LOAD: i32 = 5;
+    const BPF_LINK_CREATE: i32 = 28;
+    const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+    const BPF_PROG_TYPE_NETFILTER: u32 = 32;
+    const BPF_NETFILTER: u32 = 45;
+    const LOOPBACK: u32 = 1;
+
+    /// `union bpf_attr` of BPF_PROG_LOAD.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        kind: u32,
+        instructions_len: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+
+    /// `union bpf_attr` of BPF_LINK_CREATE.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attach {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        /// Of netfilter: family, hook, priority, flags.
+        place: [u32; 4],
+    }
+
+    fn owned(fd: i32) -> OwnedFd {
+        // SAFETY: bpf(2) has just returned it: it is new and nobody else's.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    }
+
+    /// Loads a program that returns 1 (netfilter: accept), and links it; it goes with the link.
+    fn link(kind: u32, mut attach: Attach) -> io::Result<OwnedFd> {
+        // r0 = 1; exit.
+        let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+        let license = *b"GPL\0";
+        let mut load = Load {
+            kind,
+            instructions_len: 2,
+            instructions: instructions.as_ptr().expose_provenance() as u64,
+            license: license.as_ptr().expose_provenance() as u64,
+            // The one that netfilter's programs are loaded for, and tc's are not.
+            attach_type: if kind == BPF_PROG_TYPE_NETFILTER { attach.attach_type } else { 0 },
+            ..Load::default()
+        };
+        let program = owned(bpf(BPF_PROG_LOAD, &mut load)?);
+        attach.program = program.as_raw_fd().cast_unsigned();
+        bpf(BPF_LINK_CREATE, &mut attach).map(owned)
+    }
+
     #[test]
-    fn an_interface_has_none_unless_somebody_attached_one() {
-        // Without the rights there is no answer, and no wrong one either.
-        let count = tcx_programs(1, Direction::Ingress);
-        assert!(count.is_err() || count.is_ok_and(|count| count == 0));
-        assert!(tcx_programs(u32::MAX, Direction::Egress).unwrap_or(0) == 0);
+    fn an_interface_that_is_not_there_is_no_interface_without_programs() {
+        let error = tcx_programs(u32::MAX, Direction::Egress).map_err(|error| error.raw_os_error());
+        // Kernels before 6.6 have none on any interface.
+        assert!(matches!(error, Ok(0) | Err(Some(libc::ENODEV | libc::EPERM))), "{error:?}");
+    }
+
+    /// In a namespace of its own. Without the rights, or on an older kernel, there is nothing to
+    /// be seen.
+    #[test]
+    fn programs_are_found_where_they_are() {
+        let thread = std::thread::spawn(|| {
+            if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            let attach =
+                Attach { target: LOOPBACK, attach_type: BPF_TCX_EGRESS, ..Attach::default() };
+            if let Ok(held) = link(BPF_PROG_TYPE_SCHED_CLS, attach) {
+                assert_eq!(tcx_programs(LOOPBACK, Direction::Egress).expect("allowed"), 1);
+                assert_eq!(tcx_programs(LOOPBACK, Direction::Ingress).expect("allowed"), 0);
+                drop(held);
+                assert_eq!(tcx_programs(LOOPBACK, Direction::Egress).expect("allowed"), 0);
+            }
+            // Family 2 is IPv4; hook 1 is input, which no daemon on this machine minds.
+            let place = [2, 1, 4711, 0];
+            let attach = Attach { attach_type: BPF_NETFILTER, place, ..Attach::default() };
+            if let Ok(held) = link(BPF_PROG_TYPE_NETFILTER, attach) {
+                let found = netfilter_links().expect("allowed");
+                let is_ours = |link: &NetfilterLink| (link.family, link.hook) == (2, 1);
+                assert!(found.iter().any(is_ours), "{found:?}");
+                drop(held);
+            }
+        });
+        thread.join().expect("nothing of this fails");
     }
 }

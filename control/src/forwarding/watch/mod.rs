@@ -138,8 +138,12 @@ impl Watch {
                 next_update = clock::boot_time() + UPDATE_INTERVAL;
                 continue;
             }
-            let until = if has_news { next_update.min(next_look) } else { next_look };
-            self.wait(until.since(now));
+            if has_news {
+                // More may come meanwhile: it is taken all at once.
+                wait(&mut [], next_update.min(next_look).since(now));
+            } else {
+                self.wait_for_events(next_look.since(now));
+            }
             if let Err(ended) = self.take_events() {
                 return ended;
             }
@@ -231,13 +235,11 @@ impl Watch {
         Ok(())
     }
 
-    fn wait(&self, span: Millis) {
+    fn wait_for_events(&self, span: Millis) {
         let descriptors = self.view.iter().flat_map(View::descriptors);
         let mut descriptors: Vec<PollFd<'_>> =
             descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let timeout = PollTimeout::try_from(span.0).unwrap_or(PollTimeout::MAX);
-        // Interrupted, or out of memory: the next look is due all the same.
-        let _ = poll(&mut descriptors, timeout);
+        wait(&mut descriptors, span);
     }
 
     fn take_events(&mut self) -> Result<(), Ended> {
@@ -262,4 +264,9 @@ impl Watch {
         }
         if may_be_gone { self.follow() } else { Ok(()) }
     }
+}
+
+/// Interrupted, or out of memory: the next look is due all the same.
+fn wait(descriptors: &mut [PollFd<'_>], span: Millis) {
+    let _ = poll(descriptors, PollTimeout::try_from(span.0).unwrap_or(PollTimeout::MAX));
 }
