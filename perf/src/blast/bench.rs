@@ -220,7 +220,7 @@ impl Bench {
             if slice.received >= slice.sent || window <= self.generator.groups[group].pool.train() {
                 return Ok(window);
             }
-            window /= 2;
+            window -= window.div_ceil(4);
         }
     }
 

@@ -30,9 +30,9 @@ const TRAIN_BYTES_MAX: usize = 1 << 16;
 /// Ready sockets taken by one call.
 const EVENTS_MAX: usize = 64;
 
-/// When nothing has arrived for so long, what is on its way has been lost. A scheduler's time
-/// slice is shorter.
-const SILENCE: Duration = Duration::from_millis(50);
+/// When nothing has arrived for so long, what is on its way has been lost. A relay that shares its
+/// core waits for it less long.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// How often receivers say that they still live: a daemon that sends data and hears nothing
 /// starts a handshake after 15 s (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT; whitepaper, section 6).

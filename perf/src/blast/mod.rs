@@ -85,8 +85,8 @@ const LOADED: &[Column<Phase>] = &[
 /// Measures what `options` say. The exit code is a failure if something failed that is there.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
     options.check()?;
-    prepare_process(options)?;
     let machine = Machine::here();
+    prepare_process(options)?;
     let mut lines = Lines::create(options.json.as_deref())?;
     lines.write(&json!({
         "kind": "blast",

@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long)]
     pub unpadded: bool,
 
-    /// Packets on their way at a time, at most; halved for a daemon that loses some
+    /// Packets on their way at a time, at most; less for a daemon that loses some
     #[arg(long, value_name = "N", default_value_t = 512)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub window: u32,
