@@ -54,15 +54,35 @@ pub struct GroupPlan {
     pub pool: usize,
 }
 
+/// How many packets were sent, and how many arrived.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Count {
+    /// That were sent.
+    pub sent: u64,
+    /// That arrived.
+    pub received: u64,
+}
+
+impl Count {
+    /// That did not arrive.
+    pub fn lost(self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
+
+    fn since(self, before: Count) -> Count {
+        Count { sent: self.sent - before.sent, received: self.received - before.received }
+    }
+}
+
 /// What one phase gave.
 #[derive(Clone, Debug, Default)]
 pub struct Phase {
     /// Sum of the slices' durations.
     pub duration: Duration,
-    /// Packets that were sent.
-    pub sent: u64,
-    /// Packets that arrived.
-    pub received: u64,
+    /// Packets of all groups.
+    pub count: Count,
+    /// Packets of each group.
+    pub groups: Vec<Count>,
     /// Trains in which they arrived.
     pub trains: u64,
     /// Packets that arrived after a later one, by the counter on the wire.
@@ -84,12 +104,12 @@ pub struct Phase {
 impl Phase {
     /// Packets per second.
     pub fn rate(&self) -> f64 {
-        self.received as f64 / self.duration.as_secs_f64()
+        self.count.received as f64 / self.duration.as_secs_f64()
     }
 
     /// CPU nanoseconds of the relay per packet.
     pub fn nanoseconds_per_packet(&self) -> f64 {
-        self.relay.as_nanos() as f64 / self.received as f64
+        self.relay.as_nanos() as f64 / self.count.received as f64
     }
 
     /// How much of its core was used (percent).
@@ -104,12 +124,12 @@ impl Phase {
 
     /// Packets that did not arrive.
     pub fn lost(&self) -> u64 {
-        self.sent.saturating_sub(self.received)
+        self.count.lost()
     }
 
     /// Packets per train, as they arrived.
     pub fn train(&self) -> f64 {
-        self.received as f64 / self.trains as f64
+        self.count.received as f64 / self.trains as f64
     }
 
     /// Latency (microseconds) that so many percent of the samples have at most, of all pairs or
@@ -125,8 +145,8 @@ impl Phase {
     pub fn record(&self) -> Value {
         json!({
             "seconds": self.duration.as_secs_f64(),
-            "sent": self.sent,
-            "received": self.received,
+            "sent": self.count.sent,
+            "received": self.count.received,
             "lost": self.lost(),
             "trains": self.trains,
             "reordered": self.reordered,
@@ -211,6 +231,14 @@ impl Bench {
         Ok(bench)
     }
 
+    /// A daemon that has ended explains a failure better than its silence can.
+    pub fn explain<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        match outcome {
+            Err(Failure::Step(text)) => self.network.check().and(Err(Failure::Step(text))),
+            outcome => outcome,
+        }
+    }
+
     /// The largest window of at most `window` packets with which nothing is lost.
     pub fn find_window(&mut self, group: usize, window: usize) -> Result<usize, Failure> {
         let mut window = window;
@@ -234,7 +262,7 @@ impl Bench {
     ) -> Result<Phase, Failure> {
         self.phase(|generator, so_far| {
             let left = limit.saturating_sub(so_far.duration).min(SLICE_MAX);
-            let packets = packets.saturating_sub(so_far.sent);
+            let packets = packets.saturating_sub(so_far.count.sent);
             if left < Duration::from_millis(1) || packets == 0 {
                 return Ok(None);
             }
@@ -243,19 +271,19 @@ impl Bench {
     }
 
     /// Sends at these rates (group, packets per second), whatever comes back, for `limit`.
-    /// One in `check_every` trains gives its latency.
+    /// What `sampler` keeps gives its latency.
     pub fn open(
         &mut self,
         rates: &[(usize, f64)],
         limit: Duration,
-        check_every: usize,
+        sampler: Sampler,
     ) -> Result<Phase, Failure> {
         let pace = |(group, rate): &(usize, f64)| {
             let train = self.generator.groups[*group].pool.train() as f64;
             Pace { group: *group, interval: Duration::from_secs_f64(train / rate) }
         };
         let paces: Vec<Pace> = rates.iter().map(pace).collect();
-        let sampler = std::mem::replace(&mut self.generator.sampler, Sampler::new(check_every));
+        let sampler = std::mem::replace(&mut self.generator.sampler, sampler);
         let phase = self.phase(|generator, so_far| {
             let left = limit.saturating_sub(so_far.duration).min(SLICE_MAX);
             if left < Duration::from_millis(1) {
@@ -273,7 +301,7 @@ impl Bench {
         mut slice: impl FnMut(&mut Generator, &Phase) -> Result<Option<Slice>, Failure>,
     ) -> Result<Phase, Failure> {
         let mut phase = Phase::default();
-        let tally_before = self.tally();
+        let (tally_before, counts_before) = (self.tally(), self.counts());
         loop {
             if clock::now() - self.connected_at > SESSION_AGE_MAX {
                 return Err(Failure::step("the sessions are too old: measure for less time"));
@@ -284,8 +312,8 @@ impl Bench {
             let Some(slice) = slice(&mut self.generator, &phase)? else { break };
             let after = self.times()?;
             phase.duration += slice.duration;
-            phase.sent += slice.sent;
-            phase.received += slice.received;
+            phase.count.sent += slice.sent;
+            phase.count.received += slice.received;
             phase.lag = phase.lag.max(slice.lag);
             phase.wall += after.0 - before.0;
             phase.relay += after.1.saturating_sub(before.1);
@@ -299,6 +327,8 @@ impl Bench {
         phase.trains = tally.trains - tally_before.trains;
         phase.reordered = tally.reordered - tally_before.reordered;
         phase.foreign = tally.foreign - tally_before.foreign;
+        let counts = self.counts().into_iter().zip(counts_before);
+        phase.groups = counts.map(|(now, before)| now.since(before)).collect();
         Ok(phase)
     }
 
@@ -356,6 +386,16 @@ impl Bench {
             sum.foreign += tally.foreign;
         }
         sum
+    }
+
+    /// Of each group, from the beginning.
+    fn counts(&self) -> Vec<Count> {
+        let count = |group: &Group| {
+            let receivers = self.generator.receivers[group.first..].iter().take(group.pairs());
+            let received = receivers.map(|receiver| receiver.tally.messages).sum();
+            Count { sent: group.pool.messages_sent(), received }
+        };
+        self.generator.groups.iter().map(count).collect()
     }
 
     /// The clock, CPU time of the relay, and the time that its core was busy.

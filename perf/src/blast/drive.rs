@@ -92,6 +92,11 @@ impl Group {
         Ok(Group { senders, first, pool })
     }
 
+    /// Number of pairs.
+    pub fn pairs(&self) -> usize {
+        self.senders.len()
+    }
+
     /// Sends the next train; false if the pool is empty.
     fn send(&mut self, now: Duration) -> Result<bool, Failure> {
         let Some((sender, train)) = self.pool.take(now) else { return Ok(false) };

@@ -5,8 +5,10 @@
 //!    encrypted before the clock starts.
 //! 3. `network`, `bench`: the relay and the paths to it; building, connecting, and the phases.
 //! 4. `drive`, `receive`: the loop that sends and receives, and what it counts.
+//! 5. `capacity`, `thin`: what is measured, and its table.
 
 mod bench;
+mod capacity;
 mod drive;
 mod network;
 mod options;
@@ -14,14 +16,14 @@ mod packet;
 mod peer;
 mod pool;
 mod receive;
+mod thin;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub use options::Options;
 
@@ -31,60 +33,24 @@ use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 use crate::machine::Machine;
 use crate::rounds::{Entry, Measured, measure_in_rounds, print_programs};
-use crate::table::{Column, Row, Says, render};
-use bench::{Bench, GroupPlan, Phase};
-use network::Path;
-
-/// Samples of latency that are enough for a 99th percentile; more cost memory and time.
-const LATENCY_SAMPLES: f64 = 20_000.0;
-
-const CAPACITY: &[Column<Measurement>] = &[
-    Column { title: "kpps", figure: |it| it.capacity.rate() / 1e3, says: Says::Median(1) },
-    Column { title: "min–max", figure: |it| it.capacity.rate() / 1e3, says: Says::Range(1) },
-    Column { title: "Gbit/s", figure: Measurement::gigabits, says: Says::Median(2) },
-    Column {
-        title: "ns/packet",
-        figure: |it| it.capacity.nanoseconds_per_packet(),
-        says: Says::Median(0),
-    },
-    Column {
-        title: "min–max",
-        figure: |it| it.capacity.nanoseconds_per_packet(),
-        says: Says::Range(0),
-    },
-    Column { title: "relay %", figure: |it| it.capacity.relay_percent(), says: Says::Median(0) },
-    Column { title: "core %", figure: |it| it.capacity.core_percent(), says: Says::Median(0) },
-    Column { title: "lost", figure: |it| it.capacity.lost() as f64, says: Says::Median(0) },
-    Column { title: "late", figure: |it| it.capacity.reordered as f64, says: Says::Median(0) },
-    Column { title: "train", figure: |it| it.capacity.train(), says: Says::Median(1) },
-    Column { title: "window", figure: |it| it.window as f64, says: Says::Median(0) },
-    Column {
-        title: "ns to the best other",
-        figure: |it| it.capacity.nanoseconds_per_packet(),
-        says: Says::TimesLowest,
-    },
-    Column {
-        title: "pps to the best other",
-        figure: |it| it.capacity.rate(),
-        says: Says::TimesHighest,
-    },
-];
-
-const LOADED: &[Column<Phase>] = &[
-    Column { title: "kpps", figure: |it| it.rate() / 1e3, says: Says::Median(1) },
-    Column { title: "p50 µs", figure: |it| it.latency(None, 50.0), says: Says::Median(0) },
-    Column { title: "min–max", figure: |it| it.latency(None, 50.0), says: Says::Range(0) },
-    Column { title: "p99 µs", figure: |it| it.latency(None, 99.0), says: Says::Median(0) },
-    Column { title: "min–max", figure: |it| it.latency(None, 99.0), says: Says::Range(0) },
-    Column { title: "max µs", figure: |it| it.latency(None, 100.0), says: Says::Median(0) },
-    Column { title: "lost", figure: |it| it.lost() as f64, says: Says::Median(0) },
-    Column { title: "ns/packet", figure: Phase::nanoseconds_per_packet, says: Says::Median(0) },
-    Column { title: "relay %", figure: Phase::relay_percent, says: Says::Median(0) },
-];
+use crate::table::Row;
 
 /// Measures what `options` say. The exit code is a failure if something failed that is there.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
     options.check()?;
+    if options.thin {
+        side_by_side(options, interrupt, thin::measure, thin::print)
+    } else {
+        side_by_side(options, interrupt, capacity::measure, capacity::print)
+    }
+}
+
+fn side_by_side<M: Measured>(
+    options: &Options,
+    interrupt: &Interrupt,
+    measure: fn(&Program, &Options, &Interrupt) -> Result<M, Failure>,
+    print: fn(&[Row<'_, M>], &Options),
+) -> Result<ExitCode, Failure> {
     let machine = Machine::here();
     prepare_process(options)?;
     let mut lines = Lines::create(options.json.as_deref())?;
@@ -97,18 +63,8 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
     measure_in_rounds(&mut entries, options.rounds, &mut lines, |program| {
         measure(program, options, interrupt)
     })?;
-    let rows: Vec<_> = entries.iter().map(Entry::row).collect();
-    println!("{}\n{machine}\n\n{}", options.title(), render(&rows, CAPACITY));
-    for (number, load) in options.load.iter().enumerate() {
-        let rows: Vec<Row<'_, Phase>> =
-            rows.iter().map(|row| row.map(|it| &it.loads[number])).collect();
-        println!("At {}:\n\n{}", load.label(), render(&rows, LOADED));
-    }
-    println!(
-        "Medians of the rounds. ns/packet: CPU time of the relay per packet; core: of its core, \
-         whoever used it; late: packets that arrived after a later one; train: packets per train \
-         that a receiver got; window: packets on their way."
-    );
+    println!("{}\n{machine}\n", options.title());
+    print(&entries.iter().map(Entry::row).collect::<Vec<_>>(), options);
     print_programs(&entries);
     let failed = entries.iter().any(Entry::has_failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -124,74 +80,4 @@ fn prepare_process(options: &Options) -> Result<(), Failure> {
     sched_setaffinity(Pid::from_raw(0), &cores).map_err(refused(format!("core {core}")))?;
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("descriptors".into()))?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(refused("descriptors".into()))
-}
-
-/// What one measurement gave.
-struct Measurement {
-    /// Bytes of an inner packet.
-    size: usize,
-    /// Packets that were on their way at a time.
-    window: usize,
-    /// As many packets as the relay can take.
-    capacity: Phase,
-    /// At each `--load`.
-    loads: Vec<Phase>,
-}
-
-impl Measurement {
-    /// Gbit/s of inner packets.
-    fn gigabits(&self) -> f64 {
-        self.capacity.rate() * self.size as f64 * 8.0 / 1e9
-    }
-}
-
-impl Measured for Measurement {
-    fn summary(&self) -> String {
-        let (rate, cost) = (self.capacity.rate() / 1e3, self.capacity.nanoseconds_per_packet());
-        format!("{rate:.1} kpps, {cost:.0} ns/packet, {} lost", self.capacity.lost())
-    }
-
-    fn record(&self) -> Value {
-        json!({
-            "window": self.window,
-            "gigabits_per_second": self.gigabits(),
-            "capacity": self.capacity.record(),
-            "loads": self.loads.iter().map(Phase::record).collect::<Vec<_>>(),
-        })
-    }
-}
-
-fn measure(
-    program: &Program,
-    options: &Options,
-    interrupt: &Interrupt,
-) -> Result<Measurement, Failure> {
-    let plan = GroupPlan {
-        pairs: options.pairs as usize,
-        path: Path::Receivers,
-        size: options.size,
-        train: options.train as usize,
-        pool: (options.pool as usize) << 20,
-    };
-    let mut bench = Bench::build(program, &[plan], options, interrupt)?;
-    // A daemon that has ended explains a failure better than its silence can.
-    match phases(&mut bench, options) {
-        Err(Failure::Step(text)) => bench.network.check().and(Err(Failure::Step(text))),
-        outcome => outcome,
-    }
-}
-
-fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> {
-    let limit = Duration::from_secs(options.seconds.into());
-    let window = bench.find_window(0, options.window as usize)?;
-    let packets = options.packets.unwrap_or(u64::MAX);
-    let capacity = bench.closed(0, window, packets, limit)?;
-    let mut loads = Vec::new();
-    for load in &options.load {
-        let rate = load.rate(capacity.rate());
-        let trains = rate * limit.as_secs_f64() / f64::from(options.train);
-        let check_every = (trains / LATENCY_SAMPLES).ceil() as usize;
-        loads.push(bench.open(&[(0, rate)], limit, check_every.max(1))?);
-    }
-    Ok(Measurement { size: options.size, window, capacity, loads })
 }

@@ -77,6 +77,16 @@ pub struct Options {
     #[arg(long, value_name = "RATE,…", value_delimiter = ',')]
     pub load: Vec<Load>,
 
+    /// Measure instead what happens to a thin flow beside heavy ones, and beside one whose
+    /// receiver's path is slow
+    #[arg(long, conflicts_with_all = ["load", "packets"])]
+    pub thin: bool,
+
+    /// What the slow path of --thin carries (Mbit/s)
+    #[arg(long, value_name = "MBIT", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub slow: u32,
+
     /// Memory for packets that are encrypted before the clock starts (MiB); when it is used up,
     /// the clock stops until it is filled again
     #[arg(long, value_name = "MIB", default_value_t = 256)]
@@ -177,6 +187,9 @@ impl Options {
             "outer": if self.outer == Family::V4 { 4 } else { 6 },
             "padded": !self.unpadded,
             "window": self.window,
+            "load": self.load.iter().map(|load| load.label()).collect::<Vec<_>>(),
+            "thin": self.thin,
+            "slow_megabits_per_second": self.slow,
             "pool_mib": self.pool,
             "relay_core": self.relay_core,
             "generator_core": self.generator_core,
@@ -243,5 +256,68 @@ impl From<Kind> for packet::Kind {
             Kind::Tcp => packet::Kind::Tcp,
             Kind::Udp => packet::Kind::Udp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        let words = std::iter::once("blast").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.options)
+    }
+
+    #[test]
+    fn without_arguments_it_is_one_pair_in_long_trains() {
+        let options = parse("").expect("all have defaults");
+        options.check().expect("they go together");
+        assert_eq!((options.pairs, options.train, options.size), (1, 44, 1408));
+        let names: Vec<_> = options.choices().iter().map(ToString::to_string).collect();
+        assert_eq!(names, DEFAULT);
+    }
+
+    #[test]
+    fn a_load_is_a_rate_or_a_share() {
+        let options = parse("--load 10%,80%,50000").expect("well-formed");
+        let rates: Vec<f64> = options.load.iter().map(|load| load.rate(1000.0)).collect();
+        assert_eq!(rates, [100.0, 800.0, 50_000.0]);
+        assert_eq!(options.load[1].label(), "80 %");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for line in ["--size 43", "--size 63 --family 6", "--size 1421", "--train 60"] {
+            assert!(parse(line).expect("well-formed").check().is_err(), "{line}");
+        }
+        for line in ["--size 44", "--size 1420 --train 1", "--size 64 --train 64 --family 6"] {
+            parse(line).expect("well-formed").check().expect(line);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in ["--pairs 0", "--train 65", "--load 0", "--load x%", "--thin --load 10%"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn only_ours_gets_our_arguments() {
+        let line = "--workers 8 --arguments --gso=off --implementations wg-bounce-mmsg,boringtun";
+        let choices = parse(line).expect("well-formed").choices();
+        let plain = Choice::named(&["wg-bounce-mmsg", "boringtun"]);
+        let words = ["--workers", "8", "--gso=off"];
+        assert_eq!(choices[0], plain[0].clone().with_arguments("wg-bounce", &words));
+        assert_ne!(choices[0], plain[0]);
+        assert_eq!(choices[1], plain[1]);
     }
 }

@@ -70,13 +70,6 @@ impl Pool {
         self.sent * self.train as u64
     }
 
-    /// Messages sent by one of the senders, from the beginning.
-    pub fn messages_sent_by(&self, sender: usize) -> u64 {
-        let (senders, sender) = (self.sources.len() as u64, sender as u64);
-        let trains = self.sent / senders + u64::from(self.sent % senders > sender);
-        trains * self.train as u64
-    }
-
     /// Seals until the pool is full.
     pub fn refill(&mut self) {
         while self.sealed - self.sent < self.capacity() {
@@ -182,9 +175,6 @@ mod tests {
                 }
             }
             assert!(pool.take(Duration::ZERO).is_none());
-        }
-        for (sender, next) in next.into_iter().enumerate() {
-            assert_eq!(pool.messages_sent_by(sender), next - 1);
         }
         assert_eq!(pool.messages_sent(), next.iter().sum::<u64>() - 3);
     }

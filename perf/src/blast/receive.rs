@@ -59,6 +59,8 @@ pub struct Sample {
 /// Keeps a message of every so-manieth train.
 pub struct Sampler {
     every: usize,
+    /// Of this pair it keeps one of every train.
+    whole_pair: Option<usize>,
     trains: usize,
     /// What it kept.
     pub kept: Vec<Sample>,
@@ -67,13 +69,18 @@ pub struct Sampler {
 impl Sampler {
     /// One that looks at one in `every` trains.
     pub fn new(every: usize) -> Sampler {
-        Sampler { every, trains: 0, kept: Vec::new() }
+        Sampler { every, whole_pair: None, trains: 0, kept: Vec::new() }
+    }
+
+    /// One that does not miss a train of this pair.
+    pub fn with_every_train_of(self, pair: usize) -> Sampler {
+        Sampler { whole_pair: Some(pair), ..self }
     }
 
     /// Looks at the next train: keeps one of its messages if it is its turn. Which of them changes.
     pub fn offer(&mut self, pair: usize, train: &[u8], segment: usize, now: Duration) {
         self.trains += 1;
-        if !self.trains.is_multiple_of(self.every) {
+        if !self.trains.is_multiple_of(self.every) && self.whole_pair != Some(pair) {
             return;
         }
         let messages = train.len().div_ceil(segment);
@@ -148,5 +155,15 @@ mod tests {
         let kept = sampler.kept.iter().map(|sample| counter_of(&sample.message));
         let counters: Vec<u64> = kept.map(|counter| counter.expect("data")).collect();
         assert_eq!(counters, [11, 30, 51, 70]);
+    }
+
+    #[test]
+    fn of_one_pair_no_train_is_missed() {
+        let mut sampler = Sampler::new(4).with_every_train_of(1);
+        for pair in [0, 1, 0, 0, 0, 1, 1, 0] {
+            sampler.offer(pair, &train(&[0]), 132, Duration::ZERO);
+        }
+        let pairs: Vec<usize> = sampler.kept.iter().map(|sample| sample.pair).collect();
+        assert_eq!(pairs, [1, 0, 1, 1, 0]);
     }
 }
