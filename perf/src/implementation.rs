@@ -271,7 +271,8 @@ mod tests {
             arguments: &[],
             environment: &[],
         };
-        let choice = Choice { implementation: Box::leak(Box::new(sh)), path: None, arguments: Vec::new() };
+        let choice =
+            Choice { implementation: Box::leak(Box::new(sh)), path: None, arguments: Vec::new() };
         assert!(choice.find().expect("every system has one").is_absolute());
     }
 }

@@ -73,9 +73,11 @@ impl<M> Row<'_, M> {
         let others = rows.iter().filter(|row| row.family != self.family);
         let with_median = others.filter_map(|row| Some((row.spread(figure)?.median, row)));
         with_median
-            .max_by(|(one, _), (other, _)| {
-                if is_highest_best { one.total_cmp(other) } else { other.total_cmp(one) }
-            })
+            .max_by(
+                |(one, _), (other, _)| {
+                    if is_highest_best { one.total_cmp(other) } else { other.total_cmp(one) }
+                },
+            )
             .map(|(_, row)| row)
     }
 

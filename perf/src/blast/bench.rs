@@ -194,9 +194,9 @@ impl Bench {
         let keys = ends().map(|_| Keys::new(&mut randomness)).collect::<Result<Vec<_>, _>>()?;
         let addresses = ends().map(|(role, pair)| inner_address(role, pair, options.family));
         network.configure(&relay, keys.iter().zip(addresses))?;
-        let paths = plans.iter().flat_map(|plan| {
-            std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten()
-        });
+        let paths = plans
+            .iter()
+            .flat_map(|plan| std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten());
         let sockets = network.sockets(&paths.collect::<Vec<_>>())?;
         let connected_at = clock::now();
         let mut peers = Vec::new();

@@ -110,7 +110,8 @@ impl Network {
         for path in Path::ALL {
             let name = path.name();
             let peer = generator.pid();
-            relay.run(&format!("ip link add name {name} type veth peer name {name} netns {peer}"))?;
+            relay
+                .run(&format!("ip link add name {name} type veth peer name {name} netns {peer}"))?;
             for (namespace, host) in [(&relay, 1), (&generator, 2)] {
                 let v4 = path.address(host, Family::V4);
                 let v6 = path.address(host, Family::V6);

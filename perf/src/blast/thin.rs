@@ -95,7 +95,9 @@ impl Measured for Measurement {
     fn summary(&self) -> String {
         let [alone, by_heavy, by_slow] =
             [self.alone(99.0), self.by_heavy(99.0), self.by_slow(99.0)];
-        format!("p99 {alone:.0} µs alone, {by_heavy:.0} by a heavy flow, {by_slow:.0} by a slow one")
+        format!(
+            "p99 {alone:.0} µs alone, {by_heavy:.0} by a heavy flow, {by_slow:.0} by a slow one"
+        )
     }
 
     fn record(&self) -> Value {
