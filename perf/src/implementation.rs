@@ -36,24 +36,28 @@ pub struct Implementation {
     environment: &'static [(&'static str, &'static str)],
 }
 
-/// Every implementation that is known, in the order in which they are measured by default.
+/// `wg-bounce` in the foreground, quiet, with the arguments that follow.
+macro_rules! wg_bounce {
+    ($name:literal $(, $argument:literal)*) => {
+        Implementation {
+            name: $name,
+            family: "wg-bounce",
+            program: "wg-bounce",
+            place: Place::Beside,
+            arguments: &["--foreground", "--log-level", "error" $(, $argument)*],
+            environment: &[],
+        }
+    };
+}
+
+/// Every implementation that is known. Ours without `--relay` chooses that by itself.
 pub const IMPLEMENTATIONS: &[Implementation] = &[
-    Implementation {
-        name: "wg-bounce-uring",
-        family: "wg-bounce",
-        program: "wg-bounce",
-        place: Place::Beside,
-        arguments: &["--foreground", "--log-level", "error", "--io", "uring"],
-        environment: &[],
-    },
-    Implementation {
-        name: "wg-bounce-mmsg",
-        family: "wg-bounce",
-        program: "wg-bounce",
-        place: Place::Beside,
-        arguments: &["--foreground", "--log-level", "error", "--io", "mmsg"],
-        environment: &[],
-    },
+    wg_bounce!("wg-bounce-uring", "--io", "uring"),
+    wg_bounce!("wg-bounce-mmsg", "--io", "mmsg"),
+    wg_bounce!("wg-bounce-direct-uring", "--io", "uring", "--relay", "direct"),
+    wg_bounce!("wg-bounce-direct-mmsg", "--io", "mmsg", "--relay", "direct"),
+    wg_bounce!("wg-bounce-kernel-uring", "--io", "uring", "--relay", "kernel"),
+    wg_bounce!("wg-bounce-kernel-mmsg", "--io", "mmsg", "--relay", "kernel"),
     Implementation {
         name: "wireguard-go",
         family: "wireguard-go",
@@ -66,6 +70,14 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         name: "boringtun",
         family: "boringtun",
         program: "boringtun-cli",
+        place: Place::Peers,
+        arguments: &["--disable-drop-privileges", "--foreground"],
+        environment: &[("WG_LOG_LEVEL", "error")],
+    },
+    Implementation {
+        name: "gotatun",
+        family: "gotatun",
+        program: "gotatun",
         place: Place::Peers,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
@@ -83,12 +95,22 @@ impl Implementation {
 pub struct Choice {
     implementation: &'static Implementation,
     path: Option<PathBuf>,
+    /// Beside those that every run of it has.
+    arguments: Vec<String>,
 }
 
 impl Choice {
-    /// All implementations, each where it usually lies.
-    pub fn all() -> Vec<Choice> {
-        IMPLEMENTATIONS.iter().map(|implementation| Choice { implementation, path: None }).collect()
+    /// Implementations by their names, which must be known, each where it usually lies.
+    pub fn named(names: &[&str]) -> Vec<Choice> {
+        names.iter().map(|name| name.parse().expect("a name that is known")).collect()
+    }
+
+    /// With more arguments if it is of this family.
+    pub fn with_arguments(mut self, family: &str, arguments: &[&str]) -> Choice {
+        if self.family() == family {
+            self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        }
+        self
     }
 
     /// Implementations of one family are ways to run the same program.
@@ -101,7 +123,8 @@ impl Choice {
         let path = self.find()?;
         let implementation = self.implementation;
         let version = version(&path, interrupt);
-        Ok(Program { label: self.to_string(), implementation, path, version })
+        let arguments = self.arguments.clone();
+        Ok(Program { label: self.to_string(), implementation, arguments, path, version })
     }
 
     fn find(&self) -> Result<PathBuf, String> {
@@ -155,7 +178,7 @@ impl FromStr for Choice {
         if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err("no path after the @".to_owned());
         }
-        Ok(Choice { implementation, path })
+        Ok(Choice { implementation, path, arguments: Vec::new() })
     }
 }
 
@@ -176,6 +199,8 @@ pub struct Program {
     pub label: String,
     /// How to run it.
     pub implementation: &'static Implementation,
+    /// Arguments beside those of the implementation.
+    arguments: Vec<String>,
     /// The program, by its absolute path.
     pub path: PathBuf,
     /// What it says of itself; empty if nothing.
@@ -186,7 +211,7 @@ impl Program {
     /// Completes a command that runs the program, so that it makes the interface `name`.
     pub fn complete(&self, command: &mut Command, name: &str) {
         let Implementation { arguments, environment, .. } = self.implementation;
-        command.args(*arguments).arg(name).envs(environment.iter().copied());
+        command.args(*arguments).args(&self.arguments).arg(name).envs(environment.iter().copied());
     }
 }
 
@@ -246,7 +271,8 @@ mod tests {
             arguments: &[],
             environment: &[],
         };
-        let choice = Choice { implementation: Box::leak(Box::new(sh)), path: None };
+        let choice =
+            Choice { implementation: Box::leak(Box::new(sh)), path: None, arguments: Vec::new() };
         assert!(choice.find().expect("every system has one").is_absolute());
     }
 }

@@ -3,22 +3,29 @@
 //!
 //! 1. `implementation`: what there is to measure, as data, and where the programs lie.
 //! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
-//! 3. `star`: daemons in namespaces, connected and configured.
-//! 4. `cpu`, `machine`: what it costs, and where it was measured.
-//! 5. `iperf`: the subcommand of that name: runs in rounds, the table, the JSON lines.
+//! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
+//! 4. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
+//! 5. `rounds`, `statistics`, `table`, `lines`: side by side, and what it says together.
+//! 6. `iperf`, `blast`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
 
+mod blast;
+mod clock;
 mod cpu;
+mod daemon;
 mod failure;
 mod implementation;
 mod interrupt;
 mod iperf;
+mod lines;
 mod machine;
 mod namespace;
 mod process;
+mod rounds;
 mod star;
 mod statistics;
+mod table;
 
 use std::process::ExitCode;
 
@@ -45,6 +52,8 @@ struct Arguments {
 enum What {
     /// Throughput of TCP through the tunnel, by iperf3, and what it costs
     Iperf(iperf::Options),
+    /// Packets per second through a relay, and its CPU time per packet
+    Blast(blast::Options),
 }
 
 fn main() -> ExitCode {
@@ -69,5 +78,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::on_signals()?;
     match &arguments.what {
         What::Iperf(options) => iperf::run(options, &interrupt),
+        What::Blast(options) => blast::run(options, &interrupt),
     }
 }

@@ -16,6 +16,11 @@ use crate::process::{Process, STEP_LIMIT, tied};
 const HOLDER: &str = "mount -t tmpfs -o mode=755 tmpfs /var/run && \
     mkdir -m 700 /var/run/wireguard && ip link set lo up && echo ready && exec cat";
 
+/// Makes a namespace's kernel a router. Redirects: it would tell the senders of a shorter way that
+/// does not exist.
+pub const FORWARDING: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+    net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0";
+
 /// A network namespace with loopback up, and its own /run.
 pub struct Namespace {
     role: &'static str,

@@ -9,34 +9,32 @@
 
 use std::net::IpAddr;
 
+use clap::ValueEnum;
+
+use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, key_pair};
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
-use crate::namespace::Namespace;
-use crate::process::{Process, STEP_LIMIT, tied};
-
-/// What every daemon calls its interface: each has a namespace and a /run of its own.
-const INTERFACE: &str = "wg0";
-
-/// What WireGuard leaves of an Ethernet frame's 1500 bytes, over IPv6 too.
-const MTU: u32 = 1420;
+use crate::namespace::{FORWARDING, Namespace};
 
 /// Roles of the clients, in the order of their addresses.
 const CLIENT_ROLES: [&str; 2] = ["client", "client2"];
 
-/// Which IP inside the tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which IP, as options say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Family {
-    /// IPv4.
+    /// IPv4
+    #[value(name = "4")]
     V4,
-    /// IPv6.
+    /// IPv6
+    #[value(name = "6")]
     V6,
 }
 
 /// A daemon in its namespace.
 pub struct Member {
     // Dropped in this order: the daemon ends before its namespace.
-    daemon: Process,
+    daemon: Daemon,
     /// Where it runs.
     pub namespace: Namespace,
     /// Last byte of its addresses inside the tunnel.
@@ -64,31 +62,19 @@ impl Member {
 
     /// If the daemon has ended, which it should not have, that is a failure.
     pub fn check(&mut self) -> Result<(), Failure> {
-        if self.daemon.has_ended() { Err(self.daemon.failure("ended by itself")) } else { Ok(()) }
+        self.daemon.check()
     }
 
     /// Starts `program` in a namespace and waits until it answers `wg`.
     fn start(program: &Program, number: usize, namespace: Namespace) -> Result<Member, Failure> {
-        let mut command = namespace.command(&program.path.to_string_lossy());
-        program.complete(&mut command, INTERFACE);
-        let title = format!("{} as {}", program.label, namespace.role());
-        let daemon = Process::spawn(command, &title, "")?;
+        let daemon = Daemon::start(program, &namespace, None)?;
         let (private_key, public_key) = key_pair(namespace.interrupt())?;
-        let mut member = Member { daemon, namespace, number, private_key, public_key };
-        let interrupt = member.namespace.interrupt().clone();
-        interrupt.wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
-            member.check()?;
-            Ok(member.namespace.run(&format!("wg show {INTERFACE}")).is_ok())
-        })?;
-        Ok(member)
+        Ok(Member { daemon, namespace, number, private_key, public_key })
     }
 
     /// Gives it its key, `peers` and addresses, and brings its interface up.
     fn configure(&self, peers: &str) -> Result<(), Failure> {
-        let text =
-            format!("[Interface]\nPrivateKey = {}\nListenPort = 51820\n{peers}", self.private_key);
-        let line = format!("wg setconf {INTERFACE} /dev/stdin");
-        self.namespace.run_with(&line, &text, STEP_LIMIT)?;
+        configure(&self.namespace, &self.private_key, peers)?;
         let (v4, v6) = addresses(self.number);
         for line in [
             format!("ip address add {v4}/24 dev {INTERFACE}"),
@@ -121,11 +107,7 @@ impl Star {
         let hub_role = if clients > 1 { "relay" } else { "server" };
         let hub_namespace = Namespace::new(hub_role, interrupt)?;
         if clients > 1 {
-            // Redirects: the kernel would tell the clients of a shorter way that does not exist.
-            hub_namespace.run(
-                "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
-                 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0",
-            )?;
+            hub_namespace.run(FORWARDING)?;
         }
         let mut namespaces = Vec::new();
         for (index, role) in CLIENT_ROLES.into_iter().enumerate().take(clients) {
@@ -168,7 +150,7 @@ impl Star {
         self.hub.configure(&peers.concat())?;
         for (index, client) in self.clients.iter().enumerate() {
             let peer = format!(
-                "[Peer]\nPublicKey = {}\nEndpoint = 198.18.{}.1:51820\n\
+                "[Peer]\nPublicKey = {}\nEndpoint = 198.18.{}.1:{PORT}\n\
                  AllowedIPs = 10.77.0.0/24, fd77::/64\n",
                 self.hub.public_key,
                 index + 1
@@ -205,19 +187,6 @@ fn link(hub: &Namespace, client: &Namespace, number: usize) -> Result<(), Failur
     hub.run(&format!("ip address add 198.18.{number}.1/24 dev {}", client.role()))?;
     hub.run(&format!("ip link set {} up", client.role()))?;
     Ok(())
-}
-
-/// A new private key and its public key, in base64.
-fn key_pair(interrupt: &Interrupt) -> Result<(String, String), Failure> {
-    let wg = |verb: &str, input: &str| {
-        let mut command = tied("wg");
-        command.arg(verb);
-        let key = Process::run(command, &format!("wg {verb}"), input, STEP_LIMIT, interrupt)?;
-        Ok(key.trim().to_owned())
-    };
-    let private = wg("genkey", "")?;
-    let public = wg("pubkey", &private)?;
-    Ok((private, public))
 }
 
 /// Addresses inside the tunnel.

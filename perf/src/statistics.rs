@@ -28,9 +28,26 @@ impl Spread {
     }
 }
 
+/// The figure that `percent` of a sorted set are not above (nearest rank); none of no figures.
+pub fn percentile<T: Copy>(sorted: &[T], percent: f64) -> Option<T> {
+    let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_figures() {
+        let sorted: Vec<u32> = (1..=200).collect();
+        assert_eq!(percentile(&sorted, 50.0), Some(100));
+        assert_eq!(percentile(&sorted, 99.0), Some(198));
+        assert_eq!(percentile(&sorted, 100.0), Some(200));
+        assert_eq!(percentile(&sorted, 0.0), Some(1));
+        assert_eq!(percentile(&[7], 99.0), Some(7));
+        assert_eq!(percentile::<u32>(&[], 50.0), None);
+    }
 
     #[test]
     fn nothing_has_no_spread() {

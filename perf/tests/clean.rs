@@ -2,22 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+mod common;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 
-/// Debian's wireguard-go: what is measured does not matter here, and no build is needed.
-fn harness(arguments: &[&str]) -> Command {
-    assert!(geteuid().is_root(), "this makes network namespaces: run it as root");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wg-bounce-perf"));
-    command.args(["iperf", "--rounds", "1", "--seconds"]).args(arguments);
-    command
-}
+use common::harness;
+
+// Debian's wireguard-go: what is measured does not matter here, and no build is needed.
+const IPERF: &str = "iperf --rounds 1 --seconds 60 --implementations wireguard-go";
+const BLAST: &str = "blast --rounds 1 --seconds 30 --relay-core 0 --implementations wireguard-go";
 
 /// The processes that were started by `parent`, by id.
 fn children(parent: u32) -> Vec<u32> {
@@ -45,21 +44,34 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("not within 20 seconds: {what}");
 }
 
-/// Starts a long measurement and waits until both daemons, both namespaces' holders and both
-/// iperf3 run; their ids.
-fn start_measuring() -> (Child, Vec<u32>) {
-    let mut command = harness(&["60", "--implementations", "wireguard-go"]);
+/// Starts a long measurement, and waits until so many of the processes that it starts are called
+/// `name`; all of them, by id.
+fn start(arguments: &str, name: &str, number: usize) -> (Child, Vec<u32>) {
+    let mut command = harness(arguments);
     let harness = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    let is_iperf = |pid: &u32| {
+    let has_name = |pid: &u32| {
         let command = fs::read_to_string(format!("/proc/{pid}/comm"));
-        command.is_ok_and(|name| name.trim() == "iperf3")
+        command.is_ok_and(|it| it.trim() == name)
     };
     let mut started = Vec::new();
-    eventually("both iperf3 run", || {
+    eventually("what it starts runs", || {
         started = children(harness.id());
-        started.iter().filter(|pid| is_iperf(pid)).count() == 2
+        started.iter().filter(|pid| has_name(pid)).count() == number
     });
+    (harness, started)
+}
+
+/// An `iperf` that runs: two daemons, the holders of two namespaces, and two iperf3.
+fn start_iperf() -> (Child, Vec<u32>) {
+    let (harness, started) = start(IPERF, "iperf3", 2);
     assert!(started.len() >= 6, "daemons, holders and iperf3: {started:?}");
+    (harness, started)
+}
+
+/// A `blast` that runs: a daemon, and the holders of two namespaces.
+fn start_blast() -> (Child, Vec<u32>) {
+    let (harness, started) = start(BLAST, "wireguard-go", 1);
+    assert!(started.len() >= 3, "daemon and holders: {started:?}");
     (harness, started)
 }
 
@@ -68,17 +80,13 @@ fn all_are_gone(pids: &[u32]) -> bool {
     pids.iter().all(|pid| fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |l| l.is_empty()))
 }
 
-#[test]
-fn sigkill_leaves_nothing() {
-    let (mut harness, started) = start_measuring();
+fn assert_sigkill_leaves_nothing((mut harness, started): (Child, Vec<u32>)) {
     harness.kill().expect("our own child");
     harness.wait().expect("our own child");
     eventually("everything that it started has ended", || all_are_gone(&started));
 }
 
-#[test]
-fn a_signal_ends_it_in_order() {
-    let (mut harness, started) = start_measuring();
+fn assert_a_signal_ends_it_in_order((mut harness, started): (Child, Vec<u32>)) {
     kill(Pid::from_raw(harness.id().cast_signed()), Signal::SIGTERM).expect("our own child");
     let status = harness.wait().expect("our own child");
     assert_eq!(status.code(), Some(130));
@@ -86,21 +94,32 @@ fn a_signal_ends_it_in_order() {
 }
 
 #[test]
-fn a_measurement_has_figures_and_the_missing_a_line() {
-    let json = tempfile::NamedTempFile::new().expect("a folder for temporary files");
-    let path = json.path().to_str().expect("UTF-8");
-    let mut command = harness(&["1", "--family", "6", "--streams", "2", "--json", path]);
-    command.args(["--implementations", "wireguard-go,boringtun@/nonexistent"]);
-    let output = command.stdin(Stdio::null()).output().expect("it starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let table = String::from_utf8_lossy(&output.stdout);
-    assert!(table.contains("\nboringtun@/nonexistent  not there: "), "{table}");
+fn sigkill_leaves_nothing() {
+    assert_sigkill_leaves_nothing(start_iperf());
+}
 
-    let mut records = Vec::new();
-    for line in BufReader::new(json.as_file()).lines() {
-        let line = line.expect("text");
-        records.push(serde_json::from_str::<serde_json::Value>(&line).expect("JSON"));
-    }
+#[test]
+fn a_signal_ends_it_in_order() {
+    assert_a_signal_ends_it_in_order(start_iperf());
+}
+
+#[test]
+fn sigkill_of_blast_leaves_nothing() {
+    assert_sigkill_leaves_nothing(start_blast());
+}
+
+#[test]
+fn a_signal_ends_blast_in_order() {
+    assert_a_signal_ends_it_in_order(start_blast());
+}
+
+#[test]
+fn a_measurement_has_figures_and_the_missing_a_line() {
+    let (table, records) = common::run(
+        "iperf --rounds 1 --seconds 1 --family 6 --streams 2 \
+         --implementations wireguard-go,boringtun@/nonexistent",
+    );
+    assert!(table.contains("\nboringtun@/nonexistent  not there: "), "{table}");
     let kinds: Vec<_> = records.iter().map(|record| record["kind"].as_str()).collect();
     let implementation = Some("implementation");
     assert_eq!(kinds, [Some("iperf"), implementation, implementation, Some("measurement")]);

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::process::STEP_LIMIT;
+use crate::rounds::Measured;
 use crate::star::{Member, Star};
 
 /// How much longer than its measurement iperf3 may take to connect and to report.
@@ -49,6 +50,12 @@ impl Measurement {
         self.report.bits_per_second / GIGA
     }
 
+    /// TCP segments that the sender sent again.
+    pub fn retransmits(&self) -> f64 {
+        // At most 128 streams for an hour: far below 2^53.
+        self.report.retransmits as f64
+    }
+
     /// CPU seconds of the measured daemons per gigabyte of payload: of both in a pair, of the
     /// relay alone in the relay topology.
     pub fn daemon_seconds_per_gigabyte(&self) -> f64 {
@@ -64,9 +71,14 @@ impl Measurement {
     fn per_gigabyte(&self, time: Duration) -> f64 {
         time.as_secs_f64() / (self.report.bytes / GIGA)
     }
+}
 
-    /// For the JSON lines.
-    pub fn record(&self) -> Value {
+impl Measured for Measurement {
+    fn summary(&self) -> String {
+        format!("{:.2} Gbit/s", self.gigabits())
+    }
+
+    fn record(&self) -> Value {
         let daemons = self.daemons.iter().map(|daemon| {
             json!({
                 "role": daemon.role,
@@ -108,7 +120,7 @@ fn run(star: &Star, options: &Options, interrupt: &Interrupt) -> Result<Measurem
     })?;
     let line = format!(
         "iperf3 --json --interval 0 --client {} --time {} --parallel {}",
-        star.sink().address(options.family.into()),
+        star.sink().address(options.family),
         options.seconds,
         options.streams
     );

@@ -6,10 +6,14 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::implementation::Choice;
-use crate::star;
+use crate::star::Family;
 
 /// Streams that one iperf3 can have (its `MAX_STREAMS`).
 const STREAMS_MAX: i64 = 128;
+
+/// What is measured unless told otherwise.
+const DEFAULT: [&str; 5] =
+    ["wg-bounce-uring", "wg-bounce-mmsg", "wireguard-go", "boringtun", "gotatun"];
 
 /// What `iperf` measures, and how.
 #[derive(Args, Clone, Debug)]
@@ -38,7 +42,7 @@ pub struct Options {
     pub family: Family,
 
     /// What to measure, with commas: each a name, or NAME@PATH for a program that lies elsewhere
-    /// [default: wg-bounce-uring,wg-bounce-mmsg,wireguard-go,boringtun]
+    /// [default: wg-bounce-uring,wg-bounce-mmsg,wireguard-go,boringtun,gotatun]
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     pub implementations: Option<Vec<Choice>>,
 
@@ -54,12 +58,12 @@ pub struct Options {
 impl Options {
     /// What to measure, in order.
     pub fn choices(&self) -> Vec<Choice> {
-        self.implementations.clone().unwrap_or_else(Choice::all)
+        self.implementations.clone().unwrap_or_else(|| Choice::named(&DEFAULT))
     }
 
     /// What the clients of a relay run.
     pub fn client(&self) -> Choice {
-        self.clients.clone().unwrap_or_else(|| Choice::all().swap_remove(0))
+        self.clients.clone().unwrap_or_else(|| Choice::named(&DEFAULT[..1]).swap_remove(0))
     }
 
     /// What is measured, in a line.
@@ -103,26 +107,6 @@ pub enum Topology {
     Relay,
 }
 
-/// `--family`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Family {
-    /// IPv4
-    #[value(name = "4")]
-    V4,
-    /// IPv6
-    #[value(name = "6")]
-    V6,
-}
-
-impl From<Family> for star::Family {
-    fn from(family: Family) -> star::Family {
-        match family {
-            Family::V4 => star::Family::V4,
-            Family::V6 => star::Family::V6,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -147,9 +131,8 @@ mod tests {
     #[test]
     fn without_arguments_everything_is_measured() {
         let options = parse("").expect("all have defaults");
-        let all = ["wg-bounce-uring", "wg-bounce-mmsg", "wireguard-go", "boringtun"];
-        assert_eq!(names(&options.choices()), all);
-        assert_eq!(options.client().to_string(), all[0]);
+        assert_eq!(names(&options.choices()), DEFAULT);
+        assert_eq!(options.client().to_string(), DEFAULT[0]);
         assert_eq!((options.topology, options.family), (Topology::Pair, Family::V4));
     }
 

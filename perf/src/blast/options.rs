@@ -1,0 +1,323 @@
+//! The command line of `blast`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::packet::{self, size_min};
+use crate::daemon::MTU;
+use crate::failure::Failure;
+use crate::implementation::Choice;
+use crate::star::Family;
+
+/// What is measured unless told otherwise.
+const DEFAULT: [&str; 4] = ["wg-bounce-uring", "wireguard-go", "boringtun", "gotatun"];
+
+/// Bytes of the longest train: kernels segment by themselves what comes near a datagram's limit.
+const TRAIN_BYTES_MAX: usize = 65_000;
+
+/// Datagrams of the longest train that every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS).
+const TRAIN_MAX: i64 = 64;
+
+/// What `blast` measures, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Rounds; in each, every implementation is measured once, after one another
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+
+    /// Seconds of each measurement during which the relay works
+    #[arg(long, value_name = "S", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub seconds: u32,
+
+    /// Also end a measurement after so many packets
+    #[arg(long, value_name = "N")]
+    pub packets: Option<u64>,
+
+    /// Pairs of peers: a sender and a receiver each, every one with a socket of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=8000))]
+    pub pairs: u32,
+
+    /// Bytes of each inner IP packet
+    #[arg(long, value_name = "BYTES", default_value_t = 1408)]
+    pub size: usize,
+
+    /// Packets that are sent with one system call (UDP_SEGMENT); 1: every datagram alone
+    #[arg(long, value_name = "N", default_value_t = 44)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=TRAIN_MAX))]
+    pub train: u32,
+
+    /// What the inner packets are
+    #[arg(long, value_enum, default_value_t = Kind::Tcp)]
+    pub kind: Kind,
+
+    /// Which IP inside the tunnel
+    #[arg(long, value_enum, default_value_t = Family::V4)]
+    pub family: Family,
+
+    /// Which IP carries the tunnel
+    #[arg(long, value_enum, default_value_t = Family::V4)]
+    pub outer: Family,
+
+    /// Do not pad packets to a multiple of 16 bytes, as boringtun does not
+    #[arg(long)]
+    pub unpadded: bool,
+
+    /// Packets on their way at a time, at most; less for a daemon that loses some
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub window: u32,
+
+    /// Also measure latency: at so many packets per second, or percent of what it has relayed
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',')]
+    pub load: Vec<Load>,
+
+    /// Measure instead what happens to a thin flow beside heavy ones, and beside one whose
+    /// receiver's path is slow
+    #[arg(long, conflicts_with_all = ["load", "packets"])]
+    pub thin: bool,
+
+    /// What the slow path of --thin carries (Mbit/s)
+    #[arg(long, value_name = "MBIT", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub slow: u32,
+
+    /// Memory for packets that are encrypted before the clock starts (MiB); when it is used up,
+    /// the clock stops until it is filled again
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub pool: u32,
+
+    /// Decrypt and check a packet of one in so many trains
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub check_every: u32,
+
+    /// Core of the relay: all its threads run there
+    #[arg(long, value_name = "CPU", default_value_t = 1)]
+    pub relay_core: usize,
+
+    /// Core of the generator
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    pub generator_core: usize,
+
+    /// Workers of wg-bounce
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u32>,
+
+    /// More arguments for wg-bounce, parted by spaces
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub arguments: Option<String>,
+
+    /// What to measure, with commas: each a name, or NAME@PATH for a program that lies elsewhere
+    /// [default: wg-bounce-uring,wireguard-go,boringtun,gotatun]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    pub implementations: Option<Vec<Choice>>,
+
+    /// Also write everything as JSON lines into this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl Options {
+    /// What to measure, in order, with the arguments that are for ours only.
+    pub fn choices(&self) -> Vec<Choice> {
+        let choices = self.implementations.clone().unwrap_or_else(|| Choice::named(&DEFAULT));
+        let workers = self.workers.map(|workers| format!("--workers {workers}"));
+        let words = [workers, self.arguments.clone()].into_iter().flatten().collect::<Vec<_>>();
+        let words = words.join(" ");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        choices.into_iter().map(|choice| choice.with_arguments("wg-bounce", &words)).collect()
+    }
+
+    /// Fails if the options do not go together.
+    pub fn check(&self) -> Result<(), Failure> {
+        let smallest = size_min(self.kind.into(), self.family == Family::V6);
+        if !(smallest..=MTU as usize).contains(&self.size) {
+            return Err(Failure::step(format!(
+                "--size {}: such packets have {smallest} to {MTU} bytes",
+                self.size
+            )));
+        }
+        let bytes = self.train as usize * (self.size.next_multiple_of(16) + 32);
+        if self.train > 1 && bytes > TRAIN_BYTES_MAX {
+            return Err(Failure::step(format!(
+                "--train {}: {bytes} bytes, more than the {TRAIN_BYTES_MAX} of a train",
+                self.train
+            )));
+        }
+        Ok(())
+    }
+
+    /// What is measured, in a line.
+    pub fn title(&self) -> String {
+        let Options { rounds, seconds, pairs, size, train, .. } = self;
+        let plural = |number: u32| if number == 1 { "" } else { "s" };
+        let family = |family| if family == Family::V4 { "IPv4" } else { "IPv6" };
+        let kind = if self.kind == Kind::Tcp { "TCP" } else { "UDP" };
+        format!(
+            "{pairs} pair{}, {size}-byte {kind} packets{} in trains of {train}, {} in {}, \
+             {seconds} s, {rounds} round{}; relay on core {}, generator on core {}",
+            plural(*pairs),
+            if self.unpadded { ", unpadded," } else { "" },
+            family(self.family),
+            family(self.outer),
+            plural(*rounds),
+            self.relay_core,
+            self.generator_core,
+        )
+    }
+
+    /// For the JSON lines.
+    pub fn record(&self) -> Value {
+        json!({
+            "rounds": self.rounds,
+            "seconds": self.seconds,
+            "packets": self.packets,
+            "pairs": self.pairs,
+            "size": self.size,
+            "train": self.train,
+            "kind": if self.kind == Kind::Tcp { "tcp" } else { "udp" },
+            "family": if self.family == Family::V4 { 4 } else { 6 },
+            "outer": if self.outer == Family::V4 { 4 } else { 6 },
+            "padded": !self.unpadded,
+            "window": self.window,
+            "load": self.load.iter().map(|load| load.label()).collect::<Vec<_>>(),
+            "thin": self.thin,
+            "slow_megabits_per_second": self.slow,
+            "pool_mib": self.pool,
+            "relay_core": self.relay_core,
+            "generator_core": self.generator_core,
+            "workers": self.workers,
+            "arguments": self.arguments,
+        })
+    }
+}
+
+/// `--load`: what an open loop sends, whatever comes back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Packets per second.
+    Rate(f64),
+    /// Percent of what the implementation relayed just before.
+    Percent(f64),
+}
+
+impl Load {
+    /// Packets per second where `capacity` packets per second were relayed.
+    pub fn rate(self, capacity: f64) -> f64 {
+        match self {
+            Load::Rate(rate) => rate,
+            Load::Percent(percent) => capacity * percent / 100.0,
+        }
+    }
+
+    /// As the operator wrote it.
+    pub fn label(self) -> String {
+        match self {
+            Load::Rate(rate) => format!("{rate} packets/s"),
+            Load::Percent(percent) => format!("{percent} %"),
+        }
+    }
+}
+
+impl FromStr for Load {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Load, String> {
+        let (number, of): (_, fn(f64) -> Load) = match text.strip_suffix('%') {
+            Some(number) => (number, Load::Percent),
+            None => (text, Load::Rate),
+        };
+        match number.parse::<f64>() {
+            Ok(number) if number > 0.0 && number.is_finite() => Ok(of(number)),
+            _ => Err("not a number of packets per second, nor a percentage as in 80%".to_owned()),
+        }
+    }
+}
+
+/// `--kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// TCP segments in sequence, which kernels coalesce
+    Tcp,
+    /// UDP datagrams
+    Udp,
+}
+
+impl From<Kind> for packet::Kind {
+    fn from(kind: Kind) -> packet::Kind {
+        match kind {
+            Kind::Tcp => packet::Kind::Tcp,
+            Kind::Udp => packet::Kind::Udp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        let words = std::iter::once("blast").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.options)
+    }
+
+    #[test]
+    fn without_arguments_it_is_one_pair_in_long_trains() {
+        let options = parse("").expect("all have defaults");
+        options.check().expect("they go together");
+        assert_eq!((options.pairs, options.train, options.size), (1, 44, 1408));
+        let names: Vec<_> = options.choices().iter().map(ToString::to_string).collect();
+        assert_eq!(names, DEFAULT);
+    }
+
+    #[test]
+    fn a_load_is_a_rate_or_a_share() {
+        let options = parse("--load 10%,80%,50000").expect("well-formed");
+        let rates: Vec<f64> = options.load.iter().map(|load| load.rate(1000.0)).collect();
+        assert_eq!(rates, [100.0, 800.0, 50_000.0]);
+        assert_eq!(options.load[1].label(), "80 %");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for line in ["--size 43", "--size 63 --family 6", "--size 1421", "--train 60"] {
+            assert!(parse(line).expect("well-formed").check().is_err(), "{line}");
+        }
+        for line in ["--size 44", "--size 1420 --train 1", "--size 64 --train 64 --family 6"] {
+            parse(line).expect("well-formed").check().expect(line);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in ["--pairs 0", "--train 65", "--load 0", "--load x%", "--thin --load 10%"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn only_ours_gets_our_arguments() {
+        let line = "--workers 8 --arguments --gso=off --implementations wg-bounce-mmsg,boringtun";
+        let choices = parse(line).expect("well-formed").choices();
+        let plain = Choice::named(&["wg-bounce-mmsg", "boringtun"]);
+        let words = ["--workers", "8", "--gso=off"];
+        assert_eq!(choices[0], plain[0].clone().with_arguments("wg-bounce", &words));
+        assert_ne!(choices[0], plain[0]);
+        assert_eq!(choices[1], plain[1]);
+    }
+}

@@ -1,0 +1,200 @@
+//! Messages that are sealed before the clock starts.
+//!
+//! Nobody accepts a counter twice, so a pool can be sent only once. It is a ring of trains: what
+//! has been sent is sealed anew, with new counters, while the relay's clock stands.
+
+use std::time::Duration;
+
+use super::packet::Flow;
+use super::peer::{HEADER_LEN, OVERHEAD, Session, TAG_LEN};
+
+/// What WireGuard pads plaintexts to (whitepaper, section 5.4.6).
+const PADDING: usize = 16;
+
+/// One sender's part: what it sends, and the session to seal it with.
+pub struct Source {
+    /// Its packets.
+    pub flow: Flow,
+    /// Its session. Counter 0 has confirmed it.
+    pub session: Session,
+}
+
+/// Sealed trains, those of different senders interleaved round robin.
+///
+/// Train `n` belongs to sender `n` modulo their number, and lies in slot `n` modulo the capacity.
+pub struct Pool {
+    sources: Vec<Source>,
+    /// Messages of a train.
+    train: usize,
+    /// Bytes of a packet with its padding.
+    plaintext_len: usize,
+    bytes: Vec<u8>,
+    /// When the train in each slot was sent.
+    sent_at: Vec<Duration>,
+    /// Trains sealed, and trains sent, from the beginning.
+    sealed: u64,
+    sent: u64,
+}
+
+impl Pool {
+    /// An empty pool of about `size` bytes and at most `messages_max` messages.
+    pub fn new(
+        sources: Vec<Source>,
+        train: usize,
+        is_padded: bool,
+        size: usize,
+        messages_max: usize,
+    ) -> Pool {
+        let packet = sources[0].flow.size();
+        let plaintext_len = if is_padded { packet.next_multiple_of(PADDING) } else { packet };
+        let message = plaintext_len + OVERHEAD;
+        let messages = (size / message).min(messages_max);
+        let trains = (messages / train).max(2 * sources.len());
+        let bytes = vec![0; trains * train * message];
+        let sent_at = vec![Duration::ZERO; trains];
+        Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0 }
+    }
+
+    /// Messages of each train.
+    pub fn train(&self) -> usize {
+        self.train
+    }
+
+    /// Bytes of each message.
+    pub fn message_len(&self) -> usize {
+        self.plaintext_len + OVERHEAD
+    }
+
+    /// Messages sent from the beginning.
+    pub fn messages_sent(&self) -> u64 {
+        self.sent * self.train as u64
+    }
+
+    /// Seals until the pool is full.
+    pub fn refill(&mut self) {
+        while self.sealed - self.sent < self.capacity() {
+            self.seal_train();
+        }
+    }
+
+    /// Takes the next train, sent `now`: its sender and its bytes. None if the pool is empty.
+    pub fn take(&mut self, now: Duration) -> Option<(usize, &[u8])> {
+        if self.sent == self.sealed {
+            return None;
+        }
+        let slot = self.slot(self.sent);
+        let sender = self.sender(self.sent);
+        self.sent += 1;
+        self.sent_at[slot] = now;
+        let length = self.train * self.message_len();
+        Some((sender, &self.bytes[slot * length..][..length]))
+    }
+
+    /// Checks a packet of `sender` that was forwarded. When it was sent, or in words what is
+    /// wrong. Only the packets of the last filling can be asked for.
+    pub fn check_forwarded(
+        &self,
+        sender: usize,
+        plaintext: &[u8],
+    ) -> Result<(u32, Duration), String> {
+        let sequence = self.sources[sender].flow.check_forwarded(plaintext)?;
+        let train = u64::from(sequence) / self.train as u64 * self.sources.len() as u64;
+        let train = train + sender as u64;
+        if train >= self.sent {
+            return Err(format!("packet {sequence} has not been sent yet"));
+        }
+        Ok((sequence, self.sent_at[self.slot(train)]))
+    }
+
+    fn seal_train(&mut self) {
+        let (message_len, sender) = (self.message_len(), self.sender(self.sealed));
+        let slot = self.slot(self.sealed);
+        let Source { flow, session } = &self.sources[sender];
+        let first = self.sealed / self.sources.len() as u64 * self.train as u64;
+        let length = self.train * message_len;
+        let train = &mut self.bytes[slot * length..][..length];
+        for (message, number) in train.chunks_exact_mut(message_len).zip(first..) {
+            let sequence = u32::try_from(number).expect("a run is far shorter than 2^32 packets");
+            let plaintext = &mut message[HEADER_LEN..message_len - TAG_LEN];
+            let (packet, padding) = plaintext.split_at_mut(flow.size());
+            flow.write(sequence, packet);
+            padding.fill(0);
+            session.seal(1 + number, message);
+        }
+        self.sealed += 1;
+    }
+
+    fn capacity(&self) -> u64 {
+        self.sent_at.len() as u64
+    }
+
+    fn slot(&self, train: u64) -> usize {
+        (train % self.capacity()) as usize // below the capacity, which is a usize
+    }
+
+    fn sender(&self, train: u64) -> usize {
+        (train % self.sources.len() as u64) as usize // below their number, which is a usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::Kind;
+    use super::*;
+
+    fn pool(senders: u8, train: usize, is_padded: bool) -> Pool {
+        let source = |number| {
+            let (from, to) = ([10, 80, 0, number].into(), [10, 96, 0, number].into());
+            Source {
+                flow: Flow::new(Kind::Udp, from, to, 100),
+                session: Session::for_tests([number; 32]),
+            }
+        };
+        Pool::new((0..senders).map(source).collect(), train, is_padded, 10_000, 1_000)
+    }
+
+    #[test]
+    fn trains_take_turns_and_counters_follow_each_other() {
+        let mut pool = pool(3, 4, true);
+        let mut next = [1; 3];
+        let mut turn = 0;
+        // Twice around the ring and more.
+        for _ in 0..5 {
+            pool.refill();
+            for _ in 0..pool.capacity() {
+                let message_len = pool.message_len();
+                let (sender, train) = pool.take(Duration::ZERO).expect("it is full");
+                assert_eq!(sender, turn % 3);
+                turn += 1;
+                for message in train.chunks(message_len) {
+                    let mut message = message.to_vec();
+                    let session = Session::for_tests([sender as u8; 32]);
+                    let (counter, plaintext) = session.open(&mut message).expect("authentic");
+                    assert_eq!((counter, plaintext.len()), (next[sender], 112));
+                    next[sender] += 1;
+                }
+            }
+            assert!(pool.take(Duration::ZERO).is_none());
+        }
+        assert_eq!(pool.messages_sent(), next.iter().sum::<u64>() - 3);
+    }
+
+    #[test]
+    fn a_forwarded_packet_tells_when_it_was_sent() {
+        let mut pool = pool(2, 4, false);
+        assert_eq!(pool.message_len(), 132, "not padded");
+        pool.refill();
+        let flow = Flow::new(Kind::Udp, [10, 80, 0, 1].into(), [10, 96, 0, 1].into(), 100);
+        let mut packet = vec![0; 100];
+        flow.write(6, &mut packet);
+        packet[8] -= 1; // one hop
+        packet[10] += 1; // and the checksum over it (RFC 1141)
+        assert!(pool.check_forwarded(1, &packet).is_err(), "not sent yet");
+        for millis in 0..4 {
+            pool.take(Duration::from_millis(millis)).expect("it is full");
+        }
+        // Packet 6 of the second sender is in its second train, the fourth of all.
+        assert_eq!(pool.check_forwarded(1, &packet), Ok((6, Duration::from_millis(3))));
+        assert!(pool.check_forwarded(0, &packet).is_err(), "another sender's");
+    }
+}

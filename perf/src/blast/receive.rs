@@ -1,0 +1,169 @@
+//! What arrives: counted by receiver, and a sample kept for a closer look.
+
+use std::time::Duration;
+
+use super::peer::{OVERHEAD, counter_of};
+
+/// What arrived at one receiver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets: data messages of the size that was sent.
+    pub messages: u64,
+    /// Trains in which they came: what one system call gave.
+    pub trains: u64,
+    /// Messages whose counter was below one that came before.
+    pub reordered: u64,
+    /// Messages of another type or size, keepalives left out.
+    pub foreign: u64,
+    /// Above every counter so far.
+    next_counter: u64,
+}
+
+impl Tally {
+    /// Counts a train of messages of `segment` bytes each, the last may be shorter. Packets are
+    /// of at least `shortest` bytes, and at most of so many more that the relay has padded them.
+    /// Returns how many were packets.
+    pub fn count(&mut self, train: &[u8], segment: usize, shortest: usize) -> usize {
+        let mut packets = 0;
+        for message in train.chunks(segment) {
+            match counter_of(message) {
+                Some(counter) if counter < self.next_counter => self.reordered += 1,
+                Some(counter) => self.next_counter = counter + 1,
+                None => {
+                    self.foreign += 1;
+                    continue;
+                }
+            }
+            if (shortest..shortest + 16).contains(&message.len()) {
+                packets += 1;
+            } else if message.len() != OVERHEAD {
+                self.foreign += 1;
+            }
+        }
+        self.messages += packets as u64;
+        self.trains += u64::from(packets > 0);
+        packets
+    }
+}
+
+/// A message that will be opened when the clock stands.
+pub struct Sample {
+    /// The pair whose receiver got it.
+    pub pair: usize,
+    /// All of it.
+    pub message: Vec<u8>,
+    /// When its train arrived.
+    pub arrived_at: Duration,
+}
+
+/// Keeps a message of every so-manieth train.
+pub struct Sampler {
+    every: usize,
+    /// Of this pair it keeps one of every train.
+    whole_pair: Option<usize>,
+    trains: usize,
+    /// What it kept.
+    pub kept: Vec<Sample>,
+}
+
+impl Sampler {
+    /// One that looks at one in `every` trains.
+    pub fn new(every: usize) -> Sampler {
+        Sampler { every, whole_pair: None, trains: 0, kept: Vec::new() }
+    }
+
+    /// One that does not miss a train of this pair.
+    pub fn with_every_train_of(self, pair: usize) -> Sampler {
+        Sampler { whole_pair: Some(pair), ..self }
+    }
+
+    /// Looks at the next train: keeps one of its messages if it is its turn. Which of them changes.
+    pub fn offer(&mut self, pair: usize, train: &[u8], segment: usize, now: Duration) {
+        self.trains += 1;
+        if !self.trains.is_multiple_of(self.every) && self.whole_pair != Some(pair) {
+            return;
+        }
+        let messages = train.len().div_ceil(segment);
+        let which = self.trains / self.every % messages;
+        let message = train.chunks(segment).nth(which).expect("below their number");
+        if message.len() > OVERHEAD {
+            self.kept.push(Sample { pair, message: message.to_vec(), arrived_at: now });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(counter: u64, length: usize) -> Vec<u8> {
+        let mut message = vec![0; length];
+        message[0] = 4;
+        message[8..16].copy_from_slice(&counter.to_le_bytes());
+        message
+    }
+
+    fn train(counters: &[u64]) -> Vec<u8> {
+        counters.iter().flat_map(|counter| message(*counter, 132)).collect()
+    }
+
+    #[test]
+    fn messages_and_trains_are_counted() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.count(&train(&[0, 1, 2]), 132, 132), 3);
+        assert_eq!(tally.count(&train(&[3]), 132, 132), 1);
+        assert_eq!((tally.messages, tally.trains, tally.reordered), (4, 2, 0));
+    }
+
+    #[test]
+    fn a_gap_is_no_reordering_but_what_comes_late_is() {
+        let mut tally = Tally::default();
+        tally.count(&train(&[0, 5, 6]), 132, 132);
+        assert_eq!(tally.reordered, 0);
+        tally.count(&train(&[3, 4, 7]), 132, 132);
+        assert_eq!((tally.messages, tally.reordered), (6, 2));
+        tally.count(&train(&[7]), 132, 132);
+        assert_eq!(tally.reordered, 3, "a duplicate");
+    }
+
+    #[test]
+    fn what_is_no_packet_does_not_count_as_one() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.count(&message(0, OVERHEAD), OVERHEAD, 132), 0, "a keepalive");
+        assert_eq!((tally.trains, tally.foreign), (0, 0));
+        assert_eq!(tally.count(&message(1, 148), 148, 132), 0, "padded by too much");
+        let mut initiation = message(0, 148);
+        initiation[0] = 1;
+        assert_eq!(tally.count(&initiation, 148, 132), 0);
+        assert_eq!(tally.foreign, 2);
+        assert_eq!(tally.count(&message(2, 144), 144, 133), 1, "padded");
+    }
+
+    #[test]
+    fn the_short_end_of_a_train_counts() {
+        let mut tally = Tally::default();
+        let bytes = [message(0, 144), message(1, 133)].concat();
+        assert_eq!(tally.count(&bytes, 144, 133), 2);
+    }
+
+    #[test]
+    fn samples_come_from_every_place_in_a_train() {
+        let mut sampler = Sampler::new(2);
+        for first in 0..8 {
+            sampler.offer(1, &train(&[10 * first, 10 * first + 1]), 132, Duration::ZERO);
+        }
+        let kept = sampler.kept.iter().map(|sample| counter_of(&sample.message));
+        let counters: Vec<u64> = kept.map(|counter| counter.expect("data")).collect();
+        assert_eq!(counters, [11, 30, 51, 70]);
+    }
+
+    #[test]
+    fn of_one_pair_no_train_is_missed() {
+        let mut sampler = Sampler::new(4).with_every_train_of(1);
+        for pair in [0, 1, 0, 0, 0, 1, 1, 0] {
+            sampler.offer(pair, &train(&[0]), 132, Duration::ZERO);
+        }
+        let pairs: Vec<usize> = sampler.kept.iter().map(|sample| sample.pair).collect();
+        assert_eq!(pairs, [1, 0, 1, 1, 0]);
+    }
+}

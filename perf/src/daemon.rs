@@ -1,0 +1,77 @@
+//! A WireGuard daemon in its namespace, as a black box that speaks with `wg`.
+
+use crate::failure::Failure;
+use crate::implementation::Program;
+use crate::interrupt::Interrupt;
+use crate::namespace::Namespace;
+use crate::process::{Process, STEP_LIMIT, tied};
+
+/// What every daemon calls its interface: each has a namespace and a /run of its own.
+pub const INTERFACE: &str = "wg0";
+
+/// What WireGuard leaves of an Ethernet frame's 1500 bytes, over IPv6 too.
+pub const MTU: u32 = 1420;
+
+/// UDP port of every daemon.
+pub const PORT: u16 = 51820;
+
+/// A daemon that runs; it ends when this is dropped.
+pub struct Daemon(Process);
+
+impl Daemon {
+    /// Starts `program` in a namespace, if wanted on one `core` only, and waits until it answers
+    /// `wg`.
+    pub fn start(
+        program: &Program,
+        namespace: &Namespace,
+        core: Option<usize>,
+    ) -> Result<Daemon, Failure> {
+        let path = program.path.to_string_lossy();
+        let mut command = match core {
+            None => namespace.command(&path),
+            Some(core) => {
+                let mut command = namespace.command("taskset");
+                command.args(["--cpu-list", &core.to_string(), &path]);
+                command
+            }
+        };
+        program.complete(&mut command, INTERFACE);
+        let title = format!("{} as {}", program.label, namespace.role());
+        let mut daemon = Daemon(Process::spawn(command, &title, "")?);
+        namespace.interrupt().wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
+            daemon.check()?;
+            Ok(namespace.run(&format!("wg show {INTERFACE}")).is_ok())
+        })?;
+        Ok(daemon)
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// If the daemon has ended, which it should not have, that is a failure.
+    pub fn check(&mut self) -> Result<(), Failure> {
+        if self.0.has_ended() { Err(self.0.failure("ended by itself")) } else { Ok(()) }
+    }
+}
+
+/// Gives the daemon in `namespace` its private key and peers (`wg setconf`).
+pub fn configure(namespace: &Namespace, private_key: &str, peers: &str) -> Result<(), Failure> {
+    let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
+    let line = format!("wg setconf {INTERFACE} /dev/stdin");
+    namespace.run_with(&line, &text, STEP_LIMIT).map(drop)
+}
+
+/// A new private key and its public key, in base64.
+pub fn key_pair(interrupt: &Interrupt) -> Result<(String, String), Failure> {
+    let wg = |verb: &str, input: &str| {
+        let mut command = tied("wg");
+        command.arg(verb);
+        let key = Process::run(command, &format!("wg {verb}"), input, STEP_LIMIT, interrupt)?;
+        Ok(key.trim().to_owned())
+    };
+    let private = wg("genkey", "")?;
+    let public = wg("pubkey", &private)?;
+    Ok((private, public))
+}

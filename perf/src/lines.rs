@@ -1,0 +1,30 @@
+//! JSON lines: everything that is measured, as soon as it is known, for whoever wants to plot it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::failure::{Failure, while_doing};
+
+/// The JSON lines, if they are wanted.
+pub struct Lines(Option<File>);
+
+impl Lines {
+    /// Into a new file at `path`.
+    pub fn create(path: Option<&Path>) -> Result<Lines, Failure> {
+        let create = |path: &Path| {
+            File::create(path).map_err(while_doing(format!("writing {}", path.display())))
+        };
+        Ok(Lines(path.map(create).transpose()?))
+    }
+
+    /// Writes one.
+    pub fn write(&mut self, record: &Value) -> Result<(), Failure> {
+        let Some(file) = &mut self.0 else { return Ok(()) };
+        // One write a line: a reader who follows the file sees whole lines.
+        file.write_all(format!("{record}\n").as_bytes())
+            .map_err(while_doing("writing the JSON lines"))
+    }
+}

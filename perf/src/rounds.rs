@@ -1,0 +1,137 @@
+//! Implementations side by side, in rounds A B C A B C …: what changes on the machine meanwhile
+//! meets all alike.
+//!
+//! 1. Find the programs; one that is missing is a line in the table.
+//! 2. Measure in rounds. Each measurement has its JSON line as soon as it is made.
+
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::implementation::{Choice, Program};
+use crate::interrupt::Interrupt;
+use crate::lines::Lines;
+use crate::table::Row;
+
+/// What one measurement gave, whatever was measured.
+pub trait Measured {
+    /// In a few words, for who waits.
+    fn summary(&self) -> String;
+    /// For the JSON lines.
+    fn record(&self) -> Value;
+}
+
+/// An implementation, and what measuring it gave so far.
+pub struct Entry<M> {
+    choice: Choice,
+    /// Or why it is not there.
+    pub program: Result<Program, String>,
+    outcomes: Vec<Result<M, Failure>>,
+}
+
+impl<M: Measured> Entry<M> {
+    /// Looks for the programs of all `choices`.
+    pub fn find(
+        choices: &[Choice],
+        interrupt: &Interrupt,
+        lines: &mut Lines,
+    ) -> Result<Vec<Entry<M>>, Failure> {
+        let mut entries = Vec::new();
+        for choice in choices {
+            let program = choice.locate(interrupt);
+            let entry = Entry { choice: choice.clone(), program, outcomes: Vec::new() };
+            interrupt.check()?;
+            lines.write(&entry.record())?;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// Whether a measurement of what is there has failed.
+    pub fn has_failed(&self) -> bool {
+        self.outcomes.iter().any(Result::is_err)
+    }
+
+    /// The measurements that were made.
+    pub fn measurements(&self) -> impl Iterator<Item = &M> {
+        self.outcomes.iter().flatten()
+    }
+
+    /// For the table.
+    pub fn row(&self) -> Row<'_, M> {
+        let failure = || self.outcomes.iter().rev().find_map(|outcome| outcome.as_ref().err());
+        Row {
+            label: self.choice.to_string(),
+            family: self.choice.family(),
+            rounds: self.outcomes.iter().map(|outcome| outcome.as_ref().ok()).collect(),
+            trouble: match &self.program {
+                Ok(_) => failure().map(ToString::to_string),
+                Err(why) => Some(why.clone()),
+            },
+        }
+    }
+
+    fn record(&self) -> Value {
+        let mut record = json!({
+            "kind": "implementation",
+            "implementation": self.choice.to_string(),
+            "family": self.choice.family(),
+        });
+        match &self.program {
+            Ok(program) => {
+                record["path"] = program.path.to_string_lossy().into();
+                record["version"] = program.version.as_str().into();
+            }
+            Err(why) => record["missing"] = why.as_str().into(),
+        }
+        record
+    }
+}
+
+/// Measures every entry that is there, once a round.
+pub fn measure_in_rounds<M: Measured>(
+    entries: &mut [Entry<M>],
+    rounds: u32,
+    lines: &mut Lines,
+    mut measure: impl FnMut(&Program) -> Result<M, Failure>,
+) -> Result<(), Failure> {
+    for round in 1..=rounds {
+        for entry in &mut *entries {
+            let Ok(program) = &entry.program else { continue };
+            eprint!("round {round} of {rounds}: {} … ", program.label);
+            let outcome = match measure(program) {
+                Err(Failure::Interrupted) => {
+                    eprintln!();
+                    return Err(Failure::Interrupted);
+                }
+                outcome => outcome,
+            };
+            let mut record = json!({
+                "kind": "measurement",
+                "implementation": program.label,
+                "round": round,
+            });
+            match &outcome {
+                Ok(measurement) => {
+                    eprintln!("{}", measurement.summary());
+                    record["result"] = measurement.record();
+                }
+                Err(failure) => {
+                    eprintln!("failed: {failure}");
+                    record["failure"] = failure.to_string().into();
+                }
+            }
+            lines.write(&record)?;
+            entry.outcomes.push(outcome);
+        }
+    }
+    Ok(())
+}
+
+/// Says which program each row is.
+pub fn print_programs<M>(entries: &[Entry<M>]) {
+    for entry in entries {
+        if let Ok(program) = &entry.program {
+            println!("{}: {} ({})", program.label, program.version, program.path.display());
+        }
+    }
+}

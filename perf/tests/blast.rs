@@ -1,0 +1,70 @@
+//! `blast` against our own daemon: what the generator sends arrives, whole and in order. Needs
+//! root, as the harness does.
+
+#![forbid(unsafe_code)]
+
+mod common;
+
+use std::thread::available_parallelism;
+
+use serde_json::Value;
+
+/// Measures our daemon, which the same build has put beside the harness; what the harness found.
+fn blast(arguments: &str) -> Value {
+    // Where there is but one core, both share it.
+    let relay_core = available_parallelism().map_or(0, |cores| usize::from(cores) - 1);
+    let (table, records) = common::run(&format!(
+        "blast --rounds 1 --seconds 1 --relay-core {relay_core} --window 128 --pool 32 \
+         --check-every 4 --implementations wg-bounce-kernel-mmsg {arguments}"
+    ));
+    let missing = &records[1]["missing"];
+    assert!(missing.is_null(), "{missing}: build all of the workspace");
+    assert_eq!(records[2]["kind"], "measurement", "{table}");
+    records[2]["result"].clone()
+}
+
+/// All packets of a phase arrived, in order, and those that were opened were right: a wrong one
+/// makes the measurement fail.
+fn assert_whole(phase: &Value) {
+    for nothing in ["lost", "reordered"] {
+        assert_eq!(phase[nothing], 0, "{phase}");
+    }
+    assert!(phase["sent"].as_u64() > Some(1000), "{phase}");
+    assert!(phase["samples"].as_u64() > Some(10), "{phase}");
+    assert!(phase["nanoseconds_per_packet"].as_f64() > Some(0.0), "{phase}");
+}
+
+#[test]
+fn trains_of_tcp_arrive_whole_and_at_a_rate_too() {
+    let result = blast("--pairs 3 --load 5000");
+    assert_whole(&result["capacity"]);
+    assert_whole(&result["loads"][0]);
+    let latency = &result["loads"][0]["latency_microseconds"];
+    assert!(latency["p50"].as_f64() > Some(0.0), "{latency}");
+    assert!(latency["p50"].as_f64() <= latency["p99"].as_f64(), "{latency}");
+}
+
+#[test]
+fn so_do_short_unpadded_trains_of_udp_in_ipv6_in_ipv6() {
+    let arguments = "--pairs 2 --train 3 --size 1401 --kind udp --family 6 --outer 6 --unpadded";
+    assert_whole(&blast(arguments)["capacity"]);
+}
+
+#[test]
+fn so_do_single_small_packets() {
+    assert_whole(&blast("--pairs 2 --train 1 --size 64 --family 6")["capacity"]);
+}
+
+#[test]
+fn a_thin_flow_is_measured_beside_others() {
+    let result = blast("--thin --slow 5");
+    for phase in ["alone", "beside_heavy", "beside_slow"] {
+        let thin = &result[phase]["thin"];
+        assert!(thin["sent"].as_u64() > Some(50), "{phase}: {thin}");
+        assert!(thin["latency_microseconds"]["p99"].as_f64() > Some(0.0), "{phase}: {thin}");
+    }
+    let heavy = &result["beside_heavy"];
+    assert!(heavy["sent"].as_u64() > Some(1000), "{heavy}");
+    let slow = &result["beside_slow"];
+    assert!(slow["lost"].as_u64() > Some(100), "what the path does not carry is lost: {slow}");
+}
