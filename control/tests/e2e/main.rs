@@ -18,6 +18,7 @@ mod lifecycle;
 mod quick;
 mod rekey;
 mod roaming;
+mod router;
 mod routing;
 mod start;
 mod traffic;
