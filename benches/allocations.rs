@@ -106,6 +106,7 @@ impl Relay {
             gro: true,
             tun_offload: true,
             buffers: 128,
+            socket_buffer: 16 << 20,
         };
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));

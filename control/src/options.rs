@@ -21,6 +21,10 @@ const NAME_LEN_MAX: usize = 15;
 /// 10 Gb/s link brings within a millisecond or two.
 const BUFFERS_DEFAULT: u16 = 128;
 
+/// What a UDP socket may hold unless told otherwise (MiB): the kernel's default holds only a few
+/// trains.
+const SOCKET_BUFFER_DEFAULT: u16 = 16;
+
 /// Everything that the operator can choose.
 #[derive(Parser, Clone, Debug)]
 #[command(
@@ -89,6 +93,13 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = BUFFERS_DEFAULT, env = "WG_BOUNCE_BUFFERS")]
     #[arg(value_parser = clap::value_parser!(u16).range(64..=16384), hide_env_values = true)]
     pub buffers: u16,
+
+    /// What each UDP socket may hold in either direction, in MiB (1 to 256). Less bounds the
+    /// memory, more rides out longer bursts
+    #[arg(long, value_name = "MIB", default_value_t = SOCKET_BUFFER_DEFAULT)]
+    #[arg(env = "WG_BOUNCE_SOCKET_BUFFER", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub socket_buffer: u16,
 
     /// What to log: "verbose" (or "debug") adds handshakes and every change [default: info]
     #[arg(long, value_enum, value_name = "LEVEL", env = "WG_BOUNCE_LOG_LEVEL")]
@@ -214,6 +225,7 @@ impl Options {
             gro: self.gro == Switch::On,
             tun_offload: self.tun_offload == Switch::On,
             buffers: self.buffers,
+            socket_buffer: usize::from(self.socket_buffer) << 20,
         }
     }
 }

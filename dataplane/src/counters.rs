@@ -149,6 +149,8 @@ pub struct Counters {
     pub tun_packets_written: Counter,
     /// Packets relayed from peer to peer past the TUN.
     pub relayed: Counter,
+    /// Trains that found their socket full, and waited.
+    pub held_trains: Counter,
     /// Datagrams handed to the worker that owns their session.
     pub handed_off: Counter,
     /// Destinations for which trains were given up for a while.
@@ -173,6 +175,7 @@ impl Counters {
             ("tun_frames_written", &self.tun_frames_written),
             ("tun_packets_written", &self.tun_packets_written),
             ("relayed", &self.relayed),
+            ("held_trains", &self.held_trains),
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),
         ];

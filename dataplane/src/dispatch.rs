@@ -4,7 +4,8 @@
 //! 1. [`Dispatch::send_cut`] takes frames of the TUN, [`Dispatch::relay`] packets of other peers
 //!    that lie where they arrived, [`Dispatch::send_staged`] what has waited.
 //! 2. Without a session that may send, packets are staged and a handshake is asked for.
-//! 3. [`Dispatch::flush`] seals and sends.
+//! 3. [`Dispatch::flush`] seals and sends. Where a socket is full, what was sealed is held and
+//!    what comes later is staged, until [`Dispatch::resume`].
 
 use std::io;
 use std::sync::Arc;
@@ -12,9 +13,12 @@ use std::sync::Arc;
 use crate::counters::DropReason;
 use crate::departures::{Departures, Placed, Way};
 use crate::ip;
+use crate::limits::HELD_BYTES_PAUSE;
 use crate::offload::Cut;
 use crate::peer::{Path, Peer, flag};
+use crate::session::SendSession;
 use crate::staging::Staging;
+use crate::sys::Backend;
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, padded_len};
 
@@ -26,8 +30,9 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Takes its memory here.
-    pub fn new(worker: usize, workers: usize, use_gso: bool) -> Dispatch {
-        Dispatch { departures: Departures::new(workers, use_gso), staging: Staging::new(worker) }
+    pub fn new(worker: usize, workers: usize, use_gso: bool, socket_buffer: usize) -> Dispatch {
+        let departures = Departures::new(workers, use_gso, socket_buffer);
+        Dispatch { departures, staging: Staging::new(worker) }
     }
 
     /// Sends every packet of a frame to a peer whose path is known.
@@ -38,13 +43,8 @@ impl Dispatch {
         cut: &Cut<'_>,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        match way_to(peer, path, turn) {
-            Some(way) => {
-                if self.staging.holds(peer.id) {
-                    self.send_staged(peer, turn)?;
-                }
-                self.send_cut(&way, cut, turn)
-            }
+        match self.way_to(peer, path, turn)? {
+            Some(way) => self.send_cut(&way, cut, turn),
             None => self.stage(peer, packets_of(cut, 0), turn),
         }
     }
@@ -62,17 +62,17 @@ impl Dispatch {
             turn.counters.dropped(DropReason::NoEndpoint, packets.len() as u64);
             return Ok(());
         };
-        let Some(way) = way_to(peer, path, turn) else {
+        let Some(way) = self.way_to(peer, path, turn)? else {
             return self.stage_placed(peer, packets, turn);
         };
-        if self.staging.holds(peer.id) {
-            self.send_staged(peer, turn)?;
-        }
         let mut rest = packets;
         while !rest.is_empty() {
             let room = self.departures.room_for_placed(&way.session);
             if room == 0 {
                 self.departures.flush(turn)?;
+                if self.departures.held().holds(peer.id) {
+                    return self.stage_placed(peer, rest, turn);
+                }
                 continue;
             }
             let (now, later) = rest.split_at(room.min(rest.len()));
@@ -88,16 +88,41 @@ impl Dispatch {
 
     /// Sends what was staged for a peer, if it has a session now.
     pub fn send_staged(&mut self, peer: &Arc<Peer>, turn: &mut Turn<'_>) -> io::Result<()> {
-        if !self.staging.holds(peer.id) {
+        if !self.staging.holds(peer.id) || self.departures.held().holds(peer.id) {
             return Ok(());
         }
         let path = peer.path();
         let Some(path) = path.as_ref() else { return Ok(()) };
-        let Some(way) = way_to(peer, path, turn) else { return Ok(()) };
+        let Some(session) = live_session(peer, turn) else { return Ok(()) };
+        let way = Way { peer: Arc::clone(peer), session, path: Arc::clone(path) };
         for packet in self.staging.take(peer) {
             self.send_whole(&way, &packet, turn)?;
         }
         Ok(())
+    }
+
+    /// Goes on with peers whose socket was full, now that it has room.
+    ///
+    /// # Errors
+    /// See [`Departures::flush`].
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        for peer in self.departures.resume(turn)? {
+            self.send_staged(&peer, turn)?;
+        }
+        Ok(())
+    }
+
+    /// Asks to be told of room in full sockets; reads nothing from the TUN while much waits.
+    pub fn watch(&self, io: &mut Backend) -> io::Result<()> {
+        let held = self.departures.held();
+        let (v4, v6) = held.families();
+        io.watch_room(v4, v6)?;
+        io.read_frames(!self.must_pause())
+    }
+
+    /// Whether so much waits for room that the TUN is not to be read.
+    pub fn must_pause(&self) -> bool {
+        self.departures.held().bytes() > HELD_BYTES_PAUSE
     }
 
     /// Sends a keepalive, or stages it and asks for a handshake. What is staged for a peer serves
@@ -114,6 +139,7 @@ impl Dispatch {
 
     /// Drops what is staged for a peer: its handshake was given up, or the peer removed.
     pub fn discard_staged(&mut self, peer: &Peer, turn: &Turn<'_>) {
+        self.departures.forget(peer.id, turn);
         let dropped = self.staging.take(peer).len() as u64;
         turn.counters.dropped(DropReason::HandshakeFailed, dropped);
     }
@@ -136,6 +162,9 @@ impl Dispatch {
             let room = self.departures.room_for(&way.session, longest);
             if room == 0 {
                 self.departures.flush(turn)?;
+                if self.departures.held().holds(way.peer.id) {
+                    return self.stage(&way.peer, packets_of(cut, next), turn);
+                }
                 continue;
             }
             let count = room.min(segments - next);
@@ -159,6 +188,9 @@ impl Dispatch {
         let length = padded_len(packet.len(), turn.snapshot.mtu);
         if self.departures.room_for(&way.session, length) == 0 {
             self.departures.flush(turn)?;
+        }
+        if self.departures.held().holds(way.peer.id) {
+            return self.stage(&way.peer, [packet.into()], turn);
         }
         let Some(mut nonces) = way.session.reserve(1) else {
             return self.stage(&way.peer, [packet.into()], turn);
@@ -196,22 +228,39 @@ impl Dispatch {
         packets: impl IntoIterator<Item = Box<[u8]>>,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
+        let is_held = self.departures.held().holds(peer.id);
+        let reason = if is_held { DropReason::SocketFull } else { DropReason::StagingFull };
         for packet in packets {
-            let dropped = self.staging.push(peer, packet);
-            turn.counters.dropped(DropReason::StagingFull, dropped);
+            turn.counters.dropped(reason, self.staging.push(peer, packet));
+        }
+        if is_held {
+            return Ok(()); // until its trains have left
         }
         turn.raise(peer, flag::WANTS_HANDSHAKE);
         // Control may have published a session before it could see that something is staged.
-        let is_alive = peer.session().as_ref().is_some_and(|session| session.is_alive(turn.now));
-        if is_alive { self.send_staged(peer, turn) } else { Ok(()) }
+        if live_session(peer, turn).is_some() { self.send_staged(peer, turn) } else { Ok(()) }
+    }
+
+    /// The way to a peer that may be sent to now, after what was staged for it.
+    fn way_to(
+        &mut self,
+        peer: &Arc<Peer>,
+        path: &Arc<Path>,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<Option<Way>> {
+        let Some(session) = live_session(peer, turn) else { return Ok(None) };
+        self.send_staged(peer, turn)?;
+        if self.departures.held().holds(peer.id) {
+            return Ok(None);
+        }
+        Ok(Some(Way { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
     }
 }
 
-/// A session that may send now, and its peer's path.
-fn way_to(peer: &Arc<Peer>, path: &Arc<Path>, turn: &Turn<'_>) -> Option<Way> {
+/// A session that may send now.
+fn live_session(peer: &Peer, turn: &Turn<'_>) -> Option<Arc<SendSession>> {
     let session = peer.session();
-    let session = session.as_ref().filter(|session| session.is_alive(turn.now))?;
-    Some(Way { peer: Arc::clone(peer), session: Arc::clone(session), path: Arc::clone(path) })
+    session.as_ref().filter(|session| session.is_alive(turn.now)).cloned()
 }
 
 /// The packets of a frame from number `first` on, each by itself.

@@ -24,10 +24,10 @@ use crate::post::{
 use crate::recent::Recent;
 use crate::snapshot::Snapshot;
 use crate::sys::mmsg::Mmsg;
-use crate::sys::socket::{self, may_be_source, send_one};
+use crate::sys::socket::{self, GroupOptions, may_be_source, send_one, send_over_limit};
 use crate::sys::tun::{Queue, Tun};
 use crate::sys::uring::{Prepared, Uring};
-use crate::sys::{Backend, Sockets};
+use crate::sys::{Backend, Errno, Sockets};
 use crate::worker::{Gauge, Shared, Worker};
 
 pub use crate::post::{Events, Failure};
@@ -65,6 +65,8 @@ pub struct Options {
     pub tun_offload: bool,
     /// Receive buffers per worker, 64 KiB each.
     pub buffers: u16,
+    /// Bytes that each UDP socket may hold in either direction.
+    pub socket_buffer: usize,
 }
 
 /// Why the workers could not start.
@@ -84,6 +86,7 @@ pub struct Engine {
     retired: Vec<Arc<Snapshot>>,
     sockets: Vec<Sockets>,
     gro: bool,
+    socket_buffer: usize,
     description: String,
 }
 
@@ -126,6 +129,7 @@ impl Engine {
             retired: Vec::new(),
             sockets: Vec::new(),
             gro: options.gro,
+            socket_buffer: options.socket_buffer,
             description: String::new(),
         };
         let mut backends = Vec::new();
@@ -207,7 +211,9 @@ impl Engine {
     /// # Errors
     /// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability.
     pub fn bind(&mut self, port: u16, fwmark: u32) -> io::Result<u16> {
-        let bound = socket::bind_groups(port, self.workers.len(), fwmark, self.gro)?;
+        let members = self.workers.len();
+        let options = GroupOptions { members, fwmark, gro: self.gro, buffer: self.socket_buffer };
+        let bound = socket::bind_groups(port, &options)?;
         let mut sockets = Vec::with_capacity(self.workers.len());
         let mut v4 = bound.v4.into_iter().flatten();
         let mut v6 = bound.v6.into_iter().flatten();
@@ -234,20 +240,28 @@ impl Engine {
     /// What the network says: no route, the firewall, no such family.
     pub fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
         let socket = self.sockets.first().and_then(|sockets| sockets.of(to));
-        let Some(socket) = socket.map(AsRawFd::as_raw_fd) else {
-            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
-        };
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         self.shared.recent.note(&to.remote);
-        let payload = [IoSlice::new(message)];
         let anywhere = Endpoint { source: None, ..*to };
-        match send_one(socket, to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload) {
+        match self.send_message(socket, to, message) {
             Ok(()) => Ok(SentFrom::Source),
             Err(errno) if may_be_source(errno) && to.source.is_some() => {
-                send_one(socket, &anywhere, HANDSHAKE_TRAFFIC_CLASS, 0, &payload)
-                    .map(|()| SentFrom::Anywhere)
-                    .map_err(io::Error::from_raw_os_error)
+                self.send_message(socket, &anywhere, message).map(|()| SentFrom::Anywhere)
             }
-            Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Err(errno) => Err(errno),
+        }
+        .map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Also where data has filled the socket: without handshakes it would be of no use.
+    fn send_message(&self, socket: &OwnedFd, to: &Endpoint, message: &[u8]) -> Result<(), Errno> {
+        let payload = [IoSlice::new(message)];
+        match send_one(socket.as_raw_fd(), to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload) {
+            Err(libc::EAGAIN) => {
+                let buffer = self.socket_buffer;
+                send_over_limit(socket, buffer, to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload)
+            }
+            result => result,
         }
     }
 
@@ -350,7 +364,12 @@ impl Plan {
             post: self.post,
             inbound: Inbound::new(self.coalescer, seed, messages),
             outbound: Outbound::default(),
-            dispatch: Dispatch::new(self.number, self.workers, self.options.gso),
+            dispatch: Dispatch::new(
+                self.number,
+                self.workers,
+                self.options.gso,
+                self.options.socket_buffer,
+            ),
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();

@@ -41,6 +41,16 @@ pub const STAGED_PACKETS_MAX: u32 = 128;
 pub const STAGED_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(STAGED_BYTES_MAX > STAGED_PACKETS_MAX as usize * PACKET_MAX);
 
+/// Sealed trains of one peer that may wait for room in a socket (bytes): the nonces of one worker
+/// at the usual length.
+pub const HELD_BYTES_PER_PEER_MAX: usize = 1 << 20;
+const _: () = assert!(HELD_BYTES_PER_PEER_MAX >= NONCES_IN_FLIGHT_MAX as usize * 1500);
+const _: () = assert!(HELD_BYTES_PER_PEER_MAX >= SEND_BYTES_MAX);
+/// Sealed trains that may wait for room in a worker's sockets (bytes).
+pub const HELD_BYTES_MAX: usize = 32 << 20;
+/// While so much waits (bytes), a worker reads no frames from the TUN: the kernel holds them.
+pub const HELD_BYTES_PAUSE: usize = HELD_BYTES_MAX / 2;
+
 /// Plaintext is padded to a multiple of this (bytes, §5.4.6).
 pub const PADDING_MULTIPLE: usize = 16;
 

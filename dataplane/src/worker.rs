@@ -3,10 +3,11 @@
 //! 1. Wait once, for anything.
 //! 2. Read the clock, the snapshot and the mailbox: what a worker sees is never older than the
 //!    wait it returned from, so it knows a session before that session's first message.
-//! 3. The way in: trains to the TUN and to other peers ([`crate::inbound`]).
-//! 4. The way out: frames of the TUN to peers ([`crate::outbound`]).
-//! 5. Seal and send what both have for peers ([`crate::dispatch`]).
-//! 6. Give the buffers back, and wake control if it has something to see.
+//! 3. Go on with what waited for room in a socket.
+//! 4. The way in: trains to the TUN and to other peers ([`crate::inbound`]).
+//! 5. The way out: frames of the TUN to peers ([`crate::outbound`]).
+//! 6. Seal and send what both have for peers ([`crate::dispatch`]).
+//! 7. Give the buffers back, and wake control if it has something to see.
 
 use std::io;
 use std::sync::Arc;
@@ -107,15 +108,25 @@ impl Worker {
         }
         turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
 
+        if std::mem::take(&mut ready.has_room) {
+            self.dispatch.resume(&mut turn)?;
+        }
         self.inbound.run(&mut self.dispatch, &mut turn)?;
-        self.outbound.run(&ready.frames, &mut self.dispatch, &mut turn)?;
+        let must_pause = self.dispatch.must_pause();
+        if !must_pause {
+            self.outbound.run(&ready.frames, &mut self.dispatch, &mut turn)?;
+        }
         self.dispatch.flush(&mut turn)?;
+        self.dispatch.watch(&mut self.io)?;
 
         for train in ready.trains.drain(..) {
             self.io.release_train(train.buffer);
         }
-        for frame in ready.frames.drain(..) {
-            self.io.release_frame(frame.slot);
+        // Frames that were not looked at keep their buffers, and so the kernel keeps the rest.
+        if !must_pause {
+            for frame in ready.frames.drain(..) {
+                self.io.release_frame(frame.slot);
+            }
         }
         self.post.deliver();
         Ok(())

@@ -16,7 +16,7 @@ use super::message::{
     endpoint, read_control, write_address, write_control,
 };
 use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
-use super::{Delivery, Errno, Frame, Outgoing, Ready, Sockets, Train};
+use super::{Delivery, Errno, Frame, NOT_TRIED, Outgoing, Ready, Sockets, Train};
 
 /// Messages of one recvmmsg or sendmmsg call.
 const CALL_MAX: usize = 64;
@@ -37,6 +37,9 @@ pub struct Mmsg {
     trains: Vec<Slot>,
     /// Buffers that one socket may fill in one turn: the other one's share is left to it.
     share: usize,
+    /// Which sockets are watched for room, IPv4 and IPv6.
+    is_watched: [bool; 2],
+    reads_frames: bool,
     frames: Vec<Slot>,
     headers: Vec<libc::mmsghdr>,
     iovecs: Vec<libc::iovec>,
@@ -64,6 +67,8 @@ impl Mmsg {
             trains: memory::slots(buffers, TRAIN_SLOT_LEN)?,
             share: usize::from(buffers).div_ceil(2).min(CALL_MAX),
             frames: memory::slots(FRAMES_MAX as u16, FRAME_SLOT_LEN)?,
+            is_watched: [false; 2],
+            reads_frames: true,
             headers: vec![header; CALL_MAX],
             iovecs: vec![iovec; CALL_MAX],
             names: vec![[0; ADDRESS_LEN]; CALL_MAX],
@@ -80,23 +85,19 @@ impl Mmsg {
         };
         for event in &events[..count] {
             match event.data() {
-                V4 => receive(
-                    &self.sockets.v4,
-                    &mut self.trains,
-                    self.share,
-                    &mut self.headers,
-                    &mut self.iovecs,
-                    ready,
-                )?,
-                V6 => receive(
-                    &self.sockets.v6,
-                    &mut self.trains,
-                    self.share,
-                    &mut self.headers,
-                    &mut self.iovecs,
-                    ready,
-                )?,
-                TUN => read_frames(&self.tun, &mut self.frames, ready)?,
+                key @ (V4 | V6) => {
+                    ready.has_room |= event.events().contains(EpollFlags::EPOLLOUT);
+                    let Sockets { v4, v6 } = &self.sockets;
+                    receive(
+                        if key == V4 { v4 } else { v6 },
+                        &mut self.trains,
+                        self.share,
+                        &mut self.headers,
+                        &mut self.iovecs,
+                        ready,
+                    )?;
+                }
+                TUN if self.reads_frames => read_frames(&self.tun, &mut self.frames, ready)?,
                 _ => {
                     let _ = self.bell.read(); // EAGAIN: one reading serves several rings
                 }
@@ -131,6 +132,32 @@ impl Mmsg {
             }
         }
         self.sockets = Sockets { v4, v6 };
+        self.is_watched = [false; 2];
+        Ok(())
+    }
+
+    /// See [`super::Backend::watch_room`].
+    pub fn watch_room(&mut self, v4: bool, v6: bool) -> io::Result<()> {
+        let Sockets { v4: socket_v4, v6: socket_v6 } = &self.sockets;
+        for (number, socket, key, on) in [(0, socket_v4, V4, v4), (1, socket_v6, V6, v6)] {
+            if let Some(socket) = socket
+                && self.is_watched[number] != on
+            {
+                let room = if on { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+                self.epoll.modify(socket, &mut EpollEvent::new(EpollFlags::EPOLLIN | room, key))?;
+                self.is_watched[number] = on;
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`super::Backend::read_frames`].
+    pub fn read_frames(&mut self, on: bool) -> io::Result<()> {
+        if self.reads_frames != on {
+            let events = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+            self.epoll.modify(&self.tun.fd, &mut EpollEvent::new(events, TUN))?;
+            self.reads_frames = on;
+        }
         Ok(())
     }
 
@@ -168,7 +195,12 @@ impl Mmsg {
                 Ok(sent) => outcomes.extend(std::iter::repeat_n(0, sent)),
                 Err(_) => match last_errno() {
                     libc::EINTR => {}
-                    errno => outcomes.push(errno),
+                    errno => {
+                        outcomes.push(errno);
+                        let group = rest[0].group;
+                        let behind = rest[1..].iter().take_while(|out| out.group == group).count();
+                        outcomes.extend(std::iter::repeat_n(NOT_TRIED, behind));
+                    }
                 },
             }
         }

@@ -55,6 +55,8 @@ pub struct Ready {
     rejected: Vec<Slot>,
     /// How many datagrams were not readable.
     pub unreadable: u64,
+    /// A socket that was full has room again ([`Backend::watch_room`]).
+    pub has_room: bool,
 }
 
 /// One send: a datagram, or a train for the kernel to cut.
@@ -68,7 +70,13 @@ pub struct Outgoing {
     pub segment: usize,
     /// Which of the pieces, one after the other, are its payload.
     pub pieces: Range<usize>,
+    /// Sends of one group stand side by side and keep their order: once one is refused, those
+    /// behind it are not tried.
+    pub group: u32,
 }
+
+/// The outcome of a send that was not tried, because one before it in its group was refused.
+pub const NOT_TRIED: Errno = libc::ECANCELED;
 
 /// One write to the TUN.
 #[derive(Clone, Debug)]
@@ -120,7 +128,8 @@ impl Backend {
         }
     }
 
-    /// Sends in order; `outcomes` gets one errno for each.
+    /// Sends; `outcomes` gets one errno for each, [`NOT_TRIED`] for those behind a refused one of
+    /// their group.
     pub fn send(
         &mut self,
         outgoing: &[Outgoing],
@@ -153,6 +162,30 @@ impl Backend {
         match self {
             Backend::Uring(io) => io.set_sockets(v4, v6),
             Backend::Mmsg(io) => io.set_sockets(v4, v6),
+        }
+    }
+
+    /// Says for which families the next waits shall also end when a full socket has room again
+    /// (half of its buffer; `sock_writeable`, include/net/sock.h).
+    pub fn watch_room(&mut self, v4: bool, v6: bool) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => {
+                io.watch_room(v4, v6);
+                Ok(())
+            }
+            Backend::Mmsg(io) => io.watch_room(v4, v6),
+        }
+    }
+
+    /// Whether frames are read from the TUN at all; they are until told otherwise. What was read
+    /// and not released stays with the caller.
+    pub fn read_frames(&mut self, on: bool) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => {
+                io.read_frames(on);
+                Ok(())
+            }
+            Backend::Mmsg(io) => io.read_frames(on),
         }
     }
 

@@ -17,8 +17,8 @@ use super::message::{ADDRESS_LEN, SEND_CONTROL_LEN, write_address, write_control
 use crate::peer::Endpoint;
 use crate::wire::{COOKIE_REPLY, DATA, RESPONSE};
 
-/// Socket buffers to ask for (bytes): the default holds only a few trains.
-const BUFFER_LEN: usize = 16 << 20;
+/// What a socket may hold beyond its buffer for those who send little (bytes).
+const EXCESS_LEN: usize = 2 << 20;
 
 /// One group: the members of all workers for one family.
 pub type Group = Vec<OwnedFd>;
@@ -33,6 +33,19 @@ pub struct Bound {
     pub v6: Option<Group>,
 }
 
+/// How the sockets of a group are made.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupOptions {
+    /// Sockets per family.
+    pub members: usize,
+    /// SO_MARK; zero is none.
+    pub fwmark: u32,
+    /// Receive trains.
+    pub gro: bool,
+    /// Bytes of receive and of send buffer to ask for.
+    pub buffer: usize,
+}
+
 /// Tries with a random port before giving up: another process may hold it in the other family.
 const RANDOM_PORT_TRIES: usize = 32;
 
@@ -41,14 +54,14 @@ const RANDOM_PORT_TRIES: usize = 32;
 /// # Errors
 /// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability. EPERM:
 /// a mark without CAP_NET_ADMIN.
-pub fn bind_groups(port: u16, members: usize, fwmark: u32, gro: bool) -> io::Result<Bound> {
+pub fn bind_groups(port: u16, options: &GroupOptions) -> io::Result<Bound> {
     for _ in 0..RANDOM_PORT_TRIES {
-        let v4 = absent_is_none(bind_group(Ipv4Addr::UNSPECIFIED.into(), port, members, gro))?;
+        let v4 = absent_is_none(bind_group(Ipv4Addr::UNSPECIFIED.into(), port, options))?;
         let chosen = match &v4 {
             Some((_, chosen)) => *chosen,
             None => port,
         };
-        match absent_is_none(bind_group(Ipv6Addr::UNSPECIFIED.into(), chosen, members, gro)) {
+        match absent_is_none(bind_group(Ipv6Addr::UNSPECIFIED.into(), chosen, options)) {
             Err(error) if port == 0 && error.raw_os_error() == Some(libc::EADDRINUSE) => continue,
             Err(error) => return Err(error),
             Ok(v6) => {
@@ -57,8 +70,8 @@ pub fn bind_groups(port: u16, members: usize, fwmark: u32, gro: bool) -> io::Res
                 if bound.v4.is_none() && bound.v6.is_none() {
                     return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
                 }
-                if fwmark != 0 {
-                    set_mark(bound.v4.iter().chain(&bound.v6).flatten(), fwmark)?;
+                if options.fwmark != 0 {
+                    set_mark(bound.v4.iter().chain(&bound.v6).flatten(), options.fwmark)?;
                 }
                 return Ok(bound);
             }
@@ -92,12 +105,11 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 fn bind_group(
     address: std::net::IpAddr,
     port: u16,
-    members: usize,
-    gro: bool,
+    options: &GroupOptions,
 ) -> io::Result<(Group, u16)> {
-    let mut group = Group::with_capacity(members);
+    let mut group = Group::with_capacity(options.members);
     let mut port = port;
-    for member in 0..members {
+    for member in 0..options.members {
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(family, SockType::Datagram, flags, None)?;
@@ -113,10 +125,10 @@ fn bind_group(
             setsockopt(&socket, sockopt::ReusePort, &true)?;
             port = local_port(&socket)?;
         }
-        configure(&socket, address.is_ipv4(), gro)?;
+        configure(&socket, address.is_ipv4(), options)?;
         group.push(socket);
     }
-    if members > 1 {
+    if options.members > 1 {
         steer(&group[0])?;
     }
     Ok((group, port))
@@ -129,8 +141,8 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
     port.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
-fn configure(socket: &OwnedFd, is_v4: bool, gro: bool) -> io::Result<()> {
-    grow(socket);
+fn configure(socket: &OwnedFd, is_v4: bool, options: &GroupOptions) -> io::Result<()> {
+    grow(socket, options.buffer);
     let one: libc::c_int = 1;
     if is_v4 {
         set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, one)?;
@@ -142,24 +154,26 @@ fn configure(socket: &OwnedFd, is_v4: bool, gro: bool) -> io::Result<()> {
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, one)?;
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, one)?;
     }
-    if gro && let Err(error) = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, one) {
+    if options.gro
+        && let Err(error) = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, one)
+    {
         log::warn!("UDP_GRO refused ({error}): datagrams are received one by one");
     }
     Ok(())
 }
 
 /// Asks for large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without.
-fn grow(socket: &OwnedFd) {
-    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER_LEN).is_err() {
-        let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER_LEN);
+fn grow(socket: &OwnedFd, buffer: usize) {
+    if setsockopt(socket, sockopt::RcvBufForce, &buffer).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &buffer);
     }
-    if setsockopt(socket, sockopt::SndBufForce, &BUFFER_LEN).is_err() {
-        let _ = setsockopt(socket, sockopt::SndBuf, &BUFFER_LEN);
+    if setsockopt(socket, sockopt::SndBufForce, &buffer).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &buffer);
     }
     let granted = nix::sys::socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
     // The kernel doubles what was asked for, to account for its own overhead.
     log::debug!("receive buffer of a UDP socket: {granted} bytes");
-    if granted < BUFFER_LEN {
+    if granted < buffer {
         log::warn!(
             "only {granted} bytes of receive buffer granted: run with CAP_NET_ADMIN or raise \
              net.core.rmem_max, or bursts will be dropped"
@@ -215,6 +229,28 @@ fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Re
 /// EINVAL on older kernels. A retry without the source tells.
 pub fn may_be_source(errno: Errno) -> bool {
     matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
+}
+
+/// Sends as [`send_one`] does, but may exceed the socket's buffer of `buffer` bytes a little: a
+/// full socket is the doing of others.
+///
+/// # Errors
+/// EAGAIN: that is full, too, or we lack CAP_NET_ADMIN. Others as for [`send_one`].
+pub fn send_over_limit(
+    socket: &OwnedFd,
+    buffer: usize,
+    to: &Endpoint,
+    traffic_class: u8,
+    segment: usize,
+    payload: &[IoSlice<'_>],
+) -> Result<(), Errno> {
+    // Two threads may do this to one socket at once: each sets what it wants, and both end with
+    // the same limit; at worst a send finds the socket full after all.
+    let limit = buffer + EXCESS_LEN;
+    setsockopt(socket, sockopt::SndBufForce, &limit).map_err(|_| libc::EAGAIN)?;
+    let result = send_one(socket.as_raw_fd(), to, traffic_class, segment, payload);
+    setsockopt(socket, sockopt::SndBufForce, &buffer).map_err(|_| libc::EAGAIN)?;
+    result
 }
 
 /// Sends one datagram or train by itself: handshake messages, and what a batch could not send.

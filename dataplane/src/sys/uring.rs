@@ -4,7 +4,7 @@
 //! together and have completed when the call returns. Only the worker's own thread uses the ring.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::sys::eventfd::EventFd;
 
 use super::memory::{Buffer, Slot};
-use super::message::{
-    ADDRESS_LEN, SEND_CONTROL_LEN, endpoint, read_control, write_address, write_control,
-};
-use super::mmsg::{read_frames, write_frame};
+use super::message::{endpoint, read_control};
+use super::mmsg::read_frames;
 use super::tun::{HEADER_LEN, Queue};
-use super::{Delivery, Errno, Frame, Outgoing, Ready, Sockets, Train};
+use super::{Errno, Frame, Ready, Sockets, Train};
 use provided::Provided;
 
 mod prepare;
 mod provided;
+mod submit;
 
 pub use prepare::Prepared;
-use prepare::{empty_header, receive_header};
+use prepare::receive_header;
+use submit::SendBlocks;
 
 /// Submission entries: sends of one call, or writes of one call.
 const SUBMIT_MAX: usize = 128;
@@ -47,11 +47,23 @@ enum Tag {
     Send,
     Write,
     Cancel,
+    RoomV4,
+    RoomV6,
 }
 
 impl Tag {
-    const ALL: [Tag; 8] =
-        [Tag::V4, Tag::V6, Tag::Read, Tag::Poll, Tag::Bell, Tag::Send, Tag::Write, Tag::Cancel];
+    const ALL: [Tag; 10] = [
+        Tag::V4,
+        Tag::V6,
+        Tag::Read,
+        Tag::Poll,
+        Tag::Bell,
+        Tag::Send,
+        Tag::Write,
+        Tag::Cancel,
+        Tag::RoomV4,
+        Tag::RoomV6,
+    ];
 
     fn data(self, low: u32) -> u64 {
         (self as u64) << 32 | u64::from(low)
@@ -84,6 +96,9 @@ pub struct Uring {
     tun_mode: TunMode,
     bell: Arc<EventFd>,
     is_armed: Armed,
+    /// Which sockets are watched for room, IPv4 and IPv6.
+    is_watched: (bool, bool),
+    reads_frames: bool,
     receive_header: Box<libc::msghdr>,
     send: SendBlocks,
     /// Completions taken while waiting for sends.
@@ -101,20 +116,15 @@ struct Armed {
     v6: bool,
     tun: bool,
     bell: bool,
-}
-
-/// Headers of the sends of one submission; sized once, never moved.
-struct SendBlocks {
-    headers: Box<[libc::msghdr]>,
-    names: Box<[[u8; ADDRESS_LEN]]>,
-    controls: Box<[[u8; SEND_CONTROL_LEN]]>,
+    /// One-shot polls for room in the sockets.
+    room_v4: bool,
+    room_v6: bool,
 }
 
 impl Uring {
     /// Serves a TUN queue and a doorbell; sockets come later.
     pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
         let Prepared { ring, trains, frames } = prepared;
-        let zeroed = empty_header();
         Uring {
             ring,
             trains,
@@ -125,12 +135,10 @@ impl Uring {
             tun_mode: TunMode::Multishot,
             bell,
             is_armed: Armed::default(),
+            is_watched: (false, false),
+            reads_frames: true,
             receive_header: Box::new(receive_header()),
-            send: SendBlocks {
-                headers: vec![zeroed; SUBMIT_MAX].into(),
-                names: vec![[0; ADDRESS_LEN]; SUBMIT_MAX].into(),
-                controls: vec![[0; SEND_CONTROL_LEN]; SUBMIT_MAX].into(),
-            },
+            send: SendBlocks::new(),
             backlog: VecDeque::with_capacity(COMPLETIONS as usize),
         }
     }
@@ -161,11 +169,16 @@ impl Uring {
         &self.sockets
     }
 
-    /// See [`super::Backend::set_sockets`]. A multishot receive holds its socket, and with it the
+    /// See [`super::Backend::set_sockets`]. A request holds its socket, and with it the
     /// port: its end is waited for, so that the port is free when control hears of the change.
     pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
         let mut cancels = 0;
-        for (tag, armed) in [(Tag::V4, self.is_armed.v4), (Tag::V6, self.is_armed.v6)] {
+        for (tag, armed) in [
+            (Tag::V4, self.is_armed.v4),
+            (Tag::V6, self.is_armed.v6),
+            (Tag::RoomV4, self.is_armed.room_v4),
+            (Tag::RoomV6, self.is_armed.room_v6),
+        ] {
             if armed {
                 let cancel = opcode::AsyncCancel::new(tag.data(self.generation));
                 self.push(cancel.build().user_data(Tag::Cancel.data(0)));
@@ -175,72 +188,20 @@ impl Uring {
         // ENOENT: it ended by itself.
         self.finish(Tag::Cancel, cancels, &mut [0])?;
         self.generation = self.generation.wrapping_add(1);
-        self.is_armed.v4 = false;
-        self.is_armed.v6 = false;
+        let Armed { tun, bell, .. } = self.is_armed;
+        self.is_armed = Armed { tun, bell, ..Armed::default() };
         self.sockets = Sockets { v4, v6 };
         Ok(())
     }
 
-    /// See [`super::Backend::send`]. MSG_DONTWAIT keeps wire order: a request that met a full
-    /// buffer would be retried in scrambled order otherwise.
-    pub fn send(
-        &mut self,
-        outgoing: &[Outgoing],
-        pieces: &[IoSlice<'_>],
-        outcomes: &mut Vec<Errno>,
-    ) -> io::Result<()> {
-        for chunk in outgoing.chunks(SUBMIT_MAX) {
-            let base = outcomes.len();
-            let mut submitted = 0;
-            for (index, out) in chunk.iter().enumerate() {
-                let Some(fd) = self.sockets.of(&out.to).map(AsRawFd::as_raw_fd) else {
-                    outcomes.push(libc::EAFNOSUPPORT);
-                    continue;
-                };
-                outcomes.push(0);
-                let header = self.send.fill(index, out, &pieces[out.pieces.clone()]);
-                let entry = opcode::SendMsg::new(types::Fd(fd), header)
-                    .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
-                    .build()
-                    .user_data(Tag::Send.data(index as u32));
-                self.push(entry);
-                submitted += 1;
-            }
-            self.finish(Tag::Send, submitted, &mut outcomes[base..])?;
-        }
-        Ok(())
+    /// See [`super::Backend::watch_room`].
+    pub fn watch_room(&mut self, v4: bool, v6: bool) {
+        self.is_watched = (v4, v6);
     }
 
-    /// See [`super::Backend::write`].
-    pub fn write(
-        &mut self,
-        frames: &[Delivery],
-        pieces: &[IoSlice<'_>],
-        outcomes: &mut Vec<Errno>,
-    ) -> io::Result<()> {
-        if !self.tun.has_header {
-            outcomes.extend(
-                frames.iter().map(|frame| {
-                    write_frame(&self.tun, frame.queue, &pieces[frame.pieces.clone()])
-                }),
-            );
-            return Ok(());
-        }
-        for chunk in frames.chunks(SUBMIT_MAX) {
-            let base = outcomes.len();
-            for (index, frame) in chunk.iter().enumerate() {
-                outcomes.push(0);
-                let fd = types::Fd(self.tun.writers[frame.queue].as_raw_fd());
-                let payload = &pieces[frame.pieces.clone()];
-                let entry = opcode::Writev::new(fd, payload.as_ptr().cast(), payload.len() as u32)
-                    .offset(u64::MAX) // no position: the TUN is a stream of frames
-                    .build()
-                    .user_data(Tag::Write.data(index as u32));
-                self.push(entry);
-            }
-            self.finish(Tag::Write, chunk.len(), &mut outcomes[base..])?;
-        }
-        Ok(())
+    /// See [`super::Backend::read_frames`].
+    pub fn read_frames(&mut self, on: bool) {
+        self.reads_frames = on;
     }
 
     /// Waits until `count` requests with `tag` have completed: then the kernel refers to none of
@@ -298,27 +259,32 @@ impl Uring {
         }
     }
 
-    /// Arms every multishot request that is not in the kernel. They end on errors, on zero-length
-    /// datagrams, and when the buffers run out.
+    /// Arms every request that is wanted and not in the kernel. Multishot ones end on errors, on
+    /// zero-length datagrams, and when the buffers run out.
     fn arm(&mut self) {
         let header: *const libc::msghdr = &*self.receive_header;
-        if !self.is_armed.v4
-            && let Some(socket) = &self.sockets.v4
-        {
-            let fd = types::Fd(socket.as_raw_fd());
-            let entry = opcode::RecvMsgMulti::new(fd, header, TRAIN_GROUP).build();
-            self.push(entry.user_data(Tag::V4.data(self.generation)));
+        let Sockets { v4, v6 } = &self.sockets;
+        let (v4, v6) = (v4.as_ref().map(AsRawFd::as_raw_fd), v6.as_ref().map(AsRawFd::as_raw_fd));
+        let (watches_v4, watches_v6) = self.is_watched;
+        let receive = |fd| opcode::RecvMsgMulti::new(types::Fd(fd), header, TRAIN_GROUP).build();
+        let room = |fd| opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32).build();
+        if let Some(fd) = v4.filter(|_| !self.is_armed.v4) {
+            self.push(receive(fd).user_data(Tag::V4.data(self.generation)));
             self.is_armed.v4 = true;
         }
-        if !self.is_armed.v6
-            && let Some(socket) = &self.sockets.v6
-        {
-            let fd = types::Fd(socket.as_raw_fd());
-            let entry = opcode::RecvMsgMulti::new(fd, header, TRAIN_GROUP).build();
-            self.push(entry.user_data(Tag::V6.data(self.generation)));
+        if let Some(fd) = v6.filter(|_| !self.is_armed.v6) {
+            self.push(receive(fd).user_data(Tag::V6.data(self.generation)));
             self.is_armed.v6 = true;
         }
-        if !self.is_armed.tun {
+        if let Some(fd) = v4.filter(|_| watches_v4 && !self.is_armed.room_v4) {
+            self.push(room(fd).user_data(Tag::RoomV4.data(self.generation)));
+            self.is_armed.room_v4 = true;
+        }
+        if let Some(fd) = v6.filter(|_| watches_v6 && !self.is_armed.room_v6) {
+            self.push(room(fd).user_data(Tag::RoomV6.data(self.generation)));
+            self.is_armed.room_v6 = true;
+        }
+        if !self.is_armed.tun && self.reads_frames {
             let fd = types::Fd(self.tun.fd.as_raw_fd());
             let entry = match self.tun_mode {
                 TunMode::Multishot => {
@@ -368,6 +334,16 @@ impl Uring {
             Tag::Bell => {
                 self.is_armed.bell = has_more;
                 let _ = self.bell.read(); // EAGAIN: one reading serves several rings
+                Ok(())
+            }
+            Tag::RoomV4 | Tag::RoomV6 => {
+                if low == self.generation {
+                    match tag {
+                        Tag::RoomV4 => self.is_armed.room_v4 = false,
+                        _ => self.is_armed.room_v6 = false,
+                    }
+                }
+                ready.has_room = true;
                 Ok(())
             }
             Tag::Send | Tag::Write | Tag::Cancel => Ok(()),
@@ -448,25 +424,4 @@ fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, 
         traffic_class: told.traffic_class,
         buffer: Buffer::Slot(slot),
     })
-}
-
-impl SendBlocks {
-    fn fill(
-        &mut self,
-        index: usize,
-        out: &Outgoing,
-        payload: &[IoSlice<'_>],
-    ) -> *const libc::msghdr {
-        let header = &mut self.headers[index];
-        let name = &mut self.names[index];
-        let control = &mut self.controls[index];
-        header.msg_namelen = write_address(name, &out.to.remote) as libc::socklen_t;
-        header.msg_name = name.as_mut_ptr().cast();
-        header.msg_controllen =
-            write_control(control, &out.to, out.traffic_class, out.segment) as _;
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_iov = payload.as_ptr().cast_mut().cast();
-        header.msg_iovlen = payload.len() as _;
-        header
-    }
 }

@@ -1,6 +1,7 @@
 //! A real engine with two workers, on both backends, each in a network namespace of its own.
 //! Needs root.
 
+mod full_socket;
 mod relay;
 mod support;
 

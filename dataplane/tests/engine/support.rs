@@ -61,6 +61,11 @@ pub struct Hub {
 
 impl Hub {
     pub fn start(io: IoChoice) -> Hub {
+        Hub::start_with(io, 16 << 20)
+    }
+
+    /// As [`Hub::start`], with UDP sockets that hold only so many bytes.
+    pub fn start_with(io: IoChoice, socket_buffer: usize) -> Hub {
         let tun = Tun::create("hub%d", WORKERS, true).expect("root, to make an interface");
         let name = tun.name().expect("it has a name");
         run(&format!("ip address add {}/24 dev {name}", INNER.0));
@@ -72,6 +77,7 @@ impl Hub {
             gro: true,
             tun_offload: true,
             buffers: 64,
+            socket_buffer,
         };
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));

@@ -5,13 +5,16 @@
 //! 2. [`Departures::flush`] seals all of them as one batch, in place,
 //! 3. splits the messages of each destination, in their order, into trains,
 //! 4. sends, and
-//! 5. accounts for what left; what was refused is tried again in a plainer form or counted.
+//! 5. accounts for what left ([`settle`]); what was refused is tried again in a plainer form, what
+//!    met a full socket is held ([`held`]), the rest is counted.
+
+mod held;
+mod settle;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,16 +23,16 @@ use arrayvec::ArrayVec;
 use crate::aead::{self, Seal};
 use crate::clock::Millis;
 use crate::counters::DropReason;
-use crate::limits::{NONCES_IN_FLIGHT_MAX, SEND_SEGMENTS_MAX};
-use crate::peer::{Endpoint, Path, Peer, flag};
+use crate::limits::NONCES_IN_FLIGHT_MAX;
+use crate::peer::{Path, Peer, PeerId};
 use crate::recycle::recycle;
 use crate::segments::Train;
 use crate::session::{Nonces, SendSession};
 use crate::sessions::IndexHasher;
-use crate::sys::socket::{may_be_source, send_one};
 use crate::sys::{self, Errno, Outgoing};
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, write_data_header};
+use held::Held;
 
 /// Messages sealed by one call: enough to fill vector lanes across packets.
 const BATCH: usize = 64;
@@ -37,9 +40,6 @@ const BATCH: usize = 64;
 const ROOM: usize = 1 << 20;
 /// Messages that wait for one flush.
 const MESSAGES_MAX: usize = 4096;
-/// After a refusal, trains to that destination are sent one datagram at a time for so long.
-const GSO_REFUSED_FOR: Millis = Millis::from_secs(60);
-
 /// One message.
 struct Message {
     /// Which buffer it lies in: a train of the turn by its number, or [`IN_ROOM`].
@@ -133,6 +133,7 @@ pub struct Departures {
     stretches: Vec<Stretch>,
     pieces: Vec<IoSlice<'static>>,
     outcomes: Vec<Errno>,
+    held: Held,
 }
 
 /// What tells sessions apart while a destination holds them: not their index, which control may
@@ -142,8 +143,9 @@ fn identity(session: &SendSession) -> usize {
 }
 
 impl Departures {
-    /// Takes all its memory here; `workers` share the nonces that may be in flight.
-    pub fn new(workers: usize, use_gso: bool) -> Departures {
+    /// Takes all its memory here; `workers` share the nonces that may be in flight. A socket has
+    /// a buffer of `socket_buffer` bytes.
+    pub fn new(workers: usize, use_gso: bool, socket_buffer: usize) -> Departures {
         Departures {
             room: vec![0; ROOM].into(),
             used: 0,
@@ -157,6 +159,7 @@ impl Departures {
             stretches: Vec::with_capacity(MESSAGES_MAX),
             pieces: Vec::with_capacity(MESSAGES_MAX),
             outcomes: Vec::with_capacity(MESSAGES_MAX),
+            held: Held::new(socket_buffer),
         }
     }
 
@@ -223,7 +226,7 @@ impl Departures {
     /// Seals, regroups and sends everything that was pushed.
     ///
     /// # Errors
-    /// Only those of a broken invariant: a refused send is counted, not returned.
+    /// Only those of a broken invariant: a refused send is held or counted, not returned.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         if self.messages.is_empty() {
             return Ok(());
@@ -231,18 +234,39 @@ impl Departures {
         self.seal_room();
         self.seal_placed(turn.trains);
         self.regroup(turn.now);
-        let mut pieces = recycle(std::mem::take(&mut self.pieces));
-        let slices = self.stretches.iter().map(|stretch| stretch.slice(&self.room, turn.trains));
-        pieces.extend(slices.map(IoSlice::new));
-        let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
-        self.pieces = recycle(pieces);
-        result?;
-        self.account(turn);
+        // Once, unless something was refused and others of its destination wait behind it.
+        while !self.outgoing.is_empty() {
+            let mut pieces = recycle(std::mem::take(&mut self.pieces));
+            let slices = self.stretches.iter().map(|one| one.slice(&self.room, turn.trains));
+            pieces.extend(slices.map(IoSlice::new));
+            let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
+            self.pieces = recycle(pieces);
+            result?;
+            self.settle(turn);
+        }
         self.used = 0;
         self.messages.clear();
         self.destinations.clear();
         self.lookup.clear();
         Ok(())
+    }
+
+    /// Sealed trains that found their socket full.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Sends what is held, as far as there is room. Says whose trains have all left.
+    ///
+    /// # Errors
+    /// As for [`Departures::flush`].
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> io::Result<Vec<Arc<Peer>>> {
+        self.held.resume(turn)
+    }
+
+    /// Drops what is held for a peer that is no more.
+    pub fn forget(&mut self, peer: PeerId, turn: &Turn<'_>) {
+        turn.counters.dropped(DropReason::SocketFull, self.held.forget(peer));
     }
 
     fn destination(&mut self, way: &Way) -> u32 {
@@ -326,6 +350,7 @@ impl Departures {
                         traffic_class: message.ecn,
                         segment: 0,
                         pieces: begin..begin,
+                        group: number as u32,
                     });
                     self.loads.push(Load {
                         destination: number as u32,
@@ -353,97 +378,6 @@ impl Departures {
             }
         }
     }
-
-    fn account(&mut self, turn: &mut Turn<'_>) {
-        for number in 0..self.outgoing.len() {
-            let load = self.loads[number];
-            let sent_bytes = match self.outcomes[number] {
-                0 => {
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(load.messages.into());
-                    self.bytes_of(number) as u64
-                }
-                errno => self.resend(number, errno, turn),
-            };
-            let Way { peer, session, path } = &self.destinations[load.destination as usize].way;
-            if sent_bytes == 0 {
-                continue;
-            }
-            turn.recent.note(&path.endpoint.remote);
-            peer.tx_bytes.fetch_add(sent_bytes, Ordering::Relaxed);
-            if peer.note_sent(turn.now, load.has_data) {
-                turn.post.notice(peer.id);
-            }
-            if session.wants_rekey(turn.now) {
-                turn.raise(peer, flag::WANTS_HANDSHAKE);
-            }
-        }
-    }
-
-    /// Tries a refused train again: without our source address if that has vanished, then one
-    /// datagram at a time. Returns the bytes that left.
-    fn resend(&self, number: usize, mut errno: Errno, turn: &mut Turn<'_>) -> u64 {
-        let Outgoing { to, traffic_class, segment, ref pieces } = self.outgoing[number];
-        let load = self.loads[number];
-        let Way { peer, path, .. } = &self.destinations[load.destination as usize].way;
-        let Some(socket) = turn.io.socket_for(&to).map(AsRawFd::as_raw_fd) else {
-            turn.counters.dropped(DropReason::SendRefused, load.messages.into());
-            return 0;
-        };
-        let slices: ArrayVec<&[u8], SEND_SEGMENTS_MAX> = self.stretches[pieces.clone()]
-            .iter()
-            .map(|stretch| stretch.slice(&self.room, turn.trains))
-            .collect();
-        let anywhere = Endpoint { source: None, ..to };
-        if may_be_source(errno) && to.source.is_some() {
-            let slices: ArrayVec<IoSlice<'_>, SEND_SEGMENTS_MAX> =
-                slices.iter().map(|slice| IoSlice::new(slice)).collect();
-            match send_one(socket, &anywhere, traffic_class, segment, &slices) {
-                Ok(()) => {
-                    peer.forget_source(to);
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(load.messages.into());
-                    return self.bytes_of(number) as u64;
-                }
-                Err(other) => errno = other,
-            }
-        }
-        let is_gso_refused = matches!(errno, libc::EMSGSIZE | libc::EIO | libc::EINVAL);
-        if segment == 0 || !is_gso_refused {
-            turn.counters.dropped(refusal(errno), load.messages.into());
-            return 0;
-        }
-        path.gso_refused_until.store((turn.now + GSO_REFUSED_FOR).0, Ordering::Relaxed);
-        turn.counters.gso_demotions.add(1);
-        let mut sent_bytes = 0;
-        let mut target = to;
-        for message in slices.iter().flat_map(|slice| slice.chunks(segment)) {
-            let piece = [IoSlice::new(message)];
-            let mut result = send_one(socket, &target, traffic_class, 0, &piece);
-            // The source address may have vanished, too.
-            if result.is_err_and(may_be_source) && target.source.is_some() {
-                result = send_one(socket, &anywhere, traffic_class, 0, &piece);
-                if result.is_ok() {
-                    peer.forget_source(to);
-                    target = anywhere;
-                }
-            }
-            match result {
-                Ok(()) => {
-                    turn.counters.sent_trains.add(1);
-                    turn.counters.sent_datagrams.add(1);
-                    sent_bytes += message.len() as u64;
-                }
-                Err(errno) => turn.counters.dropped(refusal(errno), 1),
-            }
-        }
-        sent_bytes
-    }
-
-    fn bytes_of(&self, number: usize) -> usize {
-        let stretches = &self.stretches[self.outgoing[number].pieces.clone()];
-        stretches.iter().map(|stretch| stretch.range.len()).sum()
-    }
 }
 
 /// Adds a message to the batch, and seals the batch when it is full.
@@ -458,12 +392,5 @@ fn push_seal<'a>(
     if batch.is_full() {
         aead::seal(batch);
         batch.clear();
-    }
-}
-
-fn refusal(errno: Errno) -> DropReason {
-    match errno {
-        libc::EAGAIN | libc::ENOBUFS => DropReason::SocketFull,
-        _ => DropReason::SendRefused,
     }
 }
