@@ -34,7 +34,6 @@ pub use flood::{Flood, Forgery, noise};
 pub use keys::{KeyPair, hex};
 pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};
-pub use player::Player;
 pub use players::{DefaultRoute, MTU, Players, Seen, Setting};
 pub use proxy::Proxy;
 pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, Options, Relay};

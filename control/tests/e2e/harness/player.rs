@@ -2,7 +2,7 @@
 //! but any plaintext. It sees what arrives byte for byte.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice};
+use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
@@ -169,22 +169,6 @@ impl Player {
             let datagram = self.next_datagram();
             self.take(datagram);
         }
-    }
-
-    /// All that has arrived up to now.
-    pub fn receive_waiting(&mut self) -> Vec<Vec<u8>> {
-        self.socket.set_nonblocking(true).expect("it is a socket");
-        let mut buffer = vec![0; 65_536];
-        loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(length) => self.take(buffer[..length].to_vec()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // An ICMP error of an earlier datagram.
-                Err(_) => {}
-            }
-        }
-        self.socket.set_nonblocking(false).expect("it is a socket");
-        self.waiting.drain(..).collect()
     }
 
     #[track_caller]

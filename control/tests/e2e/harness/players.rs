@@ -80,8 +80,7 @@ pub struct Players {
     elsewhere: Option<Counter>,
     devices: File,
     pings: u16,
-    /// What holds it all.
-    pub lab: Lab,
+    _lab: Lab,
 }
 
 /// What came of one packet.
@@ -152,7 +151,7 @@ impl Players {
         let devices = hub.namespace.enter(|| File::open(path)).expect("proc is mounted");
         let pings = 0;
         let mut players =
-            Players { hub, alice, bob, dave, outside, elsewhere, devices, pings, lab };
+            Players { hub, alice, bob, dave, outside, elsewhere, devices, pings, _lab: lab };
         players.alice.connect();
         players.bob.connect();
         players.settle();
