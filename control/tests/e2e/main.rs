@@ -19,6 +19,7 @@ mod quick;
 mod rekey;
 mod relay_auto;
 mod roaming;
+mod router;
 mod routing;
 mod start;
 mod traffic;

@@ -19,6 +19,25 @@ pub enum Backend {
     Mmsg,
 }
 
+/// Who forwards from peer to peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayMode {
+    /// `--relay kernel`.
+    Kernel,
+    /// `--relay direct`.
+    Direct,
+}
+
+impl RelayMode {
+    /// As the daemon takes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            RelayMode::Kernel => "kernel",
+            RelayMode::Direct => "direct",
+        }
+    }
+}
+
 /// Which implementation a daemon is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {

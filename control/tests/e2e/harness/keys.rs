@@ -25,6 +25,11 @@ impl KeyPair {
         KeyPair { secret: secret.to_bytes(), public_bytes: PublicKey::from(&secret).to_bytes() }
     }
 
+    /// The private key's bytes.
+    pub fn private_bytes(&self) -> [u8; 32] {
+        self.secret
+    }
+
     /// The private key in base64.
     pub fn private(&self) -> String {
         STANDARD.encode(self.secret)
@@ -54,6 +59,7 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal, without anything between them.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

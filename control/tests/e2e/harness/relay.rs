@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::daemon::{Backend, Daemon, Program};
+use super::daemon::{Backend, Daemon, Program, RelayMode};
 use super::lab::{Lab, Namespace};
 use super::traffic::ping_until_answered;
 
@@ -112,6 +112,8 @@ pub struct Options {
     pub preshared_key: Option<String>,
     /// The hub is told alice's endpoint, so that it can speak first.
     pub hub_knows_alice: bool,
+    /// Who forwards from peer to peer at the hub.
+    pub relay: RelayMode,
     /// More environment of all three daemons.
     pub environment: Vec<(&'static str, &'static str)>,
 }
@@ -130,6 +132,7 @@ impl Options {
             keepalive: 0,
             preshared_key: None,
             hub_knows_alice: false,
+            relay: RelayMode::Kernel,
             environment: Vec::new(),
         }
     }
@@ -161,7 +164,9 @@ impl Relay {
             .map(|(role, host)| attach(&lab, &hub, role, &host, options.link_mtu));
 
         let environment = &options.environment;
-        let hub = Daemon::start_with(&lab, &hub, "hub", options.hub, environment);
+        let mut of_hub = vec![("WG_BOUNCE_RELAY", options.relay.word())];
+        of_hub.extend(environment);
+        let hub = Daemon::start_with(&lab, &hub, "hub", options.hub, &of_hub);
         let alice = Daemon::start_with(&lab, &alice, "alice", options.alice, environment);
         let bob = Daemon::start_with(&lab, &bob, "bob", options.bob, environment);
         let relay = Relay { hub, alice, bob, mallory, lab };

@@ -1,0 +1,272 @@
+//! An authenticated peer that is hostile, and a stranger on the way to a relay.
+
+use super::cases::hosts;
+use super::{Expect, comparable, judge, modes};
+use crate::harness::{
+    Backend, DF, Draft, Family, IcmpError, Players, RelayMode, Setting, forwarded, hex, noise, trim,
+};
+use wg_bounce_dataplane::ip;
+
+/// How much the daemon's memory may grow under an attack (KiB), once warm.
+const GROWTH_KIB_MAX: u64 = 16 * 1024;
+
+/// The hub still forwards, and still answers.
+#[track_caller]
+fn works_on(players: &mut Players) {
+    for family in Family::BOTH {
+        let packet = Draft::udp(hosts(family).alice, hosts(family).bob, 60).build();
+        let seen = players.observe(&packet);
+        judge(&seen, &packet, &Expect::Forwarded).expect("the hub works on");
+    }
+}
+
+/// Messages that are forged, sent again, or overtake each other.
+pub fn forged_replayed_reordered(backend: Backend) {
+    const COUNT: u16 = 200;
+    for relay in modes() {
+        let mut players = Players::new(&Setting::new(backend, relay));
+        for family in Family::BOTH {
+            let hosts = hosts(family);
+            let packets: Vec<_> = (0..COUNT)
+                .map(|number| Draft::echo(hosts.alice, hosts.bob, number, 60).build())
+                .collect();
+            let [replayed, forged] =
+                ["drop_replayed", "drop_not_authentic"].map(|name| players.hub.counter(name));
+            let seen = players.observe_all(|alice| {
+                let messages: Vec<_> = packets.iter().map(|packet| alice.seal(packet)).collect();
+                for (number, message) in messages.iter().enumerate().rev() {
+                    // A forgery with the same counter comes first, and must not use it up.
+                    let mut forgery = message.clone();
+                    let at = 16 + number % (message.len() - 16);
+                    forgery[at] ^= 1;
+                    alice.send_raw(&forgery);
+                    alice.send_raw(message);
+                    alice.send_raw(message);
+                    alice.send_raw(&message[..message.len() - 1 - number % 16]);
+                }
+                for message in &messages {
+                    alice.send_raw(message);
+                }
+            });
+            assert!(seen.alice.is_empty());
+            let expected: Vec<_> = packets.iter().rev().map(|packet| forwarded(packet)).collect();
+            let arrived: Vec<_> = seen.bob.into_iter().map(trim).collect();
+            assert!(arrived == expected, "{} arrived, {family:?} {relay:?}", arrived.len());
+            let count = u64::from(COUNT);
+            assert_eq!(players.hub.counter("drop_replayed"), replayed + 2 * count);
+            assert_eq!(players.hub.counter("drop_not_authentic"), forged + 2 * count);
+        }
+        works_on(&mut players);
+    }
+}
+
+/// Sources that belong to somebody else, or to nobody: silence, and each is counted.
+pub fn spoofed_sources(backend: Backend) {
+    for relay in modes() {
+        let mut players = Players::new(&Setting::new(backend, relay));
+        let before = players.hub.counter("drop_source_not_allowed");
+        let mut count = 0;
+        for family in Family::BOTH {
+            let hosts = hosts(family);
+            for source in [hosts.bob, hosts.far, hosts.carol, hosts.hub, hosts.unknown] {
+                for target in [hosts.bob, hosts.far, hosts.hub, hosts.alice, hosts.unknown] {
+                    for hop_limit in [64, 1] {
+                        let packet = Draft::echo(source, target, 1, 60).hop_limit(hop_limit);
+                        let packet = packet.build();
+                        let seen = players.observe(&packet);
+                        judge(&seen, &packet, &Expect::Silence)
+                            .unwrap_or_else(|fault| panic!("{source} to {target}: {fault}"));
+                        assert_eq!((seen.entered, seen.left), (0, 0), "{source} to {target}");
+                        count += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(players.hub.counter("drop_source_not_allowed") - before, count);
+        works_on(&mut players);
+    }
+}
+
+/// Good packets of all kinds, for mutations.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for family in Family::BOTH {
+        let hosts = hosts(family);
+        for target in [hosts.bob, hosts.far, hosts.hub, hosts.alice_too] {
+            seeds.push(Draft::udp(hosts.alice, target, 60));
+            seeds.push(Draft::tcp(hosts.alice, target, 1, 60));
+            seeds.push(Draft::echo(hosts.alice, target, 1, 60));
+            seeds.push(Draft::udp(hosts.alice_too, target, 60).hop_limit(2));
+            seeds.push(Draft::udp(hosts.alice, target, 1400).fragment(DF));
+            seeds.push(match family {
+                Family::V4 => {
+                    Draft::udp(hosts.alice, target, 60).options(&[7, 7, 4, 0, 0, 0, 0, 0])
+                }
+                Family::V6 => {
+                    Draft::udp(hosts.alice, target, 60).extension(0, &[0, 0, 1, 4, 0, 0, 0, 0])
+                }
+            });
+        }
+    }
+    seeds.iter().map(Draft::build).collect()
+}
+
+/// A packet with some bytes changed, cut or grown; often with a right header checksum again.
+fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
+    let mut packet = seed.to_vec();
+    for _ in 0..1 + noise() % 3 {
+        // Mostly in the headers.
+        let range = if noise().is_multiple_of(4) { packet.len() } else { 48.min(packet.len()) };
+        let at = (noise() >> 16) as usize % range;
+        match noise() % 4 {
+            0 => packet[at] ^= 1 << (noise() % 8),
+            1 => packet[at] = [0, 1, 0x7f, 0x80, 0xff][(noise() >> 8) as usize % 5],
+            _ => packet[at] = (noise() >> 24) as u8,
+        }
+    }
+    match noise() % 16 {
+        0 => packet.truncate(1 + (noise() >> 16) as usize % packet.len()),
+        1 => packet.extend((0..noise() % 64).map(|byte| byte as u8 | 1)),
+        _ => {}
+    }
+    let header_len = usize::from(packet[0] & 0xf) * 4;
+    let is_v4 = packet[0] >> 4 == 4 && header_len >= 20 && header_len <= packet.len();
+    if is_v4 && !noise().is_multiple_of(4) {
+        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        ip::set_len(&mut packet, header_len, length);
+    }
+    packet
+}
+
+/// Whatever a hostile peer sends, bob gets what he would get from the kernel, and alice hears
+/// what she would hear from it.
+pub fn mutations(backend: Backend) {
+    const COUNT: usize = 20_000;
+    const AT_ONCE: usize = 200;
+    let (seeds, mut noise) = (seeds(), noise());
+    let packets: Vec<_> =
+        (0..COUNT).map(|number| mutate(&seeds[number % seeds.len()], &mut noise)).collect();
+    let mut reference: Option<Vec<_>> = None;
+    for relay in modes() {
+        let mut players = Players::new(&Setting::new(backend, relay));
+        let rounds = packets.chunks(AT_ONCE).map(|part| {
+            let mut seen = players.observe_all(|alice| {
+                for packet in part {
+                    alice.send_exactly(packet);
+                }
+            });
+            seen.alice.retain(|packet| !is_of_the_daemon(packet));
+            let (alice, bob, _) = comparable(&seen);
+            let mut all: Vec<_> = alice
+                .into_iter()
+                .map(|packet| ("alice", hex(&packet)))
+                .chain(bob.into_iter().map(|packet| ("bob", hex(&packet))))
+                .collect();
+            all.sort();
+            all
+        });
+        let rounds: Vec<_> = rounds.collect();
+        let count: usize = rounds.iter().map(Vec::len).sum();
+        assert!(count > COUNT / 4, "most packets must get somewhere: {count}");
+        works_on(&mut players);
+        let Some(reference) = &reference else {
+            reference = Some(rounds);
+            continue;
+        };
+        for (number, (by_kernel, seen)) in reference.iter().zip(&rounds).enumerate() {
+            let only =
+                |these: &[(&'static str, String)], those: &[(&'static str, String)]| -> Vec<_> {
+                    these.iter().filter(|one| !those.contains(one)).cloned().collect()
+                };
+            let (less, more) = (only(by_kernel, seen), only(seen, by_kernel));
+            assert!(
+                by_kernel == seen,
+                "round {number}: by the kernel alone {less:?}; {relay:?} alone {more:?}; of {:?}",
+                packets[number * AT_ONCE..][..AT_ONCE]
+                    .iter()
+                    .map(|one| hex(one))
+                    .collect::<Vec<_>>()
+            );
+        }
+    }
+}
+
+/// Host and address unreachable come from the daemon, at a limited rate.
+fn is_of_the_daemon(packet: &[u8]) -> bool {
+    let error = IcmpError::read(packet).map(|error| (error.kind, error.code));
+    match packet[0] >> 4 {
+        4 => error == Some((3, 1)),
+        _ => error == Some((1, 3)),
+    }
+}
+
+/// Floods of packets on their last hop are answered at the kernel's rate, and stop nobody.
+pub fn flood_of_last_hops(backend: Backend) {
+    const COUNT: usize = 5000;
+    for relay in modes() {
+        let mut players = Players::new(&Setting::new(backend, relay));
+        // As the kernel has it by default.
+        for setting in [
+            "ipv4.icmp_ratelimit=1000",
+            "ipv4.icmp_ratemask=6168",
+            "ipv6.icmp.ratelimit=1000",
+            "ipv6.icmp.ratemask=0-1,3-127",
+        ] {
+            players.hub.namespace.sysctl(&format!("net.{setting}"));
+        }
+        for family in Family::BOTH {
+            let hosts = hosts(family);
+            let packet = Draft::udp(hosts.alice, hosts.bob, 60).hop_limit(1).build();
+            let train = vec![packet; 250];
+            let mut answers = 0;
+            for _ in 0..COUNT / train.len() {
+                let seen = players.observe_all(|alice| alice.send_train(&train));
+                assert!(seen.bob.is_empty(), "{seen:?}");
+                answers += seen.alice.len();
+            }
+            assert!((1..200).contains(&answers), "{answers} answers, {family:?} {relay:?}");
+        }
+        works_on(&mut players);
+    }
+}
+
+/// Every address of bob's network, one packet each: all are forwarded, and memory stays flat.
+pub fn scan_of_all_destinations(backend: Backend) {
+    const AT_ONCE: u32 = 256;
+    for relay in modes() {
+        let mut players = Players::new(&Setting::new(backend, relay));
+        works_on(&mut players);
+        let warm = players.hub.resident_kib();
+        for first in (0..0x1_0000).step_by(AT_ONCE as usize) {
+            let targets = first..first + AT_ONCE;
+            let packets: Vec<_> = targets
+                .map(|low| std::net::Ipv4Addr::from_bits(0x0a58_0000 | low).to_string())
+                .map(|target| Draft::udp("10.77.0.2", &target, 30).build())
+                .collect();
+            players.alice.send_train(&packets);
+            for packet in &packets {
+                let arrived = trim(players.bob.receive());
+                assert!(arrived == forwarded(packet), "{} {relay:?}", hex(&arrived));
+            }
+        }
+        // Now such as only the kernel can answer; how many of them it is asked about in a turn
+        // is the worker's to limit.
+        let mut answers = 0;
+        for first in (0..4096).step_by(AT_ONCE as usize) {
+            let packets: Vec<_> = (first..first + AT_ONCE)
+                .map(|low| format!("fd88::{low:x}"))
+                .map(|target| Draft::udp("fd77::2", &target, 30).hop_limit(1).build())
+                .collect();
+            let seen = players.observe_all(|alice| alice.send_train(&packets));
+            assert!(seen.bob.is_empty(), "{seen:?}");
+            answers += seen.alice.len();
+        }
+        assert!(answers >= 1024, "{answers} answers, {relay:?}");
+        if relay == RelayMode::Kernel {
+            assert_eq!(answers, 4096);
+        }
+        works_on(&mut players);
+        let grown = players.hub.resident_kib().saturating_sub(warm);
+        assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB, {relay:?}");
+    }
+}
