@@ -351,7 +351,7 @@ fn routes_are_asked_for_anew(backend: Backend) {
     let mut burst = hub.spawn(&relay.lab, &format!("ip -batch {}", batch.display()));
     for round in 0..3 {
         for (family, route) in
-            [(Family::V4, "10.77.0.3/32 dev bob"), (Family::V6, "fd77::3/128 dev bob")]
+            [(Family::V4, "10.77.0.3/32 dev mallory"), (Family::V6, "fd77::3/128 dev mallory")]
         {
             hub.run(&format!("ip route add {route}"));
             eventually(LATE, &format!("{family:?}, round {round}: bob is elsewhere"), || {
