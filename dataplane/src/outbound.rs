@@ -118,6 +118,10 @@ impl Outbound {
 /// solicitations mean nothing to a peer; see "Forwarding through a TUN" in the documentation.
 fn is_link_local_chatter(packet: &[u8], header: &Packet) -> bool {
     let Some(&kind) = packet.get(header.header_len) else { return false };
+    // In the middle of a packet lies its payload, not its type.
+    if ip::is_v4(packet) && ip::u16_at(packet, 6) & 0x1fff != 0 {
+        return false;
+    }
     match header.protocol {
         ip::ICMP => kind == ICMP_REDIRECT,
         ip::ICMPV6 => kind == NDISC_REDIRECT || kind == NDISC_ROUTER_SOLICITATION,

@@ -1,5 +1,6 @@
 //! A running WireGuard daemon: ours, or one of the peers that we talk to.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -139,7 +140,9 @@ impl Daemon {
         eventually(seconds(10), &format!("{title} is ready"), || {
             let code = daemon.process.has_ended().then(|| daemon.process.exit_code());
             assert_eq!(code, None, "{title} ended instead of starting");
-            daemon.is_reachable() && daemon.has_interface()
+            // `wg` deletes a socket that exists, but on which nobody listens yet.
+            let listens = || UnixStream::connect(socket_path(&daemon.interface)).is_ok();
+            daemon.is_reachable() && listens() && daemon.has_interface()
         });
         daemon
     }

@@ -2,7 +2,7 @@
 //! but any plaintext. It sees what arrives byte for byte.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
@@ -174,9 +174,16 @@ impl Player {
     #[track_caller]
     fn next_datagram(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
-        let length = self.socket.recv(&mut buffer).expect("something arrives within five seconds");
-        buffer.truncate(length);
-        buffer
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => {
+                    buffer.truncate(length);
+                    return buffer;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("nothing arrives within five seconds: {error}"),
+            }
+        }
     }
 
     fn take(&mut self, mut datagram: Vec<u8>) {

@@ -18,6 +18,7 @@ use super::lab::{Lab, Namespace};
 use super::packet::Draft;
 use super::player::Player;
 use super::relay::HUB_PORT;
+use super::wait::{eventually, seconds};
 
 /// MTU of the hub's WireGuard interface (bytes).
 pub const MTU: usize = 1420;
@@ -149,6 +150,7 @@ impl Players {
             .then(|| Counter::new(&hub.namespace, "postrouting", rule));
         let path = "/proc/thread-self/net/dev";
         let devices = hub.namespace.enter(|| File::open(path)).expect("proc is mounted");
+        wait_for_reports(&hub);
         let pings = 0;
         let mut players =
             Players { hub, alice, bob, dave, outside, elsewhere, devices, pings, _lab: lab };
@@ -254,6 +256,22 @@ fn route_the_rest(hub: &Daemon, default_route: DefaultRoute) {
         };
         hub.namespace.run(&format!("ip {family} route add default {route}"));
     }
+}
+
+/// Waits until the kernel has reported that the interface hears all routers (ff02::2), as it does
+/// twice (RFC 3810 §9.1): frames are counted from here on.
+fn wait_for_reports(hub: &Daemon) {
+    let groups = hub.namespace.run("cat /proc/net/igmp6");
+    let is_due = groups.lines().any(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        words[1] == hub.interface && words[2] == "ff020000000000000000000000000002"
+    });
+    let statistics = format!("cat /proc/net/dev_snmp6/{}", hub.interface);
+    eventually(seconds(5), "both reports are sent", || {
+        let text = hub.namespace.run(&statistics);
+        let sent = text.lines().find_map(|line| line.strip_prefix("Icmp6OutMLDv2Reports"));
+        !is_due || sent.is_some_and(|count| count.trim().parse::<u64>().unwrap_or(0) >= 2)
+    });
 }
 
 /// Frames in each direction that [`Players::settle`] itself makes.

@@ -117,7 +117,28 @@ pub fn plain() -> Vec<Case> {
             add("no next header", Draft::other(alice, bob, 59, &[]));
         }
     }
+    cases.extend(chatter());
     cases
+}
+
+/// What the hub's own kernel is not to say in the tunnel, said by alice: read from the TUN it is
+/// dropped, whoever made it.
+fn chatter() -> impl Iterator<Item = Case> {
+    let (v4, v6) = (hosts(Family::V4), hosts(Family::V6));
+    let redirect = [5, 1, 0, 0, 10, 77, 0, 1, 0x45, 0, 0, 0];
+    let (solicitation, redirect_v6) = ([133, 0, 0, 0, 0, 0, 0, 0], [137, 0, 0, 0, 0, 0, 0, 0]);
+    let drafts = [
+        ("a redirect", Draft::other(v4.alice, v4.bob, 1, &redirect)),
+        ("a redirect for IPv6", Draft::other(v6.alice, v6.bob, 58, &redirect_v6)),
+        ("a router solicitation", Draft::other(v6.alice, v6.bob, 58, &solicitation)),
+    ];
+    drafts.into_iter().map(|(name, draft)| Case {
+        name: name.to_owned(),
+        packet: draft.build(),
+        expect: Expect::Silence,
+        direct: Some(Expect::Forwarded),
+        way: Way::Worker,
+    })
 }
 
 /// Hop limits that end here, or just not.
@@ -254,6 +275,12 @@ pub fn options() -> Vec<Case> {
         for word in [MF, MF | 2, 2, DF | MF] {
             let draft = Draft::udp(alice, bob, 64).fragment(word);
             let name = format!("fragment {word:#x}");
+            cases.push(case(name, draft.build(), Expect::Forwarded, Way::Either));
+        }
+        // What lies in the middle of a packet is no ICMP type.
+        for first in [3, 5, 8, 11] {
+            let draft = Draft::other(alice, bob, 1, &[first; 64]).fragment(MF | 2);
+            let name = format!("a middle that begins with {first}");
             cases.push(case(name, draft.build(), Expect::Forwarded, Way::Either));
         }
         // The middle of a packet tells nobody anything (RFC 1122 §3.2.2).

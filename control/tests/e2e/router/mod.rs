@@ -17,7 +17,7 @@ use crate::harness::{
 };
 
 /// The mode that is compared with the kernel's relaying.
-pub const UNDER_TEST: RelayMode = RelayMode::Kernel;
+pub const UNDER_TEST: RelayMode = RelayMode::Direct;
 
 /// The modes that a test runs in.
 fn modes() -> impl Iterator<Item = RelayMode> {
