@@ -26,7 +26,7 @@ fn blast(arguments: &str) -> Value {
 /// All packets of a phase arrived, in order, and those that were opened were right: a wrong one
 /// makes the measurement fail.
 fn assert_whole(phase: &Value) {
-    for nothing in ["lost", "reordered"] {
+    for nothing in ["lost", "reordered", "reordered_samples"] {
         assert_eq!(phase[nothing], 0, "{phase}");
     }
     assert!(phase["sent"].as_u64() > Some(1000), "{phase}");

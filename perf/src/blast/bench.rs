@@ -5,6 +5,7 @@
 //! 3. Phases: slices of sending, with the relay's clock stopped between them while packets are
 //!    encrypted and samples decrypted.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::drive::{Generator, Group, Pace, Receiver, Slice};
 use super::network::{Network, Path, Role, inner_address};
 use super::options::Options;
 use super::packet::Flow;
-use super::peer::{Keys, Randomness, connect};
+use super::peer::{Keys, Randomness, Session, connect};
 use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
 use crate::clock;
@@ -87,6 +88,9 @@ pub struct Phase {
     pub trains: u64,
     /// Packets that arrived after a later one, by the counter on the wire.
     pub reordered: u64,
+    /// Samples that came after a later one, by the number inside: reordered by the relay before
+    /// it gave them their counters.
+    pub late_samples: u64,
     /// Messages that arrived and were no packets.
     pub foreign: u64,
     /// CPU time of the relay, while the clock ran.
@@ -97,7 +101,7 @@ pub struct Phase {
     pub wall: Duration,
     /// The most by which the generator was behind its own pace.
     pub lag: Duration,
-    /// Packets that were decrypted, found right, and came in order, by pair and latency.
+    /// Packets that were decrypted and found right: their pair and latency.
     pub samples: Vec<(usize, Duration)>,
 }
 
@@ -127,6 +131,11 @@ impl Phase {
         self.count.lost()
     }
 
+    /// Packets found to be out of order, on the wire or inside.
+    pub fn late(&self) -> u64 {
+        self.reordered + self.late_samples
+    }
+
     /// Packets per train, as they arrived.
     pub fn train(&self) -> f64 {
         self.count.received as f64 / self.trains as f64
@@ -150,6 +159,7 @@ impl Phase {
             "lost": self.lost(),
             "trains": self.trains,
             "reordered": self.reordered,
+            "reordered_samples": self.late_samples,
             "foreign": self.foreign,
             "packets_per_second": self.rate(),
             "relay_cpu_seconds": self.relay.as_secs_f64(),
@@ -174,6 +184,8 @@ pub struct Bench {
     generator: Generator,
     core: usize,
     connected_at: Duration,
+    /// Samples that came after a later one of their pair, by the number inside.
+    late_samples: u64,
 }
 
 impl Bench {
@@ -205,28 +217,9 @@ impl Bench {
             let session = connect(&socket, keys, &relay, index, &mut randomness)?;
             peers.push((socket, session));
         }
-        let (mut groups, mut receivers) = (Vec::new(), Vec::new());
-        let mut peers = peers.into_iter();
-        for plan in plans {
-            let (mut senders, mut sources) = (Vec::new(), Vec::new());
-            let first = receivers.len();
-            for pair in first..first + plan.pairs {
-                let (socket, session) = peers.next().expect("one for each end");
-                senders.push(socket);
-                let [source, destination] =
-                    roles.map(|role| inner_address(role, pair, options.family));
-                let flow = Flow::new(options.kind.into(), source, destination, plan.size);
-                sources.push(Source { flow, session });
-                let (socket, session) = peers.next().expect("one for each end");
-                receivers.push(Receiver::new(socket, session, plan.size)?);
-            }
-            let is_padded = !options.unpadded;
-            let pool = Pool::new(sources, plan.train, is_padded, plan.pool, POOL_MESSAGES_MAX);
-            groups.push(Group::new(senders, first, pool)?);
-        }
-        let sampler = Sampler::new(options.check_every as usize);
-        let generator = Generator::new(groups, receivers, sampler, interrupt)?;
-        let mut bench = Bench { network, generator, core: options.relay_core, connected_at };
+        let generator = assemble(plans, peers, options, interrupt)?;
+        let core = options.relay_core;
+        let mut bench = Bench { network, generator, core, connected_at, late_samples: 0 };
         bench.prime(plans)?;
         Ok(bench)
     }
@@ -302,6 +295,7 @@ impl Bench {
     ) -> Result<Phase, Failure> {
         let mut phase = Phase::default();
         let (tally_before, counts_before) = (self.tally(), self.counts());
+        let late_before = self.late_samples;
         loop {
             if clock::now() - self.connected_at > SESSION_AGE_MAX {
                 return Err(Failure::step("the sessions are too old: measure for less time"));
@@ -327,6 +321,7 @@ impl Bench {
         phase.trains = tally.trains - tally_before.trains;
         phase.reordered = tally.reordered - tally_before.reordered;
         phase.foreign = tally.foreign - tally_before.foreign;
+        phase.late_samples = self.late_samples - late_before;
         let counts = self.counts().into_iter().zip(counts_before);
         phase.groups = counts.map(|(now, before)| now.since(before)).collect();
         Ok(phase)
@@ -365,15 +360,20 @@ impl Bench {
         for mut sample in self.generator.sampler.kept.drain(..) {
             let wrong =
                 |why: &str| Failure::step(format!("what pair {} received: {why}", sample.pair));
-            let groups = self.generator.groups.iter().rev();
-            let group = groups.filter(|group| group.first <= sample.pair).next();
+            let mut groups = self.generator.groups.iter().rev();
+            let group = groups.find(|group| group.first <= sample.pair);
             let group = group.expect("the first group begins with the first pair");
-            let receiver = &self.generator.receivers[sample.pair];
+            let receiver = &mut self.generator.receivers[sample.pair];
             let plaintext =
                 receiver.open(&mut sample.message).ok_or_else(|| wrong("not authentic"))?;
             let sender = sample.pair - group.first;
-            let sent_at = group.pool.check_forwarded(sender, plaintext).map_err(|it| wrong(&it))?;
-            checked.push((sample.pair, sample.arrived_at.saturating_sub(sent_at.1)));
+            let (number, sent_at) =
+                group.pool.check_forwarded(sender, plaintext).map_err(|why| wrong(&why))?;
+            match receiver.last_sample {
+                Some(last) if number <= last => self.late_samples += 1,
+                _ => receiver.last_sample = Some(number),
+            }
+            checked.push((sample.pair, sample.arrived_at.saturating_sub(sent_at)));
         }
         Ok(checked)
     }
@@ -406,4 +406,34 @@ impl Bench {
         let core = cpu::of_core(self.core).ok_or_else(missing)?;
         Ok((clock::now(), relay, core))
     }
+}
+
+/// Connected peers, sender and receiver by turns, as the generator's pairs.
+fn assemble(
+    plans: &[GroupPlan],
+    peers: Vec<(UdpSocket, Session)>,
+    options: &Options,
+    interrupt: &Interrupt,
+) -> Result<Generator, Failure> {
+    let (mut groups, mut receivers) = (Vec::new(), Vec::new());
+    let mut peers = peers.into_iter();
+    for plan in plans {
+        let (mut senders, mut sources) = (Vec::new(), Vec::new());
+        let first = receivers.len();
+        for pair in first..first + plan.pairs {
+            let (socket, session) = peers.next().expect("one for each end");
+            senders.push(socket);
+            let [source, destination] = [Role::Sender, Role::Receiver]
+                .map(|role| inner_address(role, pair, options.family));
+            let flow = Flow::new(options.kind.into(), source, destination, plan.size);
+            sources.push(Source { flow, session });
+            let (socket, session) = peers.next().expect("one for each end");
+            receivers.push(Receiver::new(socket, session, plan.size)?);
+        }
+        let is_padded = !options.unpadded;
+        let pool = Pool::new(sources, plan.train, is_padded, plan.pool, POOL_MESSAGES_MAX);
+        groups.push(Group::new(senders, first, pool)?);
+    }
+    let sampler = Sampler::new(options.check_every as usize);
+    Generator::new(groups, receivers, sampler, interrupt)
 }

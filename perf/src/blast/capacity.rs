@@ -34,7 +34,7 @@ const CAPACITY: &[Column<Measurement>] = &[
     Column { title: "relay %", figure: |it| it.capacity.relay_percent(), says: Says::Median(0) },
     Column { title: "core %", figure: |it| it.capacity.core_percent(), says: Says::Median(0) },
     Column { title: "lost", figure: |it| it.capacity.lost() as f64, says: Says::Median(0) },
-    Column { title: "late", figure: |it| it.capacity.reordered as f64, says: Says::Median(0) },
+    Column { title: "late", figure: |it| it.capacity.late() as f64, says: Says::Median(0) },
     Column { title: "train", figure: |it| it.capacity.train(), says: Says::Median(1) },
     Column { title: "window", figure: |it| it.window as f64, says: Says::Median(0) },
     Column {

@@ -48,6 +48,8 @@ pub struct Receiver {
     shortest: usize,
     /// What has arrived.
     pub tally: Tally,
+    /// The greatest number inside a sample.
+    pub last_sample: Option<u32>,
 }
 
 impl Receiver {
@@ -60,7 +62,8 @@ impl Receiver {
         setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(refused("SO_RCVBUFFORCE"))?;
         setsockopt(&socket, UdpGroSegment, &true).map_err(refused("UDP_GRO"))?;
         let shortest = packet_len + OVERHEAD;
-        Ok(Receiver { socket, session, next_counter: 1, shortest, tally: Tally::default() })
+        let tally = Tally::default();
+        Ok(Receiver { socket, session, next_counter: 1, shortest, tally, last_sample: None })
     }
 
     /// Opens a message that was kept.

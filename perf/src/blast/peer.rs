@@ -68,7 +68,7 @@ impl Keys {
     pub fn new(randomness: &mut Randomness) -> Result<Keys, Failure> {
         let identity = Identity::new(&randomness.key()?);
         let public = STANDARD.encode(identity.public());
-        let private = STANDARD.encode(&*identity.private());
+        let private = STANDARD.encode(*identity.private());
         Ok(Keys { identity, public, private })
     }
 }

@@ -90,8 +90,8 @@ impl Pool {
         Some((sender, &self.bytes[slot * length..][..length]))
     }
 
-    /// Checks a packet of `sender` that was forwarded. When it was sent, or in words what is
-    /// wrong. Only the packets of the last filling can be asked for.
+    /// Checks a packet of `sender` that was forwarded. Its number and when it was sent, or in words
+    /// what is wrong. Only the packets of the last filling can be asked for.
     pub fn check_forwarded(
         &self,
         sender: usize,
