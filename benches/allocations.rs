@@ -1,5 +1,6 @@
 //! Allocations per packet on the steady path, over the whole process: a real engine with its TUN
-//! in a network namespace of its own, trains of one peer relayed through the kernel to another.
+//! in a network namespace of its own, trains of one peer relayed to another, by the kernel and
+//! inside the worker.
 //!
 //! Run as root: `cargo bench --bench allocations`. It fails if a warm path allocates.
 
@@ -14,12 +15,13 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use wg_bounce_dataplane::aead::{self, Key, Seal};
 use wg_bounce_dataplane::engine::{Engine, IoChoice, Options};
 use wg_bounce_dataplane::mailbox;
 use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
 use wg_bounce_dataplane::session::{Facts, Lifetime, ReceiveSession, SendSession};
-use wg_bounce_dataplane::snapshot::Snapshot;
+use wg_bounce_dataplane::snapshot::{self, Relaying, Snapshot};
 use wg_bounce_dataplane::sys::{clock, socket::send_one, tun::Tun};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 
@@ -54,12 +56,14 @@ const WARM_UP: u64 = 200;
 fn main() {
     unshare(CloneFlags::CLONE_NEWNET).expect("root, to make a network namespace");
     for io in [IoChoice::Uring, IoChoice::Mmsg] {
-        measure(io);
+        for relaying in [Relaying::ByKernel, Relaying::WhereRouted, Relaying::Always] {
+            measure(io, relaying);
+        }
     }
 }
 
-fn measure(io: IoChoice) {
-    let mut relay = Relay::new(io);
+fn measure(io: IoChoice, relaying: Relaying) {
+    let mut relay = Relay::new(io, relaying);
     let mut sender = Sender::new(relay.port);
     let receiver = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     receiver.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
@@ -79,7 +83,10 @@ fn measure(io: IoChoice) {
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
 
     let packets = ROUNDS * TRAIN as u64;
-    println!("{io:?}: {packets} packets relayed through the kernel, {allocations} allocations");
+    println!("{io:?}, {relaying:?}: {packets} packets relayed, {allocations} allocations");
+    let past_the_tun: u64 = relay.engine.counters().map(|counters| counters.relayed.read()).sum();
+    let expected = (ROUNDS + WARM_UP) * TRAIN as u64;
+    assert_eq!(past_the_tun, if relaying == Relaying::ByKernel { 0 } else { expected });
     relay.engine.stop();
     assert_eq!(allocations, 0, "the steady path must not allocate");
 }
@@ -92,7 +99,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(io: IoChoice) -> Relay {
+    fn new(io: IoChoice, relaying: Relaying) -> Relay {
         run("ip link set lo up");
         let tun = Tun::create("relay%d", 1, true).expect("root, to make an interface");
         let name = tun.name().expect("it has a name");
@@ -113,7 +120,18 @@ impl Relay {
         let (mut engine, _events) = Engine::start(&options, tun, wake).expect("workers");
         let port = engine.bind(0, 0).expect("a port");
         run(&format!("ip link set {name} up mtu 1420"));
-        let peers = Snapshot { is_up: true, mtu: 1420, listen_port: port, ..Snapshot::default() };
+        let routes = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        );
+        let interface = nix::net::if_::if_nametoindex(name.as_str()).expect("it exists");
+        let routes = mailbox::Command::AskRoutes { socket: routes.expect("netlink"), interface };
+        engine.command(0, routes);
+        let relay = snapshot::Relay { v4: relaying, v6: relaying, routes: 1 };
+        let peers =
+            Snapshot { is_up: true, mtu: 1420, listen_port: port, relay, ..Snapshot::default() };
         Relay { engine, port, peers }
     }
 
