@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 use wg_bounce_control::cookie::Jar;
@@ -23,6 +24,8 @@ use super::wait::seconds;
 
 /// Room for all that a test lets wait in a socket (bytes).
 const RECEIVE_BUFFER: usize = 64 << 20;
+/// How long anything may take that must come.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest train that the kernel takes at once (segments, bytes).
 const TRAIN_SEGMENTS_MAX: usize = 64;
 const TRAIN_BYTES_MAX: usize = 65_000;
@@ -57,7 +60,7 @@ impl Player {
     pub fn new(namespace: &Namespace, local: &str, hub: SocketAddr, hub_key: &KeyPair) -> Player {
         let socket = namespace.udp_socket(local);
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).expect("root may");
-        socket.set_read_timeout(Some(seconds(5))).expect("not zero");
+        socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
         let key = KeyPair::new();
         Player {
             identity: Identity::new(&key.private_bytes()),
@@ -76,9 +79,19 @@ impl Player {
         self.socket.local_addr().expect("it is bound")
     }
 
-    /// Shakes hands with the hub, and confirms the session with a keepalive.
+    /// Shakes hands with the hub, and confirms the session with a keepalive. An initiation may be
+    /// lost, as when the hub has not noticed yet that its interface is up: another follows.
     #[track_caller]
     pub fn connect(&mut self) {
+        self.socket.set_read_timeout(Some(seconds(1))).expect("not zero");
+        let is_connected = (0..10).any(|_| self.try_connect());
+        assert!(is_connected, "no response to ten initiations");
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        self.send_exactly(&[]);
+    }
+
+    /// Sends one initiation; tells whether its response has come.
+    fn try_connect(&mut self) -> bool {
         let mut message = [0; INITIATION_LEN];
         let timestamp = self.timestamp();
         let invitation = Invitation {
@@ -93,7 +106,7 @@ impl Player {
         jar.sign(&mut message, Millis(1));
         self.send_raw(&message);
         let keys = loop {
-            let datagram = self.next_datagram();
+            let Some(datagram) = self.wait_for_datagram() else { return false };
             let Ok(response) = <&[u8; RESPONSE_LEN]>::try_from(&datagram[..]) else { continue };
             if classify(response) == Some(Kind::Response(initiated.local_index)) {
                 let psk = Secret::default();
@@ -107,7 +120,7 @@ impl Player {
             receive: Key::new(&keys.receive),
             counter: 0,
         });
-        self.send_exactly(&[]);
+        true
     }
 
     /// Sends one packet, padded with zeros to a multiple of 16 bytes.
@@ -159,29 +172,30 @@ impl Player {
     }
 
     /// The next plaintext from the hub with its padding; keepalives are passed over, and the
-    /// hub's own handshakes answered. Panics after five seconds.
+    /// hub's own handshakes answered. Panics after ten seconds.
     #[track_caller]
     pub fn receive(&mut self) -> Vec<u8> {
         loop {
             if let Some(plaintext) = self.waiting.pop_front() {
                 return plaintext;
             }
-            let datagram = self.next_datagram();
-            self.take(datagram);
+            let datagram = self.wait_for_datagram();
+            self.take(datagram.expect("something arrives within ten seconds"));
         }
     }
 
-    #[track_caller]
-    fn next_datagram(&self) -> Vec<u8> {
+    /// The next datagram; none within the socket's patience.
+    fn wait_for_datagram(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
         loop {
             match self.socket.recv(&mut buffer) {
                 Ok(length) => {
                     buffer.truncate(length);
-                    return buffer;
+                    return Some(buffer);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => panic!("nothing arrives within five seconds: {error}"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("the socket fails: {error}"),
             }
         }
     }
