@@ -9,15 +9,21 @@ pub fn sum(bytes: &[u8]) -> u64 {
     // The one's complement sum does not depend on the byte order it is computed in (RFC 1071
     // §2B), nor on the width of its words. 32-bit words in 64-bit lanes need no carries and let
     // the compiler use vector registers; 65,535 bytes cannot overflow a lane.
-    let mut lanes = [0u64; 8];
-    let mut blocks = bytes.chunks_exact(32);
-    for block in &mut blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes(word.try_into().expect("four bytes")));
+    let mut total = 0;
+    let mut rest = bytes;
+    // A header alone is not worth setting the lanes up.
+    if bytes.len() >= 64 {
+        let mut lanes = [0u64; 8];
+        let mut blocks = bytes.chunks_exact(32);
+        for block in &mut blocks {
+            for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
+                *lane += u64::from(u32::from_ne_bytes(word.try_into().expect("four bytes")));
+            }
         }
+        total = lanes.iter().sum();
+        rest = blocks.remainder();
     }
-    let mut total: u64 = lanes.iter().sum();
-    let mut words = blocks.remainder().chunks_exact(4);
+    let mut words = rest.chunks_exact(4);
     for word in &mut words {
         total += u64::from(u32::from_ne_bytes(word.try_into().expect("four bytes")));
     }

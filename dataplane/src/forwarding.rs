@@ -35,6 +35,11 @@ const V4_CHECKSUM_AT: usize = 10;
 const V6_HOP_LIMIT_AT: usize = 7;
 /// An IPv6 next header that every router looks at.
 const HOP_BY_HOP: u8 = 0;
+/// The fragment offset in the third word of an IPv4 header.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+const ICMP_REDIRECT: u8 = 5;
+const NDISC_ROUTER_SOLICITATION: u8 = 133;
+const NDISC_REDIRECT: u8 = 137;
 
 /// Whether the packet that was parsed to `ip` can be forwarded without anything being said or
 /// done about it, out of an interface with this MTU (bytes).
@@ -44,6 +49,7 @@ pub fn is_plain(packet: &[u8], ip: &Packet, mtu: usize) -> bool {
         && is_forwarded(ip.source)
         && is_forwarded(ip.destination)
         && if ip::is_v4(packet) { is_plain_v4(packet, ip) } else { is_plain_v6(packet, ip) }
+        && !is_link_chatter(packet, ip)
 }
 
 fn is_plain_v4(packet: &[u8], ip: &Packet) -> bool {
@@ -55,6 +61,20 @@ fn is_plain_v4(packet: &[u8], ip: &Packet) -> bool {
 
 fn is_plain_v6(packet: &[u8], ip: &Packet) -> bool {
     packet[V6_HOP_LIMIT_AT] > 1 && ip.protocol != HOP_BY_HOP
+}
+
+/// Redirects (the kernel sends them when it forwards back out of the interface) and router
+/// solicitations: between hosts on one link they have a meaning, to a peer none, and nobody shall
+/// be told by a peer where its packets ought to go. Whose they are cannot be told on the way out.
+#[must_use]
+pub fn is_link_chatter(packet: &[u8], ip: &Packet) -> bool {
+    let Some(&kind) = packet.get(ip.header_len) else { return false };
+    match ip.protocol {
+        // In the middle of a packet lies its payload, not its type.
+        ip::ICMP => kind == ICMP_REDIRECT && u16_at(packet, 6) & FRAGMENT_OFFSET == 0,
+        ip::ICMPV6 => kind == NDISC_REDIRECT || kind == NDISC_ROUTER_SOLICITATION,
+        _ => false,
+    }
 }
 
 /// Whether packets are forwarded from and to an address: one host's, beyond its own link.
@@ -156,6 +176,24 @@ mod tests {
         let mut packet = v6();
         packet[6] = HOP_BY_HOP;
         assert!(!plain(&packet, MTU));
+    }
+
+    #[test]
+    fn link_chatter_is_not_plain() {
+        let mut packet = changed_v4(9, &[ip::ICMP]);
+        assert!(plain(&packet, MTU));
+        packet[20] = ICMP_REDIRECT;
+        assert!(!plain(&packet, MTU));
+        let mut packet = changed_v4(6, &[0x20, 1, 64, ip::ICMP]);
+        packet[20] = ICMP_REDIRECT;
+        assert!(plain(&packet, MTU), "the middle of a packet has no type");
+        for kind in [NDISC_REDIRECT, NDISC_ROUTER_SOLICITATION] {
+            let mut packet = v6();
+            packet[6] = ip::ICMPV6;
+            assert!(plain(&packet, MTU));
+            packet[40] = kind;
+            assert!(!plain(&packet, MTU));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use crate::counters::DropReason;
 use crate::dispatch::Dispatch;
+use crate::forwarding::is_link_chatter;
 use crate::icmp;
 use crate::ip::{self, Packet};
 use crate::offload::{Cut, VNET_HEADER_LEN};
@@ -21,10 +22,6 @@ use crate::wire::{DATA, INITIATION};
 /// ICMP errors that may be sent in one burst, and per second afterwards (messages).
 const UNREACHABLE_BURST: u64 = 50;
 const UNREACHABLE_PER_SECOND: u64 = 1000;
-
-const ICMP_REDIRECT: u8 = 5;
-const NDISC_ROUTER_SOLICITATION: u8 = 133;
-const NDISC_REDIRECT: u8 = 137;
 
 /// The way out of one worker.
 pub struct Outbound {
@@ -73,7 +70,7 @@ impl Outbound {
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
         let packet = cut.ip();
-        if is_link_local_chatter(cut.packet(), packet) {
+        if is_link_chatter(cut.packet(), packet) {
             turn.counters.dropped(DropReason::LinkLocalChatter, 1);
             return Ok(());
         }
@@ -111,21 +108,6 @@ impl Outbound {
         let piece = [IoSlice::new(&self.answer[..VNET_HEADER_LEN + length])];
         let delivery = Delivery { queue: turn.worker, pieces: 0..1 };
         turn.io.write(&[delivery], &piece, &mut self.outcomes)
-    }
-}
-
-/// Redirects (the kernel sends them when it forwards back out of the interface) and router
-/// solicitations mean nothing to a peer; see "Forwarding through a TUN" in the documentation.
-fn is_link_local_chatter(packet: &[u8], header: &Packet) -> bool {
-    let Some(&kind) = packet.get(header.header_len) else { return false };
-    // In the middle of a packet lies its payload, not its type.
-    if ip::is_v4(packet) && ip::u16_at(packet, 6) & 0x1fff != 0 {
-        return false;
-    }
-    match header.protocol {
-        ip::ICMP => kind == ICMP_REDIRECT,
-        ip::ICMPV6 => kind == NDISC_REDIRECT || kind == NDISC_ROUTER_SOLICITATION,
-        _ => false,
     }
 }
 

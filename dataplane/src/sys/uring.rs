@@ -159,12 +159,12 @@ impl Uring {
 
     /// See [`super::Backend::release_train`].
     pub fn release_train(&mut self, slot: Slot) {
-        self.trains.offer(slot);
+        self.trains.release(slot);
     }
 
     /// See [`super::Backend::release_frame`].
     pub fn release_frame(&mut self, slot: Slot) {
-        self.frames.offer(slot);
+        self.frames.release(slot);
     }
 
     /// The sockets in use.
@@ -269,8 +269,8 @@ impl Uring {
         }
     }
 
-    /// Arms every request that is wanted and not in the kernel. Multishot ones end on errors, on
-    /// zero-length datagrams, and when the buffers run out.
+    /// Arms every request that is wanted, is not in the kernel, and has buffers. Multishot ones end
+    /// on errors, on zero-length datagrams, and when the buffers run out.
     fn arm(&mut self) {
         let header: *const libc::msghdr = &*self.receive_header;
         let Sockets { v4, v6 } = &self.sockets;
@@ -278,11 +278,12 @@ impl Uring {
         let (watches_v4, watches_v6) = self.is_watched;
         let receive = |fd| opcode::RecvMsgMulti::new(types::Fd(fd), header, TRAIN_GROUP).build();
         let room = |fd| opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32).build();
-        if let Some(fd) = v4.filter(|_| !self.is_armed.v4) {
+        let (has_trains, has_frames) = (self.trains.has_some(), self.frames.has_some());
+        if let Some(fd) = v4.filter(|_| !self.is_armed.v4 && has_trains) {
             self.push(receive(fd).user_data(Tag::V4.data(self.generation)));
             self.is_armed.v4 = true;
         }
-        if let Some(fd) = v6.filter(|_| !self.is_armed.v6) {
+        if let Some(fd) = v6.filter(|_| !self.is_armed.v6 && has_trains) {
             self.push(receive(fd).user_data(Tag::V6.data(self.generation)));
             self.is_armed.v6 = true;
         }
@@ -294,7 +295,7 @@ impl Uring {
             self.push(room(fd).user_data(Tag::RoomV6.data(self.generation)));
             self.is_armed.room_v6 = true;
         }
-        if !self.is_armed.tun && self.reads_frames {
+        if !self.is_armed.tun && self.reads_frames && has_frames {
             let fd = types::Fd(self.tun.fd.as_raw_fd());
             let entry = match self.tun_mode {
                 TunMode::Multishot => {
@@ -338,7 +339,7 @@ impl Uring {
                 self.is_armed.tun = false;
                 let mut slots = self.frames.reclaim();
                 let result = read_frames(&self.tun, &mut slots, ready);
-                slots.into_iter().for_each(|slot| self.frames.offer(slot));
+                slots.into_iter().for_each(|slot| self.frames.release(slot));
                 result
             }
             Tag::Bell => {
@@ -363,16 +364,20 @@ impl Uring {
     /// A datagram or train: `struct io_uring_recvmsg_out`, name, control, payload.
     fn take_train(&mut self, entry: &cqueue::Entry, is_current: bool, ready: &mut Ready) {
         let Some(id) = cqueue::buffer_select(entry.flags()) else {
-            return; // ENOBUFS, or a pending ICMP error: armed again before the next wait
+            // ENOBUFS, or a pending ICMP error: armed again before the next wait.
+            if entry.result() == -libc::ENOBUFS {
+                self.trains.ran_out();
+            }
+            return;
         };
         let slot = self.trains.take(id);
         match parse_train(slot, entry.result(), &self.receive_header) {
             Ok(train) if is_current => ready.trains.push(train),
-            Ok(Train { buffer: Buffer::Slot(slot), .. }) => self.trains.offer(slot),
+            Ok(Train { buffer: Buffer::Slot(slot), .. }) => self.trains.release(slot),
             Ok(_) => {}
             Err(slot) => {
                 ready.unreadable += 1;
-                self.trains.offer(slot);
+                self.trains.release(slot);
             }
         }
     }
@@ -386,14 +391,17 @@ impl Uring {
                     slot[..skipped].fill(0);
                     ready.frames.push(Frame { slot, length: skipped + length });
                 }
-                _ => self.frames.offer(slot),
+                _ => self.frames.release(slot),
             }
             return Ok(());
         }
         match -entry.result() {
-            // ENOBUFS: all buffers are in use. EAGAIN, EINTR, ECANCELED: try again. EIO: the
-            // link went down meanwhile.
-            0 | libc::ENOBUFS | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::EIO => Ok(()),
+            libc::ENOBUFS => {
+                self.frames.ran_out();
+                Ok(())
+            }
+            // EAGAIN, EINTR, ECANCELED: try again. EIO: the link went down meanwhile.
+            0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::EIO => Ok(()),
             // EINVAL: no READ_MULTISHOT (before 6.7). EBADFD means "deleted", but also comes for
             // a file that cannot be polled; the poll tells the two apart.
             libc::EINVAL if self.tun_mode == TunMode::Multishot => {

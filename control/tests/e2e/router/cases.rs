@@ -136,8 +136,8 @@ fn chatter() -> impl Iterator<Item = Case> {
         name: name.to_owned(),
         packet: draft.build(),
         expect: Expect::Silence,
-        direct: Some(Expect::Forwarded),
-        way: Way::Worker,
+        direct: None,
+        way: Way::Kernel,
     })
 }
 

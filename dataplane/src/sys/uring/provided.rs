@@ -9,13 +9,30 @@ use io_uring::types::BufRingEntry;
 
 use crate::sys::memory::{Pages, Slot};
 
-/// The buffers of one group. A slot is either here, offered to the kernel, or with the worker.
+/// Slots that are offered at least.
+const DEPTH_MIN: usize = 8;
+/// Completions without a shortage after which fewer are offered.
+const PLENTY: u32 = 4096;
+
+/// The buffers of one group. A slot is either offered to the kernel, in reserve, or with the
+/// worker.
+///
+/// The kernel fills what it is offered in a circle. Only as many slots are offered as bursts have
+/// been found to need, and of the others the one that was used last comes next: so a few slots
+/// serve again and again, and stay in the cache.
 pub(super) struct Provided {
     entries: Pages,
     mask: u16,
     tail: u16,
     skipped: usize,
     offered: Vec<Option<Slot>>,
+    /// How many of them there are.
+    offered_len: usize,
+    /// How many there should be.
+    depth: usize,
+    reserve: Vec<Slot>,
+    /// Completions since the slots last ran out.
+    plenty: u32,
 }
 
 impl Provided {
@@ -38,13 +55,49 @@ impl Provided {
             )
         }?;
         let offered = slots.iter().map(|_| None).collect();
-        let mut provided = Provided { entries, mask: count - 1, tail: 0, skipped, offered };
-        slots.into_iter().for_each(|slot| provided.offer(slot));
+        let mut provided = Provided {
+            entries,
+            mask: count - 1,
+            tail: 0,
+            skipped,
+            offered,
+            offered_len: 0,
+            depth: DEPTH_MIN,
+            reserve: slots,
+            plenty: 0,
+        };
+        provided.fill();
         Ok(provided)
     }
 
+    /// Takes a slot back from the worker.
+    pub(super) fn release(&mut self, slot: Slot) {
+        self.reserve.push(slot);
+        self.fill();
+    }
+
+    /// Whether the kernel has a slot to fill.
+    pub(super) fn has_some(&self) -> bool {
+        self.offered_len > 0
+    }
+
+    /// The kernel found no slot: it is to have more.
+    pub(super) fn ran_out(&mut self) {
+        self.plenty = 0;
+        self.depth = (2 * self.depth).min(self.offered.len());
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        while self.offered_len < self.depth
+            && let Some(slot) = self.reserve.pop()
+        {
+            self.offer(slot);
+        }
+    }
+
     /// Gives a slot to the kernel.
-    pub(super) fn offer(&mut self, mut slot: Slot) {
+    fn offer(&mut self, mut slot: Slot) {
         let id = slot.id;
         let base = self.entries.base().cast::<BufRingEntry>().as_ptr();
         // SAFETY: the masked tail lies within the ring; the kernel reads this entry only after
@@ -60,15 +113,26 @@ impl Provided {
             (*tail).store(self.tail, Ordering::Release);
         }
         self.offered[usize::from(id)] = Some(slot);
+        self.offered_len += 1;
     }
 
     /// Takes the slot that a completion named.
     pub(super) fn take(&mut self, id: u16) -> Slot {
-        self.offered[usize::from(id)].take().expect("the kernel fills only what it was offered")
+        self.plenty += 1;
+        if self.plenty == PLENTY {
+            self.plenty = 0;
+            self.depth = (self.depth / 2).max(DEPTH_MIN);
+        }
+        self.offered_len -= 1;
+        let slot = self.offered[usize::from(id)].take();
+        self.fill();
+        slot.expect("the kernel fills only what it was offered")
     }
 
     /// Takes all slots back, for a request that does not use the group any more.
     pub(super) fn reclaim(&mut self) -> Vec<Slot> {
-        self.offered.iter_mut().filter_map(Option::take).collect()
+        self.offered_len = 0;
+        let offered = self.offered.iter_mut().filter_map(Option::take);
+        self.reserve.drain(..).chain(offered).collect()
     }
 }
