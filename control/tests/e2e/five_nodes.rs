@@ -49,7 +49,9 @@ impl Network {
                     network.join(number, &node, &gateway);
                 }
             }
-            let daemon = Daemon::start(&network.lab, &node, name, Program::Ours(backend));
+            let program = Program::Ours(backend);
+            let auto = [("WG_BOUNCE_RELAY", "auto")];
+            let daemon = Daemon::start_with(&network.lab, &node, name, program, &auto);
             network.nodes.push(daemon);
         }
         network.configure();

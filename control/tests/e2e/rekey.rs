@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, Options, Relay, eventually, ping,
-    ping_until_answered, seconds, within,
+    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, Options, Relay, RelayMode, eventually,
+    ping, ping_until_answered, seconds, within,
 };
 
 /// Divides REKEY_AFTER_TIME to 2 s and REJECT_AFTER_TIME to 3 s.
@@ -17,9 +17,18 @@ fn options(backend: Backend) -> Options {
     Options { environment: vec![("WG_BOUNCE_TEST_TIMERS", DIVISOR)], ..Options::new(backend) }
 }
 
-/// Packets in both directions, from before the first rekey until after the last one: all arrive.
 fn no_packet_is_lost(backend: Backend) {
-    let relay = Relay::connected(&options(backend));
+    every_packet_arrives(&options(backend));
+}
+
+/// Relayed inside the worker, too: what finds no session waits there.
+fn no_packet_is_lost_direct(backend: Backend) {
+    every_packet_arrives(&Options { relay: RelayMode::Direct, ..options(backend) });
+}
+
+/// Packets in both directions, from before the first rekey until after the last one: all arrive.
+fn every_packet_arrives(options: &Options) {
+    let relay = Relay::connected(options);
     let (hub, alice) = (&relay.hub, &relay.alice);
     let mut handshakes = BTreeSet::new();
     let count = DURATION * 200;
@@ -98,6 +107,7 @@ fn a_restarted_hub_is_found_again(backend: Backend) {
 
 on_both_backends!(
     no_packet_is_lost,
+    no_packet_is_lost_direct,
     a_stream_goes_on,
     an_idle_session_is_replaced_on_demand,
     a_restarted_hub_is_found_again,

@@ -1,7 +1,8 @@
 //! Traffic from alice to bob through the hub: nothing is lost, nothing is reordered.
 
 use crate::harness::{
-    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, Options, Relay, ping, tcp_reorders,
+    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, Options, Relay, RelayMode, ping,
+    tcp_reorders,
 };
 
 /// A window (bytes) that every queue on the way has room for: what is lost all the same, or taken
@@ -19,13 +20,17 @@ const STORM_SHARE: f64 = 0.25;
 /// packets to the established path, and a few that the kernel's own receive steering causes.
 const REORDERS_MAX: u64 = 10;
 
-fn relay(backend: Backend, outer: Family, mtu: u32) -> Relay {
+fn options(backend: Backend, outer: Family, mtu: u32) -> Options {
     let link_mtu = if mtu > 1420 { 65_535 } else { 1500 };
-    Relay::connected(&Options { outer, mtu, link_mtu, ..Options::new(backend) })
+    Options { outer, mtu, link_mtu, ..Options::new(backend) }
 }
 
-fn flood_ping(backend: Backend, outer: Family, mtu: u32) {
-    let relay = relay(backend, outer, mtu);
+fn direct(backend: Backend, outer: Family) -> Options {
+    Options { relay: RelayMode::Direct, ..options(backend, outer, 1420) }
+}
+
+fn flood_ping(options: &Options) {
+    let (relay, mtu) = (Relay::connected(options), options.mtu);
     for family in Family::BOTH {
         for size in [16, 56, mtu - 48] {
             let target = BOB.inner(family);
@@ -38,19 +43,25 @@ fn flood_ping(backend: Backend, outer: Family, mtu: u32) {
 }
 
 fn flood_ping_outer_v4(backend: Backend) {
-    flood_ping(backend, Family::V4, 1420);
+    flood_ping(&options(backend, Family::V4, 1420));
+}
+
+fn flood_ping_direct(backend: Backend) {
+    for outer in Family::BOTH {
+        flood_ping(&direct(backend, outer));
+    }
 }
 
 fn flood_ping_outer_v6(backend: Backend) {
-    flood_ping(backend, Family::V6, 1420);
+    flood_ping(&options(backend, Family::V6, 1420));
 }
 
 fn flood_ping_large_mtu_v4(backend: Backend) {
-    flood_ping(backend, Family::V4, 34_736);
+    flood_ping(&options(backend, Family::V4, 34_736));
 }
 
 fn flood_ping_large_mtu_v6(backend: Backend) {
-    flood_ping(backend, Family::V6, 34_736);
+    flood_ping(&options(backend, Family::V6, 34_736));
 }
 
 /// The first packets of a connection wait for the handshake: none is lost.
@@ -64,8 +75,8 @@ fn first_packets_are_staged(backend: Backend) {
     }
 }
 
-fn tcp(backend: Backend, outer: Family, mtu: u32) {
-    let relay = relay(backend, outer, mtu);
+fn tcp(options: &Options) {
+    let (relay, mtu) = (Relay::connected(options), options.mtu);
     let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
     let mut reordered = Vec::new();
     let reorders = || {
@@ -95,24 +106,28 @@ fn tcp(backend: Backend, outer: Family, mtu: u32) {
 }
 
 fn tcp_outer_v4(backend: Backend) {
-    tcp(backend, Family::V4, 1420);
+    tcp(&options(backend, Family::V4, 1420));
+}
+
+fn tcp_direct(backend: Backend) {
+    tcp(&direct(backend, Family::V4));
 }
 
 fn tcp_outer_v6(backend: Backend) {
-    tcp(backend, Family::V6, 1420);
+    tcp(&options(backend, Family::V6, 1420));
 }
 
 fn tcp_large_mtu_v4(backend: Backend) {
-    tcp(backend, Family::V4, 34_736);
+    tcp(&options(backend, Family::V4, 34_736));
 }
 
 fn tcp_large_mtu_v6(backend: Backend) {
-    tcp(backend, Family::V6, 34_736);
+    tcp(&options(backend, Family::V6, 34_736));
 }
 
 /// UDP at a rate that nothing here has to drop; odd sizes, so that nothing is a multiple of 16.
-fn udp(backend: Backend, outer: Family) {
-    let relay = relay(backend, outer, 1420);
+fn udp(options: &Options) {
+    let relay = Relay::connected(options);
     let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
     for family in Family::BOTH {
         for options in ["20M --length 1203", "20M --length 1203 --reverse", "2M --length 61"] {
@@ -125,19 +140,25 @@ fn udp(backend: Backend, outer: Family) {
 }
 
 fn udp_outer_v4(backend: Backend) {
-    udp(backend, Family::V4);
+    udp(&options(backend, Family::V4, 1420));
 }
 
 fn udp_outer_v6(backend: Backend) {
-    udp(backend, Family::V6);
+    udp(&options(backend, Family::V6, 1420));
+}
+
+fn udp_direct(backend: Backend) {
+    udp(&direct(backend, Family::V6));
 }
 
 /// A datagram larger than the MTU crosses in fragments, and comes together again.
 fn fragments_cross(backend: Backend) {
-    let relay = relay(backend, Family::V4, 1420);
-    for family in Family::BOTH {
-        let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 20 -i 0.05 -s 9000");
-        assert_eq!(counts, (20, 20), "{family:?}");
+    for options in [options(backend, Family::V4, 1420), direct(backend, Family::V4)] {
+        let relay = Relay::connected(&options);
+        for family in Family::BOTH {
+            let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 20 -i 0.05 -s 9000");
+            assert_eq!(counts, (20, 20), "{family:?}");
+        }
     }
 }
 
@@ -146,12 +167,15 @@ on_both_backends!(
     flood_ping_outer_v6,
     flood_ping_large_mtu_v4,
     flood_ping_large_mtu_v6,
+    flood_ping_direct,
     first_packets_are_staged,
     tcp_outer_v4,
     tcp_outer_v6,
     tcp_large_mtu_v4,
     tcp_large_mtu_v6,
+    tcp_direct,
     udp_outer_v4,
     udp_outer_v6,
+    udp_direct,
     fragments_cross,
 );
