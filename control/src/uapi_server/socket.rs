@@ -89,7 +89,13 @@ impl SocketFile {
             .map_err(|error| failed("lock the directory", directory, error))?;
         let path = directory.join(format!("{name}.sock"));
         remove_stale(&path)?;
-        let listener = bind_private(&path).map_err(|error| failed("listen on", &path, error))?;
+        // wg(8) removes a socket that it cannot connect to, as one would be before it listens: it
+        // gets its name afterwards.
+        let unnamed = directory.join(format!(".{name}.new"));
+        let _ = fs::remove_file(&unnamed); // of a start that was killed
+        let listener = bind_private(&unnamed)
+            .and_then(|listener| fs::rename(&unnamed, &path).map(|()| listener))
+            .map_err(|error| failed("listen on", &path, error))?;
         drop(lock);
         let file = SocketFile::watch(path)?;
         Ok((listener, file))
@@ -248,7 +254,7 @@ mod tests {
         assert_eq!(mode(&directory.socket()), 0o600);
         assert!(file.is_present());
         drop(file);
-        assert!(!directory.socket().exists());
+        assert_eq!(fs::read_dir(&directory.0).expect("readable").count(), 0);
     }
 
     #[test]
