@@ -11,8 +11,8 @@ use crate::sys::memory::{Pages, Slot};
 
 /// Slots that are offered at least.
 const DEPTH_MIN: usize = 8;
-/// Completions without a shortage after which fewer are offered.
-const PLENTY: u32 = 4096;
+/// Completions over which the need for slots is observed.
+const WINDOW: u32 = 1024;
 
 /// The buffers of one group. A slot is either offered to the kernel, in reserve, or with the
 /// worker.
@@ -31,8 +31,10 @@ pub(super) struct Provided {
     /// How many there should be.
     depth: usize,
     reserve: Vec<Slot>,
-    /// Completions since the slots last ran out.
-    plenty: u32,
+    /// Completions in this window.
+    completions: u32,
+    /// Slots that were with the worker at once, at most, in this window.
+    peak: usize,
 }
 
 impl Provided {
@@ -64,7 +66,8 @@ impl Provided {
             offered_len: 0,
             depth: DEPTH_MIN,
             reserve: slots,
-            plenty: 0,
+            completions: 0,
+            peak: 0,
         };
         provided.fill();
         Ok(provided)
@@ -83,7 +86,6 @@ impl Provided {
 
     /// The kernel found no slot: it is to have more.
     pub(super) fn ran_out(&mut self) {
-        self.plenty = 0;
         self.depth = (2 * self.depth).min(self.offered.len());
         self.fill();
     }
@@ -118,13 +120,14 @@ impl Provided {
 
     /// Takes the slot that a completion named.
     pub(super) fn take(&mut self, id: u16) -> Slot {
-        self.plenty += 1;
-        if self.plenty == PLENTY {
-            self.plenty = 0;
-            self.depth = (self.depth / 2).max(DEPTH_MIN);
-        }
         self.offered_len -= 1;
         let slot = self.offered[usize::from(id)].take();
+        self.peak = self.peak.max(self.offered.len() - self.offered_len - self.reserve.len());
+        self.completions += 1;
+        if self.completions == WINDOW {
+            self.depth = (2 * self.peak).clamp(DEPTH_MIN, self.offered.len());
+            (self.completions, self.peak) = (0, 0);
+        }
         self.fill();
         slot.expect("the kernel fills only what it was offered")
     }
