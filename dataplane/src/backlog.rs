@@ -44,12 +44,6 @@ impl<T> Default for Backlog<T> {
 }
 
 impl<T> Backlog<T> {
-    /// How many things wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -112,7 +106,6 @@ mod tests {
         for number in 0..100 {
             backlog.push(7, (7, number), TRAIN);
         }
-        assert_eq!(backlog.len(), 100);
         assert_eq!(all(&mut backlog), (0..100).map(|number| (7, number)).collect::<Vec<_>>());
         assert!(backlog.is_empty());
     }

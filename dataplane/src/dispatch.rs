@@ -109,6 +109,10 @@ impl Dispatch {
     pub fn resume(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         for peer in self.departures.resume(turn)? {
             self.send_staged(&peer, turn)?;
+            // What was staged behind the trains has asked for no handshake yet.
+            if self.staging.holds(peer.id) && live_session(&peer, turn).is_none() {
+                turn.raise(&peer, flag::WANTS_HANDSHAKE);
+            }
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ pub(crate) struct Intake {
     /// The frames of this turn.
     pub frames: Vec<Frame>,
     backlog: Backlog<Train>,
+    /// Trains in the backlog that other workers handed over.
+    handed_over: usize,
     waiting_frames: VecDeque<Frame>,
 }
 
@@ -42,8 +44,9 @@ impl Intake {
             self.queue(train, inbound);
         }
         // What there is no room for stays in its lane, and is seen there before the next wait.
-        let room = HAND_OFFS_MAX.saturating_sub(self.backlog.len());
+        let room = HAND_OFFS_MAX.saturating_sub(self.handed_over);
         for hand_off in hand_offs.try_iter().take(room) {
+            self.handed_over += 1;
             self.queue(train_of(hand_off), inbound);
         }
         let mut spent = 0;
@@ -51,6 +54,7 @@ impl Intake {
             && let Some((train, cost)) = self.backlog.pop()
         {
             spent += cost;
+            self.handed_over -= usize::from(matches!(train.buffer, Buffer::Heap(_)));
             self.trains.push(train);
         }
         // Frames that are not looked at keep their buffers, and so the kernel keeps the rest.

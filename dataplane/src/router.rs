@@ -84,10 +84,10 @@ impl Router {
                 false => Course::Drop(DropReason::SourceNotAllowed),
             };
         }
-        let flow = self.flow(FlowKey::new(ip, ip::traffic_class(packet)), snapshot);
-        if flow.sender != Some(sender.id) {
+        let key = FlowKey::new(ip, ip::traffic_class(packet));
+        let Some(flow) = self.flow(key, sender.id, snapshot) else {
             return Course::Drop(DropReason::SourceNotAllowed);
-        }
+        };
         let Some(receiver) = &flow.receiver else { return Course::Deliver };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
@@ -115,12 +115,12 @@ impl Router {
         }
     }
 
-    /// What is known of a pair, brought up to date.
-    fn flow(&mut self, key: FlowKey, snapshot: &Snapshot) -> &Flow {
+    /// What is known of a pair, brought up to date; nothing if the source is not `sender`'s.
+    fn flow(&mut self, key: FlowKey, sender: PeerId, snapshot: &Snapshot) -> Option<&Flow> {
         if let Some((last, place)) = self.last
             && last == key
         {
-            return self.flows.get(place);
+            return Some(self.flows.get(place)).filter(|flow| flow.sender == Some(sender));
         }
         let place = match self.flows.find(&key) {
             Some(place) => {
@@ -132,27 +132,32 @@ impl Router {
                 place
             }
             None => {
-                let (sender, receiver) = owners(&key, snapshot);
-                let route = Route::Unknown;
-                let epoch = snapshot.epoch;
-                self.flows.insert(Flow { key, epoch, sender, receiver, routes: 0, route })
+                let (owner, receiver) = owners(&key, snapshot);
+                if owner != Some(sender) {
+                    return None; // who spoofs shall not make others be forgotten
+                }
+                let (epoch, route) = (snapshot.epoch, Route::Unknown);
+                self.flows.insert(Flow { key, epoch, sender: owner, receiver, routes: 0, route })
             }
         };
+        self.last = Some((key, place));
         let flow = self.flows.get_mut(place);
+        if flow.sender != Some(sender) {
+            return None;
+        }
         let is_current = flow.routes == snapshot.relay.routes && flow.route != Route::Unknown;
         // Only what two peers say to each other can be relayed: nobody else's pair is asked for.
-        if !is_current && flow.sender.is_some() && flow.receiver.is_some() {
-            flow.route = match &mut self.socket {
-                Some(socket) if self.questions > 0 => {
-                    self.questions -= 1;
-                    socket.ask(key.source(), key.destination(), key.dscp())
-                }
-                _ => Route::Unknown,
-            };
+        // When this turn's questions are used up, an old answer is better than none.
+        if !is_current
+            && flow.receiver.is_some()
+            && self.questions > 0
+            && let Some(socket) = &mut self.socket
+        {
+            self.questions -= 1;
+            flow.route = socket.ask(key.source(), key.destination(), key.dscp());
             flow.routes = snapshot.relay.routes;
         }
-        self.last = Some((key, place));
-        flow
+        Some(flow)
     }
 }
 
@@ -171,12 +176,12 @@ fn course(relaying: Relaying, route: Route, may_relay: bool) -> Course {
         // The kernel's own addresses may lie within a peer's allowed IPs; and what it refuses, it
         // shall refuse in its own way.
         (Relaying::Always, Route::Local | Route::Refused) => Course::Deliver,
+        // It may be for the kernel itself.
+        (Relaying::Always, Route::Unknown) => Course::Drop(DropReason::NotPunted),
         (Relaying::Always, _) if may_relay => Course::Relay,
         (Relaying::Always, Route::Back | Route::None) => Course::Deliver,
         // It would leave by another interface, in clear text.
-        (Relaying::Always, Route::Elsewhere | Route::Unknown) => {
-            Course::Drop(DropReason::NotPunted)
-        }
+        (Relaying::Always, Route::Elsewhere) => Course::Drop(DropReason::NotPunted),
     }
 }
 
@@ -205,7 +210,7 @@ mod tests {
     fn what_is_not_plain_never_leaves_by_another_interface() {
         use Course::{Deliver, Drop, Relay};
         let not_punted = Drop(DropReason::NotPunted);
-        let plain = [Relay, Deliver, Deliver, Relay, Relay, Relay];
+        let plain = [Relay, Deliver, Deliver, Relay, Relay, not_punted];
         let other = [Deliver, Deliver, Deliver, Deliver, not_punted, not_punted];
         for (number, route) in ROUTES.into_iter().enumerate() {
             assert_eq!(course(Relaying::Always, route, true), plain[number], "{route:?}");

@@ -174,13 +174,15 @@ pub enum Reason {
         error: String,
         /// The capability that would help.
         capability: Option<&'static str>,
+        /// It may be that the kernel does not forward at all.
+        hides_forwarding: bool,
     },
 }
 
 impl Reason {
     /// Whether it holds with `--relay direct` too.
     pub fn is_of_router(&self) -> bool {
-        matches!(self, Reason::ForwardingOff { .. })
+        matches!(self, Reason::ForwardingOff { .. } | Reason::Unseen { hides_forwarding: true, .. })
     }
 }
 
@@ -227,7 +229,7 @@ impl fmt::Display for Reason {
                 write!(f, "the rule of priority {priority} (ip rule) asks for {selector}")
             }
             Reason::MultipathHash { setting } => write!(f, "{setting} is not 0"),
-            Reason::Unseen { what, error, capability } => {
+            Reason::Unseen { what, error, capability, .. } => {
                 write!(f, "cannot see {what}: {error}")?;
                 capability.map_or(Ok(()), |name| write!(f, " ({name} would help)"))
             }

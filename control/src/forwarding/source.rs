@@ -91,6 +91,7 @@ impl Source {
             what: self.name(),
             error: error.to_string(),
             capability: self.capability().filter(|_| is_denied),
+            hides_forwarding: matches!(self, Source::Settings(_)),
         };
         vec![Finding { families: self.families(), reason }]
     }

@@ -14,7 +14,7 @@ use super::Way;
 use super::settle::{Left, Refused, note_sent};
 use crate::clock::Millis;
 use crate::counters::DropReason;
-use crate::limits::{HELD_BYTES_MAX, HELD_BYTES_PER_PEER_MAX};
+use crate::limits::{HELD_BYTES_MAX, HELD_BYTES_PER_PEER_MAX, REPLAY_WINDOW};
 use crate::peer::{Endpoint, Peer, PeerId};
 use crate::session::SendSession;
 use crate::sys::socket::send_over_limit;
@@ -26,9 +26,15 @@ const EXCESS_BYTES_MAX: usize = 64 << 10;
 const EXCESS_INTERVAL: Millis = Millis(100);
 /// Peers that may do so within it.
 const EXCESS_PEERS_MAX: usize = 1024;
+/// Peers that are sent to with one call when there is room again.
+const PEERS_AT_ONCE: usize = 64;
+/// Bytes that are sent so in one turn: what arrives meanwhile must not wait for longer.
+const RESUME_BYTES_MAX: usize = 1 << 20;
 
 /// A sealed train that waits.
 pub struct HeldTrain {
+    /// The counter of its first datagram.
+    pub first_counter: u64,
     /// The datagrams, one after the other.
     pub bytes: Box<[u8]>,
     /// The outer traffic class.
@@ -128,26 +134,38 @@ impl Held {
     /// Says whose trains have all left.
     pub(super) fn resume(&mut self, turn: &mut Turn<'_>) -> io::Result<Vec<Arc<Peer>>> {
         let mut done = Vec::new();
+        self.drop_dead(turn, &mut done);
         let mut outcomes: Vec<Errno> = Vec::new();
-        // The peers whose socket was found full in this call.
-        let mut full: Vec<PeerId> = Vec::new();
-        loop {
-            self.drop_dead(turn, &mut done);
-            let waiting: Vec<PeerId> =
-                self.order.iter().copied().filter(|peer| !full.contains(peer)).collect();
+        // Whether the IPv4 socket, and the IPv6 one, was found full in this call.
+        let mut is_full = (false, false);
+        let mut sent_bytes = 0;
+        while sent_bytes < RESUME_BYTES_MAX {
+            let waiting = self.next_peers(is_full);
             if waiting.is_empty() {
-                return Ok(done);
+                break;
             }
             let (outgoing, pieces) = self.first_trains(&waiting);
             turn.io.send(&outgoing, &pieces, &mut outcomes)?;
             for ((peer, out), &outcome) in waiting.into_iter().zip(outgoing).zip(&outcomes) {
                 if outcome == libc::EAGAIN {
-                    full.push(peer);
+                    let is_v4 = out.to.remote.is_ipv4();
+                    is_full = (is_full.0 || is_v4, is_full.1 || !is_v4);
                 } else {
-                    self.settle(peer, &out, outcome, turn);
+                    sent_bytes += self.settle(peer, &out, outcome, turn);
                 }
             }
+            self.let_go(&mut done);
         }
+        Ok(done)
+    }
+
+    /// Some peers whose turn it is, and whose sockets are not full.
+    fn next_peers(&self, is_full: (bool, bool)) -> Vec<PeerId> {
+        let has_room = |peer: &PeerId| {
+            let endpoint = self.queues[peer].peer.endpoint();
+            endpoint.is_some_and(|to| !if to.remote.is_ipv4() { is_full.0 } else { is_full.1 })
+        };
+        self.order.iter().copied().filter(has_room).take(PEERS_AT_ONCE).collect()
     }
 
     /// Drops all trains of a peer; returns how many messages those were.
@@ -173,11 +191,15 @@ impl Held {
     /// Lets go of trains that may not be sent any more, and of peers that have none left.
     fn drop_dead(&mut self, turn: &Turn<'_>, done: &mut Vec<Arc<Peer>>) {
         let Held { queues, order, bytes, .. } = self;
-        order.retain(|id| {
+        for id in &*order {
             let queue = queues.get_mut(id).expect("who has a turn has a queue");
-            let has_path = queue.peer.path().is_some();
+            // Without a session the peer was removed, or all keys were forgotten.
+            let is_reachable = queue.peer.path().is_some() && queue.peer.session().is_some();
             queue.trains.retain(|(session, train)| {
-                let may_leave = has_path && turn.snapshot.is_up && session.is_alive(turn.now);
+                // Others may have sent so much meanwhile that the peer takes these for replays.
+                let is_late = session.sent() > train.first_counter.saturating_add(REPLAY_WINDOW);
+                let may_leave =
+                    is_reachable && !is_late && turn.snapshot.is_up && session.is_alive(turn.now);
                 if !may_leave {
                     turn.dropped(&queue.peer, DropReason::ExpiredSession, train.messages.into());
                     queue.bytes -= train.bytes.len();
@@ -185,7 +207,15 @@ impl Held {
                 }
                 may_leave
             });
-            let is_done = queue.trains.is_empty();
+        }
+        self.let_go(done);
+    }
+
+    /// Lets go of peers that have no trains left.
+    fn let_go(&mut self, done: &mut Vec<Arc<Peer>>) {
+        let Held { queues, order, .. } = self;
+        order.retain(|id| {
+            let is_done = queues.get(id).is_none_or(|queue| queue.trains.is_empty());
             if is_done && let Some(queue) = queues.remove(id) {
                 done.push(queue.peer);
             }
@@ -211,16 +241,22 @@ impl Held {
         (outgoing, pieces)
     }
 
-    /// Takes the first train of a peer off its queue: it left, or was refused for good.
-    fn settle(&mut self, id: PeerId, out: &Outgoing, outcome: Errno, turn: &mut Turn<'_>) {
+    /// Takes the first train of a peer off its queue, and puts the peer behind the others: the
+    /// train left, or was refused for good. Returns its length (bytes).
+    fn settle(&mut self, id: PeerId, out: &Outgoing, outcome: Errno, turn: &mut Turn<'_>) -> usize {
+        if let Some(place) = self.order.iter().position(|other| *other == id) {
+            self.order.remove(place);
+            self.order.push_back(id);
+        }
         let queue = self.queues.get_mut(&id).expect("it was just sent from");
         let (session, train) = queue.trains.pop_front().expect("it was just sent");
         queue.bytes -= train.bytes.len();
         self.bytes -= train.bytes.len();
         let peer = &queue.peer;
         let path = peer.path();
-        let Some(path) = path.as_ref() else { return };
-        let HeldTrain { ref bytes, traffic_class, segment, messages, has_data } = train;
+        let length = train.bytes.len();
+        let Some(path) = path.as_ref() else { return length };
+        let HeldTrain { ref bytes, traffic_class, segment, messages, has_data, .. } = train;
         let left = if outcome == 0 {
             Left::train(messages, bytes.len())
         } else {
@@ -231,6 +267,7 @@ impl Held {
         };
         let way = Way { peer: Arc::clone(peer), session, path: Arc::clone(path) };
         note_sent(&way, left, has_data, turn);
+        length
     }
 }
 

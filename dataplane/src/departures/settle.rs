@@ -15,6 +15,7 @@ use crate::peer::{Endpoint, Path, Peer, flag};
 use crate::sys::socket::{may_be_source, send_one};
 use crate::sys::{Errno, NOT_TRIED, Outgoing};
 use crate::turn::Turn;
+use crate::wire::{self, Kind};
 
 /// After a refusal, trains to that destination are sent one datagram at a time for so long.
 const GSO_REFUSED_FOR: Millis = Millis::from_secs(60);
@@ -79,8 +80,13 @@ impl Departures {
         let Outgoing { to, traffic_class, segment, .. } = self.outgoing[number];
         let load = self.loads[number];
         let way = &self.destinations[load.destination as usize].way;
-        let bytes = self.slices_of(number, turn).concat().into();
+        let bytes: Box<[u8]> = self.slices_of(number, turn).concat().into();
+        let first_counter = match wire::classify(&bytes) {
+            Some(Kind::Data(header)) => header.counter,
+            _ => unreachable!("only data is sealed"),
+        };
         let train = HeldTrain {
+            first_counter,
             bytes,
             traffic_class,
             segment,

@@ -98,7 +98,8 @@ impl Mmsg {
                         ready,
                     )?;
                 }
-                TUN if self.reads_frames => read_frames(&self.tun, &mut self.frames, ready)?,
+                // Paused, only what cannot be masked comes: the device was deleted, a read tells.
+                TUN => read_frames(&self.tun, &mut self.frames, ready)?,
                 _ => {
                     let _ = self.bell.read(); // EAGAIN: one reading serves several rings
                 }

@@ -60,6 +60,20 @@ fn what_waits_goes_with_its_peer() {
     });
 }
 
+/// A worker may hold trains of a peer and have staged nothing: then nobody tells it of the end.
+#[test]
+fn what_waits_goes_with_its_session() {
+    on_both_backends(|io| {
+        let mut hub = slow_hub(io);
+        let remote = hub.add_peer(2, 0, socket());
+        send_numbered(&hub, &remote, 150);
+        eventually(|| hub.count("held_trains") > 0);
+        let _old = remote.peer.set_session(None);
+        eventually(|| hub.count("drop_expired_session") > 0);
+        hub.engine.stop();
+    });
+}
+
 /// More than may wait is dropped and counted, and the tunnel goes on afterwards.
 #[test]
 fn what_waits_is_bounded() {

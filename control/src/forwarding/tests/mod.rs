@@ -66,6 +66,12 @@ fn what_cannot_be_seen_is_a_reason() {
         let findings = source.read(&mut kernel, &fake::at());
         let [finding] = &findings[..] else { panic!("{source:?}: {findings:?}") };
         let Reason::Unseen { capability, .. } = &finding.reason else { panic!("{finding:?}") };
+        let is_settings = matches!(source, Source::Settings(_));
+        assert_eq!(
+            finding.reason.is_of_router(),
+            is_settings,
+            "direct, too, forwards only if told"
+        );
         let is_root_s = matches!(source, Source::Nftables | Source::NetfilterPrograms);
         assert!(!is_root_s || capability.is_some(), "{finding:?}");
         kernel.failure = Some(unreadable);

@@ -203,6 +203,7 @@ impl Watch {
             what: "the interface's network namespace",
             error: error.to_string(),
             capability: is_denied.then_some("CAP_SYS_ADMIN"),
+            hides_forwarding: true,
         };
         self.view = None;
         self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
