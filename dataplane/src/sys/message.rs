@@ -1,6 +1,7 @@
 //! Socket addresses and control messages as bytes (`struct sockaddr_in`, `sockaddr_in6`,
 //! `cmsghdr` of Linux), and the layout of a receive buffer. No `unsafe`: it is all arithmetic.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::peer::Endpoint;
@@ -110,6 +111,27 @@ pub fn write_control(
         put(out, &mut at, SOL_UDP, UDP_SEGMENT, &(segment as u16).to_ne_bytes());
     }
     at
+}
+
+/// Makes `header` that of one send: `name` and `control` are written for it, and must stay where
+/// they are, as `payload` must, until the kernel has read them.
+pub fn fill_header(
+    header: &mut libc::msghdr,
+    name: &mut [u8; ADDRESS_LEN],
+    control: &mut [u8; SEND_CONTROL_LEN],
+    to: &Endpoint,
+    traffic_class: u8,
+    segment: usize,
+    payload: &[IoSlice<'_>],
+) {
+    header.msg_namelen = write_address(name, &to.remote) as libc::socklen_t;
+    header.msg_name = name.as_mut_ptr().cast();
+    header.msg_controllen = write_control(control, to, traffic_class, segment) as _;
+    header.msg_control = control.as_mut_ptr().cast();
+    // `IoSlice` has the layout of `struct iovec`.
+    header.msg_iov = payload.as_ptr().cast_mut().cast();
+    header.msg_iovlen = payload.len() as _;
+    header.msg_flags = 0;
 }
 
 fn put(out: &mut [u8; SEND_CONTROL_LEN], at: &mut usize, level: i32, kind: i32, data: &[u8]) {

@@ -13,7 +13,7 @@ use nix::sys::eventfd::EventFd;
 use super::memory::{self, Buffer, Slot};
 use super::message::{
     ADDRESS_LEN, CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, SEND_CONTROL_LEN, TRAIN_SLOT_LEN,
-    endpoint, read_control, write_address, write_control,
+    endpoint, fill_header, read_control,
 };
 use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
 use super::{Delivery, Errno, Frame, NOT_TRIED, Outgoing, Ready, Sockets, Train};
@@ -227,15 +227,9 @@ impl Mmsg {
             let header = &mut self.headers[index].msg_hdr;
             let name = &mut self.names[index];
             let control = &mut self.controls[index];
-            header.msg_namelen = write_address(name, &out.to.remote) as libc::socklen_t;
-            header.msg_name = name.as_mut_ptr().cast();
-            header.msg_controllen =
-                write_control(control, &out.to, out.traffic_class, out.segment) as _;
-            header.msg_control = control.as_mut_ptr().cast();
+            let Outgoing { to, traffic_class, segment, .. } = out;
             let payload = &pieces[out.pieces.clone()];
-            header.msg_iov = payload.as_ptr().cast_mut().cast();
-            header.msg_iovlen = payload.len() as _;
-            header.msg_flags = 0;
+            fill_header(header, name, control, to, *traffic_class, *segment, payload);
         }
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::Errno;
-use super::message::{ADDRESS_LEN, SEND_CONTROL_LEN, write_address, write_control};
+use super::message::{ADDRESS_LEN, SEND_CONTROL_LEN, fill_header};
 use crate::peer::Endpoint;
 use crate::wire::{COOKIE_REPLY, DATA, RESPONSE};
 
@@ -270,12 +270,7 @@ pub fn send_one(
     let mut control = [0u8; SEND_CONTROL_LEN];
     // SAFETY: `struct msghdr` is plain data; all zeros are valid.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_namelen = write_address(&mut name, &to.remote) as libc::socklen_t;
-    header.msg_name = name.as_mut_ptr().cast();
-    header.msg_controllen = write_control(&mut control, to, traffic_class, segment) as _;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_iov = payload.as_ptr().cast_mut().cast();
-    header.msg_iovlen = payload.len() as _;
+    fill_header(&mut header, &mut name, &mut control, to, traffic_class, segment, payload);
     // SAFETY: all that the header points to lives until the call returns; `IoSlice` has the
     // layout of `struct iovec`, and the kernel only reads it.
     let sent = unsafe { libc::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };

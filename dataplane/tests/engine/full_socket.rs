@@ -41,14 +41,20 @@ fn what_finds_the_socket_full_leaves_later_in_order() {
     });
 }
 
+/// A hub that holds trains for a peer whose session has just been ended.
+fn ended_while_held(io: IoChoice) -> (Hub, Remote) {
+    let mut hub = slow_hub(io);
+    let remote = hub.add_peer(2, 0, socket());
+    send_numbered(&hub, &remote, 150);
+    eventually(|| hub.count("held_trains") > 0);
+    let _old = remote.peer.set_session(None);
+    (hub, remote)
+}
+
 #[test]
 fn what_waits_goes_with_its_peer() {
     on_both_backends(|io| {
-        let mut hub = slow_hub(io);
-        let remote = hub.add_peer(2, 0, socket());
-        send_numbered(&hub, &remote, 150);
-        eventually(|| hub.count("held_trains") > 0);
-        let _old = remote.peer.set_session(None);
+        let (mut hub, remote) = ended_while_held(io);
         for worker in 0..crate::support::WORKERS {
             hub.engine.command(worker, Command::Discard { peer: remote.peer.clone() });
         }
@@ -64,11 +70,7 @@ fn what_waits_goes_with_its_peer() {
 #[test]
 fn what_waits_goes_with_its_session() {
     on_both_backends(|io| {
-        let mut hub = slow_hub(io);
-        let remote = hub.add_peer(2, 0, socket());
-        send_numbered(&hub, &remote, 150);
-        eventually(|| hub.count("held_trains") > 0);
-        let _old = remote.peer.set_session(None);
+        let (hub, _remote) = ended_while_held(io);
         eventually(|| hub.count("drop_expired_session") > 0);
         hub.engine.stop();
     });

@@ -7,7 +7,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::prepare::empty_header;
 use super::{SUBMIT_MAX, Tag, Uring};
-use crate::sys::message::{ADDRESS_LEN, SEND_CONTROL_LEN, write_address, write_control};
+use crate::sys::message::{ADDRESS_LEN, SEND_CONTROL_LEN, fill_header};
 use crate::sys::mmsg::write_frame;
 use crate::sys::{Delivery, Errno, NOT_TRIED, Outgoing};
 
@@ -114,13 +114,8 @@ impl SendBlocks {
         let header = &mut self.headers[index];
         let name = &mut self.names[index];
         let control = &mut self.controls[index];
-        header.msg_namelen = write_address(name, &out.to.remote) as libc::socklen_t;
-        header.msg_name = name.as_mut_ptr().cast();
-        header.msg_controllen =
-            write_control(control, &out.to, out.traffic_class, out.segment) as _;
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_iov = payload.as_ptr().cast_mut().cast();
-        header.msg_iovlen = payload.len() as _;
+        let Outgoing { to, traffic_class, segment, .. } = out;
+        fill_header(header, name, control, to, *traffic_class, *segment, payload);
         header
     }
 }
