@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::forwarding::Route;
+use crate::hash::mix;
 use crate::ip::Packet;
 use crate::peer::{Peer, PeerId};
 
@@ -53,11 +54,7 @@ impl FlowKey {
     }
 
     fn hash(&self, seed: u64) -> u64 {
-        let fold = |state: u64, word: u64| {
-            let product =
-                u128::from(state ^ word) * u128::from(0x9e37_79b9_7f4a_7c15 ^ (seed & !1));
-            product as u64 ^ (product >> 64) as u64
-        };
+        let fold = |state: u64, word: u64| mix(state ^ word, seed);
         let words = |address: IpAddr| match address {
             IpAddr::V4(v4) => (u64::from(v4.to_bits()), 4),
             IpAddr::V6(v6) => ((v6.to_bits() >> 64) as u64, v6.to_bits() as u64),

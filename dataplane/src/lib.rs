@@ -17,6 +17,7 @@ mod dispatch;
 pub mod engine;
 mod flows;
 pub mod forwarding;
+mod hash;
 pub mod icmp;
 mod inbound;
 mod intake;

@@ -1,7 +1,5 @@
 //! Everything that is counted, read at one moment: what logs and metrics show.
 
-use wg_bounce_dataplane::counters::{Counters, PeerCounters};
-
 use super::Runtime;
 use crate::key_text::Abbreviated;
 
@@ -34,12 +32,8 @@ pub struct Statistics {
 }
 
 impl Counted {
-    fn worker(counters: &Counters) -> Counted {
-        Counted { values: counters.list().collect(), train_lengths: counters.train_lengths() }
-    }
-
-    fn peer(counters: &PeerCounters) -> Counted {
-        Counted { values: counters.list().collect(), train_lengths: counters.train_lengths() }
+    fn of(values: impl Iterator<Item = (&'static str, u64)>, train_lengths: (f64, f64)) -> Counted {
+        Counted { values: values.collect(), train_lengths }
     }
 
     /// Those that are not zero, as words; empty if there are none.
@@ -58,12 +52,13 @@ impl Counted {
 impl Runtime {
     /// Reads all counters.
     pub(super) fn statistics(&self) -> Statistics {
-        let device = &self.parts.device;
+        let (device, workers) = (&self.parts.device, self.parts.engine.counters());
         Statistics {
-            workers: self.parts.engine.counters().map(Counted::worker).collect(),
+            workers: workers.map(|one| Counted::of(one.list(), one.train_lengths())).collect(),
             peers: device
                 .peers()
-                .map(|peer| (peer.public_key, Counted::peer(&peer.counters)))
+                .map(|peer| (peer, &peer.counters))
+                .map(|(peer, all)| (peer.public_key, Counted::of(all.list(), all.train_lengths())))
                 .collect(),
             handshakes: device.counters().list().collect(),
             relay: self.relay.report(),

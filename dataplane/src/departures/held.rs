@@ -250,15 +250,15 @@ impl Held {
         }
         let queue = self.queues.get_mut(&id).expect("it was just sent from");
         let (session, train) = queue.trains.pop_front().expect("it was just sent");
-        queue.bytes -= train.bytes.len();
-        self.bytes -= train.bytes.len();
+        let length = train.bytes.len();
+        queue.bytes -= length;
+        self.bytes -= length;
         let peer = &queue.peer;
         let path = peer.path();
-        let length = train.bytes.len();
         let Some(path) = path.as_ref() else { return length };
         let HeldTrain { ref bytes, traffic_class, segment, messages, has_data, .. } = train;
         let left = if outcome == 0 {
-            Left::train(messages, bytes.len())
+            Left::train(messages, length)
         } else {
             let slices: &[&[u8]] = &[bytes];
             let to = out.to;

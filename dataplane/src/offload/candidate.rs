@@ -7,6 +7,7 @@ use super::{
     UDP_HEADER_LEN,
 };
 use crate::checksum;
+use crate::hash::mix;
 use crate::ip::{self, Packet, V4_HEADER_LEN, u16_at, u32_at};
 
 /// IPv6, and TCP with all its options (bytes).
@@ -103,13 +104,6 @@ pub(super) fn pair_hash(seed: u64, addresses: &[u8]) -> u64 {
     addresses.chunks_exact(8).fold(seed, |state, chunk| {
         mix(state ^ u64::from_ne_bytes(chunk.try_into().expect("eight bytes")), seed)
     })
-}
-
-fn mix(value: u64, seed: u64) -> u64 {
-    // Folded multiplication by an odd constant (the golden ratio's bits): cheap, and all bits of
-    // the input reach the low bits of the result.
-    let product = u128::from(value) * u128::from(0x9e37_79b9_7f4a_7c15 ^ (seed & !1));
-    product as u64 ^ (product >> 64) as u64
 }
 
 /// Judges one packet; bytes after its IP length are padding.
