@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -48,13 +49,19 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// called `name` (one alone may only have been asked for its version); all of them, by id.
 fn start(arguments: &str, name: &str, number: usize, all: usize) -> (Child, Vec<u32>) {
     let mut command = harness(arguments);
-    let harness = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut harness =
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
     let has_name = |pid: &u32| {
         let command = fs::read_to_string(format!("/proc/{pid}/comm"));
         command.is_ok_and(|it| it.trim() == name)
     };
     let mut started = Vec::new();
     eventually("what it starts runs", || {
+        if let Some(status) = harness.try_wait().expect("our own child") {
+            let mut said = String::new();
+            let _ = harness.stderr.take().expect("piped").read_to_string(&mut said);
+            panic!("it has ended too early, {status}: {said}");
+        }
         started = children(harness.id());
         started.len() >= all && started.iter().filter(|pid| has_name(pid)).count() == number
     });
