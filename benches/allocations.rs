@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use wg_bounce_dataplane::aead::{self, Key, Seal};
+use wg_bounce_dataplane::aead::{self, Aead, Key, Seal};
 use wg_bounce_dataplane::engine::{Engine, IoChoice, Options};
 use wg_bounce_dataplane::mailbox;
 use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
@@ -109,6 +109,7 @@ impl Relay {
             workers: 1,
             pin: false,
             io,
+            aead: aead::Choice::Auto,
             gso: true,
             gro: true,
             tun_offload: true,
@@ -184,7 +185,7 @@ impl Sender {
             write_data_header(message, DataHeader { receiver: 1 << 8, counter: self.counter });
             write_packet(&mut message[16..16 + INNER]);
             let counter = self.counter;
-            aead::seal(&mut [Seal { key: &self.key, counter, message }]);
+            Aead::best().seal(&mut [Seal { key: &self.key, counter, message }]);
             self.counter += 1;
         }
         let to = Endpoint { remote: self.relay, source: None };

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use wg_bounce_dataplane::aead;
 use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
@@ -71,6 +72,11 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
     #[arg(env = "WG_BOUNCE_RELAY", hide_env_values = true)]
     pub relay: Mode,
+
+    /// What encrypts and decrypts packets
+    #[arg(long, value_enum, value_name = "AEAD", default_value_t = AeadChoice::Auto)]
+    #[arg(env = "WG_BOUNCE_AEAD", hide_env_values = true)]
+    pub aead: AeadChoice,
 
     /// Send trains of UDP datagrams with one system call (UDP_SEGMENT). Off helps where a network
     /// card or its driver corrupts them
@@ -147,6 +153,19 @@ pub enum Io {
     Mmsg,
 }
 
+/// `--aead`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AeadChoice {
+    /// The fastest that this processor can
+    Auto,
+    /// AVX-512 across packets, or do not start
+    Avx512,
+    /// AVX2 across packets, or do not start
+    Avx2,
+    /// ring, one packet at a time
+    Ring,
+}
+
 /// An option that is on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
@@ -213,6 +232,12 @@ impl Options {
                 Io::Auto => IoChoice::Auto,
                 Io::Uring => IoChoice::Uring,
                 Io::Mmsg => IoChoice::Mmsg,
+            },
+            aead: match self.aead {
+                AeadChoice::Auto => aead::Choice::Auto,
+                AeadChoice::Avx512 => aead::Choice::Avx512,
+                AeadChoice::Avx2 => aead::Choice::Avx2,
+                AeadChoice::Ring => aead::Choice::Ring,
             },
             gso: self.gso == Switch::On,
             gro: self.gro == Switch::On,
@@ -353,16 +378,18 @@ mod tests {
     #[test]
     fn every_value_reaches_the_engine() {
         let line = "wg0 --io mmsg --workers 3 --no-pin --gso off --gro off --tun-offload off \
-            --buffers 64";
+            --buffers 64 --aead ring";
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let options = parse(&arguments).expect("valid").engine(8);
         assert_eq!((options.workers, options.buffers), (3, 64));
         assert_eq!(options.io, IoChoice::Mmsg);
+        assert_eq!(options.aead, aead::Choice::Ring);
         assert!(!(options.pin || options.gso || options.gro || options.tun_offload));
 
         let options = parse(&["wg0"]).expect("valid").engine(200);
         assert_eq!(options.workers, WORKERS_MAX, "one per CPU, up to the limit");
         assert_eq!(options.io, IoChoice::Auto);
+        assert_eq!(options.aead, aead::Choice::Auto);
         assert!(options.pin && options.gso && options.gro && options.tun_offload);
     }
 

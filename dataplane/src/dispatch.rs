@@ -10,6 +10,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::aead::Aead;
 use crate::counters::DropReason;
 use crate::departures::{Departures, Placed, Way};
 use crate::ip;
@@ -30,8 +31,14 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Takes its memory here.
-    pub fn new(worker: usize, workers: usize, use_gso: bool, socket_buffer: usize) -> Dispatch {
-        let departures = Departures::new(workers, use_gso, socket_buffer);
+    pub fn new(
+        worker: usize,
+        workers: usize,
+        aead: Aead,
+        use_gso: bool,
+        socket_buffer: usize,
+    ) -> Dispatch {
+        let departures = Departures::new(workers, aead, use_gso, socket_buffer);
         Dispatch { departures, staging: Staging::new(worker) }
     }
 

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::aead::{self, Aead};
 use crate::counters::Counters;
 use crate::dispatch::Dispatch;
 use crate::inbound::Inbound;
@@ -58,6 +59,8 @@ pub struct Options {
     pub pin: bool,
     /// The backend.
     pub io: IoChoice,
+    /// What encrypts and decrypts.
+    pub aead: aead::Choice,
     /// Send trains.
     pub gso: bool,
     /// Receive trains.
@@ -73,6 +76,8 @@ pub struct Options {
 /// Why the workers could not start.
 #[derive(Debug)]
 pub enum StartError {
+    /// The processor cannot what was demanded.
+    AeadUnavailable(aead::Unavailable),
     /// io_uring was demanded and is refused.
     UringRefused(io::Error),
     /// Memory, descriptors or threads are short.
@@ -110,6 +115,7 @@ impl Engine {
             tcp: options.tun_offload && tun.has_tcp_offload(),
             udp: options.tun_offload && tun.has_udp_offload(),
         };
+        let aead = Aead::new(options.aead).map_err(StartError::AeadUnavailable)?;
         let queues = tun.into_queues();
         assert!((1..=WORKERS_MAX).contains(&queues.len()), "checked by the options");
         let (lanes, events) = lanes(wake);
@@ -141,6 +147,7 @@ impl Engine {
                 workers: neighbours.len(),
                 queue,
                 options: options.clone(),
+                aead,
                 coalescer,
                 core,
                 shared: Arc::clone(&engine.shared),
@@ -154,7 +161,7 @@ impl Engine {
                 }
             }
         }
-        engine.description = describe(options, &backends, coalescer);
+        engine.description = describe(options, aead, &backends, coalescer);
         Ok((engine, events))
     }
 
@@ -326,6 +333,7 @@ struct Plan {
     workers: usize,
     queue: Queue,
     options: Options,
+    aead: Aead,
     coalescer: CoalescerOptions,
     core: Option<core_affinity::CoreId>,
     shared: Arc<Shared>,
@@ -363,11 +371,12 @@ impl Plan {
             commands,
             hand_offs,
             post: self.post,
-            inbound: Inbound::new(self.coalescer, seed, messages),
+            inbound: Inbound::new(self.aead, self.coalescer, seed, messages),
             outbound: Outbound::default(),
             dispatch: Dispatch::new(
                 self.number,
                 self.workers,
+                self.aead,
                 self.options.gso,
                 self.options.socket_buffer,
             ),
@@ -427,10 +436,15 @@ fn lanes(wake: Arc<EventFd>) -> (Post, Events) {
     (post, events)
 }
 
-fn describe(options: &Options, backends: &[&str], coalescer: CoalescerOptions) -> String {
+fn describe(
+    options: &Options,
+    aead: Aead,
+    backends: &[&str],
+    coalescer: CoalescerOptions,
+) -> String {
     let on_off = |on: bool| if on { "on" } else { "off" };
     format!(
-        "{} ({} workers), GSO {}, GRO {}, TUN super-packets: TCP {}, UDP {}; AEAD: ring",
+        "{} ({} workers), GSO {}, GRO {}, TUN super-packets: TCP {}, UDP {}; AEAD: {aead}",
         backends.first().copied().unwrap_or("no backend"),
         backends.len(),
         on_off(options.gso),

@@ -112,6 +112,9 @@ impl fmt::Display for Failure {
 
 fn engine(error: &StartError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let source = match error {
+        StartError::AeadUnavailable(error) => {
+            return write!(f, "{error}: --aead auto takes what there is");
+        }
         StartError::UringRefused(source) => source,
         StartError::Resources(source) => {
             return write!(f, "cannot start the workers: {source}; fewer --workers need less");

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
-use crate::aead::{self, Seal};
+use crate::aead::{Aead, Seal};
 use crate::clock::Millis;
 use crate::counters::DropReason;
 use crate::limits::NONCES_IN_FLIGHT_MAX;
@@ -126,6 +126,7 @@ pub struct Departures {
     lookup: HashMap<usize, u32, BuildHasherDefault<IndexHasher>>,
     /// Messages that may wait for one session: this worker's share of the nonces in flight.
     per_session_max: u32,
+    aead: Aead,
     use_gso: bool,
     outgoing: Vec<Outgoing>,
     loads: Vec<Load>,
@@ -145,7 +146,7 @@ fn identity(session: &SendSession) -> usize {
 impl Departures {
     /// Takes all its memory here; `workers` share the nonces that may be in flight. A socket has
     /// a buffer of `socket_buffer` bytes.
-    pub fn new(workers: usize, use_gso: bool, socket_buffer: usize) -> Departures {
+    pub fn new(workers: usize, aead: Aead, use_gso: bool, socket_buffer: usize) -> Departures {
         Departures {
             room: vec![0; ROOM].into(),
             used: 0,
@@ -153,6 +154,7 @@ impl Departures {
             destinations: Vec::with_capacity(MESSAGES_MAX),
             lookup: HashMap::with_capacity_and_hasher(MESSAGES_MAX, Default::default()),
             per_session_max: (NONCES_IN_FLIGHT_MAX / workers as u64).max(1) as u32,
+            aead,
             use_gso,
             outgoing: Vec::with_capacity(MESSAGES_MAX),
             loads: Vec::with_capacity(MESSAGES_MAX),
@@ -299,9 +301,9 @@ impl Departures {
         for message in self.messages.iter().filter(|message| message.place == IN_ROOM) {
             let (bytes, tail) = rest.split_at_mut(message.length as usize);
             rest = tail;
-            push_seal(&mut batch, message, &self.destinations, bytes);
+            push_seal(self.aead, &mut batch, message, &self.destinations, bytes);
         }
-        aead::seal(&mut batch);
+        self.aead.seal(&mut batch);
     }
 
     fn seal_placed(&mut self, trains: &mut [sys::Train]) {
@@ -315,10 +317,10 @@ impl Departures {
                 let (at, length) = (message.at as usize, message.length as usize);
                 let (bytes, tail) = rest[at - rest_at..].split_at_mut(length);
                 (rest, rest_at) = (tail, at + length);
-                push_seal(&mut batch, message, &self.destinations, bytes);
+                push_seal(self.aead, &mut batch, message, &self.destinations, bytes);
             }
         }
-        aead::seal(&mut batch);
+        self.aead.seal(&mut batch);
         debug_assert!(
             messages.next().is_none(),
             "messages are pushed in the order of their places"
@@ -382,6 +384,7 @@ impl Departures {
 
 /// Adds a message to the batch, and seals the batch when it is full.
 fn push_seal<'a>(
+    aead: Aead,
     batch: &mut ArrayVec<Seal<'a>, BATCH>,
     message: &Message,
     destinations: &'a [Destination],
@@ -390,7 +393,7 @@ fn push_seal<'a>(
     let session = &destinations[message.destination as usize].way.session;
     batch.push(Seal { key: &session.key, counter: message.counter, message: bytes });
     if batch.is_full() {
-        aead::seal(batch);
+        aead.seal(batch);
         batch.clear();
     }
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
-use crate::aead::{self, Open};
+use crate::aead::{Aead, Open};
 use crate::backlog::QUEUES;
 use crate::counters::DropReason;
 use crate::departures::Placed;
@@ -83,6 +83,7 @@ pub struct Inbound {
     /// Packets for one other peer: what a run of messages has brought so far.
     relayed: Vec<Placed>,
     messages: Vec<Message>,
+    aead: Aead,
     coalescer: Coalescer<Place>,
     options: CoalescerOptions,
     seed: u64,
@@ -102,8 +103,9 @@ struct Run {
 
 impl Inbound {
     /// Takes all its memory here. `seed` is random: it keys the table of flows.
-    pub fn new(options: CoalescerOptions, seed: u64, messages: usize) -> Inbound {
+    pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, messages: usize) -> Inbound {
         Inbound {
+            aead,
             sessions: Sessions::default(),
             router: Router::new(seed),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
@@ -216,12 +218,12 @@ impl Inbound {
                 batch.push(Open { key: &session.key, counter, message: bytes, authentic: false });
                 next += 1;
                 if batch.is_full() {
-                    open_batch(&mut batch, &mut self.messages[done..next]);
+                    open_batch(self.aead, &mut batch, &mut self.messages[done..next]);
                     done = next;
                 }
             }
         }
-        open_batch(&mut batch, &mut self.messages[done..next]);
+        open_batch(self.aead, &mut batch, &mut self.messages[done..next]);
     }
 
     fn accept(&mut self, dispatch: &mut Dispatch, turn: &mut Turn<'_>) -> io::Result<()> {
@@ -353,8 +355,8 @@ impl Inbound {
     }
 }
 
-fn open_batch(batch: &mut ArrayVec<Open<'_>, BATCH>, messages: &mut [Message]) {
-    aead::open(batch);
+fn open_batch(aead: Aead, batch: &mut ArrayVec<Open<'_>, BATCH>, messages: &mut [Message]) {
+    aead.open(batch);
     for (opened, message) in batch.iter().zip(messages) {
         message.is_authentic = opened.authentic;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket as netlink};
-use wg_bounce_dataplane::aead::{self, Key, Open, Seal};
+use wg_bounce_dataplane::aead::{self, Aead, Key, Open, Seal};
 use wg_bounce_dataplane::checksum;
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options};
 use wg_bounce_dataplane::mailbox::Command;
@@ -73,6 +73,7 @@ impl Hub {
             workers: WORKERS,
             pin: false,
             io,
+            aead: aead::Choice::Auto,
             gso: true,
             gro: true,
             tun_offload: true,
@@ -219,7 +220,7 @@ impl Remote {
         write_data_header(&mut message, DataHeader { receiver: self.index, counter });
         message[16..16 + packet.len()].copy_from_slice(packet);
         let key = Key::new(&[self.number; 32]);
-        aead::seal(&mut [Seal { key: &key, counter, message: &mut message }]);
+        Aead::best().seal(&mut [Seal { key: &key, counter, message: &mut message }]);
         message
     }
 
@@ -248,7 +249,7 @@ impl Remote {
         let counter = u64::from_le_bytes(message[8..16].try_into().expect("eight bytes"));
         let key = Key::new(&[self.number; 32]);
         let mut batch = [Open { key: &key, counter, message, authentic: false }];
-        aead::open(&mut batch);
+        Aead::best().open(&mut batch);
         assert!(batch[0].authentic, "message {counter} is sealed with the session's key");
         buffer[16..length - 16].to_vec()
     }

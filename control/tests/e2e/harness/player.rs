@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setso
 use wg_bounce_control::cookie::Jar;
 use wg_bounce_control::noise::{Identity, Invitation, Secret, initiate, open_initiation};
 use wg_bounce_control::tai64n::Timestamp;
-use wg_bounce_dataplane::aead::{self, Key, Open, Seal};
+use wg_bounce_dataplane::aead::{Aead, Key, Open, Seal};
 use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{
     DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, INITIATION_LEN, Kind, RESPONSE_LEN, TAG_LEN,
@@ -162,7 +162,7 @@ impl Player {
         let header = DataHeader { receiver: session.remote_index, counter };
         write_data_header(&mut message, header);
         message[DATA_HEADER_LEN..][..plaintext.len()].copy_from_slice(plaintext);
-        aead::seal(&mut [Seal { key: &session.send, counter, message: &mut message }]);
+        Aead::best().seal(&mut [Seal { key: &session.send, counter, message: &mut message }]);
         message
     }
 
@@ -207,7 +207,7 @@ impl Player {
                 let session = session.expect("the hub uses an index of ours");
                 let (key, counter) = (&session.receive, header.counter);
                 let mut batch = [Open { key, counter, message: &mut datagram, authentic: false }];
-                aead::open(&mut batch);
+                Aead::best().open(&mut batch);
                 assert!(batch[0].authentic, "message {counter} is sealed with the session's key");
                 let plaintext = &datagram[DATA_HEADER_LEN..datagram.len() - TAG_LEN];
                 if !plaintext.is_empty() && !is_membership_report(plaintext) {
