@@ -6,7 +6,7 @@
 //! and how many times as fast as `ring` both together are: the median of the rounds' ratios, and
 //! their quartiles in brackets.
 //!
-//!     cargo bench -p wg-bounce-benches --bench aead [-- [ROUNDS] [FILTER]]
+//!     cargo bench -p wg-bounce-benches --bench aead [-- [ROUNDS] [CONTENDER] [BATCHxBYTES]]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -137,7 +137,7 @@ fn contenders() -> Vec<Box<dyn Contender>> {
     for (choice, name, name_of_four) in [
         (Choice::Avx512, "avx512", "avx512, 4 keys"),
         (Choice::Avx2, "avx2", "avx2, 4 keys"),
-        (Choice::Auto, "auto", ""),
+        (Choice::Auto, "auto", "auto, 4 keys"),
     ] {
         match Aead::new(choice) {
             Ok(aead) => {
@@ -202,7 +202,11 @@ fn main() {
             .chain([1, 2, 3, 4, 6, 8, 12, 16, 32].map(|count| (count, 1420)))
             .chain([1, 2, 3, 4, 6, 8, 12, 16, 32].map(|count| (count, 64)));
     println!("{:>5} {:>5}  {:14} {:>8} {:>8}   × ring", "batch", "bytes", "", "seal ns", "open ns");
+    let only = arguments.get(2);
     for (count, payload) in shapes {
+        if only.is_some_and(|only| *only != format!("{count}x{payload}")) {
+            continue;
+        }
         let mut messages = Messages::new(count, payload);
         let mut times = vec![Times::default(); contenders.len()];
         for _ in 0..rounds {

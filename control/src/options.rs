@@ -156,13 +156,13 @@ pub enum Io {
 /// `--aead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AeadChoice {
-    /// The fastest that this processor can
+    /// The fastest that this processor can, for each batch of packets
     Auto,
-    /// AVX-512 across packets, or do not start
+    /// AVX-512 across packets for all, or do not start
     Avx512,
-    /// AVX2 across packets, or do not start
+    /// AVX2 across packets for all, or do not start
     Avx2,
-    /// ring, one packet at a time
+    /// ring for all, one packet at a time
     Ring,
 }
 

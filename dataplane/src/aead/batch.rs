@@ -8,6 +8,7 @@
 //! forged stays as it came, and costs no decryption.
 
 use super::chacha::{BLOCK_LEN, Stripe};
+use super::wipe;
 
 /// Packets of a batch that are worked on at once.
 pub const BATCH: usize = 64;
@@ -53,6 +54,11 @@ pub type Tag = [u8; 16];
 
 /// A vector unit that computes `L` blocks of ChaCha20 at once.
 pub trait Unit<const L: usize>: Copy {
+    /// With fewer packets than these, one at a time is as fast.
+    const FEWEST: usize;
+    /// The longest body that is faster here than by itself (bytes).
+    const LONGEST: usize;
+
     /// Computes the blocks of a stripe: one-time keys into `keys`, key stream over bodies.
     fn compute(self, stripe: &Stripe<L>, packets: &mut [Packet<'_>], keys: &mut [OneTimeKey]);
     /// The tags of the packets that `order` names, into their places in `tags`.
@@ -61,6 +67,9 @@ pub trait Unit<const L: usize>: Copy {
 
 /// Encrypts up to [`BATCH`] packets in place and writes their tags.
 pub fn seal<const L: usize, U: Unit<L>>(unit: U, packets: &mut [Packet<'_>]) {
+    if packets.is_empty() {
+        return;
+    }
     let mut keys = [[0; 4]; BATCH];
     let mut queue = Queue::new(unit);
     for number in 0..packets.len() {
@@ -73,11 +82,16 @@ pub fn seal<const L: usize, U: Unit<L>>(unit: U, packets: &mut [Packet<'_>]) {
     for (packet, tag) in packets.iter_mut().zip(tags) {
         *packet.tag = tag;
     }
+    wipe::values(&mut keys[..packets.len()]);
+    wipe::stack();
 }
 
 /// Verifies up to [`BATCH`] packets and decrypts in place those that are authentic; a bit for
 /// each of these.
 pub fn open<const L: usize, U: Unit<L>>(unit: U, packets: &mut [Packet<'_>]) -> u64 {
+    if packets.is_empty() {
+        return 0;
+    }
     let mut keys = [[0; 4]; BATCH];
     let mut queue = Queue::new(unit);
     for number in 0..packets.len() {
@@ -96,6 +110,8 @@ pub fn open<const L: usize, U: Unit<L>>(unit: U, packets: &mut [Packet<'_>]) -> 
         }
     }
     queue.finish(packets, &mut keys);
+    wipe::values(&mut keys[..packets.len()]);
+    wipe::stack();
     authentic
 }
 

@@ -28,10 +28,8 @@ pub trait Words<const W: usize>: Copy {
     fn load(self, words: &[u32; W]) -> Self::Word;
     /// Sum modulo 2^32.
     fn add(self, a: Self::Word, b: Self::Word) -> Self::Word;
-    /// Bits that differ.
-    fn xor(self, a: Self::Word, b: Self::Word) -> Self::Word;
-    /// Rotated left by `BITS`, which are 16, 12, 8 or 7.
-    fn rotate<const BITS: i32>(self, word: Self::Word) -> Self::Word;
+    /// The twenty rounds (RFC 8439 §2.3).
+    fn rounds(self, state: [Self::Word; 16]) -> [Self::Word; 16];
     /// The words of a key for each lane.
     fn keys(self, keys: [&[u32; 8]; W]) -> [Self::Word; 8];
     /// From words of all lanes to the block of each lane.
@@ -142,47 +140,6 @@ pub fn initial<const W: usize, const L: usize, M: Words<W>>(
 #[inline(always)]
 fn lanes<const W: usize, T>(stripe: &[T], at: usize) -> &[T; W] {
     stripe[at..].first_chunk().expect("a stripe is a whole number of vectors")
-}
-
-/// The twenty rounds (RFC 8439 §2.3).
-#[inline(always)]
-pub fn rounds<const W: usize, M: Words<W>>(m: M, state: &mut [M::Word; 16]) {
-    for _ in 0..10 {
-        quarter_rounds(m, state, [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]]);
-        quarter_rounds(m, state, [[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]]);
-    }
-}
-
-/// Four quarter rounds that do not depend on each other, step by step (RFC 8439 §2.1).
-#[inline(always)]
-fn quarter_rounds<const W: usize, M: Words<W>>(
-    m: M,
-    state: &mut [M::Word; 16],
-    quarters: [[usize; 4]; 4],
-) {
-    let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [n, o, p, q]] = quarters;
-    step::<W, 16, M>(m, state, [[a, b, d], [e, f, h], [i, j, l], [n, o, q]]);
-    step::<W, 12, M>(m, state, [[c, d, b], [g, h, f], [k, l, j], [p, q, o]]);
-    step::<W, 8, M>(m, state, [[a, b, d], [e, f, h], [i, j, l], [n, o, q]]);
-    step::<W, 7, M>(m, state, [[c, d, b], [g, h, f], [k, l, j], [p, q, o]]);
-}
-
-/// x += y; z ^= x; z <<<= BITS.
-#[inline(always)]
-fn step<const W: usize, const BITS: i32, M: Words<W>>(
-    m: M,
-    state: &mut [M::Word; 16],
-    words: [[usize; 3]; 4],
-) {
-    for [x, y, _] in words {
-        state[x] = m.add(state[x], state[y]);
-    }
-    for [x, _, z] in words {
-        state[z] = m.xor(state[z], state[x]);
-    }
-    for [_, _, z] in words {
-        state[z] = m.rotate::<BITS>(state[z]);
-    }
 }
 
 /// Adds the initial states, and gives each block of lanes `at` to `at + W` to its packet.

@@ -1,4 +1,52 @@
 //! ChaCha20-Poly1305 for transport data, over batches of packets (RFC 8439; §5.4.6).
+//!
+//! A relay always has many packets at a time, and public implementations take them one by one. Here
+//! vector units work **across packets**: their lanes hold blocks of different packets, under
+//! different keys if need be, so that short packets fill them as well as long ones do.
+//!
+//! # Lanes
+//!
+//! *ChaCha20* ([`chacha`]): a stripe is as many blocks as the unit computes at once. A vector holds
+//! one of the sixteen words of the state, of a block in each lane:
+//!
+//! ```text
+//!             lane 0     lane 1     lane 2     lane 3     ...
+//!             packet 0   packet 0   packet 1   packet 1
+//! word 4      key 0      key 0      key 1      key 1
+//! word 12     block 0    block 1    block 0    block 1
+//! word 14     nonce 0    nonce 0    nonce 1    nonce 1
+//! ```
+//!
+//! Block 0 of each packet is its one-time key for Poly1305, the others are key stream. After the
+//! rounds the sixteen vectors are transposed, and each lane's 64 bytes go to their packet.
+//!
+//! *Poly1305* ([`poly`]): a lane of 64 bits holds a limb of one packet's sum. Packets of like
+//! length share a vector; no packet waits for powers of its `r`, so that short ones cost little.
+//! Sums are carried lazily; each unit proves the bounds of its limbs by `const` assertions.
+//!
+//! # Open verifies first
+//!
+//! One-time keys and tags come first, and only what is authentic is decrypted: what is forged costs
+//! no decryption, and nobody can read plaintext of it. Vector units leave it as it came.
+//!
+//! # Constant time
+//!
+//! Branches and addresses depend on lengths, counters and numbers of packets, never on keys,
+//! plaintext or tags. Words that are secret stay in vectors, which have no instruction that could
+//! take longer for one value than for another; the only bit that leaves them is the verdict.
+//! `scripts/constant-time` checks the machine code.
+//!
+//! # What stays behind
+//!
+//! Nothing: one-time keys are zeroed once per batch, with the part of the stack where vectors may
+//! have been put aside ([`wipe`]), keys when their session ends ([`Key`]). Only `ring`, which takes
+//! single packets, keeps its own house.
+//!
+//! # Which implementation
+//!
+//! [`Choice::Auto`] takes for each batch what is fastest: AVX-512 across packets of any length, AVX2
+//! across short packets (for long ones `ring`, which has AVX2 too, is as fast), `ring` elsewhere
+//! and for batches that are too small. Each can be demanded, and then takes all packets.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -9,14 +57,25 @@ mod chacha;
 mod key;
 #[cfg(target_arch = "x86_64")]
 mod poly;
-
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod wipe;
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
+use arrayvec::ArrayVec;
+
+#[cfg(target_arch = "x86_64")]
+use self::{
+    avx2::Avx2,
+    batch::{BATCH, Packet, Unit},
+};
 pub use key::Key;
 
+#[cfg(target_arch = "x86_64")]
+use crate::wire::DATA_OVERHEAD;
 use crate::wire::{DATA_HEADER_LEN, TAG_LEN};
 
 /// One message to seal: 16 bytes of header (left alone), plaintext, and 16 bytes for the tag.
@@ -44,27 +103,35 @@ pub struct Open<'a> {
 /// Which implementation is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The fastest that this processor can.
+    /// The fastest that this processor can, for each batch.
     #[default]
     Auto,
-    /// AVX-512, or nothing.
+    /// AVX-512 for every packet, or nothing.
     Avx512,
-    /// AVX2, or nothing.
+    /// AVX2 for every packet, or nothing.
     Avx2,
-    /// One packet at a time by `ring`.
+    /// `ring`, one packet at a time.
     Ring,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Choice::Auto => "auto",
+            Choice::Avx512 => "AVX-512",
+            Choice::Avx2 => "AVX2",
+            Choice::Ring => "ring",
+        })
+    }
 }
 
 /// This processor lacks what was demanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    /// What was demanded.
-    pub choice: Choice,
-}
+pub struct Unavailable(Choice);
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this processor has no {:?}", self.choice)
+        write!(f, "this processor cannot encrypt by {}", self.0)
     }
 }
 
@@ -72,38 +139,27 @@ impl std::error::Error for Unavailable {}
 
 /// An implementation that this processor can.
 #[derive(Clone, Copy, Debug)]
-pub struct Aead(Implementation);
-
-impl fmt::Display for Aead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Implementation::Avx2(_) => "AVX2",
-            Implementation::Ring => "ring",
-        })
-    }
+pub struct Aead {
+    implementation: Implementation,
+    /// Whether it takes packets for which another one would be faster.
+    takes_all: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Implementation {
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
+    Avx2(Avx2),
     Ring,
 }
 
 impl Aead {
-    /// The implementation that is wanted, if this processor can.
+    /// The implementation that is wanted.
+    ///
+    /// # Errors
+    /// This processor, or its operating system, has not what it takes.
     pub fn new(choice: Choice) -> Result<Aead, Unavailable> {
-        match choice {
-            Choice::Ring => Ok(Aead(Implementation::Ring)),
-            Choice::Avx2 => avx2::Avx2::detect()
-                .map(|unit| Aead(Implementation::Avx2(unit)))
-                .ok_or(Unavailable { choice }),
-            Choice::Avx512 => Err(Unavailable { choice }),
-            Choice::Auto => {
-                Aead::new(Choice::Avx512).or(Aead::new(Choice::Avx2)).or(Aead::new(Choice::Ring))
-            }
-        }
+        let implementation = Implementation::new(choice).ok_or(Unavailable(choice))?;
+        Ok(Aead { implementation, takes_all: choice != Choice::Auto })
     }
 
     /// The fastest implementation that this processor can.
@@ -113,9 +169,9 @@ impl Aead {
 
     /// Encrypts every message of the batch in place.
     pub fn seal(self, batch: &mut [Seal<'_>]) {
-        match self.0 {
+        match self.implementation {
             #[cfg(target_arch = "x86_64")]
-            Implementation::Avx2(unit) => seal_on(unit, batch),
+            Implementation::Avx2(unit) => self.seal_on(unit, batch),
             Implementation::Ring => batch.iter_mut().for_each(Seal::by_ring),
         }
     }
@@ -123,11 +179,94 @@ impl Aead {
     /// Verifies and decrypts every message of the batch in place. What is not authentic is never
     /// to be read: its bytes are undefined afterwards.
     pub fn open(self, batch: &mut [Open<'_>]) {
-        match self.0 {
+        match self.implementation {
             #[cfg(target_arch = "x86_64")]
-            Implementation::Avx2(unit) => open_on(unit, batch),
+            Implementation::Avx2(unit) => self.open_on(unit, batch),
             Implementation::Ring => batch.iter_mut().for_each(Open::by_ring),
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Aead {
+    /// Seals on a vector unit what is faster there.
+    fn seal_on<const L: usize, U: Unit<L>>(self, unit: U, batch: &mut [Seal<'_>]) {
+        for part in batch.chunks_mut(BATCH) {
+            let longest = self.longest_on::<L, U>(part.iter().map(|it| it.message.len()));
+            let mut packets = ArrayVec::<_, BATCH>::new();
+            for it in part {
+                if it.message.len() <= longest {
+                    packets.push(packet(it.key, it.counter, it.message));
+                } else {
+                    it.by_ring();
+                }
+            }
+            batch::seal(unit, &mut packets);
+        }
+    }
+
+    /// Opens on a vector unit what is faster there.
+    fn open_on<const L: usize, U: Unit<L>>(self, unit: U, batch: &mut [Open<'_>]) {
+        for part in batch.chunks_mut(BATCH) {
+            let longest = self.longest_on::<L, U>(part.iter().map(|it| it.message.len()));
+            let mut packets = ArrayVec::<_, BATCH>::new();
+            let mut verdicts = ArrayVec::<_, BATCH>::new();
+            for it in part {
+                if it.message.len() <= longest {
+                    packets.push(packet(it.key, it.counter, it.message));
+                    verdicts.push(&mut it.authentic);
+                } else {
+                    it.by_ring();
+                }
+            }
+            let authentic = batch::open(unit, &mut packets);
+            for (number, verdict) in verdicts.into_iter().enumerate() {
+                *verdict = authentic >> number & 1 == 1;
+            }
+        }
+    }
+
+    /// Up to which length messages go to the vector unit (bytes), in a batch of messages of these
+    /// lengths; zero if none does.
+    fn longest_on<const L: usize, U: Unit<L>>(self, lengths: impl Iterator<Item = usize>) -> usize {
+        if self.takes_all {
+            return usize::MAX;
+        }
+        let longest = U::LONGEST.saturating_add(DATA_OVERHEAD);
+        let is_worth_it = lengths.filter(|&length| length <= longest).count() >= U::FEWEST;
+        if is_worth_it { longest } else { 0 }
+    }
+}
+
+/// What it works by, for the log.
+impl fmt::Display for Aead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.implementation {
+            #[cfg(target_arch = "x86_64")]
+            Implementation::Avx2(_) if self.takes_all => Choice::Avx2.fmt(f),
+            #[cfg(target_arch = "x86_64")]
+            Implementation::Avx2(_) => f.write_str("AVX2 for short packets, ring for long ones"),
+            Implementation::Ring => Choice::Ring.fmt(f),
+        }
+    }
+}
+
+impl Implementation {
+    #[cfg(target_arch = "x86_64")]
+    fn new(choice: Choice) -> Option<Implementation> {
+        match choice {
+            Choice::Auto => [Choice::Avx512, Choice::Avx2, Choice::Ring]
+                .into_iter()
+                .find_map(Implementation::new),
+            Choice::Avx512 => None,
+            Choice::Avx2 => Avx2::detect().map(Implementation::Avx2),
+            Choice::Ring => Some(Implementation::Ring),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn new(choice: Choice) -> Option<Implementation> {
+        matches!(choice, Choice::Auto | Choice::Ring).then_some(Implementation::Ring)
     }
 }
 
@@ -146,46 +285,18 @@ impl Open<'_> {
     }
 }
 
+/// A message as the vector units see it: WireGuard's nonce is four zero bytes, then the counter,
+/// little-endian (§5.4.6).
 #[cfg(target_arch = "x86_64")]
-fn packet<'a>(key: &'a Key, counter: u64, message: &'a mut [u8]) -> batch::Packet<'a> {
+fn packet<'a>(key: &'a Key, counter: u64, message: &'a mut [u8]) -> Packet<'a> {
     let (body, tag) =
         message[DATA_HEADER_LEN..].split_last_chunk_mut().expect("a message has room for its tag");
-    batch::Packet {
+    Packet {
         key: key.words(),
         nonce: [0, counter as u32, (counter >> 32) as u32],
         body,
         tag,
         #[cfg(test)]
         aad: &[],
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn seal_on<const L: usize, U: batch::Unit<L>>(unit: U, batch: &mut [Seal<'_>]) {
-    for part in batch.chunks_mut(batch::BATCH) {
-        if let [one] = part {
-            one.by_ring();
-            continue;
-        }
-        let mut packets: arrayvec::ArrayVec<_, { batch::BATCH }> =
-            part.iter_mut().map(|it| packet(it.key, it.counter, it.message)).collect();
-        batch::seal(unit, &mut packets);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn open_on<const L: usize, U: batch::Unit<L>>(unit: U, batch: &mut [Open<'_>]) {
-    for part in batch.chunks_mut(batch::BATCH) {
-        if let [one] = part {
-            one.by_ring();
-            continue;
-        }
-        let mut packets: arrayvec::ArrayVec<_, { batch::BATCH }> =
-            part.iter_mut().map(|it| packet(it.key, it.counter, it.message)).collect();
-        let authentic = batch::open(unit, &mut packets);
-        drop(packets);
-        for (number, message) in part.iter_mut().enumerate() {
-            message.authentic = authentic >> number & 1 == 1;
-        }
     }
 }
