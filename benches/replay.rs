@@ -1,8 +1,12 @@
-//! The replay window: one verdict per received message.
+//! The replay window: time of one verdict, which every received message costs once.
+//!
+//! "a gap" jumps over so many counters each time, as after loss: the window's words between are
+//! cleared, all of them at most.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use wg_bounce_dataplane::limits::REPLAY_WINDOW;
 use wg_bounce_dataplane::replay::ReplayWindow;
 
 fn accept(criterion: &mut Criterion) {
@@ -27,8 +31,21 @@ fn accept(criterion: &mut Criterion) {
         assert!(window.accept(7));
         bencher.iter(|| assert!(!window.accept(black_box(7))));
     });
+    for gap in [64, 1_024, REPLAY_WINDOW] {
+        group.bench_function(format!("a gap of {gap}"), |bencher| {
+            let (mut window, mut counter) = (ReplayWindow::default(), 0u64);
+            bencher.iter(|| {
+                counter += gap;
+                assert!(window.accept(black_box(counter)));
+            });
+        });
+    }
     group.finish();
 }
 
-criterion_group!(benches, accept);
+criterion_group! {
+    name = benches;
+    config = wg_bounce_benches::criterion();
+    targets = accept
+}
 criterion_main!(benches);

@@ -1,77 +1,124 @@
-//! Cryptokey routing: lookups in tables of several sizes, and changes to a large one.
+//! Cryptokey routing at several sizes of the table, a host's prefix for each peer.
+//!
+//! - lookup: time of one, of addresses in random order; every relayed packet costs two. In the
+//!   large tables most of it is waiting for memory, which the packets of one train share.
+//! - insert, remove: time of one change to a table whose older copy is in use, as it is by the
+//!   workers, so that all from the root to the prefix is copied. Publishing the new table and
+//!   freeing the old one are not in it.
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
 use wg_bounce_dataplane::routes::Routes;
 
-const ADDRESSES: usize = 4_096;
+const SIZES: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
+/// Addresses that are looked up in turns: more would measure the list of them, too.
+const ADDRESSES: usize = 1 << 14;
 
-/// The table's `number`th prefix: a /32 of 10.0.0.0/8 as a hub's peers have, scattered by an odd
-/// multiplier, so that it is the same in every run.
-fn host(number: usize) -> Ipv4Addr {
-    let scattered = (number as u32).wrapping_mul(0x9e37_79b1) >> 8;
-    Ipv4Addr::from_bits(10 << 24 | scattered)
+/// The address of the `number`th peer, scattered over 24 bits by an odd multiplier, so that it is
+/// the same in every run, and none is there twice.
+fn scattered(number: usize) -> u32 {
+    (number as u32).wrapping_mul(0x9e37_79b1) & 0xff_ffff
 }
 
-fn prefix(number: usize) -> IpNet {
-    IpNet::new(host(number).into(), 32).expect("a valid length")
+fn host_v4(number: usize) -> IpAddr {
+    Ipv4Addr::from_bits(10 << 24 | scattered(number)).into()
 }
 
-fn table(size: usize) -> Routes<Arc<usize>> {
+fn host_v6(number: usize) -> IpAddr {
+    Ipv6Addr::from_bits(0xfd77 << 112 | u128::from(scattered(number))).into()
+}
+
+fn table(size: usize, host: fn(usize) -> IpAddr) -> Routes<Arc<usize>> {
     let mut routes = Routes::default();
     for number in 0..size {
-        routes.insert(prefix(number), Arc::new(number));
+        let none = routes.insert(IpNet::from(host(number)), Arc::new(number));
+        assert!(none.is_none(), "every peer has an address of its own");
     }
     routes
 }
 
-fn lookups(criterion: &mut Criterion) {
+fn routes(criterion: &mut Criterion) {
+    for (family, host) in [("IPv4", host_v4 as fn(usize) -> IpAddr), ("IPv6", host_v6)] {
+        for size in SIZES {
+            let routes = table(size, host);
+            lookup(criterion, &format!("{family}, {size} prefixes"), &routes, size, host);
+            if family == "IPv4" {
+                change(criterion, &format!("{size} prefixes"), &routes, size, host);
+            }
+        }
+    }
+}
+
+fn lookup(
+    criterion: &mut Criterion,
+    name: &str,
+    routes: &Routes<Arc<usize>>,
+    size: usize,
+    host: fn(usize) -> IpAddr,
+) {
+    let addresses: Vec<IpAddr> =
+        (0..ADDRESSES).map(|step| host(step.wrapping_mul(7_368_787) % size)).collect();
+    let mut next = 0;
     let mut group = criterion.benchmark_group("routes/lookup");
     group.throughput(Throughput::Elements(1));
-    for size in [10, 1_000, 100_000] {
-        let routes = table(size);
-        let addresses: Vec<IpAddr> =
-            (0..ADDRESSES).map(|step| host(step.wrapping_mul(7_919) % size).into()).collect();
-        let mut next = 0;
-        group.bench_function(format!("{size} prefixes"), |bencher| {
-            bencher.iter(|| {
-                next = (next + 1) % ADDRESSES;
-                assert!(black_box(routes.lookup(addresses[next])).is_some());
-            });
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % ADDRESSES;
+            assert!(black_box(routes.lookup(addresses[next])).is_some());
         });
-    }
+    });
     group.finish();
 }
 
-/// Each change is made while an older table is still in use, so the path is copied.
-fn changes(criterion: &mut Criterion) {
-    const SIZE: usize = 100_000;
-    let routes = table(SIZE);
-    let mut group = criterion.benchmark_group("routes/change");
-    group.throughput(Throughput::Elements(1));
+fn change(
+    criterion: &mut Criterion,
+    name: &str,
+    routes: &Routes<Arc<usize>>,
+    size: usize,
+    host: fn(usize) -> IpAddr,
+) {
     let mut number = 0;
-    group.bench_function("insert at 100000 prefixes", |bencher| {
-        bencher.iter(|| {
-            number += 1;
-            let mut next = routes.clone();
-            next.insert(prefix(SIZE + number % SIZE), Arc::new(number));
-            next
-        });
+    let mut group = criterion.benchmark_group("routes/insert");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(name, |bencher| {
+        bencher.iter_batched(
+            || {
+                number += 1;
+                (routes.clone(), IpNet::from(host(size + number % size)), Arc::new(number))
+            },
+            |(mut next, prefix, value)| {
+                assert!(next.insert(prefix, value).is_none());
+                next
+            },
+            BatchSize::SmallInput,
+        );
     });
-    group.bench_function("remove at 100000 prefixes", |bencher| {
-        bencher.iter(|| {
-            number += 1;
-            let mut next = routes.clone();
-            assert!(next.remove(prefix(number % SIZE)).is_some());
-            next
-        });
+    group.finish();
+    let mut group = criterion.benchmark_group("routes/remove");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(name, |bencher| {
+        bencher.iter_batched(
+            || {
+                number += 1;
+                (routes.clone(), IpNet::from(host(number % size)))
+            },
+            |(mut next, prefix)| {
+                assert!(next.remove(prefix).is_some());
+                next
+            },
+            BatchSize::SmallInput,
+        );
     });
     group.finish();
 }
 
-criterion_group!(benches, lookups, changes);
+criterion_group! {
+    name = benches;
+    config = wg_bounce_benches::criterion();
+    targets = routes
+}
 criterion_main!(benches);

@@ -1,92 +1,130 @@
 //! Cryptokey routing: which peer owns an address, by the longest matching allowed IP over all
 //! peers (§2).
 //!
-//! A path-compressed binary trie per family. Nodes are shared between snapshots: a change copies
-//! the path from the root to the changed prefix and nothing else, so it costs O(prefix length)
-//! whatever the size of the table, and a reader keeps the table that it took.
+//! A path-compressed trie per family that branches by four bits, so that a lookup visits few places
+//! of a table that no cache holds. A branch has some 600 bytes; there are fewer of them than
+//! prefixes. Branches are shared between snapshots: a change copies those from the root to the
+//! changed prefix and nothing else, so it costs O(prefix length) whatever the size of the table,
+//! and a reader keeps the table that it took.
 
+use std::array;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+/// Bits by which one branch parts what is below it.
+const STRIDE: u8 = 4;
+const FAN_OUT: usize = 1 << STRIDE;
+
 /// An immutable table from prefixes to `T`; cloning costs two reference counts.
 #[derive(Clone)]
 pub struct Routes<T> {
-    v4: Option<Arc<Node<T>>>,
-    v6: Option<Arc<Node<T>>>,
+    v4: Entry<T>,
+    v6: Entry<T>,
 }
 
-/// One prefix: `bits` left-aligned in 128 bits, those beyond `length` zero.
-#[derive(Clone)]
-struct Node<T> {
+/// `bits` left-aligned in 128 bits, those beyond `length` zero.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Prefix {
     bits: u128,
     length: u8,
-    value: Option<T>,
-    children: [Option<Arc<Node<T>>>; 2],
+}
+
+/// What a table has below some place.
+#[derive(Clone)]
+enum Entry<T> {
+    Nothing,
+    /// One prefix. Its fields stand here so that an entry has 32 bytes, half a cache line.
+    Value {
+        bits: u128,
+        length: u8,
+        value: T,
+    },
+    /// Several, alike in so many first bits. This is known here, too, so that a lookup need not
+    /// wait for the branch's head to know which of its entries it wants.
+    Branch(u8, Arc<Branch<T>>),
+}
+
+/// At least two prefixes that are alike in their first `common.length` bits, a multiple of
+/// [`STRIDE`].
+#[derive(Clone)]
+struct Branch<T> {
+    common: Prefix,
+    /// Prefixes that do not reach the end of this stride, in no order; rarely any.
+    short: Vec<(Prefix, T)>,
+    /// All others, by the bits of this stride.
+    entries: [Entry<T>; FAN_OUT],
 }
 
 impl<T> Default for Routes<T> {
     fn default() -> Self {
-        Routes { v4: None, v6: None }
+        Routes { v4: Entry::Nothing, v6: Entry::Nothing }
     }
 }
 
 impl<T: Clone> Routes<T> {
     /// The value of the longest prefix that contains `address`.
     pub fn lookup(&self, address: IpAddr) -> Option<&T> {
-        let (root, bits) = match address {
+        let (mut entry, bits) = match address {
             IpAddr::V4(v4) => (&self.v4, u128::from(v4.to_bits()) << 96),
             IpAddr::V6(v6) => (&self.v6, v6.to_bits()),
         };
         let mut best = None;
-        let mut next = root.as_deref();
-        while let Some(node) = next {
-            if (node.bits ^ bits) & mask(node.length) != 0 {
-                break;
+        loop {
+            match entry {
+                Entry::Nothing => return best,
+                Entry::Value { bits: own, length, value } => {
+                    let own = Prefix { bits: *own, length: *length };
+                    return if own.contains(bits) { Some(value) } else { best };
+                }
+                Entry::Branch(length, branch) => {
+                    if !branch.common.contains(bits) {
+                        return best;
+                    }
+                    best = branch.longest_short(bits).or(best);
+                    entry = &branch.entries[stride(bits, *length)];
+                }
             }
-            best = node.value.as_ref().or(best);
-            next = if node.length < 128 {
-                node.children[bit(bits, node.length)].as_deref()
-            } else {
-                None
-            };
         }
-        best
     }
 
     /// Gives `prefix` (host bits ignored) to `value`; returns the one that had exactly it.
     pub fn insert(&mut self, prefix: IpNet, value: T) -> Option<T> {
-        let (bits, length) = key(prefix);
-        insert(self.root(prefix), bits, length, value)
+        self.root(prefix).insert(prefix.into(), value)
     }
 
     /// Removes exactly `prefix`; returns the value that had it.
     pub fn remove(&mut self, prefix: IpNet) -> Option<T> {
-        let (bits, length) = key(prefix);
-        remove(self.root(prefix), bits, length)
+        self.root(prefix).remove(prefix.into())
     }
 
     /// The value of exactly `prefix`.
     pub fn exact(&self, prefix: IpNet) -> Option<&T> {
-        let (bits, length) = key(prefix);
-        let mut next = match prefix {
-            IpNet::V4(_) => self.v4.as_deref(),
-            IpNet::V6(_) => self.v6.as_deref(),
+        let mut entry = match prefix {
+            IpNet::V4(_) => &self.v4,
+            IpNet::V6(_) => &self.v6,
         };
-        while let Some(node) = next {
-            if node.length > length || (node.bits ^ bits) & mask(node.length) != 0 {
-                return None;
+        let prefix = Prefix::from(prefix);
+        loop {
+            match entry {
+                Entry::Nothing => return None,
+                Entry::Value { bits, length, value } => {
+                    return (Prefix { bits: *bits, length: *length } == prefix).then_some(value);
+                }
+                Entry::Branch(_, branch) if !branch.common.covers(prefix) => return None,
+                Entry::Branch(length, branch) if prefix.length < length + STRIDE => {
+                    return branch.short.iter().find(|(own, _)| *own == prefix).map(|(_, it)| it);
+                }
+                Entry::Branch(length, branch) => {
+                    entry = &branch.entries[stride(prefix.bits, *length)];
+                }
             }
-            if node.length == length {
-                return node.value.as_ref();
-            }
-            next = node.children[bit(bits, node.length)].as_deref();
         }
-        None
     }
 
-    fn root(&mut self, prefix: IpNet) -> &mut Option<Arc<Node<T>>> {
+    fn root(&mut self, prefix: IpNet) -> &mut Entry<T> {
         match prefix {
             IpNet::V4(_) => &mut self.v4,
             IpNet::V6(_) => &mut self.v6,
@@ -94,76 +132,143 @@ impl<T: Clone> Routes<T> {
     }
 }
 
-fn insert<T: Clone>(
-    slot: &mut Option<Arc<Node<T>>>,
-    bits: u128,
-    length: u8,
-    value: T,
-) -> Option<T> {
-    let Some(mut arc) = slot.take() else {
-        *slot = Some(Arc::new(Node::leaf(bits, length, value)));
-        return None;
-    };
-    let common = common_length(arc.bits, bits, arc.length.min(length));
-    if common < arc.length {
-        // The new prefix leaves this node's path: a parent for both takes its place.
-        let mut parent = Node { bits: bits & mask(common), length: common, ..Node::empty() };
-        let side = bit(arc.bits, common);
-        parent.children[side] = Some(arc);
-        if common == length {
-            parent.value = Some(value);
-        } else {
-            parent.children[1 - side] = Some(Arc::new(Node::leaf(bits, length, value)));
-        }
-        *slot = Some(Arc::new(parent));
-        return None;
+impl<T: Clone> Entry<T> {
+    fn value(Prefix { bits, length }: Prefix, value: T) -> Self {
+        Entry::Value { bits, length, value }
     }
-    let node = Arc::make_mut(&mut arc);
-    let previous = if node.length == length {
-        node.value.replace(value)
-    } else {
-        insert(&mut node.children[bit(bits, node.length)], bits, length, value)
-    };
-    *slot = Some(arc);
-    previous
-}
 
-fn remove<T: Clone>(slot: &mut Option<Arc<Node<T>>>, bits: u128, length: u8) -> Option<T> {
-    let arc = slot.as_mut()?;
-    if arc.length > length || (arc.bits ^ bits) & mask(arc.length) != 0 {
-        return None;
-    }
-    let node = Arc::make_mut(arc);
-    let removed = if node.length == length {
-        node.value.take()
-    } else {
-        remove(&mut node.children[bit(bits, node.length)], bits, length)
-    };
-    // A node without a value exists only to part two children.
-    if node.value.is_none() {
-        match &mut node.children {
-            [None, None] => *slot = None,
-            [only @ Some(_), None] | [None, only @ Some(_)] => *slot = only.take(),
-            [Some(_), Some(_)] => {}
+    /// What all prefixes here have in common.
+    fn common(&self) -> Option<Prefix> {
+        match *self {
+            Entry::Nothing => None,
+            Entry::Value { bits, length, .. } => Some(Prefix { bits, length }),
+            Entry::Branch(_, ref branch) => Some(branch.common),
         }
     }
-    removed
-}
 
-impl<T> Node<T> {
-    fn empty() -> Self {
-        Node { bits: 0, length: 0, value: None, children: [None, None] }
+    fn insert(&mut self, prefix: Prefix, value: T) -> Option<T> {
+        let Some(common) = self.common() else {
+            *self = Entry::value(prefix, value);
+            return None;
+        };
+        match self {
+            Entry::Value { value: old, .. } if common == prefix => {
+                return Some(mem::replace(old, value));
+            }
+            Entry::Branch(_, branch) if common.covers(prefix) => {
+                return Arc::make_mut(branch).insert(prefix, value);
+            }
+            _ => {}
+        }
+        // The new prefix leaves the path to what is here: a branch for both takes its place.
+        let mut parent = Branch::new(common.strides_alike(prefix));
+        match mem::replace(self, Entry::Nothing) {
+            Entry::Value { value: old, .. } => {
+                let _none = parent.insert(common, old);
+            }
+            branch => *parent.entry(common) = branch,
+        }
+        let _none = parent.insert(prefix, value);
+        *self = Entry::Branch(parent.common.length, Arc::new(parent));
+        None
     }
 
-    fn leaf(bits: u128, length: u8, value: T) -> Self {
-        Node { bits, length, value: Some(value), children: [None, None] }
+    fn remove(&mut self, prefix: Prefix) -> Option<T> {
+        let common = self.common()?;
+        match self {
+            Entry::Branch(_, branch) if common.covers(prefix) => {
+                let branch = Arc::make_mut(branch);
+                let removed = branch.remove(prefix);
+                if let Some(only) = branch.take_only() {
+                    *self = only;
+                }
+                removed
+            }
+            Entry::Value { .. } if common == prefix => match mem::replace(self, Entry::Nothing) {
+                Entry::Value { value, .. } => Some(value),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
-fn key(prefix: IpNet) -> (u128, u8) {
-    match prefix {
-        IpNet::V4(net) => (u128::from(net.network().to_bits()) << 96, net.prefix_len()),
-        IpNet::V6(net) => (net.network().to_bits(), net.prefix_len()),
+impl<T: Clone> Branch<T> {
+    fn new(common: Prefix) -> Self {
+        Branch { common, short: Vec::new(), entries: array::from_fn(|_| Entry::Nothing) }
+    }
+
+    fn longest_short(&self, bits: u128) -> Option<&T> {
+        let containing = self.short.iter().filter(|(prefix, _)| prefix.contains(bits));
+        containing.max_by_key(|(prefix, _)| prefix.length).map(|(_, value)| value)
+    }
+
+    fn insert(&mut self, prefix: Prefix, value: T) -> Option<T> {
+        if self.reaches_beyond(prefix) {
+            return self.entry(prefix).insert(prefix, value);
+        }
+        match self.short.iter_mut().find(|(own, _)| *own == prefix) {
+            Some((_, old)) => Some(mem::replace(old, value)),
+            None => {
+                self.short.push((prefix, value));
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, prefix: Prefix) -> Option<T> {
+        if self.reaches_beyond(prefix) {
+            return self.entry(prefix).remove(prefix);
+        }
+        let at = self.short.iter().position(|(own, _)| *own == prefix)?;
+        Some(self.short.swap_remove(at).1)
+    }
+
+    /// Whether `prefix` is one of the entries' rather than a short one.
+    fn reaches_beyond(&self, prefix: Prefix) -> bool {
+        prefix.length >= self.common.length + STRIDE
+    }
+
+    fn entry(&mut self, prefix: Prefix) -> &mut Entry<T> {
+        &mut self.entries[stride(prefix.bits, self.common.length)]
+    }
+
+    /// What takes the place of this branch if it has nothing left to part.
+    fn take_only(&mut self) -> Option<Entry<T>> {
+        let mut entries = self.entries.iter_mut().filter(|entry| !matches!(entry, Entry::Nothing));
+        match (entries.next(), entries.next(), self.short.len()) {
+            (Some(only), None, 0) => Some(mem::replace(only, Entry::Nothing)),
+            (None, None, 1) => self.short.pop().map(|(prefix, value)| Entry::value(prefix, value)),
+            _ => None,
+        }
+    }
+}
+
+impl Prefix {
+    fn contains(self, bits: u128) -> bool {
+        (self.bits ^ bits) & mask(self.length) == 0
+    }
+
+    fn covers(self, other: Prefix) -> bool {
+        self.length <= other.length && self.contains(other.bits)
+    }
+
+    /// The longest prefix of whole strides that covers both, and is not all of an address.
+    fn strides_alike(self, other: Prefix) -> Prefix {
+        let alike = (self.bits ^ other.bits).leading_zeros() as u8;
+        let length = alike.min(self.length).min(other.length).min(128 - STRIDE) / STRIDE * STRIDE;
+        Prefix { bits: self.bits & mask(length), length }
+    }
+}
+
+impl From<IpNet> for Prefix {
+    fn from(prefix: IpNet) -> Prefix {
+        match prefix.network() {
+            IpAddr::V4(v4) => {
+                Prefix { bits: u128::from(v4.to_bits()) << 96, length: prefix.prefix_len() }
+            }
+            IpAddr::V6(v6) => Prefix { bits: v6.to_bits(), length: prefix.prefix_len() },
+        }
     }
 }
 
@@ -171,12 +276,9 @@ fn mask(length: u8) -> u128 {
     if length == 0 { 0 } else { u128::MAX << (128 - u32::from(length)) }
 }
 
-fn bit(bits: u128, position: u8) -> usize {
-    (bits >> (127 - u32::from(position))) as usize & 1
-}
-
-fn common_length(a: u128, b: u128, at_most: u8) -> u8 {
-    ((a ^ b).leading_zeros() as u8).min(at_most)
+/// The bits of the stride that begins at `position`, which leaves room for one.
+fn stride(bits: u128, position: u8) -> usize {
+    (bits >> (128 - STRIDE - position)) as usize % FAN_OUT
 }
 
 #[cfg(test)]

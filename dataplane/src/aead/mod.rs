@@ -44,9 +44,9 @@
 //!
 //! # Which implementation
 //!
-//! [`Choice::Auto`] takes for each batch what is fastest: AVX-512 across packets of any length, AVX2
-//! across short packets (for long ones `ring`, which has AVX2 too, is as fast), `ring` elsewhere
-//! and for batches that are too small. Each can be demanded, and then takes all packets.
+//! [`Choice::Auto`] takes for each batch what is fastest: AVX-512 across packets of any length,
+//! AVX2 across short packets (for long ones `ring`, which has AVX2 too, is as fast), `ring`
+//! elsewhere and for batches that are too small. Each can be demanded, and then takes all packets.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -53,7 +53,7 @@ pub trait Lanes<const P: usize>: Copy {
 /// The tags of the packets that `order` names, into their places in `tags`. Fast where neighbours
 /// in `order` are of equal length.
 #[inline(always)]
-pub fn tags<const P: usize, const G: usize, M: Lanes<P>>(
+pub fn tags_of_all<const P: usize, const G: usize, M: Lanes<P>>(
     m: M,
     packets: &[Packet<'_>],
     order: &[u8],

@@ -1,0 +1,131 @@
+//! Handshakes, in both roles: what the control thread computes for one (§5.4). Time per handshake;
+//! its inverse is the most handshakes per second that one thread could make, without sockets,
+//! timers, peers and sessions.
+//!
+//! Each role has its macs with it: it signs what it sends and judges what it gets. The Diffie-
+//! Hellman of both static keys is not in it: it is kept for each peer after its first handshake,
+//! and has a row of its own. "a wrong mac1" is what every message of a stranger costs, "a cookie"
+//! what one costs under load from somebody who knows our public key.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng;
+use wg_bounce_control::cookie::{Checker, Jar, Verdict};
+use wg_bounce_control::noise::{
+    Identity, Initiated, Invitation, Secret, SessionKeys, initiate, open_initiation,
+};
+use wg_bounce_control::tai64n::Timestamp;
+use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_dataplane::wire::{INITIATION_LEN, RESPONSE_LEN};
+
+const NOW: Millis = Millis(1);
+const SOURCE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 51_820);
+
+/// One end, with what it keeps of the other.
+struct End {
+    identity: Identity,
+    static_static: Secret,
+    psk: Secret,
+    ephemeral: Secret,
+    checker: Checker,
+    jar: Jar,
+    rng: ChaCha12Rng,
+}
+
+impl End {
+    /// Keys that are the same in every run, so that messages made once stay good.
+    fn new(own: u8, other: u8) -> End {
+        let identity = Identity::new(&[own; 32]);
+        let remote = Identity::new(&[other; 32]);
+        End {
+            static_static: identity.static_static(remote.public()).expect("a good key"),
+            psk: Secret::new([5; 32]),
+            ephemeral: Secret::new([own + 1; 32]),
+            checker: Checker::new(identity.public()),
+            jar: Jar::new(remote.public()),
+            identity,
+            rng: ChaCha12Rng::seed_from_u64(1),
+        }
+    }
+
+    fn initiate(&mut self, remote_static: &[u8; 32]) -> (Initiated, [u8; INITIATION_LEN]) {
+        let mut message = [0; INITIATION_LEN];
+        let invitation = Invitation {
+            remote_static,
+            static_static: &self.static_static,
+            ephemeral: self.ephemeral.clone(),
+            timestamp: Timestamp([7; 12]),
+            local_index: 1,
+        };
+        let initiated = initiate(&self.identity, &invitation, &mut message).expect("good keys");
+        self.jar.sign(&mut message, NOW);
+        (initiated, message)
+    }
+
+    fn finish(&mut self, initiated: &Initiated, response: &[u8; RESPONSE_LEN]) -> SessionKeys {
+        assert_eq!(self.judge(response), Verdict::KnowsUs);
+        initiated.finish(&self.identity, &self.psk, response).expect("authentic")
+    }
+
+    fn respond(&mut self, initiation: &[u8; INITIATION_LEN]) -> (SessionKeys, [u8; RESPONSE_LEN]) {
+        assert_eq!(self.judge(initiation), Verdict::KnowsUs);
+        let claimed = open_initiation(&self.identity, initiation).expect("for us");
+        let proven = claimed.prove(&self.static_static).expect("authentic");
+        let mut message = [0; RESPONSE_LEN];
+        let keys = proven.respond(&self.psk, &self.ephemeral, 2, &mut message).expect("good keys");
+        self.jar.sign(&mut message, NOW);
+        (keys, message)
+    }
+
+    fn judge(&mut self, message: &[u8]) -> Verdict {
+        self.checker.judge(message, SOURCE, false, NOW, &mut self.rng)
+    }
+}
+
+fn handshake(criterion: &mut Criterion) {
+    let (mut initiator, mut responder) = (End::new(1, 3), End::new(3, 1));
+    let remote_static = *responder.identity.public();
+    let (_, initiation) = initiator.initiate(&remote_static);
+    let (_, response) = responder.respond(&initiation);
+
+    let mut group = criterion.benchmark_group("handshake");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("initiator: make an initiation, open the response", |bencher| {
+        bencher.iter(|| {
+            let (initiated, message) = initiator.initiate(black_box(&remote_static));
+            black_box(message);
+            initiator.finish(&initiated, black_box(&response))
+        });
+    });
+    group.bench_function("responder: open an initiation, make the response", |bencher| {
+        bencher.iter(|| responder.respond(black_box(&initiation)));
+    });
+    group.bench_function("once a peer: DH of the static keys", |bencher| {
+        bencher.iter(|| initiator.identity.static_static(black_box(&remote_static)));
+    });
+    group.bench_function("refuse an initiation with a wrong mac1", |bencher| {
+        let mut forged = initiation;
+        forged[INITIATION_LEN - 17] ^= 1;
+        bencher.iter(|| assert_eq!(responder.judge(black_box(&forged)), Verdict::Invalid));
+    });
+    group.bench_function("under load: answer an initiation with a cookie", |bencher| {
+        let End { checker, rng, .. } = &mut responder;
+        bencher.iter(|| {
+            let message = black_box(&initiation);
+            assert_eq!(checker.judge(message, SOURCE, true, NOW, rng), Verdict::KnowsUs);
+            checker.reply(message, 1, SOURCE, NOW, rng)
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = wg_bounce_benches::criterion();
+    targets = handshake
+}
+criterion_main!(benches);
