@@ -88,16 +88,17 @@ impl<const L: usize> Stripe<L> {
     #[inline(always)]
     pub fn push(&mut self, number: usize, packets: &[Packet<'_>], first: u32, count: usize) {
         let packet = &packets[number];
-        let lanes = self.count..self.count + count;
         if let Some(&before) = self.packets[..self.count].last() {
             self.has_one_key &= std::ptr::eq(packets[usize::from(before)].key, packet.key);
         }
-        self.packets[lanes.clone()].fill(number as u8);
-        for (counter, value) in self.counters[lanes.clone()].iter_mut().zip(first..) {
-            *counter = value;
-        }
-        for (nonce, word) in self.nonces.iter_mut().zip(packet.nonce) {
-            nonce[lanes.clone()].fill(word);
+        let [n0, n1, n2] = packet.nonce;
+        let [to_n0, to_n1, to_n2] = &mut self.nonces;
+        for (lane, counter) in (self.count..self.count + count).zip(first..) {
+            self.packets[lane] = number as u8;
+            self.counters[lane] = counter;
+            to_n0[lane] = n0;
+            to_n1[lane] = n1;
+            to_n2[lane] = n2;
         }
         self.count += count;
     }

@@ -100,10 +100,11 @@ fn tags_of_group<const P: usize, const G: usize, M: Lanes<P>>(
     for g in 1..G {
         factors[g] = m.factor(one_time_keys[g]);
     }
-    if cfg!(test) {
-        sums = absorb(m, sums, &factors, &aads);
+    let has_aad = aads.as_flattened().iter().any(|aad| !aad.is_empty());
+    if has_aad {
+        sums = absorb(m, sums, &factors, &aads, true);
     }
-    sums = absorb(m, sums, &factors, &bodies);
+    sums = absorb(m, sums, &factors, &bodies, !has_aad);
     for g in 0..G {
         let last = m.block(&lengths(&aads[g]), &lengths(&bodies[g]));
         sums[g] = m.multiply_add(sums[g], &factors[g], last);
@@ -121,22 +122,29 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
     mut sums: [M::Number; G],
     factors: &[M::Factor; G],
     bytes: &[[&[u8]; P]; G],
+    is_first: bool,
 ) -> [M::Number; G] {
     let (mut shortest, mut longest) = (usize::MAX, 0);
     for bytes in bytes.as_flattened() {
         shortest = shortest.min(bytes.len());
         longest = longest.max(bytes.len());
     }
-    let mut blocks = [[m.zero(); BLOCKS]; G];
     let mut at = 0;
-    while at + BLOCK_LEN <= shortest {
+    if is_first && shortest >= BLOCK_LEN {
+        // There is no sum yet that could be multiplied.
+        let blocks = whole_chunks(m, bytes, at);
         for g in 0..G {
-            let mut chunks = [&[0; BLOCK_LEN]; P];
-            for (chunk, bytes) in chunks.iter_mut().zip(bytes[g]) {
-                *chunk = bytes[at..].first_chunk().expect("all have a whole chunk");
-            }
-            blocks[g] = m.blocks(chunks);
+            sums[g] = blocks[g][0];
         }
+        for block in 1..BLOCKS {
+            for g in 0..G {
+                sums[g] = m.multiply_add(sums[g], &factors[g], blocks[g][block]);
+            }
+        }
+        at += BLOCK_LEN;
+    }
+    while at + BLOCK_LEN <= shortest {
+        let blocks = whole_chunks(m, bytes, at);
         for block in 0..BLOCKS {
             for g in 0..G {
                 sums[g] = m.multiply_add(sums[g], &factors[g], blocks[g][block]);
@@ -145,6 +153,7 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
         at += BLOCK_LEN;
     }
     while at < longest {
+        let mut blocks = [[m.zero(); BLOCKS]; G];
         let mut left = [[0; P]; G];
         for g in 0..G {
             let mut padded = [[0; BLOCK_LEN]; P];
@@ -165,6 +174,24 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
         at += BLOCK_LEN;
     }
     sums
+}
+
+/// 64 bytes of each lane from `at` on, which all lanes have.
+#[inline(always)]
+fn whole_chunks<const P: usize, const G: usize, M: Lanes<P>>(
+    m: M,
+    bytes: &[[&[u8]; P]; G],
+    at: usize,
+) -> [[M::Number; BLOCKS]; G] {
+    let mut blocks = [[m.zero(); BLOCKS]; G];
+    for g in 0..G {
+        let mut chunks = [&[0; BLOCK_LEN]; P];
+        for (chunk, bytes) in chunks.iter_mut().zip(bytes[g]) {
+            *chunk = bytes[at..].first_chunk().expect("all lanes have them");
+        }
+        blocks[g] = m.blocks(chunks);
+    }
+    blocks
 }
 
 /// Lengths in bytes, which end what is authenticated (RFC 8439 §2.8).
