@@ -1,7 +1,8 @@
 //! The public peers: each as the hub of ours, and as the client of ours.
 
 use crate::harness::{
-    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, KeyPair, Options, Program, Relay, ping,
+    ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, KeyPair, Options, Program, Relay,
+    RelayMode, ping,
 };
 
 /// Small and large packets, and a TCP flow each way, between alice and bob.
@@ -87,7 +88,31 @@ fn a_mixed_network(backend: Backend) {
     exchange(&Relay::connected(&Options { alice, bob, ..Options::new(backend) }));
 }
 
+/// Whatever encrypts at the hub, the public peers understand it, and it them. One that this
+/// processor lacks is refused: `start` sees to that.
+fn every_aead_is_understood(backend: Backend) {
+    let (alice, bob) = (Program::WireguardGo, Program::Boringtun);
+    for aead in ["ring", "avx2", "avx512", "auto"].into_iter().filter(|aead| runs_here(aead)) {
+        let mut options = Options { alice, bob, ..Options::new(backend) };
+        options.relay = RelayMode::Direct;
+        options.environment.push(("WG_BOUNCE_AEAD", aead));
+        exchange(&Relay::connected(&options));
+    }
+}
+
+/// Whether this processor has what `--aead` names.
+pub fn runs_here(aead: &str) -> bool {
+    let features = std::fs::read_to_string("/proc/cpuinfo").expect("there is a /proc");
+    let has = |feature: &str| features.split_whitespace().any(|word| word == feature);
+    match aead {
+        "avx512" => has("avx512ifma") && has("avx512vbmi") && has("avx512_vbmi2"),
+        "avx2" => has("avx2"),
+        _ => true,
+    }
+}
+
 on_both_backends!(
+    every_aead_is_understood,
     wireguard_go_is_served,
     wireguard_go_serves,
     wireguard_go_answers_the_hub,

@@ -8,6 +8,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_f
 use crate::harness::{
     Backend, Daemon, Lab, Namespace, Outcome, Program, eventually, seconds, socket_path,
 };
+use crate::interop::runs_here;
 
 fn binary() -> String {
     Program::under_test().to_str().expect("UTF-8").to_owned()
@@ -157,6 +158,28 @@ fn a_second_daemon_of_the_same_name() {
     // In the other namespace the interface's name is free, but the control socket is not.
     fails(&second, "", &format!("-f {}", daemon.interface), &["in use"]);
     daemon.show("peers");
+}
+
+/// What encrypts is said in the log; what the processor lacks is an error that says what to do.
+#[test]
+fn every_aead_runs_or_is_refused() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    for (aead, says) in
+        [("ring", "AEAD: ring"), ("avx2", "AEAD: AVX2"), ("avx512", "AEAD: AVX-512")]
+    {
+        if !runs_here(aead) {
+            let reasons = ["this processor", &says["AEAD: ".len()..].to_lowercase(), "--aead auto"];
+            fails(&namespace, "", &format!("--aead {aead} -f {interface}"), &reasons);
+            continue;
+        }
+        let line = format!("env WG_BOUNCE_AEAD={aead} {} -f {interface}", binary());
+        let mut process = namespace.spawn(&lab, &line);
+        eventually(seconds(10), "it says so", || process.output().contains(says));
+        namespace.run(&format!("ip link del {interface}"));
+        assert_eq!(process.exit_code(), Some(0));
+    }
 }
 
 /// Rings count against the limit for locked memory where CAP_IPC_LOCK is missing.
