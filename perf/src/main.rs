@@ -5,7 +5,8 @@
 //! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
 //! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
 //! 4. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
-//! 5. `rounds`, `statistics`, `table`, `lines`: side by side, and what it says together.
+//! 5. `rounds`, `progress`, `statistics`, `table`, `lines`: side by side, and what it says
+//!    together.
 //! 6. `iperf`, `blast`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod lines;
 mod machine;
 mod namespace;
 mod process;
+mod progress;
 mod rounds;
 mod star;
 mod statistics;
@@ -50,7 +52,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Throughput of TCP through the tunnel, by iperf3, and what it costs
+    /// Throughput of TCP or UDP through the tunnel, by iperf3, and what it costs
     Iperf(iperf::Options),
     /// Packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),

@@ -86,6 +86,8 @@ pub struct Measurement {
     capacity: Phase,
     /// At each `--load`.
     loads: Vec<Phase>,
+    /// What the relay's log said of how it runs.
+    told: Vec<String>,
 }
 
 impl Measurement {
@@ -103,6 +105,7 @@ impl Measured for Measurement {
 
     fn record(&self) -> Value {
         json!({
+            "told": self.told,
             "window": self.window,
             "gigabits_per_second": self.gigabits(),
             "capacity": self.capacity.record(),
@@ -141,5 +144,6 @@ fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> 
         let check_every = (trains / LATENCY_SAMPLES).ceil() as usize;
         loads.push(bench.open(&[(0, rate)], limit, Sampler::new(check_every.max(1)))?);
     }
-    Ok(Measurement { size: options.size, window, capacity, loads })
+    let told = bench.network.told();
+    Ok(Measurement { size: options.size, window, capacity, loads, told })
 }
