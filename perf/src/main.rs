@@ -7,7 +7,7 @@
 //! 4. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
 //! 5. `rounds`, `progress`, `statistics`, `table`, `lines`: side by side, and what it says
 //!    together.
-//! 6. `iperf`, `blast`: the subcommands of these names.
+//! 6. `iperf`, `blast`, `report`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod machine;
 mod namespace;
 mod process;
 mod progress;
+mod report;
 mod rounds;
 mod star;
 mod statistics;
@@ -56,6 +57,8 @@ enum What {
     Iperf(iperf::Options),
     /// Packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),
+    /// A page with plots from the JSON lines of measurements
+    Report(report::Options),
 }
 
 fn main() -> ExitCode {
@@ -74,12 +77,17 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    match &arguments.what {
+        What::Iperf(options) => iperf::run(options, &ready_to_measure()?),
+        What::Blast(options) => blast::run(options, &ready_to_measure()?),
+        What::Report(options) => report::run(options),
+    }
+}
+
+/// Measuring makes namespaces, and cleans up when a signal comes.
+fn ready_to_measure() -> Result<Interrupt, Failure> {
     if !geteuid().is_root() {
         return Err(Failure::step("needs root, to make network namespaces"));
     }
-    let interrupt = Interrupt::on_signals()?;
-    match &arguments.what {
-        What::Iperf(options) => iperf::run(options, &interrupt),
-        What::Blast(options) => blast::run(options, &interrupt),
-    }
+    Interrupt::on_signals()
 }
