@@ -4,9 +4,11 @@
 //! 1. `implementation`: what there is to measure, as data, and where the programs lie.
 //! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
 //! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
-//! 4. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
-//! 5. `rounds`, `statistics`, `table`, `lines`: side by side, and what it says together.
-//! 6. `iperf`, `blast`: the subcommands of these names.
+//! 4. `generator`: all peers of a relay in one, which makes the load by itself.
+//! 5. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
+//! 6. `rounds`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what it says
+//!    together.
+//! 7. `iperf`, `blast`, `latency`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
 
@@ -15,14 +17,17 @@ mod clock;
 mod cpu;
 mod daemon;
 mod failure;
+mod generator;
 mod implementation;
 mod interrupt;
 mod iperf;
+mod latency;
 mod lines;
 mod machine;
 mod namespace;
 mod process;
 mod rounds;
+mod side_by_side;
 mod star;
 mod statistics;
 mod table;
@@ -54,6 +59,8 @@ enum What {
     Iperf(iperf::Options),
     /// Packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),
+    /// What a relay adds to the time that packets take, at chosen loads
+    Latency(latency::Options),
 }
 
 fn main() -> ExitCode {
@@ -79,5 +86,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.what {
         What::Iperf(options) => iperf::run(options, &interrupt),
         What::Blast(options) => blast::run(options, &interrupt),
+        What::Latency(options) => latency::run(options, &interrupt),
     }
 }
