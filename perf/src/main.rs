@@ -8,7 +8,7 @@
 //! 5. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
 //! 6. `rounds`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what it says
 //!    together.
-//! 7. `iperf`, `blast`, `latency`: the subcommands of these names.
+//! 7. `iperf`, `blast`, `storm`, `latency`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ mod rounds;
 mod side_by_side;
 mod star;
 mod statistics;
+mod storm;
 mod table;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum What {
     Iperf(iperf::Options),
     /// Packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),
+    /// Handshakes per second, and what becomes of peers that all come at once
+    Storm(storm::Options),
     /// What a relay adds to the time that packets take, at chosen loads
     Latency(latency::Options),
 }
@@ -86,6 +89,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.what {
         What::Iperf(options) => iperf::run(options, &interrupt),
         What::Blast(options) => blast::run(options, &interrupt),
+        What::Storm(options) => storm::run(options, &interrupt),
         What::Latency(options) => latency::run(options, &interrupt),
     }
 }

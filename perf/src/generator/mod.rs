@@ -22,11 +22,14 @@ mod receive;
 mod roster;
 
 pub use bench::{Bench, Phase};
+pub use initiator::{Answer, INITIATION_LEN, Initiator, RESPONSE_LEN, addressee};
 pub use load::Load;
-pub use network::Path;
+pub use network::{Network, Path};
 pub use packet::Kind;
+pub use peer::{Keys, Randomness};
 pub use plan::{GroupPlan, Setup, TRAIN_MAX, check_trains};
 pub use receive::Sampler;
+pub use roster::Roster;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

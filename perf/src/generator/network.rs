@@ -11,7 +11,7 @@
 //! Inside the tunnel sender `i` is 10.80.0.1 + i (fd77:0:0:1::1 + i), receiver `i` 10.96.0.1 + i.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
@@ -23,6 +23,9 @@ use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::namespace::{FORWARDING, Namespace};
 use crate::star::Family;
+
+/// Addresses of many peers of one relay, each behind an address of its own (RFC 6598).
+pub const ORIGINS: &str = "100.64.0.0/10";
 
 /// A network between generator and relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +176,21 @@ impl Network {
             connect().map_err(while_doing("connecting the ends of a direct path"))?;
         }
         Ok(ends)
+    }
+
+    /// Gives the generator all addresses of [`ORIGINS`], and one socket that can send from any and
+    /// gets what is sent to any.
+    pub fn socket_of_many(&self) -> Result<UdpSocket, Failure> {
+        let (network, via) = (ORIGINS, Path::Senders.address(2, Family::V4));
+        self.generator.run(&format!("ip route add local {network} dev lo"))?;
+        self.relay.run(&format!("ip route add {network} via {via}"))?;
+        let socket = || Ok(vec![UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?]);
+        open_inside(&self.generator, socket).map(|mut sockets| sockets.swap_remove(0))
+    }
+
+    /// Where the relay listens for what comes from [`Network::socket_of_many`].
+    pub fn relay_address() -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(198, 18, Path::Senders as u8, 1), PORT)
     }
 
     /// Lets the relay send at most so many Mbit/s on a path.

@@ -11,7 +11,7 @@ use crate::star::Family;
 pub struct Roster {
     /// Of the relay.
     pub relay: Keys,
-    /// Senders have even numbers, receivers odd ones.
+    /// Of the peers. Where they are pairs, senders have even numbers, receivers odd ones.
     pub ends: Vec<(Keys, IpAddr)>,
 }
 
@@ -28,6 +28,16 @@ impl Roster {
         let end = |(role, pair)| Ok((Keys::new(randomness)?, inner_address(role, pair, family)));
         let ends = ends.map(end).collect::<Result<Vec<_>, Failure>>()?;
         Ok(Roster { relay, ends })
+    }
+
+    /// New keys for so many peers that belong to no pair.
+    pub fn of_single_peers(number: usize, randomness: &mut Randomness) -> Result<Roster, Failure> {
+        let mut roster = Roster::new(0, Family::V4, randomness)?;
+        for peer in 0..number {
+            let address = inner_address(Role::Sender, peer, Family::V4);
+            roster.ends.push((Keys::new(randomness)?, address));
+        }
+        Ok(roster)
     }
 
     /// The peers as the relay's configuration has them.
