@@ -18,16 +18,24 @@ pub const MTU: u32 = 1420;
 pub const PORT: u16 = 51820;
 
 /// A daemon that runs; it ends when this is dropped.
-pub struct Daemon(Process);
+pub struct Daemon {
+    /// None if the kernel itself is measured: its interface ends with the namespace.
+    process: Option<Process>,
+    program: Program,
+}
 
 impl Daemon {
     /// Starts `program` in a namespace, if wanted on one `core` only, and waits until it answers
-    /// `wg`.
+    /// `wg`. The kernel itself cannot be held on a core.
     pub fn start(
         program: &Program,
         namespace: &Namespace,
         core: Option<usize>,
     ) -> Result<Daemon, Failure> {
+        if program.is_kernel() {
+            namespace.run(&format!("ip link add name {INTERFACE} type wireguard"))?;
+            return Ok(Daemon { process: None, program: program.clone() });
+        }
         let path = program.path.to_string_lossy();
         let mut command = match core {
             None => namespace.command(&path),
@@ -39,7 +47,8 @@ impl Daemon {
         };
         program.complete(&mut command, INTERFACE);
         let title = format!("{} as {}", program.label, namespace.role());
-        let mut daemon = Daemon(Process::spawn(command, &title, "")?);
+        let process = Some(Process::spawn(command, &title, "")?);
+        let mut daemon = Daemon { process, program: program.clone() };
         namespace.interrupt().wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
             daemon.check()?;
             Ok(namespace.run(&format!("wg show {INTERFACE}")).is_ok())
@@ -47,14 +56,21 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.0.pid()
+    /// Process id; none if it is the kernel.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// What its log says so far of how it runs; empty if it tells nothing.
+    pub fn told(&self) -> Vec<String> {
+        let log = self.process.as_ref().map(Process::stderr).unwrap_or_default();
+        log.lines().filter_map(|line| self.program.told(line)).map(str::to_owned).collect()
     }
 
     /// If the daemon has ended, which it should not have, that is a failure.
     pub fn check(&mut self) -> Result<(), Failure> {
-        if self.0.has_ended() { Err(self.0.failure("ended by itself")) } else { Ok(()) }
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if process.has_ended() { Err(process.failure("ended by itself")) } else { Ok(()) }
     }
 }
 

@@ -6,8 +6,8 @@
 //! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
 //! 4. `generator`: all peers of a relay in one, which makes the load by itself.
 //! 5. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
-//! 6. `rounds`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what it says
-//!    together.
+//! 6. `rounds`, `progress`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what
+//!    it says together.
 //! 7. `iperf`, `blast`, `storm`, `latency`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ mod lines;
 mod machine;
 mod namespace;
 mod process;
+mod progress;
 mod rounds;
 mod side_by_side;
 mod star;
@@ -56,7 +57,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Throughput of TCP through the tunnel, by iperf3, and what it costs
+    /// Throughput of TCP or UDP through the tunnel, by iperf3, and what it costs
     Iperf(iperf::Options),
     /// Packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),

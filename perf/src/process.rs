@@ -125,9 +125,14 @@ impl Process {
         whole(&self.stdout)
     }
 
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        whole(&self.stderr)
+    }
+
     /// A failure of this process, with the last lines that it wrote.
     pub fn failure(&self, what: &str) -> Failure {
-        let written = whole(&self.stderr) + &self.stdout();
+        let written = self.stderr() + &self.stdout();
         let lines: Vec<&str> = written.lines().collect();
         let last = lines[lines.len().saturating_sub(QUOTED_LINES_MAX)..].join("; ");
         Failure::Step(format!("{} {what}: {last}", self.title))

@@ -38,7 +38,7 @@ pub struct SideBySide {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     pub implementations: Option<Vec<Choice>>,
 
-    /// Also write everything as JSON lines into this file
+    /// Also write everything as JSON lines at the end of this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -72,7 +72,7 @@ impl SideBySide {
         options["rounds"] = self.rounds.into();
         options["relay_core"] = self.relay_core.into();
         options["generator_core"] = self.generator_core.into();
-        let mut lines = Lines::create(self.json.as_deref())?;
+        let mut lines = Lines::open(self.json.as_deref())?;
         lines.write(&serde_json::json!({
             "kind": kind,
             "machine": machine.record(),

@@ -81,6 +81,8 @@ pub struct Measurement {
     capacity: Phase,
     /// At each `--load`.
     loads: Vec<Phase>,
+    /// What the relay's log said of how it runs.
+    told: Vec<String>,
 }
 
 impl Measurement {
@@ -98,6 +100,7 @@ impl Measured for Measurement {
 
     fn record(&self) -> Value {
         json!({
+            "told": self.told,
             "window": self.window,
             "gigabits_per_second": self.gigabits(),
             "capacity": self.capacity.record(),
@@ -135,5 +138,6 @@ fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> 
         let sampler = Sampler::for_latency(rate, limit, options.train as usize);
         loads.push(bench.open(&[(0, rate)], limit, sampler)?);
     }
-    Ok(Measurement { size: options.size, window, capacity, loads })
+    let told = bench.network.told();
+    Ok(Measurement { size: options.size, window, capacity, loads, told })
 }

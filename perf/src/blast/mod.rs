@@ -39,7 +39,7 @@ fn side_by_side<M: Measured>(
 ) -> Result<ExitCode, Failure> {
     let machine = Machine::here();
     prepare_process(options.generator_core)?;
-    let mut lines = Lines::create(options.json.as_deref())?;
+    let mut lines = Lines::open(options.json.as_deref())?;
     lines.write(&json!({
         "kind": "blast",
         "machine": machine.record(),

@@ -111,7 +111,7 @@ pub struct Options {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     pub implementations: Option<Vec<Choice>>,
 
-    /// Also write everything as JSON lines into this file
+    /// Also write everything as JSON lines at the end of this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

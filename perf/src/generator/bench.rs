@@ -20,7 +20,7 @@ use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
 use super::roster::Roster;
 use crate::clock;
-use crate::cpu;
+use crate::cpu::{self, Threads, record_of_threads};
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
@@ -81,8 +81,10 @@ pub struct Phase {
     pub late_samples: u64,
     /// Messages that arrived and were no packets.
     pub foreign: u64,
-    /// CPU time of the relay, while the clock ran.
-    pub relay: Duration,
+    /// CPU time of the relay, while the clock ran; none if the relay is the kernel.
+    pub relay: Option<Duration>,
+    /// The same by threads, pauses included.
+    pub threads: Vec<(String, Duration)>,
     /// Time that the relay's core was busy, whoever used it, while the clock ran.
     pub core: Duration,
     /// How long the clock ran: the slices, and the waiting for lost packets.
@@ -99,9 +101,14 @@ impl Phase {
         self.count.received as f64 / self.duration.as_secs_f64()
     }
 
+    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
+    fn relay_seconds(&self) -> f64 {
+        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
+    }
+
     /// CPU nanoseconds of the relay per packet.
     pub fn nanoseconds_per_packet(&self) -> f64 {
-        self.relay.as_nanos() as f64 / self.count.received as f64
+        1e9 * self.relay_seconds() / self.count.received as f64
     }
 
     /// How much of its core was used (percent).
@@ -111,7 +118,7 @@ impl Phase {
 
     /// How much of its core the relay itself used (percent).
     pub fn relay_percent(&self) -> f64 {
-        100.0 * self.relay.as_secs_f64() / self.wall.as_secs_f64()
+        100.0 * self.relay_seconds() / self.wall.as_secs_f64()
     }
 
     /// Packets that did not arrive.
@@ -150,7 +157,8 @@ impl Phase {
             "reordered_samples": self.late_samples,
             "foreign": self.foreign,
             "packets_per_second": self.rate(),
-            "relay_cpu_seconds": self.relay.as_secs_f64(),
+            "relay_cpu_seconds": self.relay_seconds(),
+            "relay_threads": record_of_threads(&self.threads),
             "relay_core_busy_seconds": self.core.as_secs_f64(),
             "wall_seconds": self.wall.as_secs_f64(),
             "nanoseconds_per_packet": self.nanoseconds_per_packet(),
@@ -307,6 +315,7 @@ impl Bench {
         let mut phase = Phase::default();
         let (tally_before, counts_before) = (self.tally(), self.counts());
         let late_before = self.late_samples;
+        let threads_before = self.threads();
         loop {
             if clock::now() - self.connected_at > SESSION_AGE_MAX {
                 return Err(Failure::step("the sessions are too old: measure for less time"));
@@ -321,13 +330,17 @@ impl Bench {
             phase.count.received += slice.received;
             phase.lag = phase.lag.max(slice.lag);
             phase.wall += after.0 - before.0;
-            phase.relay += after.1.saturating_sub(before.1);
+            if let (Some(after), Some(before)) = (after.1, before.1) {
+                let so_far = phase.relay.unwrap_or_default();
+                phase.relay = Some(so_far + after.saturating_sub(before));
+            }
             phase.core += after.2.saturating_sub(before.2);
             phase.samples.extend(self.check_samples()?);
             if slice.received == 0 {
                 return Err(Failure::step("nothing arrives any more"));
             }
         }
+        phase.threads = self.threads().since(&threads_before);
         let tally = self.tally();
         phase.trains = tally.trains - tally_before.trains;
         phase.reordered = tally.reordered - tally_before.reordered;
@@ -409,10 +422,15 @@ impl Bench {
         self.generator.groups.iter().map(count).collect()
     }
 
-    /// The clock, CPU time of the relay, and the time that its core was busy.
-    fn times(&self) -> Result<(Duration, Duration, Duration), Failure> {
+    fn threads(&self) -> Threads {
+        self.network.pid().map(Threads::of).unwrap_or_default()
+    }
+
+    /// The clock, CPU time of the relay if it is a process, and the time that its core was busy.
+    fn times(&self) -> Result<(Duration, Option<Duration>, Duration), Failure> {
         let missing = || Failure::step("the relay has no CPU time: it has ended");
-        let relay = cpu::of_process(self.network.pid()).ok_or_else(missing)?;
+        let of = |pid| cpu::of_process(pid).ok_or_else(missing);
+        let relay = self.network.pid().map(of).transpose()?;
         let missing = || Failure::step(format!("no core {} in /proc/stat", self.core));
         let core = cpu::of_core(self.core).ok_or_else(missing)?;
         Ok((clock::now(), relay, core))

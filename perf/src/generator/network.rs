@@ -202,9 +202,14 @@ impl Network {
         self.relay.run(&line).map(drop)
     }
 
-    /// Process id of the relay.
-    pub fn pid(&self) -> u32 {
+    /// Process id of the relay; none if it is the kernel.
+    pub fn pid(&self) -> Option<u32> {
         self.daemon.pid()
+    }
+
+    /// What the relay's log says of how it runs.
+    pub fn told(&self) -> Vec<String> {
+        self.daemon.told()
     }
 
     /// If the relay has ended, which it should not have, that is a failure.

@@ -77,6 +77,8 @@ impl Loaded {
 
 /// What one measurement gave.
 pub struct Measurement {
+    /// What the relay's log said of how it runs.
+    told: Vec<String>,
     /// Packets per second that the relay takes.
     capacity: f64,
     /// Without the relay.
@@ -97,6 +99,7 @@ impl Measured for Measurement {
     fn record(&self) -> Value {
         let all = std::iter::once(&self.baseline).chain(&self.loads);
         json!({
+            "told": self.told,
             "capacity_pps": self.capacity,
             "loads": all.map(Loaded::record).collect::<Vec<_>>(),
         })
@@ -134,7 +137,7 @@ fn phases(
         let phase = bench.open(&[(0, rate)], limit, sampler)?;
         loads.push(Loaded::new(&load.label(), &phase, path));
     }
-    Ok(Measurement { capacity, baseline, loads })
+    Ok(Measurement { told: bench.network.told(), capacity, baseline, loads })
 }
 
 #[cfg(test)]

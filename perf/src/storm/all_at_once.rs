@@ -46,11 +46,16 @@ pub struct Storm {
     pub initiations: u64,
     /// From the first initiation to the last response.
     pub duration: Duration,
-    /// CPU time of the relay, to the end.
-    pub relay: Duration,
+    /// CPU time of the relay, to the end; none if the relay is the kernel.
+    pub relay: Option<Duration>,
 }
 
 impl Storm {
+    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
+    pub fn relay_seconds(&self) -> f64 {
+        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
+    }
+
     /// What so many percent of the answers took at most (microseconds).
     pub fn answer(&self, percent: f64) -> f64 {
         percentile(&self.answers, percent).unwrap_or(f64::NAN)
@@ -61,7 +66,7 @@ impl Storm {
 pub fn run(
     crowd: &mut Crowd<'_>,
     patience: Duration,
-    relay: u32,
+    relay: Option<u32>,
     randomness: &mut Randomness,
     interrupt: &Interrupt,
 ) -> Result<Storm, Failure> {
@@ -72,7 +77,7 @@ pub fn run(
     let before = relay_time(relay)?;
     let start = clock::now();
     let initiations = until_served(crowd, start + patience, randomness, interrupt)?;
-    let relay = relay_time(relay)?.saturating_sub(before);
+    let relay = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
     crowd.verify()?;
     let served = crowd.members.iter().filter_map(|member| {
         let (_, at) = member.response?;

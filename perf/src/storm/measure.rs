@@ -23,6 +23,8 @@ const CALM: Duration = Duration::from_millis(1200);
 /// What one measurement gave.
 pub struct Measurement {
     peers: u32,
+    /// What the relay's log said of how it runs.
+    told: Vec<String>,
     /// All at once.
     pub storm: Storm,
     /// Some handshakes at a time.
@@ -42,8 +44,9 @@ impl Measured for Measurement {
     }
 
     fn record(&self) -> Value {
-        let Measurement { peers, storm, steady } = self;
+        let Measurement { peers, told, storm, steady } = self;
         json!({
+            "told": told,
             "peers": peers,
             "completed": storm.answers.len(),
             "unserved": storm.unserved,
@@ -57,13 +60,13 @@ impl Measured for Measurement {
             "cookies": storm.cookies,
             "initiations": storm.initiations,
             "seconds": storm.duration.as_secs_f64(),
-            "relay_cpu_seconds": storm.relay.as_secs_f64(),
+            "relay_cpu_seconds": storm.relay_seconds(),
             "steady": {
                 "completed": steady.completed,
                 "lost": steady.lost,
                 "cookies": steady.cookies,
                 "seconds": steady.duration.as_secs_f64(),
-                "relay_cpu_seconds": steady.relay.as_secs_f64(),
+                "relay_cpu_seconds": steady.relay_seconds(),
             },
         })
     }
@@ -105,5 +108,5 @@ fn run(
     let limit = Duration::from_secs(options.seconds.into());
     let window = options.window as usize;
     let steady = steady::run(&mut crowd, window, limit, relay, &mut randomness, interrupt)?;
-    Ok(Measurement { peers: options.peers, storm, steady })
+    Ok(Measurement { peers: options.peers, told: network.told(), storm, steady })
 }

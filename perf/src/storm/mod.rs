@@ -57,7 +57,7 @@ const AT_ONCE: &[Column<Measurement>] = &[
     },
     Column {
         title: "relay CPU ms",
-        figure: |it| it.storm.relay.as_secs_f64() * 1e3,
+        figure: |it| it.storm.relay_seconds() * 1e3,
         says: Says::Median(0),
     },
 ];

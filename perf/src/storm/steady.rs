@@ -34,8 +34,8 @@ pub struct Steady {
     pub cookies: u64,
     /// From the first initiation to the last response of each lap.
     pub duration: Duration,
-    /// CPU time of the relay meanwhile.
-    pub relay: Duration,
+    /// CPU time of the relay meanwhile; none if the relay is the kernel.
+    pub relay: Option<Duration>,
 }
 
 impl Steady {
@@ -44,14 +44,19 @@ impl Steady {
         self.completed as f64 / self.duration.as_secs_f64()
     }
 
+    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
+    pub fn relay_seconds(&self) -> f64 {
+        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
+    }
+
     /// CPU nanoseconds of the relay per handshake.
     pub fn nanoseconds_per_handshake(&self) -> f64 {
-        self.relay.as_nanos() as f64 / self.completed as f64
+        1e9 * self.relay_seconds() / self.completed as f64
     }
 
     /// How much of its core the relay used (percent).
     pub fn relay_percent(&self) -> f64 {
-        100.0 * self.relay.as_secs_f64() / self.duration.as_secs_f64()
+        100.0 * self.relay_seconds() / self.duration.as_secs_f64()
     }
 }
 
@@ -60,7 +65,7 @@ pub fn run(
     crowd: &mut Crowd<'_>,
     window: usize,
     limit: Duration,
-    relay: u32,
+    relay: Option<u32>,
     randomness: &mut Randomness,
     interrupt: &Interrupt,
 ) -> Result<Steady, Failure> {
@@ -74,7 +79,8 @@ pub fn run(
         sleep(LAP_PAUSE);
         let before = relay_time(relay)?;
         lap(crowd, window, &mut steady, interrupt)?;
-        steady.relay += relay_time(relay)?.saturating_sub(before);
+        let lap = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
+        steady.relay = lap.map(|lap| steady.relay.unwrap_or_default() + lap);
         crowd.verify()?;
         if steady.completed == 0 {
             return Err(Failure::step("the relay answers no handshake"));
@@ -125,7 +131,8 @@ fn lap(
     Ok(())
 }
 
-/// CPU time of the relay so far.
-pub fn relay_time(pid: u32) -> Result<Duration, Failure> {
-    cpu::of_process(pid).ok_or_else(|| Failure::step("the relay has no CPU time: it has ended"))
+/// CPU time of the relay so far, if it is a process.
+pub fn relay_time(pid: Option<u32>) -> Result<Option<Duration>, Failure> {
+    let gone = || Failure::step("the relay has no CPU time: it has ended");
+    pid.map(|pid| cpu::of_process(pid).ok_or_else(gone)).transpose()
 }
