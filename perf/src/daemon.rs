@@ -1,5 +1,7 @@
 //! A WireGuard daemon in its namespace, as a black box that speaks with `wg`.
 
+use std::time::Duration;
+
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
@@ -72,11 +74,23 @@ impl Daemon {
     }
 }
 
-/// Gives the daemon in `namespace` its private key and peers (`wg setconf`).
+/// Gives the daemon in `namespace` its private key and peers.
 pub fn configure(namespace: &Namespace, private_key: &str, peers: &str) -> Result<(), Failure> {
+    let late =
+        || Failure::step(format!("`wg setconf` took longer than {} s", STEP_LIMIT.as_secs()));
+    setconf(namespace, private_key, peers, STEP_LIMIT)?.map(drop).ok_or_else(late)
+}
+
+/// The same (`wg setconf`); how long that took. None if it took longer than `limit`.
+pub fn setconf(
+    namespace: &Namespace,
+    private_key: &str,
+    peers: &str,
+    limit: Duration,
+) -> Result<Option<Duration>, Failure> {
     let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
     let line = format!("wg setconf {INTERFACE} /dev/stdin");
-    namespace.run_with(&line, &text, STEP_LIMIT).map(drop)
+    namespace.time(&line, &text, limit)
 }
 
 /// A new private key and its public key, in base64.

@@ -4,10 +4,11 @@
 //! 1. `implementation`: what there is to measure, as data, and where the programs lie.
 //! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
 //! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
-//! 4. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
-//! 5. `rounds`, `progress`, `statistics`, `table`, `lines`: side by side, and what it says
-//!    together.
-//! 6. `iperf`, `blast`, `report`: the subcommands of these names.
+//! 4. `generator`: all peers of a relay in one, which makes the load by itself.
+//! 5. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
+//! 6. `rounds`, `progress`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what
+//!    it says together.
+//! 7. `iperf`, `blast`, `storm`, `latency`, `report`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
 
@@ -16,9 +17,11 @@ mod clock;
 mod cpu;
 mod daemon;
 mod failure;
+mod generator;
 mod implementation;
 mod interrupt;
 mod iperf;
+mod latency;
 mod lines;
 mod machine;
 mod namespace;
@@ -26,8 +29,10 @@ mod process;
 mod progress;
 mod report;
 mod rounds;
+mod side_by_side;
 mod star;
 mod statistics;
+mod storm;
 mod table;
 
 use std::process::ExitCode;
@@ -57,6 +62,10 @@ enum What {
     Iperf(iperf::Options),
     /// Packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),
+    /// Handshakes per second, and what becomes of peers that all come at once
+    Storm(storm::Options),
+    /// What a relay adds to the time that packets take, at chosen loads
+    Latency(latency::Options),
     /// A page with plots from the JSON lines of measurements
     Report(report::Options),
 }
@@ -80,6 +89,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.what {
         What::Iperf(options) => iperf::run(options, &ready_to_measure()?),
         What::Blast(options) => blast::run(options, &ready_to_measure()?),
+        What::Storm(options) => storm::run(options, &ready_to_measure()?),
+        What::Latency(options) => latency::run(options, &ready_to_measure()?),
         What::Report(options) => report::run(options),
     }
 }

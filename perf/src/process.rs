@@ -6,11 +6,13 @@ use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock;
 use crate::failure::{Failure, while_doing};
 use crate::interrupt::{Interrupt, within};
 
@@ -19,6 +21,9 @@ pub const STEP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a process has between SIGTERM and SIGKILL.
 const END_LIMIT: Duration = Duration::from_secs(3);
+
+/// Between two looks at a process that is timed.
+const FINE_POLL: Duration = Duration::from_micros(500);
 
 /// Lines of a failed process's output that its failure quotes.
 const QUOTED_LINES_MAX: usize = 5;
@@ -74,6 +79,32 @@ impl Process {
         interrupt.wait_until(limit, title, || Ok(process.has_ended()))?;
         if process.child.wait().is_ok_and(|status| status.success()) {
             Ok(process.stdout())
+        } else {
+            Err(process.failure("failed"))
+        }
+    }
+
+    /// Runs `command` to its end; how long that took (to the millisecond), its start included.
+    /// None if it has not ended within `limit`. Any exit code but 0 is a failure.
+    pub fn time(
+        command: Command,
+        title: &str,
+        input: &str,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Duration>, Failure> {
+        let start = clock::now();
+        let mut process = Process::spawn(command, title, input)?;
+        while !process.has_ended() {
+            interrupt.check()?;
+            if clock::now() - start > limit {
+                return Ok(None);
+            }
+            sleep(FINE_POLL);
+        }
+        let took = clock::now() - start;
+        if process.child.wait().is_ok_and(|status| status.success()) {
+            Ok(Some(took))
         } else {
             Err(process.failure("failed"))
         }

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::direct;
 use super::drive::{Generator, Group, Pace, Receiver, Slice};
 use super::network::{Network, Path, Role, inner_address};
-use super::options::Options;
 use super::packet::Flow;
-use super::peer::{Keys, Randomness, Session, connect};
+use super::peer::{Randomness, Session, connect};
+use super::plan::{GroupPlan, Setup};
 use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
+use super::roster::Roster;
 use crate::clock;
 use crate::cpu::{self, Threads, record_of_threads};
 use crate::failure::Failure;
@@ -40,20 +42,6 @@ const SLICE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a window is tried.
 const WINDOW_TRIAL: Duration = Duration::from_millis(300);
-
-/// Pairs that send alike.
-pub struct GroupPlan {
-    /// How many.
-    pub pairs: usize,
-    /// What their receivers use.
-    pub path: Path,
-    /// Bytes of a packet.
-    pub size: usize,
-    /// Packets of a train.
-    pub train: usize,
-    /// Bytes of the pool.
-    pub pool: usize,
-}
 
 /// How many packets were sent, and how many arrived.
 #[derive(Clone, Copy, Debug, Default)]
@@ -201,32 +189,38 @@ impl Bench {
     pub fn build(
         program: &Program,
         plans: &[GroupPlan],
-        options: &Options,
+        setup: &Setup,
         interrupt: &Interrupt,
     ) -> Result<Bench, Failure> {
-        let mut randomness = Randomness::open()?;
-        let network = Network::build(program, options.outer, options.relay_core, interrupt)?;
-        let relay = Keys::new(&mut randomness)?;
-        let roles = [Role::Sender, Role::Receiver];
-        let pairs: usize = plans.iter().map(|plan| plan.pairs).sum();
-        // Senders have even numbers, receivers odd ones.
-        let ends = || (0..pairs).flat_map(|pair| roles.map(|role| (role, pair)));
-        let keys = ends().map(|_| Keys::new(&mut randomness)).collect::<Result<Vec<_>, _>>()?;
-        let addresses = ends().map(|(role, pair)| inner_address(role, pair, options.family));
-        network.configure(&relay, keys.iter().zip(addresses))?;
+        let network = Network::build(program, setup.outer, setup.relay_core, interrupt)?;
+        let pairs = plans.iter().map(|plan| plan.pairs).sum();
+        let roster = Roster::new(pairs, setup.family, &mut Randomness::open()?)?;
+        network.configure(&roster.relay, roster.peers())?;
+        Bench::connect(network, &roster, plans, setup, interrupt)
+    }
+
+    /// Connects the peers of a relay that knows all of them.
+    pub fn connect(
+        network: Network,
+        roster: &Roster,
+        plans: &[GroupPlan],
+        setup: &Setup,
+        interrupt: &Interrupt,
+    ) -> Result<Bench, Failure> {
         let paths = plans
             .iter()
             .flat_map(|plan| std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten());
         let sockets = network.sockets(&paths.collect::<Vec<_>>())?;
+        let mut randomness = Randomness::open()?;
         let connected_at = clock::now();
         let mut peers = Vec::new();
-        for (index, (socket, keys)) in (0..).zip(sockets.into_iter().zip(&keys)) {
+        for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(&roster.ends)) {
             interrupt.check()?;
-            let session = connect(&socket, keys, &relay, index, &mut randomness)?;
+            let session = connect(&socket, keys, &roster.relay, index, &mut randomness)?;
             peers.push((socket, session));
         }
-        let generator = assemble(plans, peers, options, interrupt)?;
-        let core = options.relay_core;
+        let generator = assemble(plans, peers, setup, interrupt)?;
+        let core = setup.relay_core;
         let mut bench = Bench { network, generator, core, connected_at, late_samples: 0 };
         bench.prime(plans)?;
         Ok(bench)
@@ -293,6 +287,23 @@ impl Bench {
             generator.open(&paces, left).map(Some)
         });
         self.generator.sampler = sampler;
+        phase
+    }
+
+    /// The same from the senders to receivers in the relay's place, with the pairs of one `plan`:
+    /// the relay has nothing to do.
+    pub fn open_directly(
+        &mut self,
+        plan: &GroupPlan,
+        setup: &Setup,
+        rate: f64,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Phase, Failure> {
+        let direct = direct::generator(&self.network, plan, setup, interrupt)?;
+        let relayed = std::mem::replace(&mut self.generator, direct);
+        let phase = self.open(&[(0, rate)], limit, Sampler::for_latency(rate, limit, plan.train));
+        self.generator = relayed;
         phase
     }
 
@@ -381,7 +392,7 @@ impl Bench {
                 receiver.open(&mut sample.message).ok_or_else(|| wrong("not authentic"))?;
             let sender = sample.pair - group.first;
             let (number, sent_at) =
-                group.pool.check_forwarded(sender, plaintext).map_err(|why| wrong(&why))?;
+                group.pool.check_arrived(sender, plaintext).map_err(|why| wrong(&why))?;
             match receiver.last_sample {
                 Some(last) if number <= last => self.late_samples += 1,
                 _ => receiver.last_sample = Some(number),
@@ -430,7 +441,7 @@ impl Bench {
 fn assemble(
     plans: &[GroupPlan],
     peers: Vec<(UdpSocket, Session)>,
-    options: &Options,
+    setup: &Setup,
     interrupt: &Interrupt,
 ) -> Result<Generator, Failure> {
     let (mut groups, mut receivers) = (Vec::new(), Vec::new());
@@ -441,17 +452,16 @@ fn assemble(
         for pair in first..first + plan.pairs {
             let (socket, session) = peers.next().expect("one for each end");
             senders.push(socket);
-            let [source, destination] = [Role::Sender, Role::Receiver]
-                .map(|role| inner_address(role, pair, options.family));
-            let flow = Flow::new(options.kind.into(), source, destination, plan.size);
+            let [source, destination] =
+                [Role::Sender, Role::Receiver].map(|role| inner_address(role, pair, setup.family));
+            let flow = Flow::new(setup.kind, source, destination, plan.size);
             sources.push(Source { flow, session });
             let (socket, session) = peers.next().expect("one for each end");
             receivers.push(Receiver::new(socket, session, plan.size)?);
         }
-        let is_padded = !options.unpadded;
-        let pool = Pool::new(sources, plan.train, is_padded, plan.pool, POOL_MESSAGES_MAX);
+        let pool = Pool::new(sources, plan.train, setup.is_padded, plan.pool, POOL_MESSAGES_MAX);
         groups.push(Group::new(senders, first, pool)?);
     }
-    let sampler = Sampler::new(options.check_every as usize);
+    let sampler = Sampler::new(setup.check_every);
     Generator::new(groups, receivers, sampler, interrupt)
 }
