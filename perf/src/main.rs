@@ -5,10 +5,10 @@
 //! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
 //! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
 //! 4. `generator`: all peers of a relay in one, which makes the load by itself.
-//! 5. `clock`, `cpu`, `machine`: what it costs, and where it was measured.
+//! 5. `clock`, `cpu`, `memory`, `machine`: what it costs, and where it was measured.
 //! 6. `rounds`, `progress`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what
 //!    it says together.
-//! 7. `iperf`, `blast`, `storm`, `latency`, `report`: the subcommands of these names.
+//! 7. `iperf`, `blast`, `storm`, `scale`, `latency`, `report`: the subcommands of these names.
 
 #![forbid(unsafe_code)]
 
@@ -24,11 +24,13 @@ mod iperf;
 mod latency;
 mod lines;
 mod machine;
+mod memory;
 mod namespace;
 mod process;
 mod progress;
 mod report;
 mod rounds;
+mod scale;
 mod side_by_side;
 mod star;
 mod statistics;
@@ -64,6 +66,8 @@ enum What {
     Blast(blast::Options),
     /// Handshakes per second, and what becomes of peers that all come at once
     Storm(storm::Options),
+    /// What many peers take: to configure, in memory, and per packet
+    Scale(scale::Options),
     /// What a relay adds to the time that packets take, at chosen loads
     Latency(latency::Options),
     /// A page with plots from the JSON lines of measurements
@@ -90,6 +94,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         What::Iperf(options) => iperf::run(options, &ready_to_measure()?),
         What::Blast(options) => blast::run(options, &ready_to_measure()?),
         What::Storm(options) => storm::run(options, &ready_to_measure()?),
+        What::Scale(options) => scale::run(options, &ready_to_measure()?),
         What::Latency(options) => latency::run(options, &ready_to_measure()?),
         What::Report(options) => report::run(options),
     }

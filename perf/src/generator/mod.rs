@@ -26,7 +26,7 @@ pub use initiator::{Answer, INITIATION_LEN, Initiator, RESPONSE_LEN, addressee};
 pub use load::Load;
 pub use network::{Network, Path};
 pub use packet::Kind;
-pub use peer::{Keys, Randomness};
+pub use peer::{Keys, Randomness, encode};
 pub use plan::{GroupPlan, Setup, TRAIN_MAX, check_trains};
 pub use receive::Sampler;
 pub use roster::Roster;

@@ -13,11 +13,12 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
 use super::peer::Keys;
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
+use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, setconf};
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
@@ -136,6 +137,28 @@ impl Network {
     ) -> Result<(), Failure> {
         configure(&self.relay, &keys.private, &sections(peers))?;
         self.bring_up()
+    }
+
+    /// The same, the interface left down; how long `wg setconf` took. None if it took longer than
+    /// `limit`.
+    pub fn set_peers<'a>(
+        &self,
+        keys: &Keys,
+        peers: impl Iterator<Item = (&'a str, IpAddr)>,
+        limit: Duration,
+    ) -> Result<Option<Duration>, Failure> {
+        setconf(&self.relay, &keys.private, &sections(peers), limit)
+    }
+
+    /// Runs a command line with `input` where the relay is; how long that took. None if it has not
+    /// ended within `limit`.
+    pub fn time(
+        &self,
+        line: &str,
+        input: &str,
+        limit: Duration,
+    ) -> Result<Option<Duration>, Failure> {
+        self.relay.time(line, input, limit)
     }
 
     /// Brings the relay's interface up, with its addresses.
