@@ -8,10 +8,12 @@
 //! 5. `clock`, `cpu`, `memory`, `machine`: what it costs, and where it was measured.
 //! 6. `rounds`, `progress`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what
 //!    it says together.
-//! 7. `iperf`, `blast`, `storm`, `scale`, `latency`, `report`: the subcommands of these names.
+//! 7. `iperf`, `blast`, `storm`, `scale`, `latency`, `all`, `report`: the subcommands of these
+//!    names.
 
 #![forbid(unsafe_code)]
 
+mod all;
 mod blast;
 mod clock;
 mod cpu;
@@ -41,9 +43,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use nix::unistd::geteuid;
+use serde_json::json;
 
 use failure::Failure;
 use interrupt::Interrupt;
+use lines::Lines;
 
 /// What a shell reports of a program that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -70,8 +74,27 @@ enum What {
     Scale(scale::Options),
     /// What a relay adds to the time that packets take, at chosen loads
     Latency(latency::Options),
+    /// A plan of all these measurements, and its report
+    All(all::Options),
     /// A page with plots from the JSON lines of measurements
     Report(report::Options),
+}
+
+impl What {
+    /// Has the JSON lines say why a run as a whole has failed.
+    fn record_failure(&self, failure: &Failure) {
+        let json = match self {
+            What::Iperf(options) => &options.json,
+            What::Blast(options) => &options.json,
+            What::Storm(options) => &options.side_by_side.json,
+            What::Scale(options) => &options.side_by_side.json,
+            What::Latency(options) => &options.side_by_side.json,
+            What::All(_) | What::Report(_) => &None,
+        };
+        let record = json!({ "kind": "run_failed", "why": failure.to_string() });
+        // The operator has been told already; that the file cannot be written may be why.
+        let _ = Lines::open(json.as_deref()).and_then(|mut lines| lines.write(&record));
+    }
 }
 
 fn main() -> ExitCode {
@@ -84,6 +107,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             eprintln!("wg-bounce-perf: {failure}");
+            arguments.what.record_failure(&failure);
             ExitCode::FAILURE
         }
     }
@@ -96,6 +120,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         What::Storm(options) => storm::run(options, &ready_to_measure()?),
         What::Scale(options) => scale::run(options, &ready_to_measure()?),
         What::Latency(options) => latency::run(options, &ready_to_measure()?),
+        What::All(options) => all::run(options, &ready_to_measure()?),
         What::Report(options) => report::run(options),
     }
 }
@@ -106,4 +131,20 @@ fn ready_to_measure() -> Result<Interrupt, Failure> {
         return Err(Failure::step("needs root, to make network namespaces"));
     }
     Interrupt::on_signals()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_line_of_a_plan_is_understood() {
+        for words in all::command_lines() {
+            let line = words.join(" ");
+            let words = ["wg-bounce-perf".to_owned()].into_iter().chain(words);
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
 }

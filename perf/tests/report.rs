@@ -49,6 +49,7 @@ fn every_subcommand_has_its_part_and_what_is_missing_a_line() {
         "interface wg0, io_uring (1 workers)",
         "<li>gotatun: not there: no program /opt/peers/bin/gotatun (scripts/peers installs it)",
         "boringtun failed in 1 of 3 rounds: iperf3: unable to receive results</li>",
+        "<li>boringtun, 100,000 peers: `wg setconf` took longer than 60 s</li>",
         "<li>TCP, 1 stream, IPv6: cannot make a network namespace</li>",
     ] {
         assert!(page.contains(text), "{text}");

@@ -70,7 +70,8 @@ pub const STORM: &[Figure] = &[
     cell("answer p50, ms", |it| Some(it["answer_us"]["p50"].as_f64()? / 1e3)),
     cell("answer max, ms", |it| Some(it["answer_us"]["max"].as_f64()? / 1e3)),
     cell("peers", |it| it["peers"].as_f64()),
-    cell("completed", |it| it["completed"].as_f64()),
+    cell("served", |it| it["completed"].as_f64()),
+    cell("never served", |it| it["unserved"].as_f64()),
     cell("cookie replies", |it| it["cookies"].as_f64()),
 ];
 

@@ -63,7 +63,9 @@ impl Figures {
             match record["kind"].as_str().ok_or_else(|| at("no \"kind\""))? {
                 "run" => title = text_of(&record, "title"),
                 "run_failed" => {
-                    let run = text_of(&record, "title").unwrap_or_else(|| "a run".to_owned());
+                    let of_run = || self.runs.last().and_then(|run| run.title.clone());
+                    let run = text_of(&record, "title").or(title.take()).or_else(of_run);
+                    let run = run.unwrap_or_else(|| "a run".to_owned());
                     let why = text_of(&record, "why").unwrap_or_else(|| "unknown".to_owned());
                     self.failed.push((run, why));
                 }

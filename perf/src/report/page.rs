@@ -134,13 +134,20 @@ fn compared(run: &Run, figure: &Figure) -> Option<Vec<String>> {
         figure.title.to_owned(),
         with_median(ours),
         with_median(other),
-        format!("{:.2} × ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max),
+        if ratio.min == ratio.max {
+            format!("{:.2} ×", ratio.median)
+        } else {
+            format!("{:.2} × ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+        },
         verdict(&ratio, figure.better?).to_owned(),
     ])
 }
 
-/// What a ratio says of the first, if all rounds agree.
+/// What a ratio says of the first, if there are several rounds and all agree.
 fn verdict(ratio: &Spread, better: Better) -> &'static str {
+    if ratio.min == ratio.max {
+        return "one round";
+    }
     let is_more = ratio.min > 1.0;
     let is_less = ratio.max < 1.0;
     match better {
@@ -177,6 +184,7 @@ fn troubles(figures: &Figures) -> String {
                 lines
                     .push(format!("{title}: {label} failed in {failed} of {rounds} rounds: {why}"));
             }
+            lines.extend(sections::failed_sizes(row).map(|why| format!("{}, {why}", row.label)));
         }
     }
     lines.extend(figures.failed.iter().map(|(title, why)| format!("{title}: {why}")));
@@ -204,5 +212,6 @@ mod tests {
         assert_eq!(verdict(&ratio(0.5, 0.7), Better::Lower), "better");
         assert_eq!(verdict(&ratio(0.5, 0.7), Better::Higher), "worse");
         assert_eq!(verdict(&ratio(0.9, 1.1), Better::Higher), "not clear");
+        assert_eq!(verdict(&ratio(1.5, 1.5), Better::Higher), "one round");
     }
 }

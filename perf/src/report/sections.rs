@@ -69,13 +69,24 @@ fn unless_empty(title: &str, lead: &str, inside: &str) -> String {
 fn heading(run: &Run) -> String {
     let title = run.title.as_deref().unwrap_or(&run.kind);
     let options = run.options.as_object().into_iter().flatten();
-    let options = options.filter(|(_, value)| !value.is_null() && **value != Value::Bool(false));
-    let options = options.map(|(name, value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{} {value}", name.replace('_', " "))
+    let options = options.filter_map(|(name, value)| {
+        let name = name.replace('_', " ");
+        Some(format!("{name} {}", option(value)?))
     });
     let options = options.collect::<Vec<_>>().join(" · ");
     format!("<h3>{}</h3>\n<p class=\"options\">{}</p>\n", escape(title), escape(&options))
+}
+
+/// An option's value; none if it was not given.
+fn option(value: &Value) -> Option<String> {
+    match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::Bool(true) => Some("yes".to_owned()),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Array(items) => Some(items.iter().filter_map(option).collect::<Vec<_>>().join(", ")),
+        other => Some(other.to_string()),
+    }
 }
 
 /// Bars, and a table with everything.
@@ -226,7 +237,11 @@ impl List {
     }
 }
 
+/// Names of places: none, one, two … nines.
 const QUANTILES: [&str; 5] = ["0", "90 %", "99 %", "99.9 %", "99.99 %"];
+
+/// By how much nines that were computed from a percentage may be off.
+const ROUNDING: f64 = 1e-6;
 
 fn latency_of(run: &Run) -> String {
     let loads = LOADS.names(run);
@@ -237,7 +252,7 @@ fn latency_of(run: &Run) -> String {
         });
         curves.iter_mut().for_each(|curve| curve.has_marks = false);
         let deepest = curves.iter().flat_map(|it| it.points.last()).map(|it| it.0);
-        let places = deepest.fold(1.0, f64::max).ceil() as usize + 1;
+        let places = (deepest.fold(1.0, f64::max) - ROUNDING).ceil() as usize + 1;
         let plot = Plot {
             title: match load.as_str() {
                 "baseline" => "The path without a relay, µs".to_owned(),
@@ -276,7 +291,7 @@ fn quantiles(row: &Row, load: &str) -> Vec<(f64, Spread)> {
     let points = shares.into_iter().filter_map(|share| {
         let nines = -(1.0 - share / 100.0).log10();
         let same = all.iter().filter(|(of, _)| *of == share).map(|(_, figure)| *figure);
-        (nines <= (QUANTILES.len() - 1) as f64 + 1e-9).then_some((nines, Spread::of(same)?))
+        (nines <= (QUANTILES.len() - 1) as f64 + ROUNDING).then_some((nines, Spread::of(same)?))
     });
     points.collect()
 }
@@ -314,6 +329,15 @@ fn scale_of(run: &Run) -> String {
 
 fn pair(plots: &str) -> String {
     format!("<div class=\"pair\">\n{plots}</div>\n")
+}
+
+/// Numbers of peers that a row did not take, and why.
+pub fn failed_sizes(row: &Row) -> impl Iterator<Item = String> {
+    let sizes = row.results.iter().filter_map(|(_, result)| result[SIZES.field].as_array());
+    sizes.flatten().filter_map(|size| {
+        let why = size["failure"].as_str()?;
+        Some(format!("{} peers: {why}", SIZES.name(size)))
+    })
 }
 
 /// Rows that are in no plot have a line.

@@ -106,7 +106,10 @@ fn draw_column(
         let end = at(spread.median).max(x + 1);
         let bar = Rectangle::new([(x, top), (end, bottom)], line.colour.filled());
         area.draw(&bar).expect(INTO_A_STRING);
-        for whisker in whiskers(at(spread.min), at(spread.max), middle) {
+        let is_spread = spread.min != spread.max;
+        for whisker in
+            whiskers(at(spread.min), at(spread.max), middle).into_iter().filter(|_| is_spread)
+        {
             area.draw(&PathElement::new(whisker, INK.stroke_width(1))).expect(INTO_A_STRING);
         }
         let text = style(FONT, INK, (HPos::Left, VPos::Center));
@@ -115,7 +118,7 @@ fn draw_column(
         let start = at(spread.max).max(end) + 7;
         let text = if is_best { bold(text) } else { text };
         write(area, &value, &text, (start, middle));
-        if spread.min == spread.max {
+        if !is_spread {
             continue;
         }
         let range = format!("({}–{})", digits(spread.min), digits(spread.max));
