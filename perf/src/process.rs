@@ -77,11 +77,8 @@ impl Process {
     ) -> Result<String, Failure> {
         let mut process = Process::spawn(command, title, input)?;
         interrupt.wait_until(limit, title, || Ok(process.has_ended()))?;
-        if process.child.wait().is_ok_and(|status| status.success()) {
-            Ok(process.stdout())
-        } else {
-            Err(process.failure("failed"))
-        }
+        process.check_success()?;
+        Ok(process.stdout())
     }
 
     /// Runs `command` to its end; how long that took (to the millisecond), its start included.
@@ -103,11 +100,8 @@ impl Process {
             sleep(FINE_POLL);
         }
         let took = clock::now() - start;
-        if process.child.wait().is_ok_and(|status| status.success()) {
-            Ok(Some(took))
-        } else {
-            Err(process.failure("failed"))
-        }
+        process.check_success()?;
+        Ok(Some(took))
     }
 
     /// Process id.
@@ -118,6 +112,18 @@ impl Process {
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Fails unless it has ended with exit code 0.
+    fn check_success(&mut self) -> Result<(), Failure> {
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            // Whom a signal has ended could not say why.
+            Ok(status) if status.code().is_none() => {
+                Err(self.failure(&format!("failed ({status})")))
+            }
+            _ => Err(self.failure("failed")),
+        }
     }
 
     /// What it has written to standard output so far.

@@ -30,8 +30,9 @@ impl Figures {
 
 /// Why there are no figures.
 pub enum Trouble {
-    /// It took longer than it may, which is a result, too.
-    Late(String),
+    /// So many peers are too many for it, which is a result, too: it took longer than it may, or
+    /// refused them.
+    TooMany(String),
     /// It failed.
     Failed(String),
 }
@@ -40,7 +41,7 @@ impl Trouble {
     /// In words.
     pub fn text(&self) -> &str {
         match self {
-            Trouble::Late(text) | Trouble::Failed(text) => text,
+            Trouble::TooMany(text) | Trouble::Failed(text) => text,
         }
     }
 }
@@ -79,7 +80,7 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// Whether something failed, and was not only late.
+    /// Whether something failed; too many peers are no failure.
     pub fn has_failed(&self) -> bool {
         self.sizes.iter().any(|size| matches!(size.outcome, Err(Trouble::Failed(_))))
     }
@@ -107,27 +108,25 @@ impl Measured for Measurement {
 /// Bytes.
 pub const MEBIBYTE: f64 = (1 << 20) as f64;
 
-/// Measures `program` with every number of peers until one takes too long.
+/// Measures `program` with every number of peers until they are too many for it.
 pub fn measure(
     program: &Program,
     options: &Options,
     interrupt: &Interrupt,
 ) -> Result<Measurement, Failure> {
     let mut sizes = Vec::new();
-    let mut late_at = None;
+    let mut too_many: Option<u32> = None;
     for peers in options.sizes() {
-        let outcome = match late_at {
-            Some(fewer) => {
-                Err(Trouble::Late(format!("not tried: it took too long with {fewer} peers")))
-            }
+        let outcome = match too_many {
+            Some(fewer) => Err(Trouble::TooMany(format!("not tried: {fewer} peers were too many"))),
             None => match with_peers(program, peers, options, interrupt) {
                 Err(Failure::Interrupted) => return Err(Failure::Interrupted),
                 Err(Failure::Step(text)) => Err(Trouble::Failed(text)),
                 Ok(outcome) => outcome,
             },
         };
-        if late_at.is_none() && matches!(outcome, Err(Trouble::Late(_))) {
-            late_at = Some(peers);
+        if too_many.is_none() && matches!(outcome, Err(Trouble::TooMany(_))) {
+            too_many = Some(peers);
         }
         sizes.push(Size { peers, outcome });
     }
@@ -149,10 +148,10 @@ fn with_peers(
         Ok(Ok(configured)) => configured,
         Ok(Err(Late(what))) => {
             let text = format!("{what} took longer than {} s", options.limit);
-            return Ok(Err(Trouble::Late(text)));
+            return Ok(Err(Trouble::TooMany(text)));
         }
-        // A daemon that has ended explains a failure better than its silence can.
-        Err(Failure::Step(text)) => return network.check().and(Err(Failure::Step(text))),
+        // One that lives has refused; one that has ended has failed.
+        Err(Failure::Step(text)) => return network.check().map(|()| Err(Trouble::TooMany(text))),
         Err(failure) => return Err(failure),
     };
     let mut bench = Bench::connect(network, &roster, &[options.plan()], &setup, interrupt)?;
@@ -171,12 +170,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn late_is_not_failed() {
+    fn too_many_peers_are_no_failure() {
         let with = |trouble| {
             let size = Size { peers: 10, outcome: Err(trouble) };
             Measurement { sizes: vec![size] }
         };
-        let late = with(Trouble::Late("`wg setconf` took longer than 60 s".to_owned()));
+        let late = with(Trouble::TooMany("`wg setconf` took longer than 60 s".to_owned()));
         assert!(!late.has_failed());
         assert_eq!(late.summary(), "10 peers: `wg setconf` took longer than 60 s");
         let failure = &late.record()["sizes"][0]["failure"];

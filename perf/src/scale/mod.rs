@@ -52,8 +52,8 @@ fn nanoseconds_per_packet(figures: &Figures) -> f64 {
     figures.phase.nanoseconds_per_packet()
 }
 
-/// Measures what `options` say. The exit code is a failure if something failed that is there; to
-/// be late is none.
+/// Measures what `options` say. The exit code is a failure if something failed that is there; too
+/// many peers for it are none.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
     options.check()?;
     let (entries, machine) =

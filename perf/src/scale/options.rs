@@ -32,8 +32,8 @@ pub struct Options {
     #[arg(long)]
     pub full: bool,
 
-    /// Seconds that one step of the configuration may take; who takes longer is not asked again
-    /// with more peers
+    /// Seconds that one step of the configuration may take; who takes longer, or refuses, is not
+    /// asked again with more peers
     #[arg(long, value_name = "S", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub limit: u32,
