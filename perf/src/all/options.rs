@@ -1,6 +1,7 @@
 //! The command line of `all`.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -103,7 +104,17 @@ impl Options {
         };
         let making = while_doing(format!("making the folder {}", folder.display()));
         fs::create_dir_all(&folder).map_err(making)?;
+        give_to_caller(&folder);
         Ok(folder)
+    }
+}
+
+/// A folder that root made belongs to who called sudo, who may want to remove it.
+fn give_to_caller(folder: &Path) {
+    let id = |name: &str| std::env::var(name).ok()?.parse().ok();
+    if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
+        // Who called may as well be gone: the figures are there nevertheless.
+        let _ = chown(folder, Some(user), Some(group));
     }
 }
 
