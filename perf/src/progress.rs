@@ -7,7 +7,10 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-const TEMPLATE: &str = "{bar:30} {pos} of {len}, {elapsed} so far, {eta} to go: {msg}";
+/// Before the first step has ended nobody knows how long the others take.
+const FIRST: &str = "{bar:30} {pos} of {len}: {msg}";
+
+const LATER: &str = "{bar:30} {pos} of {len}, {elapsed} so far, {eta} to go: {msg}";
 
 /// The progress of a run of so many steps.
 pub struct Progress(Option<ProgressBar>);
@@ -17,7 +20,7 @@ impl Progress {
     pub fn new(steps: u64) -> Progress {
         let draw = || {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            bar.with_style(ProgressStyle::with_template(TEMPLATE).expect("a valid template"))
+            bar.with_style(style(FIRST))
         };
         Progress(stderr().is_terminal().then(draw))
     }
@@ -35,6 +38,7 @@ impl Progress {
         match &self.0 {
             Some(bar) => {
                 bar.println(format!("{step} … {outcome}"));
+                bar.set_style(style(LATER));
                 bar.inc(1);
             }
             None => eprintln!("{outcome}"),
@@ -47,6 +51,10 @@ impl Progress {
             eprintln!();
         }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template")
 }
 
 impl Drop for Progress {

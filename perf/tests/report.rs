@@ -46,7 +46,7 @@ fn every_subcommand_has_its_part_and_what_is_missing_a_line() {
         "<h2>Latency</h2>",
         "<h2>Handshakes per second</h2>",
         "<h2>Number of peers</h2>",
-        "interface wg0, io_uring (1 workers)",
+        "<td>io_uring (1 workers), GSO on, GRO on; AEAD: ring; relay: IPv4 and IPv6 direct</td>",
         "<li>gotatun: not there: no program /opt/peers/bin/gotatun (scripts/peers installs it)",
         "boringtun failed in 1 of 3 rounds: iperf3: unable to receive results</li>",
         "<li>boringtun, 100,000 peers: `wg setconf` took longer than 60 s</li>",

@@ -32,8 +32,20 @@ const fn cell(title: &'static str, of: fn(&Value) -> Option<f64>) -> Figure {
     Figure { title, of, better: None, has_bar: false }
 }
 
+/// The figures of a run of this subcommand with these options; none for those that have curves.
+pub fn figures_of(kind: &str, options: &Value) -> &'static [Figure] {
+    match kind {
+        "iperf" if options["udp_megabits_per_second"].is_null() => TCP,
+        "iperf" => UDP,
+        "blast" if options["thin"] == true => THIN,
+        "blast" => BLAST,
+        "storm" => STORM,
+        _ => &[],
+    }
+}
+
 /// Of `iperf` over TCP.
-pub const TCP: &[Figure] = &[
+const TCP: &[Figure] = &[
     bar("throughput, Gbit/s", Better::Higher, gigabits),
     bar("CPU of the daemons measured, s/GB", Better::Lower, seconds_per_gigabyte),
     cell("CPU of the whole machine, s/GB", machine_seconds_per_gigabyte),
@@ -41,7 +53,7 @@ pub const TCP: &[Figure] = &[
 ];
 
 /// Of `iperf` over UDP.
-pub const UDP: &[Figure] = &[
+const UDP: &[Figure] = &[
     bar("received, Gbit/s", Better::Higher, gigabits),
     bar("lost, %", Better::Lower, lost_percent),
     cell("sent, Gbit/s", |it| Some(gigabits(it)? * bytes_sent(it)? / bytes(it)?)),
@@ -50,7 +62,7 @@ pub const UDP: &[Figure] = &[
 ];
 
 /// Of `blast`.
-pub const BLAST: &[Figure] = &[
+const BLAST: &[Figure] = &[
     bar("CPU of the relay, ns/packet", Better::Lower, nanoseconds_per_packet),
     bar("relayed, thousand packets/s", Better::Higher, |it| {
         Some(it["capacity"]["packets_per_second"].as_f64()? / 1e3)
@@ -62,8 +74,20 @@ pub const BLAST: &[Figure] = &[
     cell("window, packets", |it| it["window"].as_f64()),
 ];
 
+/// Of `blast --thin`.
+const THIN: &[Figure] = &[
+    bar("p99 alone, µs", Better::Lower, |it| thin(it, "alone", "p99")),
+    bar("beside heavy flows, µs", Better::Lower, |it| thin(it, "beside_heavy", "p99")),
+    bar("beside a slow path, µs", Better::Lower, |it| thin(it, "beside_slow", "p99")),
+    cell("p50 alone, µs", |it| thin(it, "alone", "p50")),
+    cell("p50 beside heavy flows, µs", |it| thin(it, "beside_heavy", "p50")),
+    cell("p50 beside a slow path, µs", |it| thin(it, "beside_slow", "p50")),
+    cell("lost beside heavy flows", |it| it["beside_heavy"]["thin"]["lost"].as_f64()),
+    cell("lost beside a slow path", |it| it["beside_slow"]["thin"]["lost"].as_f64()),
+];
+
 /// Of `storm`.
-pub const STORM: &[Figure] = &[
+const STORM: &[Figure] = &[
     bar("handshakes per second", Better::Higher, |it| it["handshakes_per_second"].as_f64()),
     bar("CPU, µs/handshake", Better::Lower, |it| Some(it["cpu_ns_per_handshake"].as_f64()? / 1e3)),
     bar("answer p99, ms", Better::Lower, |it| Some(it["answer_us"]["p99"].as_f64()? / 1e3)),
@@ -78,6 +102,10 @@ pub const STORM: &[Figure] = &[
 /// CPU nanoseconds of the relay per packet, in a result of `blast`.
 pub fn nanoseconds_per_packet(result: &Value) -> Option<f64> {
     result["capacity"]["nanoseconds_per_packet"].as_f64()
+}
+
+fn thin(result: &Value, phase: &str, percentile: &str) -> Option<f64> {
+    result[phase]["thin"]["latency_microseconds"][percentile].as_f64()
 }
 
 fn gigabits(result: &Value) -> Option<f64> {
@@ -113,10 +141,10 @@ fn share(phase: &Value, seconds: &str) -> Option<f64> {
     Some(100.0 * phase[seconds].as_f64()? / phase["wall_seconds"].as_f64()?)
 }
 
-/// A figure with about three digits that matter, thousands parted.
+/// A figure with about three digits that matter, a count whole, thousands parted.
 pub fn digits(figure: f64) -> String {
     let decimals = match figure.abs() {
-        size if size >= 100.0 || size == 0.0 => 0,
+        size if size >= 100.0 || size.fract() == 0.0 => 0,
         size if size >= 10.0 => 1,
         _ => 2,
     };
@@ -142,8 +170,9 @@ mod tests {
 
     #[test]
     fn three_digits_matter() {
-        let all = [(0.0, "0"), (0.056, "0.06"), (2.345, "2.35"), (23.45, "23.4")];
-        for (figure, text) in all.into_iter().chain([(999.6, "1,000"), (1_234_567.0, "1,234,567")])
+        let small = [(0.0, "0"), (0.056, "0.06"), (2.345, "2.35"), (23.45, "23.4"), (67.0, "67")];
+        for (figure, text) in
+            small.into_iter().chain([(999.6, "1,000"), (1_234_567.0, "1,234,567")])
         {
             assert_eq!(digits(figure), text);
         }

@@ -136,7 +136,8 @@ impl Row {
     pub fn ratio_to(&self, other: &Row, figure: impl Fn(&Value) -> Option<f64>) -> Option<Spread> {
         Spread::of(self.results.iter().filter_map(|(round, result)| {
             let (_, others) = other.results.iter().find(|(of_other, _)| of_other == round)?;
-            Some(figure(result)? / figure(others)?)
+            // By nothing there is no ratio.
+            Some(figure(result)? / figure(others)?).filter(|ratio| ratio.is_finite())
         }))
     }
 }
@@ -195,8 +196,8 @@ mod tests {
             results,
             failures: Vec::new(),
         };
-        let one = row(vec![(1, 6.into()), (2, 8.into())]);
-        let other = row(vec![(2, 2.into()), (3, 1.into())]);
+        let one = row(vec![(1, 6.into()), (2, 8.into()), (4, 0.into())]);
+        let other = row(vec![(2, 2.into()), (3, 1.into()), (4, 0.into())]);
         let ratio = one.ratio_to(&other, Value::as_f64).expect("round 2");
         assert_eq!((ratio.min, ratio.max), (4.0, 4.0));
     }

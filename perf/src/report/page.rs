@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::figure::{BLAST, Better, Figure, STORM, TCP, UDP, digits};
+use super::figure::{Better, Figure, digits, figures_of};
 use super::html::{escape, section, table};
 use super::model::{Figures, Row, Run};
 use super::sections;
@@ -79,6 +79,7 @@ fn told(figures: &Figures, label: &str) -> String {
         let measured = daemons.filter(|daemon| daemon["measured"] == true);
         let all = measured.map(|daemon| &daemon["told"]).chain([&result["told"]]);
         for line in all.filter_map(Value::as_array).flatten().filter_map(Value::as_str) {
+            let line = line.strip_prefix("interface wg0, ").unwrap_or(line);
             if !said.contains(&line) {
                 said.push(line);
             }
@@ -102,13 +103,9 @@ fn glance(figures: &Figures) -> String {
 
 /// The figures that have bars; of a latency run, the highest load's p99.
 fn glance_at(run: &Run) -> Vec<Vec<String>> {
-    let figures: &[Figure] = match run.kind.as_str() {
-        "iperf" if run.options["udp_megabits_per_second"].is_null() => TCP,
-        "iperf" => UDP,
-        "blast" => BLAST,
-        "storm" => STORM,
+    let figures = match run.kind.as_str() {
         "latency" => &[HIGHEST_LOAD],
-        _ => &[],
+        kind => figures_of(kind, &run.options),
     };
     let with_bar = figures.iter().filter(|figure| figure.has_bar);
     with_bar.filter_map(|figure| compared(run, figure)).collect()
@@ -124,7 +121,7 @@ const HIGHEST_LOAD: Figure = Figure {
 fn compared(run: &Run, figure: &Figure) -> Option<Vec<String>> {
     let ours = best(run, figure, |row| row.family == OURS)?;
     let other = best(run, figure, |row| row.family != OURS)?;
-    let ratio = ours.ratio_to(other, figure.of)?;
+    let (ratio, better) = (ours.ratio_to(other, figure.of), figure.better?);
     let with_median = |row: &Row| {
         let median = row.spread(figure.of).map(|it| digits(it.median)).unwrap_or_default();
         format!("{median} ({})", row.label)
@@ -134,13 +131,14 @@ fn compared(run: &Run, figure: &Figure) -> Option<Vec<String>> {
         figure.title.to_owned(),
         with_median(ours),
         with_median(other),
-        if ratio.min == ratio.max {
-            format!("{:.2} ×", ratio.median)
-        } else {
-            format!("{:.2} × ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
-        },
-        verdict(&ratio, figure.better?).to_owned(),
+        ratio.map_or_else(|| "–".to_owned(), |ratio| in_words(&ratio)),
+        ratio.map_or("", |ratio| verdict(&ratio, better)).to_owned(),
     ])
+}
+
+fn in_words(Spread { median, min, max }: &Spread) -> String {
+    let range = if min == max { String::new() } else { format!(" ({min:.2}–{max:.2})") };
+    format!("{median:.2} ×{range}")
 }
 
 /// What a ratio says of the first, if there are several rounds and all agree.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::figure::{BLAST, Figure, STORM, TCP, UDP, digits, nanoseconds_per_packet};
+use super::figure::{digits, figures_of, nanoseconds_per_packet};
 use super::html::{details, escape, figure, section, table};
 use super::model::{Figures, Row, Run};
 use super::plot::bars::{self, Column, Line};
@@ -17,10 +17,7 @@ const WHOLE: u32 = 900;
 
 /// What iperf3 got through.
 pub fn throughput(figures: &Figures) -> String {
-    let runs = figures.of_kind("iperf").map(|run| {
-        let is_udp = !run.options["udp_megabits_per_second"].is_null();
-        side_by_side(run, if is_udp { UDP } else { TCP })
-    });
+    let runs = figures.of_kind("iperf").map(side_by_side);
     let lead = "iperf3 through the tunnel. Bars are medians of the rounds, lines reach from the \
                 smallest to the largest. CPU is time per 10⁹ bytes of payload.";
     unless_empty("Throughput", lead, &runs.collect::<String>())
@@ -29,7 +26,7 @@ pub fn throughput(figures: &Figures) -> String {
 /// What a packet costs.
 pub fn cost(figures: &Figures) -> String {
     let mut inside = by_train(figures).unwrap_or_default();
-    inside.extend(figures.of_kind("blast").map(|run| side_by_side(run, BLAST)));
+    inside.extend(figures.of_kind("blast").map(side_by_side));
     let lead = "The harness plays all peers of one relay that has a core to itself. Less CPU per \
                 packet is room for more; thousand packets/s are also limited by the generator.";
     unless_empty("Cost per packet", lead, &inside)
@@ -46,7 +43,7 @@ pub fn latency(figures: &Figures) -> String {
 /// Many handshakes at once.
 pub fn storm(figures: &Figures) -> String {
     let lead = "All peers of a relay shake hands at once, each from an address of its own.";
-    let runs = figures.of_kind("storm").map(|run| side_by_side(run, STORM));
+    let runs = figures.of_kind("storm").map(side_by_side);
     unless_empty("Handshakes per second", lead, &runs.collect::<String>())
 }
 
@@ -90,7 +87,8 @@ fn option(value: &Value) -> Option<String> {
 }
 
 /// Bars, and a table with everything.
-fn side_by_side(run: &Run, figures: &[Figure]) -> String {
+fn side_by_side(run: &Run) -> String {
+    let figures = figures_of(&run.kind, &run.options);
     let with_bar = || figures.iter().filter(|figure| figure.has_bar);
     let columns: Vec<_> =
         with_bar().map(|it| Column { title: it.title, better: it.better }).collect();

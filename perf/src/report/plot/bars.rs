@@ -50,8 +50,8 @@ pub struct Line {
 
 /// Draws them.
 pub fn draw(columns: &[Column], lines: &[Line]) -> String {
-    let labels = lines.iter().map(|line| width_of(&shortened(&line.label, LABEL_MAX), FONT));
-    let left = labels.max().unwrap_or(0) + 16;
+    let labels = lines.iter().map(|line| width_of(&shortened(&line.label, LABEL_MAX), BOLD));
+    let left = labels.max().unwrap_or(0) + 12;
     let count = i32::try_from(columns.len()).expect("a few");
     let column_width = (WIDTH - left - GAP * (count - 1)) / count.max(1);
     let height = HEAD + LINE * i32::try_from(lines.len()).expect("a few") + 4;
@@ -175,12 +175,12 @@ mod tests {
             trouble: Some("not there".to_owned()),
         };
         let columns = [Column { title: "cost", better: Some(Better::Lower) }];
-        let text = draw(&columns, &[line("dear", 8.0), line("cheap", 2.0), missing]);
+        let text = draw(&columns, &[line("dear", 8.5), line("cheap", 2.5), missing]);
         let of = |value: &str| {
             let lines = text.split("<text").find(|it| it.contains(&format!("\n{value}\n")));
             lines.unwrap_or_else(|| panic!("{value} in {text}")).to_owned()
         };
-        assert!(of("2.00").contains("bold") && !of("8.00").contains("bold"));
+        assert!(of("2.50").contains("bold") && !of("8.50").contains("bold"));
         assert!(text.contains("not there"));
     }
 }
