@@ -84,18 +84,13 @@ impl<'a> Initiator<'a> {
             static_static: &self.static_static,
             ephemeral: Secret::new(randomness.key()?),
             timestamp: self.last,
-            local_index: self.number | self.initiations.unbounded_shl(INITIATOR_BITS),
+            local_index: self.number | self.initiations << INITIATOR_BITS,
         };
         self.initiations += 1;
         let mut message = [0; INITIATION_LEN];
         let initiated = initiate(self.identity, &invitation, &mut message).expect("good keys");
         self.prepared = Some(Initiation { message, initiated });
         Ok(())
-    }
-
-    /// Whether an initiation is ready that was not signed yet.
-    pub fn is_prepared(&self) -> bool {
-        self.prepared.is_some()
     }
 
     /// The initiation that was prepared, or else the last one again, with what macs it can have
@@ -199,7 +194,6 @@ mod tests {
         initiator.prepare(&mut randomness).expect("randomness");
         let first = *initiator.signed();
         assert_eq!(first[132..], [0; 16], "no mac2");
-        assert!(!initiator.is_prepared(), "it counts as sent");
         let mut checker = Checker::new(relay.public());
         let (source, now) = (([192, 0, 2, 1], 1).into(), Default::default());
         let mut rng = ChaCha8Rng::seed_from_u64(1);

@@ -2,7 +2,7 @@
 //! as WireGuard does until it is served.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// drivers/net/wireguard).
 const JITTER_MAX: Duration = Duration::from_millis(333);
 
-/// How long before it is sent a next initiation is made, when there is nothing else to do.
-const PREPARE_BEFORE: Duration = Duration::from_secs(4);
+/// From an initiation to the making of the next one, when there is nothing else to do.
+const PREPARE_AFTER: Duration = Duration::from_secs(1);
 
 /// Initiations sent in a row before answers are looked for.
 const BURST: usize = 16;
@@ -107,6 +107,8 @@ fn until_served(
     // When each sends next, the earliest first.
     let mut due: BinaryHeap<Reverse<(Duration, usize)>> =
         (0..crowd.members.len()).map(|number| Reverse((now, number))).collect();
+    // Who has sent, and from when on its next initiation may be made.
+    let mut unprepared = VecDeque::new();
     let (mut initiations, mut last_event) = (0, now);
     let mut unserved = crowd.members.len();
     while unserved > 0 && now < end {
@@ -124,6 +126,7 @@ fn until_served(
                 initiations += 1;
                 last_event = now;
                 due.push(Reverse((now + RETRY_AFTER + jitter(randomness)?, number)));
+                unprepared.push_back((now + PREPARE_AFTER, number));
             }
         }
         while let Some(arrival) = crowd.receive()? {
@@ -131,24 +134,27 @@ fn until_served(
             last_event = clock::now();
         }
         now = clock::now();
-        if now.saturating_sub(last_event) > QUIET && !prepare_next(crowd, &due, now, randomness)? {
+        let is_quiet = now.saturating_sub(last_event) > QUIET;
+        if is_quiet && !prepare_next(crowd, &mut unprepared, now, randomness)? {
             sleep(REST);
         }
     }
     Ok(initiations)
 }
 
-/// Makes an initiation that will be sent soon; false if there is none to make.
+/// Makes the next initiation of one who waits for an answer; false if there is none to make.
 fn prepare_next(
     crowd: &mut Crowd<'_>,
-    due: &BinaryHeap<Reverse<(Duration, usize)>>,
+    unprepared: &mut VecDeque<(Duration, usize)>,
     now: Duration,
     randomness: &mut Randomness,
 ) -> Result<bool, Failure> {
-    let soon = now + PREPARE_BEFORE;
-    for Reverse((at, number)) in due {
-        let member = &mut crowd.members[*number];
-        if *at < soon && member.response.is_none() && !member.initiator.is_prepared() {
+    while let Some((from, number)) = unprepared.front().copied()
+        && from <= now
+    {
+        unprepared.pop_front();
+        let member = &mut crowd.members[number];
+        if member.response.is_none() {
             return member.initiator.prepare(randomness).map(|()| true);
         }
     }
