@@ -47,7 +47,7 @@ pub fn figures_of(kind: &str, options: &Value) -> &'static [Figure] {
 /// Of `iperf` over TCP.
 const TCP: &[Figure] = &[
     bar("throughput, Gbit/s", Better::Higher, gigabits),
-    bar("CPU of the daemons measured, s/GB", Better::Lower, seconds_per_gigabyte),
+    bar("CPU of the daemons, s/GB", Better::Lower, seconds_per_gigabyte),
     cell("CPU of the whole machine, s/GB", machine_seconds_per_gigabyte),
     cell("retransmits", |it| it["iperf3"]["retransmits"].as_f64()),
 ];
@@ -57,7 +57,7 @@ const UDP: &[Figure] = &[
     bar("received, Gbit/s", Better::Higher, gigabits),
     bar("lost, %", Better::Lower, lost_percent),
     cell("sent, Gbit/s", |it| Some(gigabits(it)? * bytes_sent(it)? / bytes(it)?)),
-    cell("CPU of the daemons measured, s/GB", seconds_per_gigabyte),
+    cell("CPU of the daemons, s/GB", seconds_per_gigabyte),
     cell("CPU of the whole machine, s/GB", machine_seconds_per_gigabyte),
 ];
 

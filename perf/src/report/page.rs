@@ -144,7 +144,7 @@ fn in_words(Spread { median, min, max }: &Spread) -> String {
 /// What a ratio says of the first, if there are several rounds and all agree.
 fn verdict(ratio: &Spread, better: Better) -> &'static str {
     if ratio.min == ratio.max {
-        return "one round";
+        return "1 round";
     }
     let is_more = ratio.min > 1.0;
     let is_less = ratio.max < 1.0;
@@ -210,6 +210,6 @@ mod tests {
         assert_eq!(verdict(&ratio(0.5, 0.7), Better::Lower), "better");
         assert_eq!(verdict(&ratio(0.5, 0.7), Better::Higher), "worse");
         assert_eq!(verdict(&ratio(0.9, 1.1), Better::Higher), "not clear");
-        assert_eq!(verdict(&ratio(1.5, 1.5), Better::Higher), "one round");
+        assert_eq!(verdict(&ratio(1.5, 1.5), Better::Higher), "1 round");
     }
 }
