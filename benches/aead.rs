@@ -8,6 +8,8 @@
 //!
 //!     cargo bench -p wg-bounce-benches --bench aead [-- [ROUNDS] [CONTENDER] [BATCHxBYTES]]
 
+#![allow(clippy::disallowed_methods)] // measures time itself: all contenders take turns
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! A WireGuard daemon in its namespace, as a black box that speaks with `wg`.
 
+use std::time::Duration;
+
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
@@ -16,16 +18,24 @@ pub const MTU: u32 = 1420;
 pub const PORT: u16 = 51820;
 
 /// A daemon that runs; it ends when this is dropped.
-pub struct Daemon(Process);
+pub struct Daemon {
+    /// None if the kernel itself is measured: its interface ends with the namespace.
+    process: Option<Process>,
+    program: Program,
+}
 
 impl Daemon {
     /// Starts `program` in a namespace, if wanted on one `core` only, and waits until it answers
-    /// `wg`.
+    /// `wg`. The kernel itself cannot be held on a core.
     pub fn start(
         program: &Program,
         namespace: &Namespace,
         core: Option<usize>,
     ) -> Result<Daemon, Failure> {
+        if program.is_kernel() {
+            namespace.run(&format!("ip link add name {INTERFACE} type wireguard"))?;
+            return Ok(Daemon { process: None, program: program.clone() });
+        }
         let path = program.path.to_string_lossy();
         let mut command = match core {
             None => namespace.command(&path),
@@ -37,7 +47,8 @@ impl Daemon {
         };
         program.complete(&mut command, INTERFACE);
         let title = format!("{} as {}", program.label, namespace.role());
-        let mut daemon = Daemon(Process::spawn(command, &title, "")?);
+        let process = Some(Process::spawn(command, &title, "")?);
+        let mut daemon = Daemon { process, program: program.clone() };
         namespace.interrupt().wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
             daemon.check()?;
             Ok(namespace.run(&format!("wg show {INTERFACE}")).is_ok())
@@ -45,22 +56,41 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.0.pid()
+    /// Process id; none if it is the kernel.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// What its log says so far of how it runs; empty if it tells nothing.
+    pub fn told(&self) -> Vec<String> {
+        let log = self.process.as_ref().map(Process::stderr).unwrap_or_default();
+        log.lines().filter_map(|line| self.program.told(line)).map(str::to_owned).collect()
     }
 
     /// If the daemon has ended, which it should not have, that is a failure.
     pub fn check(&mut self) -> Result<(), Failure> {
-        if self.0.has_ended() { Err(self.0.failure("ended by itself")) } else { Ok(()) }
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if process.has_ended() { Err(process.failure("ended by itself")) } else { Ok(()) }
     }
 }
 
-/// Gives the daemon in `namespace` its private key and peers (`wg setconf`).
+/// Gives the daemon in `namespace` its private key and peers.
 pub fn configure(namespace: &Namespace, private_key: &str, peers: &str) -> Result<(), Failure> {
+    let late =
+        || Failure::step(format!("`wg setconf` took longer than {} s", STEP_LIMIT.as_secs()));
+    setconf(namespace, private_key, peers, STEP_LIMIT)?.map(drop).ok_or_else(late)
+}
+
+/// The same (`wg setconf`); how long that took. None if it took longer than `limit`.
+pub fn setconf(
+    namespace: &Namespace,
+    private_key: &str,
+    peers: &str,
+    limit: Duration,
+) -> Result<Option<Duration>, Failure> {
     let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
     let line = format!("wg setconf {INTERFACE} /dev/stdin");
-    namespace.run_with(&line, &text, STEP_LIMIT).map(drop)
+    namespace.time(&line, &text, limit)
 }
 
 /// A new private key and its public key, in base64.

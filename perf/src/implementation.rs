@@ -19,6 +19,8 @@ enum Place {
     Peers,
     /// On the PATH.
     Path,
+    /// In the kernel: there is no program.
+    Kernel,
 }
 
 /// One way to run a WireGuard daemon.
@@ -34,9 +36,13 @@ pub struct Implementation {
     arguments: &'static [&'static str],
     /// Its whole environment but for the PATH.
     environment: &'static [(&'static str, &'static str)],
+    /// What is in the lines of its log that say how it runs: the I/O and the AEAD in use, who
+    /// forwards.
+    tells: &'static [&'static str],
 }
 
-/// `wg-bounce` in the foreground, quiet, with the arguments that follow.
+/// `wg-bounce` in the foreground, with the arguments that follow. It logs a handful of lines, none
+/// for a peer or a packet.
 macro_rules! wg_bounce {
     ($name:literal $(, $argument:literal)*) => {
         Implementation {
@@ -44,11 +50,15 @@ macro_rules! wg_bounce {
             family: "wg-bounce",
             program: "wg-bounce",
             place: Place::Beside,
-            arguments: &["--foreground", "--log-level", "error" $(, $argument)*],
+            arguments: &["--foreground", "--log-level", "info" $(, $argument)*],
             environment: &[],
+            tells: &[") interface ", ") relay: "],
         }
     };
 }
+
+/// What the kernel's own WireGuard is called.
+const KERNEL: &str = "kernel";
 
 /// Every implementation that is known. Ours without `--relay` chooses that by itself.
 pub const IMPLEMENTATIONS: &[Implementation] = &[
@@ -59,12 +69,22 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
     wg_bounce!("wg-bounce-kernel-uring", "--io", "uring", "--relay", "kernel"),
     wg_bounce!("wg-bounce-kernel-mmsg", "--io", "mmsg", "--relay", "kernel"),
     Implementation {
+        name: KERNEL,
+        family: KERNEL,
+        program: "",
+        place: Place::Kernel,
+        arguments: &[],
+        environment: &[],
+        tells: &[],
+    },
+    Implementation {
         name: "wireguard-go",
         family: "wireguard-go",
         program: "wireguard-go",
         place: Place::Path,
         arguments: &["-f"],
         environment: &[("LOG_LEVEL", "error")],
+        tells: &[],
     },
     Implementation {
         name: "boringtun",
@@ -73,6 +93,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         place: Place::Peers,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
+        tells: &[],
     },
     Implementation {
         name: "gotatun",
@@ -81,6 +102,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         place: Place::Peers,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
+        tells: &[],
     },
 ];
 
@@ -120,9 +142,14 @@ impl Choice {
 
     /// The program, or, in words, why it is not there.
     pub fn locate(&self, interrupt: &Interrupt) -> Result<Program, String> {
-        let path = self.find()?;
         let implementation = self.implementation;
-        let version = version(&path, interrupt);
+        let (path, version) = if implementation.place == Place::Kernel {
+            (PathBuf::new(), kernel_version(interrupt)?)
+        } else {
+            let path = self.find()?;
+            let version = version(&path, interrupt);
+            (path, version)
+        };
         let arguments = self.arguments.clone();
         Ok(Program { label: self.to_string(), implementation, arguments, path, version })
     }
@@ -146,6 +173,7 @@ impl Choice {
                     .collect(),
                 "scripts/peers installs it",
             ),
+            (None, Place::Kernel) => (Vec::new(), "part of the kernel"),
             (None, Place::Path) => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 let all = std::env::split_paths(&path).map(|folder| folder.join(program));
@@ -178,6 +206,9 @@ impl FromStr for Choice {
         if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err("no path after the @".to_owned());
         }
+        if path.is_some() && implementation.place == Place::Kernel {
+            return Err(format!("{KERNEL} is no program: it has no @PATH"));
+        }
         Ok(Choice { implementation, path, arguments: Vec::new() })
     }
 }
@@ -201,7 +232,7 @@ pub struct Program {
     pub implementation: &'static Implementation,
     /// Arguments beside those of the implementation.
     arguments: Vec<String>,
-    /// The program, by its absolute path.
+    /// The program, by its absolute path; empty if it is the kernel.
     pub path: PathBuf,
     /// What it says of itself; empty if nothing.
     pub version: String,
@@ -213,6 +244,19 @@ impl Program {
         let Implementation { arguments, environment, .. } = self.implementation;
         command.args(*arguments).args(&self.arguments).arg(name).envs(environment.iter().copied());
     }
+
+    /// Whether it is no program, but the kernel itself.
+    pub fn is_kernel(&self) -> bool {
+        self.implementation.place == Place::Kernel
+    }
+
+    /// What a log line says of how it runs: the I/O and the AEAD in use, who forwards.
+    pub fn told<'a>(&self, line: &'a str) -> Option<&'a str> {
+        self.implementation.tells.iter().find_map(|sign| {
+            // The rest of the line, with the sign but for the parenthesis that ends the prefix.
+            line.find(sign).map(|at| line[at..].trim_start_matches([')', ' ']))
+        })
+    }
 }
 
 /// The first line of what the program says when asked for its version.
@@ -222,6 +266,16 @@ fn version(path: &Path, interrupt: &Interrupt) -> String {
     command.arg("--version");
     let said = Process::run(command, &program, "", STEP_LIMIT, interrupt).unwrap_or_default();
     said.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// The kernel's release, if it can make a WireGuard interface; otherwise why not, in words.
+fn kernel_version(interrupt: &Interrupt) -> Result<String, String> {
+    let mut command = tied("unshare");
+    command.args(["--net", "ip", "link", "add", "name", "wg0", "type", "wireguard"]);
+    Process::run(command, "making an interface of type wireguard", "", STEP_LIMIT, interrupt)
+        .map_err(|why| format!("not there: this kernel has no WireGuard ({why})"))?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Ok(format!("Linux {}", release.trim()))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -246,7 +300,24 @@ mod tests {
             assert_eq!(choice.to_string(), text);
         }
         assert!("wireguard".parse::<Choice>().unwrap_err().contains("wireguard-go"));
+        assert!("kernel@/boot".parse::<Choice>().unwrap_err().contains("no program"));
         assert!("wireguard-go@".parse::<Choice>().unwrap_err().contains("path"));
+    }
+
+    #[test]
+    fn ours_tells_how_it_runs() {
+        let program = Program {
+            label: String::new(),
+            implementation: Implementation::named("wg-bounce-uring").expect("it is known"),
+            arguments: Vec::new(),
+            path: PathBuf::new(),
+            version: String::new(),
+        };
+        let line = "2026-11-25T02:54:08.680Z INFO: (wg0) interface wg0, io_uring (2 workers)";
+        assert_eq!(program.told(line), Some("interface wg0, io_uring (2 workers)"));
+        let line = "2026-11-25T02:54:08.683Z INFO: (wg0) relay: IPv4 by the kernel";
+        assert_eq!(program.told(line), Some("relay: IPv4 by the kernel"));
+        assert_eq!(program.told("INFO: (wg0) ended: SIGTERM"), None);
     }
 
     #[test]
@@ -270,6 +341,7 @@ mod tests {
             place: Place::Path,
             arguments: &[],
             environment: &[],
+            tells: &[],
         };
         let choice =
             Choice { implementation: Box::leak(Box::new(sh)), path: None, arguments: Vec::new() };

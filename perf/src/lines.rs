@@ -12,12 +12,14 @@ use crate::failure::{Failure, while_doing};
 pub struct Lines(Option<File>);
 
 impl Lines {
-    /// Into a new file at `path`.
-    pub fn create(path: Option<&Path>) -> Result<Lines, Failure> {
-        let create = |path: &Path| {
-            File::create(path).map_err(while_doing(format!("writing {}", path.display())))
+    /// At the end of the file at `path`, which is made if it is not there: several runs may be in
+    /// one file, each begins with a line that says what it is.
+    pub fn open(path: Option<&Path>) -> Result<Lines, Failure> {
+        let open = |path: &Path| {
+            let file = File::options().append(true).create(true).open(path);
+            file.map_err(while_doing(format!("writing {}", path.display())))
         };
-        Ok(Lines(path.map(create).transpose()?))
+        Ok(Lines(path.map(open).transpose()?))
     }
 
     /// Writes one.

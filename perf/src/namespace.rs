@@ -83,6 +83,18 @@ impl Namespace {
         Process::run(command, &title, input, limit, &self.interrupt)
     }
 
+    /// Runs a command line with `input` on its standard input; how long that took (to the
+    /// millisecond). None if it has not ended within `limit`.
+    pub fn time(
+        &self,
+        line: &str,
+        input: &str,
+        limit: Duration,
+    ) -> Result<Option<Duration>, Failure> {
+        let (command, title) = self.words(line);
+        Process::time(command, &title, input, limit, &self.interrupt)
+    }
+
     /// Starts a command line in the background.
     pub fn spawn(&self, line: &str) -> Result<Process, Failure> {
         let (command, title) = self.words(line);

@@ -6,11 +6,13 @@ use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock;
 use crate::failure::{Failure, while_doing};
 use crate::interrupt::{Interrupt, within};
 
@@ -19,6 +21,9 @@ pub const STEP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a process has between SIGTERM and SIGKILL.
 const END_LIMIT: Duration = Duration::from_secs(3);
+
+/// Between two looks at a process that is timed.
+const FINE_POLL: Duration = Duration::from_micros(500);
 
 /// Lines of a failed process's output that its failure quotes.
 const QUOTED_LINES_MAX: usize = 5;
@@ -72,11 +77,31 @@ impl Process {
     ) -> Result<String, Failure> {
         let mut process = Process::spawn(command, title, input)?;
         interrupt.wait_until(limit, title, || Ok(process.has_ended()))?;
-        if process.child.wait().is_ok_and(|status| status.success()) {
-            Ok(process.stdout())
-        } else {
-            Err(process.failure("failed"))
+        process.check_success()?;
+        Ok(process.stdout())
+    }
+
+    /// Runs `command` to its end; how long that took (to the millisecond), its start included.
+    /// None if it has not ended within `limit`. Any exit code but 0 is a failure.
+    pub fn time(
+        command: Command,
+        title: &str,
+        input: &str,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Duration>, Failure> {
+        let start = clock::now();
+        let mut process = Process::spawn(command, title, input)?;
+        while !process.has_ended() {
+            interrupt.check()?;
+            if clock::now() - start > limit {
+                return Ok(None);
+            }
+            sleep(FINE_POLL);
         }
+        let took = clock::now() - start;
+        process.check_success()?;
+        Ok(Some(took))
     }
 
     /// Process id.
@@ -89,14 +114,31 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Fails unless it has ended with exit code 0.
+    fn check_success(&mut self) -> Result<(), Failure> {
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            // Whom a signal has ended could not say why.
+            Ok(status) if status.code().is_none() => {
+                Err(self.failure(&format!("failed ({status})")))
+            }
+            _ => Err(self.failure("failed")),
+        }
+    }
+
     /// What it has written to standard output so far.
     pub fn stdout(&self) -> String {
         whole(&self.stdout)
     }
 
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        whole(&self.stderr)
+    }
+
     /// A failure of this process, with the last lines that it wrote.
     pub fn failure(&self, what: &str) -> Failure {
-        let written = whole(&self.stderr) + &self.stdout();
+        let written = self.stderr() + &self.stdout();
         let lines: Vec<&str> = written.lines().collect();
         let last = lines[lines.len().saturating_sub(QUOTED_LINES_MAX)..].join("; ");
         Failure::Step(format!("{} {what}: {last}", self.title))

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::implementation::{Choice, Program};
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
+use crate::progress::Progress;
 use crate::table::Row;
 
 /// What one measurement gave, whatever was measured.
@@ -94,13 +95,16 @@ pub fn measure_in_rounds<M: Measured>(
     lines: &mut Lines,
     mut measure: impl FnMut(&Program) -> Result<M, Failure>,
 ) -> Result<(), Failure> {
+    let there = entries.iter().filter(|entry| entry.program.is_ok()).count() as u64;
+    let progress = Progress::new(u64::from(rounds) * there);
     for round in 1..=rounds {
         for entry in &mut *entries {
             let Ok(program) = &entry.program else { continue };
-            eprint!("round {round} of {rounds}: {} … ", program.label);
+            let step = format!("round {round} of {rounds}: {}", program.label);
+            progress.begin(&step);
             let outcome = match measure(program) {
                 Err(Failure::Interrupted) => {
-                    eprintln!();
+                    progress.break_off();
                     return Err(Failure::Interrupted);
                 }
                 outcome => outcome,
@@ -112,11 +116,11 @@ pub fn measure_in_rounds<M: Measured>(
             });
             match &outcome {
                 Ok(measurement) => {
-                    eprintln!("{}", measurement.summary());
+                    progress.end(&step, &measurement.summary());
                     record["result"] = measurement.record();
                 }
                 Err(failure) => {
-                    eprintln!("failed: {failure}");
+                    progress.end(&step, &format!("failed: {failure}"));
                     record["failure"] = failure.to_string().into();
                 }
             }
@@ -131,7 +135,9 @@ pub fn measure_in_rounds<M: Measured>(
 pub fn print_programs<M>(entries: &[Entry<M>]) {
     for entry in entries {
         if let Ok(program) = &entry.program {
-            println!("{}: {} ({})", program.label, program.version, program.path.display());
+            let path = program.path.display();
+            let place = if program.is_kernel() { String::new() } else { format!(" ({path})") };
+            println!("{}: {}{place}", program.label, program.version);
         }
     }
 }

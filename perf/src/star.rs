@@ -49,9 +49,14 @@ impl Member {
         self.namespace.role()
     }
 
-    /// Process id of the daemon.
-    pub fn pid(&self) -> u32 {
+    /// Process id of the daemon; none if it is the kernel.
+    pub fn pid(&self) -> Option<u32> {
         self.daemon.pid()
+    }
+
+    /// What the daemon's log says of how it runs.
+    pub fn told(&self) -> Vec<String> {
+        self.daemon.told()
     }
 
     /// Its address inside the tunnel.

@@ -51,14 +51,18 @@ impl<'a, M> Row<'a, M> {
 
 impl<M> Row<'_, M> {
     fn spread(&self, figure: fn(&M) -> f64) -> Option<Spread> {
-        Spread::of(self.rounds.iter().flatten().map(|measurement| figure(measurement)))
+        let figures = self.rounds.iter().flatten().map(|measurement| figure(measurement));
+        // Not a number: there is none, as the kernel has no CPU time of its own.
+        Spread::of(figures.filter(|figure| !figure.is_nan()))
     }
 
     /// This row's figure by that of `other`, round by round: both saw the same machine.
     fn ratio_to(&self, other: &Row<'_, M>, figure: fn(&M) -> f64) -> Option<Spread> {
         let pairs = self.rounds.iter().zip(&other.rounds);
         Spread::of(pairs.filter_map(|pair| match pair {
-            (Some(own), Some(others)) => Some(figure(own) / figure(others)),
+            (Some(own), Some(others)) => {
+                Some(figure(own) / figure(others)).filter(|ratio| !ratio.is_nan())
+            }
             _ => None,
         }))
     }
@@ -89,11 +93,15 @@ impl<M> Row<'_, M> {
         ratio.unwrap_or_else(|| "–".to_owned())
     }
 
-    /// None if there is no figure at all.
+    /// None if nothing was measured.
     fn cells(&self, rows: &[Row<'_, M>], columns: &[Column<M>]) -> Option<Vec<String>> {
+        self.rounds.iter().flatten().next()?;
         let mut cells = vec![self.label.clone()];
         for Column { figure, says, .. } in columns {
-            let Spread { median, min, max } = self.spread(*figure)?;
+            let Some(Spread { median, min, max }) = self.spread(*figure) else {
+                cells.push("–".to_owned());
+                continue;
+            };
             cells.push(match *says {
                 Says::Median(decimals) => format!("{median:.decimals$}"),
                 Says::Range(decimals) => format!("{min:.decimals$}–{max:.decimals$}"),
@@ -232,6 +240,18 @@ mod tests {
         assert!(lines[0].contains("1.00"));
         assert!(lines[1].ends_with("failed in 1 of 2 rounds: it ended by itself"));
         assert_eq!(lines[2], "a-missing-implementation  not there");
+    }
+
+    #[test]
+    fn what_has_no_figure_is_no_rival() {
+        let rounds = [
+            Rounds("ours", "ours", vec![Some((1.0, 50.0))]),
+            Rounds("kernel", "kernel", vec![Some((2.0, f64::NAN))]),
+            Rounds("dear", "dear", vec![Some((1.0, 100.0))]),
+        ];
+        let lines = lines(&rounds.iter().map(row).collect::<Vec<_>>());
+        assert!(lines[0].contains("  0.50 (0.50–0.50) × dear  "), "{}", lines[0]);
+        assert!(lines[1].contains("            –                        –  "), "{}", lines[1]);
     }
 
     #[test]

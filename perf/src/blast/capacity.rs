@@ -4,18 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::bench::{Bench, GroupPlan, Phase};
-use super::network::Path;
 use super::options::Options;
-use super::receive::Sampler;
 use crate::failure::Failure;
+use crate::generator::{Bench, GroupPlan, Path, Phase, Sampler};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::rounds::Measured;
 use crate::table::{Column, Row, Says, render};
-
-/// Samples of latency that are enough for a 99th percentile; more cost memory and time.
-const LATENCY_SAMPLES: f64 = 20_000.0;
 
 const CAPACITY: &[Column<Measurement>] = &[
     Column { title: "kpps", figure: |it| it.capacity.rate() / 1e3, says: Says::Median(1) },
@@ -86,6 +81,8 @@ pub struct Measurement {
     capacity: Phase,
     /// At each `--load`.
     loads: Vec<Phase>,
+    /// What the relay's log said of how it runs.
+    told: Vec<String>,
 }
 
 impl Measurement {
@@ -103,6 +100,7 @@ impl Measured for Measurement {
 
     fn record(&self) -> Value {
         json!({
+            "told": self.told,
             "window": self.window,
             "gigabits_per_second": self.gigabits(),
             "capacity": self.capacity.record(),
@@ -124,7 +122,7 @@ pub fn measure(
         train: options.train as usize,
         pool: (options.pool as usize) << 20,
     };
-    let mut bench = Bench::build(program, &[plan], options, interrupt)?;
+    let mut bench = Bench::build(program, &[plan], &options.setup(), interrupt)?;
     let outcome = phases(&mut bench, options);
     bench.explain(outcome)
 }
@@ -137,9 +135,9 @@ fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> 
     let mut loads = Vec::new();
     for load in &options.load {
         let rate = load.rate(capacity.rate());
-        let trains = rate * limit.as_secs_f64() / f64::from(options.train);
-        let check_every = (trains / LATENCY_SAMPLES).ceil() as usize;
-        loads.push(bench.open(&[(0, rate)], limit, Sampler::new(check_every.max(1)))?);
+        let sampler = Sampler::for_latency(rate, limit, options.train as usize);
+        loads.push(bench.open(&[(0, rate)], limit, sampler)?);
     }
-    Ok(Measurement { size: options.size, window, capacity, loads })
+    let told = bench.network.told();
+    Ok(Measurement { size: options.size, window, capacity, loads, told })
 }

@@ -1,25 +1,17 @@
 //! The command line of `blast`.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::packet::{self, size_min};
-use crate::daemon::MTU;
 use crate::failure::Failure;
+use crate::generator::{Kind, Load, Setup, TRAIN_MAX, check_trains};
 use crate::implementation::Choice;
 use crate::star::Family;
 
 /// What is measured unless told otherwise.
 const DEFAULT: [&str; 4] = ["wg-bounce-uring", "wireguard-go", "boringtun", "gotatun"];
-
-/// Bytes of the longest train: kernels segment by themselves what comes near a datagram's limit.
-const TRAIN_BYTES_MAX: usize = 65_000;
-
-/// Datagrams of the longest train that every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS).
-const TRAIN_MAX: i64 = 64;
 
 /// What `blast` measures, and how.
 #[derive(Args, Clone, Debug)]
@@ -49,7 +41,7 @@ pub struct Options {
 
     /// Packets that are sent with one system call (UDP_SEGMENT); 1: every datagram alone
     #[arg(long, value_name = "N", default_value_t = 44)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=TRAIN_MAX))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(TRAIN_MAX)))]
     pub train: u32,
 
     /// What the inner packets are
@@ -119,7 +111,7 @@ pub struct Options {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     pub implementations: Option<Vec<Choice>>,
 
-    /// Also write everything as JSON lines into this file
+    /// Also write everything as JSON lines at the end of this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -137,21 +129,19 @@ impl Options {
 
     /// Fails if the options do not go together.
     pub fn check(&self) -> Result<(), Failure> {
-        let smallest = size_min(self.kind.into(), self.family == Family::V6);
-        if !(smallest..=MTU as usize).contains(&self.size) {
-            return Err(Failure::step(format!(
-                "--size {}: such packets have {smallest} to {MTU} bytes",
-                self.size
-            )));
+        check_trains(self.kind, self.family, self.size, self.train as usize)
+    }
+
+    /// How the peers are played.
+    pub fn setup(&self) -> Setup {
+        Setup {
+            kind: self.kind,
+            family: self.family,
+            outer: self.outer,
+            is_padded: !self.unpadded,
+            check_every: self.check_every as usize,
+            relay_core: self.relay_core,
         }
-        let bytes = self.train as usize * (self.size.next_multiple_of(16) + 32);
-        if self.train > 1 && bytes > TRAIN_BYTES_MAX {
-            return Err(Failure::step(format!(
-                "--train {}: {bytes} bytes, more than the {TRAIN_BYTES_MAX} of a train",
-                self.train
-            )));
-        }
-        Ok(())
     }
 
     /// What is measured, in a line.
@@ -199,66 +189,6 @@ impl Options {
     }
 }
 
-/// `--load`: what an open loop sends, whatever comes back.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Load {
-    /// Packets per second.
-    Rate(f64),
-    /// Percent of what the implementation relayed just before.
-    Percent(f64),
-}
-
-impl Load {
-    /// Packets per second where `capacity` packets per second were relayed.
-    pub fn rate(self, capacity: f64) -> f64 {
-        match self {
-            Load::Rate(rate) => rate,
-            Load::Percent(percent) => capacity * percent / 100.0,
-        }
-    }
-
-    /// As the operator wrote it.
-    pub fn label(self) -> String {
-        match self {
-            Load::Rate(rate) => format!("{rate} packets/s"),
-            Load::Percent(percent) => format!("{percent} %"),
-        }
-    }
-}
-
-impl FromStr for Load {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Load, String> {
-        let (number, of): (_, fn(f64) -> Load) = match text.strip_suffix('%') {
-            Some(number) => (number, Load::Percent),
-            None => (text, Load::Rate),
-        };
-        match number.parse::<f64>() {
-            Ok(number) if number > 0.0 && number.is_finite() => Ok(of(number)),
-            _ => Err("not a number of packets per second, nor a percentage as in 80%".to_owned()),
-        }
-    }
-}
-
-/// `--kind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// TCP segments in sequence, which kernels coalesce
-    Tcp,
-    /// UDP datagrams
-    Udp,
-}
-
-impl From<Kind> for packet::Kind {
-    fn from(kind: Kind) -> packet::Kind {
-        match kind {
-            Kind::Tcp => packet::Kind::Tcp,
-            Kind::Udp => packet::Kind::Udp,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -283,14 +213,6 @@ mod tests {
         assert_eq!((options.pairs, options.train, options.size), (1, 44, 1408));
         let names: Vec<_> = options.choices().iter().map(ToString::to_string).collect();
         assert_eq!(names, DEFAULT);
-    }
-
-    #[test]
-    fn a_load_is_a_rate_or_a_share() {
-        let options = parse("--load 10%,80%,50000").expect("well-formed");
-        let rates: Vec<f64> = options.load.iter().map(|load| load.rate(1000.0)).collect();
-        assert_eq!(rates, [100.0, 800.0, 50_000.0]);
-        assert_eq!(options.load[1].label(), "80 %");
     }
 
     #[test]

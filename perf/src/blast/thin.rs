@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::bench::{Bench, GroupPlan, Phase};
-use super::network::Path;
 use super::options::Options;
-use super::receive::Sampler;
 use crate::failure::Failure;
+use crate::generator::{Bench, GroupPlan, Path, Phase, Sampler};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::rounds::Measured;
@@ -150,7 +148,7 @@ pub fn measure(
         GroupPlan { pairs: 1, path: Path::Thin, size: THIN_SIZE, train: 1, pool: THIN_POOL },
         plan(1, Path::Slow),
     ];
-    let mut bench = Bench::build(program, &plans, options, interrupt)?;
+    let mut bench = Bench::build(program, &plans, &options.setup(), interrupt)?;
     let outcome = phases(&mut bench, options);
     bench.explain(outcome)
 }

@@ -1,4 +1,4 @@
-//! `iperf`: throughput of TCP through the tunnel, implementations side by side.
+//! `iperf`: throughput of TCP or UDP through the tunnel, implementations side by side.
 
 mod measure;
 mod options;
@@ -20,10 +20,23 @@ use crate::table::{Column, Says, render};
 use measure::{Measurement, measure};
 use options::Topology;
 
-const COLUMNS: &[Column<Measurement>] = &[
+const GIGABITS: [Column<Measurement>; 2] = [
     Column { title: "Gbit/s", figure: Measurement::gigabits, says: Says::Median(2) },
     Column { title: "min–max", figure: Measurement::gigabits, says: Says::Range(2) },
-    Column { title: "retransmits", figure: Measurement::retransmits, says: Says::Median(0) },
+];
+
+/// Of TCP only.
+const TCP: [Column<Measurement>; 1] =
+    [Column { title: "retransmits", figure: Measurement::retransmits, says: Says::Median(0) }];
+
+/// Of UDP only.
+const UDP: [Column<Measurement>; 3] = [
+    Column { title: "sent Gbit/s", figure: Measurement::gigabits_sent, says: Says::Median(2) },
+    Column { title: "lost %", figure: Measurement::lost_percent, says: Says::Median(2) },
+    Column { title: "min–max", figure: Measurement::lost_percent, says: Says::Range(2) },
+];
+
+const COST: [Column<Measurement>; 3] = [
     Column {
         title: "CPU s/GB",
         figure: Measurement::daemon_seconds_per_gigabyte,
@@ -43,7 +56,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
         return Err(Failure::step("--clients says something of --topology relay only"));
     }
     let machine = Machine::here();
-    let mut lines = Lines::create(options.json.as_deref())?;
+    let mut lines = Lines::open(options.json.as_deref())?;
     lines.write(&json!({
         "kind": "iperf",
         "machine": machine.record(),
@@ -58,7 +71,11 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
         measure(program, client.as_ref().unwrap_or(program), options, interrupt)
     })?;
     let rows: Vec<_> = entries.iter().map(Entry::row).collect();
-    println!("{}\n{machine}\n\n{}", options.title(), render(&rows, COLUMNS));
+    let columns: Vec<_> = match options.udp {
+        None => GIGABITS.into_iter().chain(TCP).chain(COST).collect(),
+        Some(_) => GIGABITS.into_iter().chain(UDP).chain(COST).collect(),
+    };
+    println!("{}\n{machine}\n\n{}", options.title(), render(&rows, &columns));
     print_notes(&entries, options);
     let failed = entries.iter().any(Entry::has_failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -81,7 +98,9 @@ fn print_notes(entries: &[Entry<Measurement>], options: &Options) {
          machine: of everything that ran."
     );
     print_programs(entries);
-    if let Some(measurement) = entries.iter().flat_map(Entry::measurements).next() {
-        println!("TCP congestion control: {}", measurement.report.congestion);
+    let mut measurements = entries.iter().flat_map(Entry::measurements);
+    let congestion = measurements.next().map(|it| it.report.congestion.as_str());
+    if let Some(congestion) = congestion.filter(|name| !name.is_empty()) {
+        println!("TCP congestion control: {congestion}");
     }
 }

@@ -28,10 +28,19 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
 
-    /// TCP streams at a time
+    /// Streams at a time
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=STREAMS_MAX))]
     pub streams: u32,
+
+    /// UDP instead of TCP, at so many Mbit/s, all streams together
+    #[arg(long, value_name = "MBIT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub udp: Option<u32>,
+
+    /// Which way the payload goes
+    #[arg(long, value_enum, default_value_t = Direction::Forward)]
+    pub direction: Direction,
 
     /// What is between the two iperf3
     #[arg(long, value_enum, default_value_t = Topology::Pair)]
@@ -50,7 +59,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub clients: Option<Choice>,
 
-    /// Also write everything as JSON lines into this file
+    /// Also write everything as JSON lines at the end of this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -77,9 +86,18 @@ impl Options {
                 format!("relay (client – relay – client; both clients {})", self.client())
             }
         };
+        let protocol = match self.udp {
+            None => "TCP".to_owned(),
+            Some(megabits) => format!("UDP at {megabits} Mbit/s"),
+        };
+        let direction = match self.direction {
+            Direction::Forward => "",
+            Direction::Reverse => ", reverse",
+            Direction::Both => ", both directions",
+        };
         format!(
-            "iperf3, TCP, {streams} stream{}, {seconds} s, {family} inside, {topology}, \
-             {rounds} round{}",
+            "iperf3, {protocol}, {streams} stream{}{direction}, {seconds} s, {family} inside, \
+             {topology}, {rounds} round{}",
             plural(*streams),
             plural(*rounds)
         )
@@ -91,11 +109,28 @@ impl Options {
             "rounds": self.rounds,
             "seconds": self.seconds,
             "streams": self.streams,
+            "udp_megabits_per_second": self.udp,
+            "direction": match self.direction {
+                Direction::Forward => "forward",
+                Direction::Reverse => "reverse",
+                Direction::Both => "both",
+            },
             "topology": if self.topology == Topology::Pair { "pair" } else { "relay" },
             "family": if self.family == Family::V4 { 4 } else { 6 },
             "clients": (self.topology == Topology::Relay).then(|| self.client().to_string()),
         })
     }
+}
+
+/// Which way the payload goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// From the client that connects
+    Forward,
+    /// Towards it (iperf3 --reverse)
+    Reverse,
+    /// Both ways at once (iperf3 --bidir); figures are of both together
+    Both,
 }
 
 /// What is between the two iperf3.
@@ -140,6 +175,7 @@ mod tests {
     fn every_argument_is_understood() {
         let options = parse(
             "--rounds 3 --seconds 4 --streams 16 --topology relay --family 6 --json out.jsonl \
+             --udp 800 --direction both \
              --implementations wireguard-go,wg-bounce-mmsg@/old --clients boringtun",
         )
         .expect("well-formed");
@@ -150,8 +186,8 @@ mod tests {
         assert_eq!(options.json, Some(PathBuf::from("out.jsonl")));
         assert_eq!(
             options.title(),
-            "iperf3, TCP, 16 streams, 4 s, IPv6 inside, \
-             relay (client – relay – client; both clients boringtun), 3 rounds"
+            "iperf3, UDP at 800 Mbit/s, 16 streams, both directions, 4 s, IPv6 inside, relay \
+             (client – relay – client; both clients boringtun), 3 rounds"
         );
     }
 
@@ -163,6 +199,8 @@ mod tests {
             "--streams 0",
             "--streams 129",
             "--family 5",
+            "--udp 0",
+            "--direction up",
             "--topology ring",
             "--implementations openvpn",
             "--implementations wireguard-go,,boringtun",

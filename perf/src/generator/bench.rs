@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::direct;
 use super::drive::{Generator, Group, Pace, Receiver, Slice};
 use super::network::{Network, Path, Role, inner_address};
-use super::options::Options;
 use super::packet::Flow;
-use super::peer::{Keys, Randomness, Session, connect};
+use super::peer::{Randomness, Session, connect};
+use super::plan::{GroupPlan, Setup};
 use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
+use super::roster::Roster;
 use crate::clock;
-use crate::cpu;
+use crate::cpu::{self, Threads, record_of_threads};
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
@@ -40,20 +42,6 @@ const SLICE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a window is tried.
 const WINDOW_TRIAL: Duration = Duration::from_millis(300);
-
-/// Pairs that send alike.
-pub struct GroupPlan {
-    /// How many.
-    pub pairs: usize,
-    /// What their receivers use.
-    pub path: Path,
-    /// Bytes of a packet.
-    pub size: usize,
-    /// Packets of a train.
-    pub train: usize,
-    /// Bytes of the pool.
-    pub pool: usize,
-}
 
 /// How many packets were sent, and how many arrived.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,8 +81,10 @@ pub struct Phase {
     pub late_samples: u64,
     /// Messages that arrived and were no packets.
     pub foreign: u64,
-    /// CPU time of the relay, while the clock ran.
-    pub relay: Duration,
+    /// CPU time of the relay, while the clock ran; none if the relay is the kernel.
+    pub relay: Option<Duration>,
+    /// The same by threads, pauses included.
+    pub threads: Vec<(String, Duration)>,
     /// Time that the relay's core was busy, whoever used it, while the clock ran.
     pub core: Duration,
     /// How long the clock ran: the slices, and the waiting for lost packets.
@@ -111,9 +101,14 @@ impl Phase {
         self.count.received as f64 / self.duration.as_secs_f64()
     }
 
+    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
+    fn relay_seconds(&self) -> f64 {
+        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
+    }
+
     /// CPU nanoseconds of the relay per packet.
     pub fn nanoseconds_per_packet(&self) -> f64 {
-        self.relay.as_nanos() as f64 / self.count.received as f64
+        1e9 * self.relay_seconds() / self.count.received as f64
     }
 
     /// How much of its core was used (percent).
@@ -123,7 +118,7 @@ impl Phase {
 
     /// How much of its core the relay itself used (percent).
     pub fn relay_percent(&self) -> f64 {
-        100.0 * self.relay.as_secs_f64() / self.wall.as_secs_f64()
+        100.0 * self.relay_seconds() / self.wall.as_secs_f64()
     }
 
     /// Packets that did not arrive.
@@ -162,7 +157,8 @@ impl Phase {
             "reordered_samples": self.late_samples,
             "foreign": self.foreign,
             "packets_per_second": self.rate(),
-            "relay_cpu_seconds": self.relay.as_secs_f64(),
+            "relay_cpu_seconds": self.relay_seconds(),
+            "relay_threads": record_of_threads(&self.threads),
             "relay_core_busy_seconds": self.core.as_secs_f64(),
             "wall_seconds": self.wall.as_secs_f64(),
             "nanoseconds_per_packet": self.nanoseconds_per_packet(),
@@ -193,32 +189,38 @@ impl Bench {
     pub fn build(
         program: &Program,
         plans: &[GroupPlan],
-        options: &Options,
+        setup: &Setup,
         interrupt: &Interrupt,
     ) -> Result<Bench, Failure> {
-        let mut randomness = Randomness::open()?;
-        let network = Network::build(program, options.outer, options.relay_core, interrupt)?;
-        let relay = Keys::new(&mut randomness)?;
-        let roles = [Role::Sender, Role::Receiver];
-        let pairs: usize = plans.iter().map(|plan| plan.pairs).sum();
-        // Senders have even numbers, receivers odd ones.
-        let ends = || (0..pairs).flat_map(|pair| roles.map(|role| (role, pair)));
-        let keys = ends().map(|_| Keys::new(&mut randomness)).collect::<Result<Vec<_>, _>>()?;
-        let addresses = ends().map(|(role, pair)| inner_address(role, pair, options.family));
-        network.configure(&relay, keys.iter().zip(addresses))?;
+        let network = Network::build(program, setup.outer, setup.relay_core, interrupt)?;
+        let pairs = plans.iter().map(|plan| plan.pairs).sum();
+        let roster = Roster::new(pairs, setup.family, &mut Randomness::open()?)?;
+        network.configure(&roster.relay, roster.peers())?;
+        Bench::connect(network, &roster, plans, setup, interrupt)
+    }
+
+    /// Connects the peers of a relay that knows all of them.
+    pub fn connect(
+        network: Network,
+        roster: &Roster,
+        plans: &[GroupPlan],
+        setup: &Setup,
+        interrupt: &Interrupt,
+    ) -> Result<Bench, Failure> {
         let paths = plans
             .iter()
             .flat_map(|plan| std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten());
         let sockets = network.sockets(&paths.collect::<Vec<_>>())?;
+        let mut randomness = Randomness::open()?;
         let connected_at = clock::now();
         let mut peers = Vec::new();
-        for (index, (socket, keys)) in (0..).zip(sockets.into_iter().zip(&keys)) {
+        for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(&roster.ends)) {
             interrupt.check()?;
-            let session = connect(&socket, keys, &relay, index, &mut randomness)?;
+            let session = connect(&socket, keys, &roster.relay, index, &mut randomness)?;
             peers.push((socket, session));
         }
-        let generator = assemble(plans, peers, options, interrupt)?;
-        let core = options.relay_core;
+        let generator = assemble(plans, peers, setup, interrupt)?;
+        let core = setup.relay_core;
         let mut bench = Bench { network, generator, core, connected_at, late_samples: 0 };
         bench.prime(plans)?;
         Ok(bench)
@@ -288,6 +290,23 @@ impl Bench {
         phase
     }
 
+    /// The same from the senders to receivers in the relay's place, with the pairs of one `plan`:
+    /// the relay has nothing to do.
+    pub fn open_directly(
+        &mut self,
+        plan: &GroupPlan,
+        setup: &Setup,
+        rate: f64,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Phase, Failure> {
+        let direct = direct::generator(&self.network, plan, setup, interrupt)?;
+        let relayed = std::mem::replace(&mut self.generator, direct);
+        let phase = self.open(&[(0, rate)], limit, Sampler::for_latency(rate, limit, plan.train));
+        self.generator = relayed;
+        phase
+    }
+
     /// Slices until there is none, each with the relay's clock, and samples checked in between.
     fn phase(
         &mut self,
@@ -296,6 +315,7 @@ impl Bench {
         let mut phase = Phase::default();
         let (tally_before, counts_before) = (self.tally(), self.counts());
         let late_before = self.late_samples;
+        let threads_before = self.threads();
         loop {
             if clock::now() - self.connected_at > SESSION_AGE_MAX {
                 return Err(Failure::step("the sessions are too old: measure for less time"));
@@ -310,13 +330,17 @@ impl Bench {
             phase.count.received += slice.received;
             phase.lag = phase.lag.max(slice.lag);
             phase.wall += after.0 - before.0;
-            phase.relay += after.1.saturating_sub(before.1);
+            if let (Some(after), Some(before)) = (after.1, before.1) {
+                let so_far = phase.relay.unwrap_or_default();
+                phase.relay = Some(so_far + after.saturating_sub(before));
+            }
             phase.core += after.2.saturating_sub(before.2);
             phase.samples.extend(self.check_samples()?);
             if slice.received == 0 {
                 return Err(Failure::step("nothing arrives any more"));
             }
         }
+        phase.threads = self.threads().since(&threads_before);
         let tally = self.tally();
         phase.trains = tally.trains - tally_before.trains;
         phase.reordered = tally.reordered - tally_before.reordered;
@@ -368,7 +392,7 @@ impl Bench {
                 receiver.open(&mut sample.message).ok_or_else(|| wrong("not authentic"))?;
             let sender = sample.pair - group.first;
             let (number, sent_at) =
-                group.pool.check_forwarded(sender, plaintext).map_err(|why| wrong(&why))?;
+                group.pool.check_arrived(sender, plaintext).map_err(|why| wrong(&why))?;
             match receiver.last_sample {
                 Some(last) if number <= last => self.late_samples += 1,
                 _ => receiver.last_sample = Some(number),
@@ -398,10 +422,15 @@ impl Bench {
         self.generator.groups.iter().map(count).collect()
     }
 
-    /// The clock, CPU time of the relay, and the time that its core was busy.
-    fn times(&self) -> Result<(Duration, Duration, Duration), Failure> {
+    fn threads(&self) -> Threads {
+        self.network.pid().map(Threads::of).unwrap_or_default()
+    }
+
+    /// The clock, CPU time of the relay if it is a process, and the time that its core was busy.
+    fn times(&self) -> Result<(Duration, Option<Duration>, Duration), Failure> {
         let missing = || Failure::step("the relay has no CPU time: it has ended");
-        let relay = cpu::of_process(self.network.pid()).ok_or_else(missing)?;
+        let of = |pid| cpu::of_process(pid).ok_or_else(missing);
+        let relay = self.network.pid().map(of).transpose()?;
         let missing = || Failure::step(format!("no core {} in /proc/stat", self.core));
         let core = cpu::of_core(self.core).ok_or_else(missing)?;
         Ok((clock::now(), relay, core))
@@ -412,7 +441,7 @@ impl Bench {
 fn assemble(
     plans: &[GroupPlan],
     peers: Vec<(UdpSocket, Session)>,
-    options: &Options,
+    setup: &Setup,
     interrupt: &Interrupt,
 ) -> Result<Generator, Failure> {
     let (mut groups, mut receivers) = (Vec::new(), Vec::new());
@@ -423,17 +452,16 @@ fn assemble(
         for pair in first..first + plan.pairs {
             let (socket, session) = peers.next().expect("one for each end");
             senders.push(socket);
-            let [source, destination] = [Role::Sender, Role::Receiver]
-                .map(|role| inner_address(role, pair, options.family));
-            let flow = Flow::new(options.kind.into(), source, destination, plan.size);
+            let [source, destination] =
+                [Role::Sender, Role::Receiver].map(|role| inner_address(role, pair, setup.family));
+            let flow = Flow::new(setup.kind, source, destination, plan.size);
             sources.push(Source { flow, session });
             let (socket, session) = peers.next().expect("one for each end");
             receivers.push(Receiver::new(socket, session, plan.size)?);
         }
-        let is_padded = !options.unpadded;
-        let pool = Pool::new(sources, plan.train, is_padded, plan.pool, POOL_MESSAGES_MAX);
+        let pool = Pool::new(sources, plan.train, setup.is_padded, plan.pool, POOL_MESSAGES_MAX);
         groups.push(Group::new(senders, first, pool)?);
     }
-    let sampler = Sampler::new(options.check_every as usize);
+    let sampler = Sampler::new(setup.check_every);
     Generator::new(groups, receivers, sampler, interrupt)
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::peer::{OVERHEAD, counter_of};
 
+/// Samples of latency that are enough for a 99.9th percentile; more cost memory and time.
+const LATENCY_SAMPLES: f64 = 20_000.0;
+
 /// What arrived at one receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -70,6 +73,13 @@ impl Sampler {
     /// One that looks at one in `every` trains.
     pub fn new(every: usize) -> Sampler {
         Sampler { every, whole_pair: None, trains: 0, kept: Vec::new() }
+    }
+
+    /// One for packets at `rate` per second in trains of `train`, for `limit`: enough for a 99.9th
+    /// percentile.
+    pub fn for_latency(rate: f64, limit: Duration, train: usize) -> Sampler {
+        let trains = rate * limit.as_secs_f64() / train as f64;
+        Sampler::new(((trains / LATENCY_SAMPLES).ceil() as usize).max(1))
     }
 
     /// One that does not miss a train of this pair.

@@ -9,7 +9,7 @@ use super::packet::Flow;
 use super::peer::{HEADER_LEN, OVERHEAD, Session, TAG_LEN};
 
 /// What WireGuard pads plaintexts to (whitepaper, section 5.4.6).
-const PADDING: usize = 16;
+pub const PADDING: usize = 16;
 
 /// One sender's part: what it sends, and the session to seal it with.
 pub struct Source {
@@ -34,6 +34,8 @@ pub struct Pool {
     /// Trains sealed, and trains sent, from the beginning.
     sealed: u64,
     sent: u64,
+    /// Routers on the way.
+    hops: u8,
 }
 
 impl Pool {
@@ -52,7 +54,12 @@ impl Pool {
         let trains = (messages / train).max(2 * sources.len());
         let bytes = vec![0; trains * train * message];
         let sent_at = vec![Duration::ZERO; trains];
-        Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0 }
+        Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0, hops: 1 }
+    }
+
+    /// The same pool, whose packets no relay forwards.
+    pub fn without_relay(self) -> Pool {
+        Pool { hops: 0, ..self }
     }
 
     /// Messages of each train.
@@ -90,14 +97,14 @@ impl Pool {
         Some((sender, &self.bytes[slot * length..][..length]))
     }
 
-    /// Checks a packet of `sender` that was forwarded. Its number and when it was sent, or in words
+    /// Checks a packet of `sender` that has arrived. Its number and when it was sent, or in words
     /// what is wrong. Only the packets of the last filling can be asked for.
-    pub fn check_forwarded(
+    pub fn check_arrived(
         &self,
         sender: usize,
         plaintext: &[u8],
     ) -> Result<(u32, Duration), String> {
-        let sequence = self.sources[sender].flow.check_forwarded(plaintext)?;
+        let sequence = self.sources[sender].flow.check_arrived(plaintext, self.hops)?;
         let train = u64::from(sequence) / self.train as u64 * self.sources.len() as u64;
         let train = train + sender as u64;
         if train >= self.sent {
@@ -147,7 +154,7 @@ mod tests {
             let (from, to) = ([10, 80, 0, number].into(), [10, 96, 0, number].into());
             Source {
                 flow: Flow::new(Kind::Udp, from, to, 100),
-                session: Session::for_tests([number; 32]),
+                session: Session::shared([number; 32]),
             }
         };
         Pool::new((0..senders).map(source).collect(), train, is_padded, 10_000, 1_000)
@@ -168,7 +175,7 @@ mod tests {
                 turn += 1;
                 for message in train.chunks(message_len) {
                     let mut message = message.to_vec();
-                    let session = Session::for_tests([sender as u8; 32]);
+                    let session = Session::shared([sender as u8; 32]);
                     let (counter, plaintext) = session.open(&mut message).expect("authentic");
                     assert_eq!((counter, plaintext.len()), (next[sender], 112));
                     next[sender] += 1;
@@ -180,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_packet_tells_when_it_was_sent() {
+    fn an_arrived_packet_tells_when_it_was_sent() {
         let mut pool = pool(2, 4, false);
         assert_eq!(pool.message_len(), 132, "not padded");
         pool.refill();
@@ -189,12 +196,12 @@ mod tests {
         flow.write(6, &mut packet);
         packet[8] -= 1; // one hop
         packet[10] += 1; // and the checksum over it (RFC 1141)
-        assert!(pool.check_forwarded(1, &packet).is_err(), "not sent yet");
+        assert!(pool.check_arrived(1, &packet).is_err(), "not sent yet");
         for millis in 0..4 {
             pool.take(Duration::from_millis(millis)).expect("it is full");
         }
         // Packet 6 of the second sender is in its second train, the fourth of all.
-        assert_eq!(pool.check_forwarded(1, &packet), Ok((6, Duration::from_millis(3))));
-        assert!(pool.check_forwarded(0, &packet).is_err(), "another sender's");
+        assert_eq!(pool.check_arrived(1, &packet), Ok((6, Duration::from_millis(3))));
+        assert!(pool.check_arrived(0, &packet).is_err(), "another sender's");
     }
 }

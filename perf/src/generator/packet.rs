@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use clap::ValueEnum;
+
 /// IP protocol numbers (RFC 9293, RFC 768).
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -22,11 +24,11 @@ const SOURCE_PORT: u16 = 40_000;
 const DESTINATION_PORT: u16 = 5_201;
 
 /// What a flow consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// Full segments in sequence, as a bulk transfer sends them: kernels coalesce them.
+    /// TCP segments in sequence, as a bulk transfer sends them: kernels coalesce them
     Tcp,
-    /// Datagrams.
+    /// UDP datagrams
     Udp,
 }
 
@@ -127,9 +129,9 @@ impl Flow {
         transport[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    /// Checks what a relay has forwarded: a packet of this flow, as it was sent but for one hop
-    /// less, then nothing but padding. Its sequence number, or in words what is wrong.
-    pub fn check_forwarded(&self, plaintext: &[u8]) -> Result<u32, String> {
+    /// Checks what has arrived after so many `hops`: a packet of this flow, as it was sent but for
+    /// those, then nothing but padding. Its sequence number, or in words what is wrong.
+    pub fn check_arrived(&self, plaintext: &[u8], hops: u8) -> Result<u32, String> {
         let Some((packet, padding)) = plaintext.split_at_checked(self.size()) else {
             return Err(format!("{} bytes came of {}", plaintext.len(), self.size()));
         };
@@ -141,13 +143,13 @@ impl Flow {
         let mut expected = vec![0; self.size()];
         self.write(sequence, &mut expected);
         if self.transport == IPV4_HEADER {
-            expected[8] -= 1;
+            expected[8] -= hops;
             if folded(sum(&packet[..IPV4_HEADER])) != 0 {
                 return Err("the IPv4 header's checksum is wrong".to_owned());
             }
             expected[10..12].copy_from_slice(&packet[10..12]);
         } else {
-            expected[7] -= 1;
+            expected[7] -= hops;
         }
         match packet.iter().zip(&expected).position(|(came, sent)| came != sent) {
             Some(at) => Err(format!(
@@ -244,7 +246,7 @@ mod tests {
                         flow.write(sequence, &mut packet);
                         assert_eq!(transport_residue(&packet), 0, "{kind:?} {size} {sequence}");
                         assert!(packet[0] >> 4 != 4 || folded(sum(&packet[..20])) == 0);
-                        assert_eq!(flow.check_forwarded(&forwarded(packet)), Ok(sequence));
+                        assert_eq!(flow.check_arrived(&forwarded(packet), 1), Ok(sequence));
                     }
                 }
             }
@@ -275,17 +277,17 @@ mod tests {
                 let flow = flow(kind, family, 100);
                 let mut packet = vec![0; 100];
                 flow.write(7, &mut packet);
-                assert!(flow.check_forwarded(&packet).is_err(), "not forwarded at all");
+                assert!(flow.check_arrived(&packet, 1).is_err(), "not forwarded at all");
                 let good = forwarded(packet);
                 for at in 0..good.len() {
                     let mut changed = good.clone();
                     changed[at] ^= 4;
-                    assert!(flow.check_forwarded(&changed).is_err(), "{kind:?} byte {at}");
+                    assert!(flow.check_arrived(&changed, 1).is_err(), "{kind:?} byte {at}");
                 }
-                assert!(flow.check_forwarded(&good[..99]).is_err(), "too short");
-                assert_eq!(flow.check_forwarded(&[&good[..], &[0; 12]].concat()), Ok(7));
-                assert!(flow.check_forwarded(&[&good[..], &[0; 16]].concat()).is_err());
-                assert!(flow.check_forwarded(&[&good[..], &[0, 1]].concat()).is_err());
+                assert!(flow.check_arrived(&good[..99], 1).is_err(), "too short");
+                assert_eq!(flow.check_arrived(&[&good[..], &[0; 12]].concat(), 1), Ok(7));
+                assert!(flow.check_arrived(&[&good[..], &[0; 16]].concat(), 1).is_err());
+                assert!(flow.check_arrived(&[&good[..], &[0, 1]].concat(), 1).is_err());
             }
         }
     }

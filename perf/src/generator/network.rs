@@ -11,18 +11,22 @@
 //! Inside the tunnel sender `i` is 10.80.0.1 + i (fd77:0:0:1::1 + i), receiver `i` 10.96.0.1 + i.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
 use super::peer::Keys;
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
+use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, setconf};
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::namespace::{FORWARDING, Namespace};
 use crate::star::Family;
+
+/// Addresses of many peers of one relay, each behind an address of its own (RFC 6598).
+pub const ORIGINS: &str = "100.64.0.0/10";
 
 /// A network between generator and relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,18 +128,41 @@ impl Network {
         Ok(Network { daemon, relay, generator, outer })
     }
 
-    /// Gives the relay its key and its peers, each with its address inside the tunnel, and brings
-    /// its interface up.
+    /// Gives the relay its key and its peers, each a public key and an address inside the tunnel,
+    /// and brings its interface up.
     pub fn configure<'a>(
         &self,
         keys: &Keys,
-        peers: impl Iterator<Item = (&'a Keys, IpAddr)>,
+        peers: impl Iterator<Item = (&'a str, IpAddr)>,
     ) -> Result<(), Failure> {
-        let peer = |(keys, address): (&Keys, IpAddr)| {
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            format!("[Peer]\nPublicKey = {}\nAllowedIPs = {address}/{length}\n", keys.public)
-        };
-        configure(&self.relay, &keys.private, &peers.map(peer).collect::<String>())?;
+        configure(&self.relay, &keys.private, &sections(peers))?;
+        self.bring_up()
+    }
+
+    /// The same, the interface left down; how long `wg setconf` took. None if it took longer than
+    /// `limit`.
+    pub fn set_peers<'a>(
+        &self,
+        keys: &Keys,
+        peers: impl Iterator<Item = (&'a str, IpAddr)>,
+        limit: Duration,
+    ) -> Result<Option<Duration>, Failure> {
+        setconf(&self.relay, &keys.private, &sections(peers), limit)
+    }
+
+    /// Runs a command line with `input` where the relay is; how long that took. None if it has not
+    /// ended within `limit`.
+    pub fn time(
+        &self,
+        line: &str,
+        input: &str,
+        limit: Duration,
+    ) -> Result<Option<Duration>, Failure> {
+        self.relay.time(line, input, limit)
+    }
+
+    /// Brings the relay's interface up, with its addresses.
+    pub fn bring_up(&self) -> Result<(), Failure> {
         for line in [
             format!("ip address add 10.64.0.1/10 dev {INTERFACE}"),
             format!("ip address add fd77::1/48 dev {INTERFACE} nodad"),
@@ -148,19 +175,45 @@ impl Network {
 
     /// A socket for each of the `paths`, connected with the relay.
     pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
-        let place = format!("/proc/{}/ns/net", self.generator.pid());
-        let open = || {
-            setns(File::open(&place)?, CloneFlags::CLONE_NEWNET)?;
+        open_inside(&self.generator, || {
             let socket = |path: &Path| {
                 let socket = UdpSocket::bind((path.address(2, self.outer), 0))?;
                 socket.connect(SocketAddr::new(path.address(1, self.outer), PORT))?;
                 Ok(socket)
             };
-            paths.iter().map(socket).collect::<std::io::Result<_>>()
-        };
-        // In a thread of its own, which alone enters the namespace.
-        let opened = thread::scope(|scope| scope.spawn(open).join().expect("it does not panic"));
-        opened.map_err(while_doing("opening the generator's sockets"))
+            paths.iter().map(socket).collect()
+        })
+    }
+
+    /// So many pairs of connected sockets: where senders are, and in the relay's place.
+    pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<(UdpSocket, UdpSocket)>, Failure> {
+        let bind = |host| move |_| UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
+        let senders = open_inside(&self.generator, || (0..pairs).map(bind(2)).collect())?;
+        let receivers = open_inside(&self.relay, || (0..pairs).map(bind(1)).collect())?;
+        let ends: Vec<(UdpSocket, UdpSocket)> = senders.into_iter().zip(receivers).collect();
+        for (sender, receiver) in &ends {
+            let connect = || {
+                sender.connect(receiver.local_addr()?)?;
+                receiver.connect(sender.local_addr()?)
+            };
+            connect().map_err(while_doing("connecting the ends of a direct path"))?;
+        }
+        Ok(ends)
+    }
+
+    /// Gives the generator all addresses of [`ORIGINS`], and one socket that can send from any and
+    /// gets what is sent to any.
+    pub fn socket_of_many(&self) -> Result<UdpSocket, Failure> {
+        let (network, via) = (ORIGINS, Path::Senders.address(2, Family::V4));
+        self.generator.run(&format!("ip route add local {network} dev lo"))?;
+        self.relay.run(&format!("ip route add {network} via {via}"))?;
+        let socket = || Ok(vec![UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?]);
+        open_inside(&self.generator, socket).map(|mut sockets| sockets.swap_remove(0))
+    }
+
+    /// Where the relay listens for what comes from [`Network::socket_of_many`].
+    pub fn relay_address() -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(198, 18, Path::Senders as u8, 1), PORT)
     }
 
     /// Lets the relay send at most so many Mbit/s on a path.
@@ -172,15 +225,45 @@ impl Network {
         self.relay.run(&line).map(drop)
     }
 
-    /// Process id of the relay.
-    pub fn pid(&self) -> u32 {
+    /// Process id of the relay; none if it is the kernel.
+    pub fn pid(&self) -> Option<u32> {
         self.daemon.pid()
+    }
+
+    /// What the relay's log says of how it runs.
+    pub fn told(&self) -> Vec<String> {
+        self.daemon.told()
     }
 
     /// If the relay has ended, which it should not have, that is a failure.
     pub fn check(&mut self) -> Result<(), Failure> {
         self.daemon.check()
     }
+}
+
+/// Peers as `wg` takes them.
+fn sections<'a>(peers: impl Iterator<Item = (&'a str, IpAddr)>) -> String {
+    let section = |(public, address): (&str, IpAddr)| {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        format!("[Peer]\nPublicKey = {public}\nAllowedIPs = {address}/{length}\n")
+    };
+    peers.map(section).collect()
+}
+
+/// What `open` opens inside a namespace.
+fn open_inside(
+    namespace: &Namespace,
+    open: impl FnOnce() -> std::io::Result<Vec<UdpSocket>> + Send,
+) -> Result<Vec<UdpSocket>, Failure> {
+    let place = format!("/proc/{}/ns/net", namespace.pid());
+    let enter_and_open = || {
+        setns(File::open(&place)?, CloneFlags::CLONE_NEWNET)?;
+        open()
+    };
+    // In a thread of its own, which alone enters the namespace.
+    let opened =
+        thread::scope(|scope| scope.spawn(enter_and_open).join().expect("it does not panic"));
+    opened.map_err(while_doing("opening the generator's sockets"))
 }
 
 #[cfg(test)]

@@ -4,23 +4,17 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::UdpSocket;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use wg_bounce_control::cookie::Jar;
-use wg_bounce_control::noise::{Identity, Initiated, Invitation, Secret, SessionKeys, initiate};
-use wg_bounce_control::tai64n::Timestamp;
+use wg_bounce_control::noise::{Identity, Secret, SessionKeys};
 
+use super::initiator::{Answer, INITIATION_LEN, Initiator};
 use crate::failure::{Failure, while_doing};
 
-/// Message types, and bytes of the messages of a fixed length (whitepaper, section 5.4).
-const INITIATION_LEN: usize = 148;
-const RESPONSE: u8 = 2;
-const RESPONSE_LEN: usize = 92;
-const COOKIE_REPLY: u8 = 3;
-const COOKIE_REPLY_LEN: usize = 64;
+/// Type of data messages (whitepaper, section 5.4.6).
 const DATA: u8 = 4;
 
 /// Bytes before the ciphertext of a data message: type, receiver's index, counter.
@@ -47,7 +41,8 @@ impl Randomness {
         File::open("/dev/urandom").map(Randomness).map_err(while_doing("opening /dev/urandom"))
     }
 
-    fn key(&mut self) -> Result<[u8; 32], Failure> {
+    /// 32 bytes: a private key, or any public one.
+    pub fn key(&mut self) -> Result<[u8; 32], Failure> {
         let mut key = [0; 32];
         self.0.read_exact(&mut key).map_err(while_doing("reading /dev/urandom"))?;
         Ok(key)
@@ -56,7 +51,8 @@ impl Randomness {
 
 /// A key pair, in the form that handshakes take and in that which `wg` takes.
 pub struct Keys {
-    identity: Identity,
+    /// For handshakes.
+    pub identity: Identity,
     /// In base64.
     pub public: String,
     /// In base64.
@@ -67,10 +63,15 @@ impl Keys {
     /// A new pair.
     pub fn new(randomness: &mut Randomness) -> Result<Keys, Failure> {
         let identity = Identity::new(&randomness.key()?);
-        let public = STANDARD.encode(identity.public());
-        let private = STANDARD.encode(*identity.private());
+        let public = encode(identity.public());
+        let private = encode(&identity.private());
         Ok(Keys { identity, public, private })
     }
+}
+
+/// A key as `wg` takes it.
+pub fn encode(key: &[u8; 32]) -> String {
+    STANDARD.encode(key)
 }
 
 /// A session with the relay.
@@ -82,6 +83,24 @@ pub struct Session {
 }
 
 impl Session {
+    /// One whose ends use the same key: they open what they seal, without a handshake.
+    pub fn shared(key: [u8; 32]) -> Session {
+        let (send, receive) = (Secret::new(key), Secret::new(key));
+        Session::new(&SessionKeys { send, receive, remote_index: 0x0403_0201 })
+    }
+
+    fn new(keys: &SessionKeys) -> Session {
+        let key = |secret: &Secret| {
+            let key = UnboundKey::new(&CHACHA20_POLY1305, &**secret).expect("32 bytes");
+            LessSafeKey::new(key)
+        };
+        Session {
+            sending: key(&keys.send),
+            receiving: key(&keys.receive),
+            relay_index: keys.remote_index,
+        }
+    }
+
     /// Seals the plaintext that lies in `message` after the header, before room for the tag.
     pub fn seal(&self, counter: u64, message: &mut [u8]) {
         let (header, rest) = message.split_at_mut(HEADER_LEN);
@@ -103,15 +122,6 @@ impl Session {
         let plaintext =
             self.receiving.open_in_place(nonce(counter), Aad::empty(), ciphertext).ok()?;
         Some((counter, plaintext))
-    }
-}
-
-#[cfg(test)]
-impl Session {
-    /// One whose peer uses the same key, so that it opens what it seals.
-    pub fn for_tests(key: [u8; 32]) -> Session {
-        let (send, receive) = (Secret::new(key), Secret::new(key));
-        session(&SessionKeys { send, receive, remote_index: 0x0403_0201 })
     }
 }
 
@@ -138,27 +148,14 @@ pub fn connect(
     randomness: &mut Randomness,
 ) -> Result<Session, Failure> {
     socket.set_read_timeout(Some(ANSWER_LIMIT)).map_err(while_doing("setting a timeout"))?;
-    let identity = &keys.identity;
-    let remote_static = relay.identity.public();
-    let static_static = identity.static_static(remote_static).expect("both are good keys");
-    let mut jar = Jar::new(remote_static);
+    let mut initiator = Initiator::new(&keys.identity, relay.identity.public(), index);
     for _ in 0..ATTEMPTS_MAX {
-        let invitation = Invitation {
-            remote_static,
-            static_static: &static_static,
-            ephemeral: Secret::new(randomness.key()?),
-            timestamp: Timestamp::whitened(wall_clock()),
-            local_index: index,
-        };
-        let mut message = [0; INITIATION_LEN];
-        let initiated = initiate(identity, &invitation, &mut message).expect("good keys");
-        // The time of cookies does not matter: they outlive the set-up by far.
-        jar.sign(&mut message, Default::default());
+        initiator.prepare(randomness)?;
         // A daemon that still opens its socket refuses; a later attempt finds it.
-        if socket.send(&message).is_ok()
-            && let Some(keys) = await_answer(socket, &initiated, identity, &mut jar)
+        if socket.send(initiator.signed()).is_ok()
+            && let Some(keys) = await_answer(socket, &mut initiator)
         {
-            let session = session(&keys);
+            let session = Session::new(&keys);
             let mut keepalive = [0; OVERHEAD];
             session.seal(0, &mut keepalive);
             socket.send(&keepalive).map_err(while_doing("sending a keepalive"))?;
@@ -169,49 +166,21 @@ pub fn connect(
 }
 
 /// Waits for the response. None when it does not come, also when a cookie comes instead.
-fn await_answer(
-    socket: &UdpSocket,
-    initiated: &Initiated,
-    identity: &Identity,
-    jar: &mut Jar,
-) -> Option<SessionKeys> {
+fn await_answer(socket: &UdpSocket, initiator: &mut Initiator<'_>) -> Option<SessionKeys> {
     let mut buffer = [0; INITIATION_LEN];
     while let Ok(length) = socket.recv(&mut buffer) {
-        match (buffer[0], length) {
-            (RESPONSE, RESPONSE_LEN) => {
-                let response = buffer.first_chunk().expect("it is longer");
-                let keys = initiated.finish(identity, &Secret::default(), response);
+        match initiator.read(&buffer[..length]) {
+            Some(Answer::Response(response)) => {
+                let keys = initiator.finish(&response);
                 if keys.is_some() {
                     return keys;
                 }
             }
-            (COOKIE_REPLY, COOKIE_REPLY_LEN) => {
-                jar.consume(buffer.first_chunk().expect("it is longer"), Default::default());
-                return None;
-            }
-            _ => {}
+            Some(Answer::Cookie) => return None,
+            None => {}
         }
     }
     None
-}
-
-fn session(keys: &SessionKeys) -> Session {
-    let key = |secret: &Secret| {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &**secret).expect("32 bytes");
-        LessSafeKey::new(key)
-    };
-    Session {
-        sending: key(&keys.send),
-        receiving: key(&keys.receive),
-        relay_index: keys.remote_index,
-    }
-}
-
-/// Since the Unix epoch.
-fn wall_clock() -> Duration {
-    // Handshakes carry the wall clock; nothing is measured with it.
-    #[allow(clippy::disallowed_methods)]
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set")
 }
 
 #[cfg(test)]
@@ -220,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_once_it_is_untouched() {
-        let session = Session::for_tests([1; 32]);
+        let session = Session::shared([1; 32]);
         let mut message = vec![7; OVERHEAD + 64];
         session.seal(9, &mut message);
         assert_eq!(message[..8], [4, 0, 0, 0, 1, 2, 3, 4]);

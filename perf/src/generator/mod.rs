@@ -1,0 +1,49 @@
+//! The load generator: it plays all the peers of one relay by itself, over the real protocol.
+//!
+//! 1. `plan`, `load`: what it is to play, and how much it sends.
+//! 2. `initiator`, `peer`, `roster`: handshakes, sessions, and the keys of everyone.
+//! 3. `packet`, `pool`: inner packets, and messages encrypted before the clock starts.
+//! 4. `network`: the relay and the paths to it.
+//! 5. `drive`, `receive`: the loop that sends and receives, and what it counts.
+//! 6. `bench`, `direct`: a relay with all its peers, made to work in phases; the same path without
+//!    a relay.
+
+mod bench;
+mod direct;
+mod drive;
+mod initiator;
+mod load;
+mod network;
+mod packet;
+mod peer;
+mod plan;
+mod pool;
+mod receive;
+mod roster;
+
+pub use bench::{Bench, Phase};
+pub use initiator::{Answer, INITIATION_LEN, Initiator, RESPONSE_LEN, addressee};
+pub use load::Load;
+pub use network::{Network, Path};
+pub use packet::Kind;
+pub use peer::{Keys, Randomness, encode};
+pub use plan::{GroupPlan, Setup, TRAIN_MAX, check_trains};
+pub use receive::Sampler;
+pub use roster::Roster;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+
+use crate::failure::Failure;
+
+/// A core for the generator, and a descriptor for every peer, here and in daemons that use one
+/// for each.
+pub fn prepare_process(core: usize) -> Result<(), Failure> {
+    let refused = |what: String| move |errno| Failure::step(format!("{what}: {errno}"));
+    let mut cores = CpuSet::new();
+    cores.set(core).map_err(refused(format!("core {core}")))?;
+    sched_setaffinity(Pid::from_raw(0), &cores).map_err(refused(format!("core {core}")))?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused("descriptors".into()))?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(refused("descriptors".into()))
+}

@@ -1,0 +1,134 @@
+//! Many initiators, each behind an address of its own, who share one socket.
+
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc::{in_addr, in_pktinfo};
+use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt};
+
+use crate::clock;
+use crate::failure::{Failure, while_doing};
+use crate::generator::{Answer, INITIATION_LEN, Initiator, Keys, Network, RESPONSE_LEN, addressee};
+
+/// Buffer of the socket (bytes): no answer is lost in the generator.
+const SOCKET_BUFFER: usize = 64 << 20;
+
+/// Address of the first peer.
+const FIRST: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+
+/// One of them.
+pub struct Member<'a> {
+    /// Its handshakes.
+    pub initiator: Initiator<'a>,
+    address: Ipv4Addr,
+    /// When its first initiation was sent.
+    pub sent_at: Option<Duration>,
+    /// The first answer that was a response, and when it came.
+    pub response: Option<([u8; RESPONSE_LEN], Duration)>,
+    /// Cookies that came.
+    pub cookies: u64,
+}
+
+/// All of them.
+pub struct Crowd<'a> {
+    /// By number.
+    pub members: Vec<Member<'a>>,
+    socket: &'a UdpSocket,
+    relay: SocketAddrV4,
+}
+
+/// What has come from the relay.
+pub struct Arrival {
+    /// The number of the member to whom.
+    pub member: usize,
+    /// Whether it was a cookie, and not a response.
+    pub is_cookie: bool,
+}
+
+impl<'a> Crowd<'a> {
+    /// One member for each of the `keys`, none of whom has a cookie yet.
+    pub fn new(
+        keys: impl Iterator<Item = &'a Keys>,
+        relay: &'a Keys,
+        socket: &'a UdpSocket,
+    ) -> Result<Crowd<'a>, Failure> {
+        setsockopt(socket, RcvBufForce, &SOCKET_BUFFER)
+            .map_err(|errno| Failure::step(format!("SO_RCVBUFFORCE: {errno}")))?;
+        socket.set_nonblocking(true).map_err(while_doing("making a socket non-blocking"))?;
+        let member = |(number, keys): (u32, &'a Keys)| Member {
+            initiator: Initiator::new(&keys.identity, relay.identity.public(), number),
+            address: Ipv4Addr::from_bits(FIRST.to_bits() + number),
+            sent_at: None,
+            response: None,
+            cookies: 0,
+        };
+        let members = (0..).zip(keys).map(member).collect();
+        Ok(Crowd { members, socket, relay: Network::relay_address() })
+    }
+
+    /// Sends the initiation of a member that is prepared, or the last one anew.
+    pub fn send(&mut self, number: usize) -> Result<(), Failure> {
+        let member = &mut self.members[number];
+        member.sent_at.get_or_insert_with(clock::now);
+        let source = in_addr { s_addr: member.address.to_bits().to_be() };
+        let from = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: source };
+        let message: &[u8; INITIATION_LEN] = member.initiator.signed();
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(message)],
+            &[ControlMessage::Ipv4PacketInfo(&from)],
+            MsgFlags::empty(),
+            Some(&SockaddrIn::from(self.relay)),
+        )
+        .map(drop)
+        .map_err(|errno| Failure::step(format!("sending an initiation: {errno}")))
+    }
+
+    /// The next answer, if one has come: a cookie is kept, and a response, unless the member has
+    /// one. What answers nothing is passed over.
+    pub fn receive(&mut self) -> Result<Option<Arrival>, Failure> {
+        let mut buffer = [0; INITIATION_LEN];
+        loop {
+            let length = match self.socket.recv(&mut buffer) {
+                Ok(length) => length,
+                Err(error) => {
+                    return match error.raw_os_error().map(Errno::from_raw) {
+                        Some(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+                        _ => Err(while_doing("receiving answers")(error)),
+                    };
+                }
+            };
+            let message = &buffer[..length];
+            let Some(number) = addressee(message) else { continue };
+            let number = number as usize; // of 24 bits
+            let Some(member) = self.members.get_mut(number) else { continue };
+            match member.initiator.read(message) {
+                Some(Answer::Response(response)) if member.response.is_none() => {
+                    member.response = Some((response, clock::now()));
+                    return Ok(Some(Arrival { member: number, is_cookie: false }));
+                }
+                Some(Answer::Cookie) => {
+                    member.cookies += 1;
+                    return Ok(Some(Arrival { member: number, is_cookie: true }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Derives the sessions of all who have a response. One that is not authentic is a failure.
+    pub fn verify(&self) -> Result<(), Failure> {
+        for (number, member) in self.members.iter().enumerate() {
+            if let Some((response, _)) = &member.response
+                && member.initiator.finish(response).is_none()
+            {
+                return Err(Failure::step(format!("peer {number} got a response not authentic")));
+            }
+        }
+        Ok(())
+    }
+}

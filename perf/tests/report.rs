@@ -1,0 +1,105 @@
+//! The report of a small set of figures, which are invented: what is in it.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Reports on a file into another.
+fn report(figures: &Path, page: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wg-bounce-perf"));
+    command.arg("report").arg(figures).arg("--output").arg(page).output().expect("it starts")
+}
+
+/// The page of the sample.
+fn page() -> String {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let page = folder.path().join("report.html");
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample.jsonl");
+    let output = report(&sample, &page);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read_to_string(page).expect("the page is there")
+}
+
+/// What is between each of these and the next of those, both included.
+fn parts<'a>(page: &'a str, from: &str, to: &str) -> Vec<&'a str> {
+    let starts = page.match_indices(from).map(|(start, _)| start);
+    starts
+        .map(|start| {
+            let length = page[start..].find(to).expect("it ends") + to.len();
+            &page[start..start + length]
+        })
+        .collect()
+}
+
+#[test]
+fn every_subcommand_has_its_part_and_what_is_missing_a_line() {
+    let page = page();
+    for text in [
+        "Invented CPU (avx2), 2 cores, Linux 6.12.0",
+        "<h2>At a glance</h2>",
+        "<h2>Throughput</h2>",
+        "<h3>TCP, 16 streams, relay</h3>",
+        "<h2>Cost per packet</h2>",
+        "CPU of the relay per packet of 1408 bytes, ns",
+        "<h2>Latency</h2>",
+        "<h2>Handshakes per second</h2>",
+        "<h2>Number of peers</h2>",
+        "<td>io_uring (1 workers), GSO on, GRO on; AEAD: ring; relay: IPv4 and IPv6 direct</td>",
+        "<li>gotatun: not there: no program /opt/peers/bin/gotatun (scripts/peers installs it)",
+        "boringtun failed in 1 of 3 rounds: iperf3: unable to receive results</li>",
+        "<li>boringtun, 100,000 peers: `wg setconf` took longer than 60 s</li>",
+        "<li>TCP, 1 stream, IPv6: cannot make a network namespace</li>",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_table_has_the_figures() {
+    let page = page();
+    let tables = parts(&page, "<table>", "</table>");
+    let medians: Vec<f64> = tables
+        .iter()
+        .find(|table| table.contains("throughput, Gbit/s") && table.contains("rounds"))
+        .expect("the first run's table")
+        .lines()
+        .filter_map(|line| {
+            let cell = line.split("<td>").nth(3)?;
+            cell.split([' ', '<']).next()?.parse().ok()
+        })
+        .collect();
+    // wg-bounce three times, wireguard-go, boringtun; gotatun is missing.
+    assert_eq!(medians, [2.53, 2.35, 1.52, 1.09, 0.52]);
+}
+
+#[test]
+fn plots_are_whole_and_nothing_is_loaded_from_elsewhere() {
+    let page = page();
+    let plots = parts(&page, "<svg", "</svg>");
+    assert!(plots.len() >= 16, "{} plots", plots.len());
+    for plot in &plots {
+        let document = roxmltree::Document::parse(plot).expect("well-formed");
+        let texts = document.descendants().filter(|node| node.has_tag_name("text"));
+        assert!(texts.count() > 5, "it is labelled: {plot}");
+    }
+    let plain = page.replace("http://www.w3.org/2000/svg", "");
+    for elsewhere in ["http:", "https:", "src=", "<script", "@import", "url("] {
+        assert!(!plain.contains(elsewhere), "{elsewhere}");
+    }
+}
+
+#[test]
+fn what_is_no_record_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let (figures, page) = (folder.path().join("figures.jsonl"), folder.path().join("page.html"));
+    for (text, why) in [("nonsense\n", "line 1 is not JSON"), ("", "there is no measurement")] {
+        fs::write(&figures, text).expect("the folder is there");
+        let output = report(&figures, &page);
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(why), "{said}");
+        assert!(!page.exists());
+    }
+}
