@@ -8,7 +8,7 @@
 //!
 //!     cargo bench -p wg-bounce-benches --bench aead [-- [ROUNDS] [CONTENDER] [BATCHxBYTES]]
 
-#![allow(clippy::disallowed_methods)] // measures time itself: all contenders take turns
+#![expect(clippy::disallowed_methods, reason = "measures time itself: all contenders take turns")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
