@@ -8,6 +8,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
 use crate::process::{Process, STEP_LIMIT, tied};
 
 /// Where a program lies unless a path is given.
@@ -32,6 +33,8 @@ pub struct Implementation {
     family: &'static str,
     program: &'static str,
     place: Place,
+    /// What it needs of the processor, as `/proc/cpuinfo` calls it; empty if nothing special.
+    cpu_flag: &'static str,
     /// Arguments before the interface's name. It must stay in the foreground.
     arguments: &'static [&'static str],
     /// Its whole environment but for the PATH.
@@ -45,11 +48,15 @@ pub struct Implementation {
 /// for a peer or a packet.
 macro_rules! wg_bounce {
     ($name:literal $(, $argument:literal)*) => {
+        wg_bounce!($name $(, $argument)*; needs "")
+    };
+    ($name:literal $(, $argument:literal)*; needs $cpu_flag:literal) => {
         Implementation {
             name: $name,
             family: "wg-bounce",
             program: "wg-bounce",
             place: Place::Beside,
+            cpu_flag: $cpu_flag,
             arguments: &["--foreground", "--log-level", "info" $(, $argument)*],
             environment: &[],
             tells: &[") interface ", ") relay: "],
@@ -60,7 +67,7 @@ macro_rules! wg_bounce {
 /// What the kernel's own WireGuard is called.
 const KERNEL: &str = "kernel";
 
-/// Every implementation that is known. Ours without `--relay` chooses that by itself.
+/// Every implementation that is known. Ours without `--relay` or `--aead` chooses by itself.
 pub const IMPLEMENTATIONS: &[Implementation] = &[
     wg_bounce!("wg-bounce-uring", "--io", "uring"),
     wg_bounce!("wg-bounce-mmsg", "--io", "mmsg"),
@@ -68,11 +75,18 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
     wg_bounce!("wg-bounce-direct-mmsg", "--io", "mmsg", "--relay", "direct"),
     wg_bounce!("wg-bounce-kernel-uring", "--io", "uring", "--relay", "kernel"),
     wg_bounce!("wg-bounce-kernel-mmsg", "--io", "mmsg", "--relay", "kernel"),
+    wg_bounce!("wg-bounce-ring-uring", "--io", "uring", "--aead", "ring"),
+    wg_bounce!("wg-bounce-ring-mmsg", "--io", "mmsg", "--aead", "ring"),
+    wg_bounce!("wg-bounce-avx2-uring", "--io", "uring", "--aead", "avx2"; needs "avx2"),
+    wg_bounce!("wg-bounce-avx2-mmsg", "--io", "mmsg", "--aead", "avx2"; needs "avx2"),
+    wg_bounce!("wg-bounce-avx512-uring", "--io", "uring", "--aead", "avx512"; needs "avx512_vbmi2"),
+    wg_bounce!("wg-bounce-avx512-mmsg", "--io", "mmsg", "--aead", "avx512"; needs "avx512_vbmi2"),
     Implementation {
         name: KERNEL,
         family: KERNEL,
         program: "",
         place: Place::Kernel,
+        cpu_flag: "",
         arguments: &[],
         environment: &[],
         tells: &[],
@@ -82,6 +96,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         family: "wireguard-go",
         program: "wireguard-go",
         place: Place::Path,
+        cpu_flag: "",
         arguments: &["-f"],
         environment: &[("LOG_LEVEL", "error")],
         tells: &[],
@@ -91,6 +106,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         family: "boringtun",
         program: "boringtun-cli",
         place: Place::Peers,
+        cpu_flag: "",
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
         tells: &[],
@@ -100,6 +116,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         family: "gotatun",
         program: "gotatun",
         place: Place::Peers,
+        cpu_flag: "",
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
         tells: &[],
@@ -143,6 +160,10 @@ impl Choice {
     /// The program, or, in words, why it is not there.
     pub fn locate(&self, interrupt: &Interrupt) -> Result<Program, String> {
         let implementation = self.implementation;
+        if !Machine::here().has(implementation.cpu_flag) {
+            let flag = implementation.cpu_flag;
+            return Err(format!("not there: this processor has no {flag}"));
+        }
         let (path, version) = if implementation.place == Place::Kernel {
             (PathBuf::new(), kernel_version(interrupt)?)
         } else {
@@ -339,6 +360,7 @@ mod tests {
             family: "sh",
             program: "sh",
             place: Place::Path,
+            cpu_flag: "",
             arguments: &[],
             environment: &[],
             tells: &[],

@@ -29,6 +29,11 @@ impl Machine {
         }
     }
 
+    /// Whether the processor has vector instructions of this name; of no name, always.
+    pub fn has(&self, flag: &str) -> bool {
+        flag.is_empty() || self.flags.iter().any(|it| it == flag)
+    }
+
     /// For the JSON lines.
     pub fn record(&self) -> Value {
         json!({

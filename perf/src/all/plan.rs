@@ -11,8 +11,8 @@ const DAEMONS: &str = "wg-bounce-uring,wg-bounce-mmsg,wireguard-go,boringtun,got
 
 /// Every way to run ours, and the others.
 const EVERYTHING: &str = "wg-bounce-uring,wg-bounce-mmsg,wg-bounce-direct-uring,\
-    wg-bounce-direct-mmsg,wg-bounce-kernel-uring,wg-bounce-kernel-mmsg,wireguard-go,boringtun,\
-    gotatun,kernel";
+    wg-bounce-direct-mmsg,wg-bounce-kernel-uring,wg-bounce-kernel-mmsg,wg-bounce-ring-uring,\
+    wg-bounce-avx2-uring,wg-bounce-avx512-uring,wireguard-go,boringtun,gotatun,kernel";
 
 /// What a plan is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ const USUAL: &[Line] = &[
     ("TCP, 1 stream, IPv6", "iperf", "--topology relay --seconds 3 --family 6", RELAYS, 3, 6),
     ("1 pair, trains of 44", "blast", "--seconds 1", RELAYS, 3, 5),
     ("16 pairs, trains of 4", "blast", "--seconds 1 --pairs 16 --train 4", RELAYS, 3, 5),
-    ("1 pair, single datagrams", "blast", "--seconds 1 --train 1", RELAYS, 3, 5),
-    ("1 pair, single 64-byte datagrams", "blast", "--seconds 1 --train 1 --size 64", RELAYS, 3, 5),
+    ("16 pairs, single datagrams", "blast", "--seconds 1 --pairs 16 --train 1", RELAYS, 3, 5),
+    ("16 pairs, trains of 44, 64 bytes", "blast", "--seconds 1 --pairs 16 --size 64", RELAYS, 3, 5),
     ("Latency, 4 pairs, trains of 4", "latency", "--seconds 1", RELAYS, 2, 9),
     ("1,000 peers at once", "storm", "", DAEMONS, 2, 12),
     ("10 to 10,000 peers", "scale", "--peers 10,1000,10000", DAEMONS, 1, 40),
@@ -96,6 +96,15 @@ const FULL: &[Line] = &[
     ("16 pairs, trains of 4", "blast", "--pairs 16 --train 4", EVERYTHING, 5, 8),
     ("16 pairs, single datagrams", "blast", "--pairs 16 --train 1", EVERYTHING, 5, 8),
     ("1,000 pairs, trains of 4", "blast", "--pairs 1000 --train 4", EVERYTHING, 5, 12),
+    ("16 pairs, trains of 44, 64 bytes", "blast", "--pairs 16 --size 64", EVERYTHING, 5, 8),
+    (
+        "16 pairs, trains of 4, 64 bytes",
+        "blast",
+        "--pairs 16 --train 4 --size 64",
+        EVERYTHING,
+        5,
+        8,
+    ),
     ("1 pair, single 64-byte datagrams", "blast", "--train 1 --size 64", EVERYTHING, 5, 8),
     ("1 pair, trains of 44, 512 bytes", "blast", "--size 512 --kind udp", EVERYTHING, 5, 8),
     ("A thin flow beside others", "blast", "--thin", EVERYTHING, 3, 20),
