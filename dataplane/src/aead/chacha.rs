@@ -159,16 +159,27 @@ pub fn finish<const W: usize, const L: usize, M: Words<W>>(
         *word = m.add(*word, first);
     }
     let blocks = m.blocks(state);
-    for (block, lane) in blocks.into_iter().zip(at..stripe.count) {
+    let end = stripe.count.min(at + W);
+    let mut lane = at;
+    while lane < end {
+        let blocks = &blocks[lane - at..end - at];
         let number = usize::from(stripe.packets[lane]);
         let Some(before) = (stripe.counters[lane] as usize).checked_sub(1) else {
-            keys[number] = m.one_time_key(block);
+            keys[number] = m.one_time_key(blocks[0]);
+            lane += 1;
             continue;
         };
+        // The next lanes have what follows in this packet.
         let rest = &mut packets[number].body[before * BLOCK_LEN..];
-        match rest.first_chunk_mut() {
-            Some(bytes) => m.apply(block, bytes),
-            None => m.apply_part(block, rest),
+        lane += rest.len().div_ceil(BLOCK_LEN).max(1);
+        let (whole, part) = rest.as_chunks_mut();
+        if let Some(&block) = blocks.get(whole.len())
+            && !part.is_empty()
+        {
+            m.apply_part(block, part);
+        }
+        for (&block, bytes) in blocks.iter().zip(whole) {
+            m.apply(block, bytes);
         }
     }
 }

@@ -51,6 +51,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod batch;
 #[cfg(target_arch = "x86_64")]
 mod chacha;
@@ -70,6 +72,7 @@ use arrayvec::ArrayVec;
 #[cfg(target_arch = "x86_64")]
 use self::{
     avx2::Avx2,
+    avx512::Avx512,
     batch::{BATCH, Packet, Unit},
 };
 pub use key::Key;
@@ -148,6 +151,8 @@ pub struct Aead {
 #[derive(Clone, Copy, Debug)]
 enum Implementation {
     #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Ring,
 }
@@ -171,6 +176,8 @@ impl Aead {
     pub fn seal(self, batch: &mut [Seal<'_>]) {
         match self.implementation {
             #[cfg(target_arch = "x86_64")]
+            Implementation::Avx512(unit) => self.seal_on(unit, batch),
+            #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(unit) => self.seal_on(unit, batch),
             Implementation::Ring => batch.iter_mut().for_each(Seal::by_ring),
         }
@@ -180,6 +187,8 @@ impl Aead {
     /// to be read: its bytes are undefined afterwards.
     pub fn open(self, batch: &mut [Open<'_>]) {
         match self.implementation {
+            #[cfg(target_arch = "x86_64")]
+            Implementation::Avx512(unit) => self.open_on(unit, batch),
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(unit) => self.open_on(unit, batch),
             Implementation::Ring => batch.iter_mut().for_each(Open::by_ring),
@@ -243,6 +252,8 @@ impl fmt::Display for Aead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.implementation {
             #[cfg(target_arch = "x86_64")]
+            Implementation::Avx512(_) => Choice::Avx512.fmt(f),
+            #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(_) if self.takes_all => Choice::Avx2.fmt(f),
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(_) => f.write_str("AVX2 for short packets, ring for long ones"),
@@ -258,7 +269,7 @@ impl Implementation {
             Choice::Auto => [Choice::Avx512, Choice::Avx2, Choice::Ring]
                 .into_iter()
                 .find_map(Implementation::new),
-            Choice::Avx512 => None,
+            Choice::Avx512 => Avx512::detect().map(Implementation::Avx512),
             Choice::Avx2 => Avx2::detect().map(Implementation::Avx2),
             Choice::Ring => Some(Implementation::Ring),
         }

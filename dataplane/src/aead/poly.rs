@@ -13,7 +13,7 @@ pub const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 /// Bytes of a block of Poly1305.
 const BLOCK: usize = 16;
 /// Blocks that are loaded at once from each packet: a line of the cache.
-const BLOCKS: usize = BLOCK_LEN / BLOCK;
+pub const BLOCKS: usize = BLOCK_LEN / BLOCK;
 
 /// A vector unit that sees its registers as `P` lanes of 64 bits, in arithmetic modulo 2^130 - 5.
 ///
@@ -33,6 +33,15 @@ pub trait Lanes<const P: usize>: Copy {
     fn zero(self) -> Self::Number;
     /// The four blocks of each chunk as numbers, each with the bit beyond its end set.
     fn blocks(self, chunks: [&[u8; BLOCK_LEN]; P]) -> [Self::Number; BLOCKS];
+    /// As [`Lanes::blocks`] does it, ends of up to [`BLOCK_LEN`] bytes, padded with zeros.
+    #[inline(always)]
+    fn ends(self, ends: [&[u8]; P]) -> [Self::Number; BLOCKS] {
+        let mut padded = [[0; BLOCK_LEN]; P];
+        for (padded, end) in padded.iter_mut().zip(ends) {
+            padded[..end.len()].copy_from_slice(end);
+        }
+        self.blocks(padded.each_ref())
+    }
     /// A block of two 64-bit words for each lane, the bit beyond its end set.
     fn block(self, low: &[u64; P], high: &[u64; P]) -> Self::Number;
     /// `sum * factor + block`, lazily carried.
@@ -129,10 +138,16 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
         shortest = shortest.min(bytes.len());
         longest = longest.max(bytes.len());
     }
-    let mut at = 0;
-    if is_first && shortest >= BLOCK_LEN {
+    // Cut once, so that one comparison for each lane and chunk is enough.
+    let whole = shortest / BLOCK_LEN;
+    let mut chunks = [[&[][..]; P]; G];
+    for (chunks, bytes) in chunks.as_flattened_mut().iter_mut().zip(bytes.as_flattened()) {
+        *chunks = &bytes.as_chunks().0[..whole];
+    }
+    let mut next = 0;
+    if is_first && whole > 0 {
         // There is no sum yet that could be multiplied.
-        let blocks = whole_chunks(m, bytes, at);
+        let blocks = whole_chunks(m, &chunks, 0);
         for g in 0..G {
             sums[g] = blocks[g][0];
         }
@@ -141,31 +156,33 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
                 sums[g] = m.multiply_add(sums[g], &factors[g], blocks[g][block]);
             }
         }
-        at += BLOCK_LEN;
+        next = 1;
     }
-    while at + BLOCK_LEN <= shortest {
-        let blocks = whole_chunks(m, bytes, at);
+    for next in next..whole {
+        let blocks = whole_chunks(m, &chunks, next);
         for block in 0..BLOCKS {
             for g in 0..G {
                 sums[g] = m.multiply_add(sums[g], &factors[g], blocks[g][block]);
             }
         }
-        at += BLOCK_LEN;
     }
+    let mut at = whole * BLOCK_LEN;
     while at < longest {
         let mut blocks = [[m.zero(); BLOCKS]; G];
         let mut left = [[0; P]; G];
         for g in 0..G {
-            let mut padded = [[0; BLOCK_LEN]; P];
+            let mut ends = [&[][..]; P];
             for lane in 0..P {
                 let rest = bytes[g][lane].get(at..).unwrap_or_default();
                 left[g][lane] = rest.len() as u64;
-                let count = rest.len().min(BLOCK_LEN);
-                padded[lane][..count].copy_from_slice(&rest[..count]);
+                ends[lane] = &rest[..rest.len().min(BLOCK_LEN)];
             }
-            blocks[g] = m.blocks(padded.each_ref());
+            blocks[g] = m.ends(ends);
         }
         for block in 0..BLOCKS {
+            if longest - at <= block * BLOCK {
+                break;
+            }
             for g in 0..G {
                 let more = m.multiply_add(sums[g], &factors[g], blocks[g][block]);
                 sums[g] = m.select(m.above(&left[g], (block * BLOCK) as u64), more, sums[g]);
@@ -176,20 +193,20 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
     sums
 }
 
-/// 64 bytes of each lane from `at` on, which all lanes have.
+/// The blocks of a chunk of each lane.
 #[inline(always)]
 fn whole_chunks<const P: usize, const G: usize, M: Lanes<P>>(
     m: M,
-    bytes: &[[&[u8]; P]; G],
-    at: usize,
+    chunks: &[[&[[u8; BLOCK_LEN]]; P]; G],
+    number: usize,
 ) -> [[M::Number; BLOCKS]; G] {
     let mut blocks = [[m.zero(); BLOCKS]; G];
     for g in 0..G {
-        let mut chunks = [&[0; BLOCK_LEN]; P];
-        for (chunk, bytes) in chunks.iter_mut().zip(bytes[g]) {
-            *chunk = bytes[at..].first_chunk().expect("all lanes have them");
+        let mut rows = [&[0; BLOCK_LEN]; P];
+        for (row, chunks) in rows.iter_mut().zip(chunks[g]) {
+            *row = &chunks[number];
         }
-        blocks[g] = m.blocks(chunks);
+        blocks[g] = m.blocks(rows);
     }
     blocks
 }

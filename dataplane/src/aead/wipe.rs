@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 /// Bytes below its caller's frame that [`stack`] zeroes: more than the functions of any vector unit
 /// take for words that do not fit in registers. A test looks for what would be left.
-const STACK: usize = 6 << 10;
+const STACK: usize = 8 << 10;
 
 /// Zeroes values that nobody needs any more.
 pub fn values<const N: usize>(values: &mut [[u64; N]]) {
