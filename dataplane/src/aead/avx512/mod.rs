@@ -36,8 +36,8 @@ impl Avx512 {
 }
 
 impl Unit<STRIPE> for Avx512 {
-    // One packet by itself fills few lanes; two of any length are faster than by `ring`.
-    const FEWEST: usize = 2;
+    // One or two packets fill few lanes, and what they gain the wiping takes.
+    const FEWEST: usize = 3;
     const LONGEST: usize = usize::MAX;
 
     fn compute(self, stripe: &Stripe<STRIPE>, packets: &mut [Packet<'_>], keys: &mut [OneTimeKey]) {
