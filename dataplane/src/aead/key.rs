@@ -37,6 +37,12 @@ impl Key {
         &self.expanded.words
     }
 
+    /// Where it is.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> *const [u8] {
+        std::ptr::from_ref(&**self.expanded).cast::<[u8; size_of::<Expanded>()]>()
+    }
+
     /// Encrypts `plaintext` in place by `ring` and returns the tag.
     pub(super) fn seal(&self, counter: u64, plaintext: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self

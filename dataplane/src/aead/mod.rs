@@ -59,7 +59,7 @@ mod chacha;
 mod key;
 #[cfg(target_arch = "x86_64")]
 mod poly;
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod wipe;
@@ -184,7 +184,7 @@ impl Aead {
     }
 
     /// Verifies and decrypts every message of the batch in place. What is not authentic is never
-    /// to be read: its bytes are undefined afterwards.
+    /// to be read: its body is as it came, or zeros where `ring` took it.
     pub fn open(self, batch: &mut [Open<'_>]) {
         match self.implementation {
             #[cfg(target_arch = "x86_64")]

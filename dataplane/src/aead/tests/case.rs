@@ -1,0 +1,212 @@
+//! One batch through the public interface, sealed and opened beside another implementation. The
+//! fuzz target has this file, too.
+
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use super::{Aead, Choice, Key, Open, Seal};
+
+const HEADER_LEN: usize = 16;
+const TAG_LEN: usize = 16;
+/// Alignments that differ: those within a line of the cache.
+pub const ALIGNMENTS: usize = 64;
+/// The most that messages differ from each other in address beyond what their alignment asks for.
+const GAP: usize = 5;
+
+/// splitmix64: small, seeded, good enough to choose cases.
+pub struct Random(u64);
+
+impl Random {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d))
+    }
+
+    /// A number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not zero.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Overwrites all bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// A message of a batch.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Bytes of plaintext.
+    pub length: usize,
+    /// The address of the plaintext modulo [`ALIGNMENTS`].
+    pub alignment: usize,
+    /// Number of its key.
+    pub key: usize,
+    /// Its nonce.
+    pub counter: u64,
+    /// The bit of ciphertext and tag that is flipped on the way.
+    pub flipped: Option<usize>,
+}
+
+impl Message {
+    /// Any message of that length, under one of `keys` keys.
+    pub fn random(random: &mut Random, length: usize, keys: usize) -> Message {
+        Message {
+            length,
+            alignment: random.below(ALIGNMENTS),
+            key: random.below(keys),
+            // Counters of few and of many bits.
+            counter: random.next() >> random.below(64),
+            flipped: (random.below(8) == 0).then(|| random.below(8 * (length + TAG_LEN))),
+        }
+    }
+}
+
+/// A batch.
+#[derive(Debug)]
+pub struct Case {
+    /// What the bytes and the keys are made from.
+    pub seed: u64,
+    /// The messages in the order of the batch, which is that in memory.
+    pub messages: Vec<Message>,
+}
+
+impl Case {
+    /// Seals and opens the batch, beside `ring` (beside RustCrypto where `path` is `ring`), and
+    /// panics if a byte or a verdict differs. What lies around the messages must stay, too.
+    pub fn check(&self, path: Choice, aead: Aead) {
+        let mut random = Random::new(self.seed);
+        let keys = 1 + self.messages.iter().map(|message| message.key).max().unwrap_or(0);
+        let secrets: Vec<[u8; 32]> = (0..keys)
+            .map(|_| {
+                let mut secret = [0; 32];
+                random.fill(&mut secret);
+                secret
+            })
+            .collect();
+        let keys: Vec<Key> = secrets.iter().map(Key::new).collect();
+        let (bodies, total) = self.layout(&mut random);
+        let mut arena = vec![0; total + ALIGNMENTS];
+        let base = arena.as_ptr().align_offset(ALIGNMENTS);
+        let memory = &mut arena[base..][..total];
+        random.fill(memory);
+
+        let plain = memory.to_vec();
+        let mut sealed = plain.clone();
+        for (message, &body) in self.messages.iter().zip(&bodies) {
+            let (text, tag) = sealed[body..].split_at_mut(message.length);
+            let reference = if path == Choice::Ring { by_rust_crypto } else { by_ring };
+            let computed = reference(&secrets[message.key], message.counter, text);
+            tag[..TAG_LEN].copy_from_slice(&computed);
+        }
+        let mut batch: Vec<Seal<'_>> = self
+            .cut(memory, &bodies)
+            .map(|(it, message)| Seal { key: &keys[it.key], counter: it.counter, message })
+            .collect();
+        aead.seal(&mut batch);
+        self.compare(path, "sealed", memory, &sealed);
+
+        for (message, &body) in self.messages.iter().zip(&bodies) {
+            if let Some(bit) = message.flipped {
+                memory[body + bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        let mut opened = memory.to_vec();
+        for (message, &body) in self.messages.iter().zip(&bodies) {
+            if message.flipped.is_none() {
+                let text = body..body + message.length;
+                opened[text.clone()].copy_from_slice(&plain[text]);
+            }
+        }
+        let mut batch: Vec<Open<'_>> = self
+            .cut(memory, &bodies)
+            .map(|(it, message)| Open {
+                key: &keys[it.key],
+                counter: it.counter,
+                message,
+                // The contrary of what it must become.
+                authentic: it.flipped.is_some(),
+            })
+            .collect();
+        aead.open(&mut batch);
+        for (number, (verdict, message)) in batch.iter().zip(&self.messages).enumerate() {
+            let expected = message.flipped.is_none();
+            assert_eq!(verdict.authentic, expected, "{path:?}: verdict on {number} of {self:?}");
+        }
+        // `ring` leaves zeros of what is forged, vector units leave it as it came.
+        for (message, &body) in self.messages.iter().zip(&bodies) {
+            let text = body..body + message.length;
+            let may_be_of_ring = matches!(path, Choice::Ring | Choice::Auto);
+            let are_zeros = memory[text.clone()].iter().all(|&byte| byte == 0);
+            if message.flipped.is_some() && may_be_of_ring && are_zeros {
+                opened[text].fill(0);
+            }
+        }
+        self.compare(path, "opened", memory, &opened);
+    }
+
+    /// Where each body begins, and how long all is.
+    fn layout(&self, random: &mut Random) -> (Vec<usize>, usize) {
+        let mut end = 0;
+        let bodies = self.messages.iter().map(|message| {
+            let earliest = end + random.below(GAP) + HEADER_LEN;
+            let body = earliest + (message.alignment + ALIGNMENTS - earliest % ALIGNMENTS) % 64;
+            end = body + message.length + TAG_LEN;
+            body
+        });
+        let bodies = bodies.collect();
+        (bodies, end + random.below(GAP))
+    }
+
+    /// Each message's bytes.
+    fn cut<'a>(
+        &'a self,
+        memory: &'a mut [u8],
+        bodies: &'a [usize],
+    ) -> impl Iterator<Item = (&'a Message, &'a mut [u8])> {
+        let (mut rest, mut start) = (memory, 0);
+        self.messages.iter().zip(bodies).map(move |(message, body)| {
+            let (from, to) = (body - HEADER_LEN, body + message.length + TAG_LEN);
+            let (before, after) = std::mem::take(&mut rest).split_at_mut(to - start);
+            let bytes = &mut before[from - start..];
+            (rest, start) = (after, to);
+            (message, bytes)
+        })
+    }
+
+    fn compare(&self, path: Choice, what: &str, found: &[u8], expected: &[u8]) {
+        if let Some(at) = found.iter().zip(expected).position(|(a, b)| a != b) {
+            panic!("{path:?}: {what}, byte {at} of the arena differs: {self:?}");
+        }
+    }
+}
+
+fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
+fn by_ring(secret: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
+    let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, secret).unwrap());
+    let nonce = Nonce::assume_unique_for_key(nonce(counter));
+    let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), text).unwrap();
+    tag.as_ref().try_into().unwrap()
+}
+
+fn by_rust_crypto(secret: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
+    let key = ChaCha20Poly1305::new(secret.into());
+    key.encrypt_inout_detached(&nonce(counter).into(), &[], text.into()).unwrap().into()
+}

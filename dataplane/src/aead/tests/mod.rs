@@ -1,0 +1,172 @@
+//! The AEAD's paths (AVX-512, AVX2, `ring`), each against others' vectors and implementations.
+//!
+//! Under an emulated processor, where all is some hundred times as slow, the environment variable
+//! [`EMULATED`] names the only path to be tested, with a smaller number of cases.
+
+mod case;
+mod differential;
+mod guarded;
+mod memcheck;
+mod poly1305;
+mod residue;
+mod rfc8439;
+mod wycheproof;
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use super::batch::{self, Packet, Tag};
+use super::*;
+use case::Random;
+pub(super) use memcheck::published;
+
+/// Names the path that runs on an emulated processor.
+const EMULATED: &str = "WG_BOUNCE_TEST_EMULATED_AEAD";
+
+/// Every path of the dispatch.
+const PATHS: [Choice; 4] = [Choice::Auto, Choice::Avx512, Choice::Avx2, Choice::Ring];
+
+/// The path that is tested under an emulator, where all others are left out.
+fn emulated() -> Option<String> {
+    std::env::var(EMULATED).ok()
+}
+
+/// Every path that this processor can and that is to be tested.
+fn paths() -> impl Iterator<Item = (Choice, Aead)> {
+    let only = emulated();
+    PATHS
+        .into_iter()
+        .filter(move |path| only.as_ref().is_none_or(|only| *only == name(*path)))
+        .filter_map(|path| Some((path, Aead::new(path).ok()?)))
+}
+
+/// What the option `--aead` calls it.
+fn name(path: Choice) -> String {
+    format!("{path:?}").to_lowercase()
+}
+
+/// `scripts/aead-paths` shows what this prints.
+#[test]
+fn says_which_paths_are_tested() {
+    for path in PATHS {
+        let is_run = paths().any(|(run, _)| run == path);
+        println!("AEAD path {}: {}", name(path), if is_run { "run" } else { "skipped" });
+    }
+    assert!(paths().next().is_some(), "this processor has not what is to be tested: {EMULATED}");
+}
+
+/// `few` cases under an emulator, `many` elsewhere.
+fn cases(many: usize, few: usize) -> usize {
+    if emulated().is_some() { few } else { many }
+}
+
+impl Random {
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.fill(&mut bytes);
+        bytes
+    }
+}
+
+/// A packet as others' vectors have them, with additional data and any nonce.
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    key: [u32; 8],
+    nonce: [u32; 3],
+    aad: Vec<u8>,
+    body: Vec<u8>,
+    tag: Tag,
+}
+
+impl Sample {
+    /// A packet that is not sealed yet.
+    fn new(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], body: &[u8]) -> Sample {
+        Sample {
+            key: words(key),
+            nonce: words(nonce),
+            aad: aad.to_vec(),
+            body: body.to_vec(),
+            tag: [0; 16],
+        }
+    }
+
+    /// A packet of random content.
+    fn random(random: &mut Random, aad: usize, body: usize) -> Sample {
+        let (mut key, mut nonce) = ([0; 32], [0; 12]);
+        random.fill(&mut key);
+        random.fill(&mut nonce);
+        Sample::new(&key, &nonce, &random.bytes(aad), &random.bytes(body))
+    }
+
+    fn packet(&mut self) -> Packet<'_> {
+        Packet {
+            key: &self.key,
+            nonce: self.nonce,
+            body: &mut self.body,
+            tag: &mut self.tag,
+            aad: &self.aad,
+        }
+    }
+
+    fn ring(&self) -> (LessSafeKey, Nonce, Aad<&[u8]>) {
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, &bytes::<8, 32>(&self.key)).unwrap();
+        let nonce = Nonce::assume_unique_for_key(bytes(&self.nonce));
+        (LessSafeKey::new(unbound), nonce, Aad::from(&self.aad))
+    }
+
+    /// The packet sealed by `ring`.
+    fn sealed(&self) -> Sample {
+        let mut body = self.body.clone();
+        let (key, nonce, aad) = self.ring();
+        let tag = key.seal_in_place_separate_tag(nonce, aad, &mut body).unwrap();
+        Sample { body, tag: tag.as_ref().try_into().unwrap(), ..self.clone() }
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
+    let (words, _) = bytes.as_chunks();
+    std::array::from_fn(|word| u32::from_le_bytes(words[word]))
+}
+
+fn bytes<const N: usize, const LEN: usize>(words: &[u32; N]) -> [u8; LEN] {
+    words.map(u32::to_le_bytes).as_flattened().try_into().unwrap()
+}
+
+/// From hexadecimal digits and white space.
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|digit| Some(digit.to_digit(16)? as u8)).collect();
+    let (pairs, rest) = digits.as_chunks::<2>();
+    assert!(rest.is_empty(), "two digits are a byte");
+    pairs.iter().map(|[high, low]| high << 4 | low).collect()
+}
+
+fn seal(aead: Aead, samples: &mut [Sample]) {
+    let mut packets: Vec<Packet<'_>> = samples.iter_mut().map(Sample::packet).collect();
+    match aead.implementation {
+        Implementation::Avx2(unit) => batch::seal(unit, &mut packets),
+        Implementation::Avx512(unit) => batch::seal(unit, &mut packets),
+        Implementation::Ring => samples.iter_mut().for_each(|sample| *sample = sample.sealed()),
+    }
+}
+
+/// Which of them are authentic; those are decrypted.
+fn open(aead: Aead, samples: &mut [Sample]) -> Vec<bool> {
+    let count = samples.len();
+    let mut packets: Vec<Packet<'_>> = samples.iter_mut().map(Sample::packet).collect();
+    let authentic = match aead.implementation {
+        Implementation::Avx2(unit) => batch::open(unit, &mut packets),
+        Implementation::Avx512(unit) => batch::open(unit, &mut packets),
+        Implementation::Ring => {
+            return samples.iter_mut().map(open_by_ring).collect();
+        }
+    };
+    (0..count).map(|number| authentic >> number & 1 == 1).collect()
+}
+
+fn open_by_ring(sample: &mut Sample) -> bool {
+    let mut body = [&sample.body[..], &sample.tag].concat();
+    let (key, nonce, aad) = sample.ring();
+    let Ok(plaintext) = key.open_in_place(nonce, aad, &mut body) else { return false };
+    sample.body = plaintext.to_vec();
+    true
+}
