@@ -12,10 +12,13 @@
 
 #[path = "../src/aead/tests/case.rs"]
 mod case;
+#[path = "../src/aead/tests/random.rs"]
+mod random;
 
 use std::time::{Duration, Instant};
 
-use case::{Case, Message, Random};
+use case::{Case, Message};
+use random::Random;
 use wg_bounce_dataplane::aead::{Aead, Choice, Key, Open, Seal};
 
 /// The most messages of a batch: more than two that are worked on at once.

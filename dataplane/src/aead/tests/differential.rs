@@ -1,7 +1,7 @@
 //! Batches beside other implementations. Each test takes every value of one axis, and random ones
 //! of the others, from seeds that a failure prints.
 
-use super::case::{ALIGNMENTS, Case, Message, Random};
+use super::case::{ALIGNMENTS, Case, Message};
 use super::*;
 
 /// Lengths of plaintext that are tested one by one; with [`JUMBO`].

@@ -8,6 +8,7 @@ mod differential;
 mod guarded;
 mod memcheck;
 mod poly1305;
+mod random;
 mod residue;
 mod rfc8439;
 mod wycheproof;
@@ -16,8 +17,8 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::batch::{self, Packet, Tag};
 use super::*;
-use case::Random;
 pub(super) use memcheck::published;
+use random::Random;
 
 /// Names the path that runs on an emulated processor.
 const EMULATED: &str = "WG_BOUNCE_TEST_EMULATED_AEAD";
