@@ -3,6 +3,7 @@
 
 use ::poly1305::Poly1305;
 use ::poly1305::universal_hash::KeyInit;
+use num_bigint::BigUint;
 
 use super::*;
 use crate::aead::batch::OneTimeKey;
@@ -143,6 +144,38 @@ fn carries_that_travel() {
         };
         let key = std::array::from_fn(|_| word(&mut random));
         macs.push(Mac { key, body });
+    }
+    check(&macs);
+}
+
+/// Sums that a unit may hold as 2^130 - 5 more than they are, and whose lowest limb then passes its
+/// end when that is taken off: almost zero in the highest limb and in the lowest one. Each is the
+/// product of a sum with a random `r`, so that the block that leads to it is computed backwards.
+#[test]
+fn sums_that_carry_twice() {
+    let mut random = Random::new(23);
+    let one = BigUint::from(1_u8);
+    let modulus = (&one << 130_u8) - 5_u8;
+    let bit_beyond = &one << 128_u8;
+    let lengths = &bit_beyond + (BigUint::from(16_u8) << 64_u8);
+    let mut macs = Vec::new();
+    while macs.len() < cases(20_000, 300) {
+        let key: OneTimeKey = std::array::from_fn(|_| random.next());
+        let r: BigUint =
+            BigUint::from(key[0] & CLAMP[0]) + (BigUint::from(key[1] & CLAMP[1]) << 64_u8);
+        // Below the highest limb, of 26 or 44 bits.
+        let upper = BigUint::from_bytes_le(&random.bytes(10)) << [26, 44][random.below(2)];
+        let sum = upper % (&one << (86 + random.below(30))) + random.below(8);
+        let inverse = r.modpow(&(&modulus - 2_u8), &modulus);
+        // sum = (block * r + lengths) * r
+        let before = (sum * &inverse + &modulus - &lengths) % &modulus;
+        let block: BigUint = before * inverse % &modulus;
+        // It must have its own bit beyond the end, and no other.
+        if block.bits() == 129 {
+            let mut body = (block - &bit_beyond).to_bytes_le();
+            body.resize(16, 0);
+            macs.push(Mac { key, body });
+        }
     }
     check(&macs);
 }
