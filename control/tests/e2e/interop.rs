@@ -1,5 +1,7 @@
 //! The public peers: each as the hub of ours, and as the client of ours.
 
+use wg_bounce_dataplane::aead::{Aead, Choice};
+
 use crate::harness::{
     ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, KeyPair, Options, Program, Relay,
     RelayMode, ping,
@@ -102,13 +104,12 @@ fn every_aead_is_understood(backend: Backend) {
 
 /// Whether this processor has what `--aead` names.
 pub fn runs_here(aead: &str) -> bool {
-    let features = std::fs::read_to_string("/proc/cpuinfo").expect("there is a /proc");
-    let has = |feature: &str| features.split_whitespace().any(|word| word == feature);
-    match aead {
-        "avx512" => has("avx512ifma") && has("avx512vbmi") && has("avx512_vbmi2"),
-        "avx2" => has("avx2"),
-        _ => true,
-    }
+    Aead::new(match aead {
+        "avx512" => Choice::Avx512,
+        "avx2" => Choice::Avx2,
+        _ => Choice::Ring,
+    })
+    .is_ok()
 }
 
 on_both_backends!(

@@ -8,10 +8,7 @@
 //! forged stays as it came, and costs no decryption.
 
 use super::chacha::{BLOCK_LEN, Stripe};
-use super::wipe;
-
-/// Packets of a batch that are worked on at once.
-pub const BATCH: usize = 64;
+use super::{BATCH, wipe};
 
 /// One packet of a batch.
 pub struct Packet<'a> {
@@ -63,6 +60,8 @@ pub trait Unit<const L: usize>: Copy {
     fn compute(self, stripe: &Stripe<L>, packets: &mut [Packet<'_>], keys: &mut [OneTimeKey]);
     /// The tags of the packets that `order` names, into their places in `tags`.
     fn tags(self, packets: &[Packet<'_>], order: &[u8], keys: &[OneTimeKey], tags: &mut [Tag]);
+    /// Clears all vector registers.
+    fn clear(self);
 }
 
 /// Encrypts up to [`BATCH`] packets in place and writes their tags.
@@ -82,8 +81,7 @@ pub fn seal<const L: usize, U: Unit<L>>(unit: U, packets: &mut [Packet<'_>]) {
     for (packet, tag) in packets.iter_mut().zip(tags) {
         *packet.tag = tag;
     }
-    wipe::values(&mut keys[..packets.len()]);
-    wipe::stack();
+    wipe(unit, &mut keys[..packets.len()]);
 }
 
 /// Verifies up to [`BATCH`] packets and decrypts in place those that are authentic; a bit for
@@ -109,9 +107,18 @@ pub fn open<const L: usize, U: Unit<L>>(unit: U, packets: &mut [Packet<'_>]) -> 
         }
     }
     queue.finish(packets, &mut keys);
-    wipe::values(&mut keys[..packets.len()]);
-    wipe::stack();
+    // What would make a forged packet authentic is nobody's business either.
+    wipe::values(&mut tags[..packets.len()]);
+    wipe(unit, &mut keys[..packets.len()]);
     authentic
+}
+
+/// Leaves nothing of a batch: not its one-time keys, nor what vectors have put aside on the stack,
+/// nor the vectors.
+fn wipe<const L: usize, U: Unit<L>>(unit: U, keys: &mut [OneTimeKey]) {
+    wipe::values(keys);
+    wipe::stack();
+    unit.clear();
 }
 
 /// Whether two tags are equal. Without a branch: which byte differs is nobody's business.

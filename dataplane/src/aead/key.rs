@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use super::wipe;
 use crate::wire::TAG_LEN;
 
 /// A ChaCha20-Poly1305 key, ready for use; its memory is zeroed when it is dropped.
@@ -16,6 +17,7 @@ pub struct Key {
 /// A key in the forms that are used. Owns no heap memory, and nothing in it has a `Drop`.
 struct Expanded {
     /// Words of the key (RFC 8439 §2.3).
+    #[cfg(target_arch = "x86_64")]
     words: [u32; 8],
     ring: LessSafeKey,
 }
@@ -23,16 +25,25 @@ struct Expanded {
 impl Key {
     /// Expands a session key of the handshake's last step (§5.4.5).
     pub fn new(secret: &[u8; 32]) -> Key {
+        let key = Key::expand(secret);
+        // Where it was made.
+        wipe::stack();
+        key
+    }
+
+    #[inline(never)]
+    fn expand(secret: &[u8; 32]) -> Key {
         let unbound = UnboundKey::new(&CHACHA20_POLY1305, secret).expect("the key has 32 bytes");
-        let (words, _) = secret.as_chunks();
         let expanded = Expanded {
-            words: std::array::from_fn(|word| u32::from_le_bytes(words[word])),
+            #[cfg(target_arch = "x86_64")]
+            words: std::array::from_fn(|word| u32::from_le_bytes(secret.as_chunks().0[word])),
             ring: LessSafeKey::new(unbound),
         };
         Key { expanded: Box::new(ManuallyDrop::new(expanded)) }
     }
 
     /// Its words, for the vector units.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn words(&self) -> &[u32; 8] {
         &self.expanded.words
     }

@@ -26,21 +26,22 @@
 //!
 //! # Open verifies first
 //!
-//! One-time keys and tags come first, and only what is authentic is decrypted: what is forged costs
-//! no decryption, and nobody can read plaintext of it. Vector units leave it as it came.
+//! On vector units, one-time keys and tags come first, and only what is authentic is decrypted:
+//! what is forged costs no decryption, and stays as it came. (`ring` decrypts while it verifies,
+//! and zeroes what is forged.)
 //!
 //! # Constant time
 //!
 //! Branches and addresses depend on lengths, counters and numbers of packets, never on keys,
 //! plaintext or tags. Words that are secret stay in vectors, which have no instruction that could
-//! take longer for one value than for another; the only bit that leaves them is the verdict.
+//! take longer for one value than for another; the only bit that decides anything is the verdict.
 //! `scripts/constant-time` checks the machine code.
 //!
 //! # What stays behind
 //!
-//! Nothing: one-time keys are zeroed once per batch, with the part of the stack where vectors may
-//! have been put aside ([`wipe`]), keys when their session ends ([`Key`]). Only `ring`, which takes
-//! single packets, keeps its own house.
+//! Nothing of a batch on vector units: one-time keys and computed tags are zeroed at its end, with
+//! the part of the stack where vectors may have been put aside, and the registers ([`wipe`]); keys
+//! when their session ends ([`Key`]). `ring`, which takes single packets, keeps its own house.
 //!
 //! # Which implementation
 //!
@@ -61,7 +62,6 @@ mod key;
 mod poly;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
-#[cfg(target_arch = "x86_64")]
 mod wipe;
 
 use std::fmt;
@@ -73,7 +73,7 @@ use arrayvec::ArrayVec;
 use self::{
     avx2::Avx2,
     avx512::Avx512,
-    batch::{BATCH, Packet, Unit},
+    batch::{Packet, Unit},
 };
 pub use key::Key;
 
@@ -81,13 +81,16 @@ pub use key::Key;
 use crate::wire::DATA_OVERHEAD;
 use crate::wire::{DATA_HEADER_LEN, TAG_LEN};
 
+/// Messages that are worked on at once: who hands over as many at a time fills the lanes best.
+pub const BATCH: usize = 64;
+
 /// One message to seal: 16 bytes of header (left alone), plaintext, and 16 bytes for the tag.
 pub struct Seal<'a> {
     /// The session's key.
     pub key: &'a Key,
     /// The nonce: the message's counter.
     pub counter: u64,
-    /// Header, plaintext and room for the tag.
+    /// Header, plaintext and room for the tag: at least 32 bytes.
     pub message: &'a mut [u8],
 }
 
@@ -97,7 +100,8 @@ pub struct Open<'a> {
     pub key: &'a Key,
     /// The nonce: the message's counter.
     pub counter: u64,
-    /// The whole message; on success the plaintext stands at [`DATA_HEADER_LEN`].
+    /// The whole message, at least 32 bytes; on success the plaintext stands at
+    /// [`DATA_HEADER_LEN`].
     pub message: &'a mut [u8],
     /// Set by [`Aead::open`]: the message is authentic and has been decrypted.
     pub authentic: bool,
@@ -145,6 +149,7 @@ impl std::error::Error for Unavailable {}
 pub struct Aead {
     implementation: Implementation,
     /// Whether it takes packets for which another one would be faster.
+    #[cfg(target_arch = "x86_64")]
     takes_all: bool,
 }
 
@@ -164,7 +169,11 @@ impl Aead {
     /// This processor, or its operating system, has not what it takes.
     pub fn new(choice: Choice) -> Result<Aead, Unavailable> {
         let implementation = Implementation::new(choice).ok_or(Unavailable(choice))?;
-        Ok(Aead { implementation, takes_all: choice != Choice::Auto })
+        Ok(Aead {
+            implementation,
+            #[cfg(target_arch = "x86_64")]
+            takes_all: choice != Choice::Auto,
+        })
     }
 
     /// The fastest implementation that this processor can.
@@ -302,6 +311,8 @@ impl Open<'_> {
 fn packet<'a>(key: &'a Key, counter: u64, message: &'a mut [u8]) -> Packet<'a> {
     let (body, tag) =
         message[DATA_HEADER_LEN..].split_last_chunk_mut().expect("a message has room for its tag");
+    // Block counters have 32 bits.
+    assert!(u32::try_from(body.len()).is_ok(), "a message is far below 4 GiB");
     Packet {
         key: key.words(),
         nonce: [0, counter as u32, (counter >> 32) as u32],

@@ -173,7 +173,9 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
         for g in 0..G {
             let mut ends = [&[][..]; P];
             for lane in 0..P {
-                let rest = bytes[g][lane].get(at..).unwrap_or_default();
+                // Of a lane that has ended, its end: masked loads like an address that there is.
+                let whole = bytes[g][lane];
+                let rest = &whole[at.min(whole.len())..];
                 left[g][lane] = rest.len() as u64;
                 ends[lane] = &rest[..rest.len().min(BLOCK_LEN)];
             }

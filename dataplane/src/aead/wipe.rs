@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 const STACK: usize = 8 << 10;
 
 /// Zeroes values that nobody needs any more.
-pub fn values<const N: usize>(values: &mut [[u64; N]]) {
-    values.fill([0; N]);
+pub fn values<T: Copy + Default>(values: &mut [T]) {
+    values.fill(T::default());
     look_at(values.as_ptr());
 }
 

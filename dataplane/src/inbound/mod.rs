@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
-use crate::aead::{Aead, Open};
+use crate::aead::{Aead, BATCH, Open};
 use crate::backlog::QUEUES;
 use crate::counters::DropReason;
 use crate::departures::Placed;
@@ -42,8 +42,6 @@ use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, TAG_LEN, padded_len};
 use elsewhere::{hand_off, queue_handshake, sort_answer};
 
-/// Messages opened by one call: enough to fill vector lanes across packets.
-const BATCH: usize = 64;
 /// Packets coalesced before they are written.
 const COALESCE_MAX: usize = 4096;
 

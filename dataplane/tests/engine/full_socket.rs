@@ -46,7 +46,7 @@ fn ended_while_held(io: IoChoice) -> (Hub, Remote) {
     let mut hub = slow_hub(io);
     let remote = hub.add_peer(2, 0, socket());
     send_numbered(&hub, &remote, 150);
-    eventually(|| hub.count("held_trains") > 0);
+    eventually(|| hub.count("held_trains") > 0 && hub.count("tun_frames_read") >= 150);
     let _old = remote.peer.set_session(None);
     (hub, remote)
 }

@@ -3,6 +3,7 @@
 mod chacha;
 mod poly;
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::batch::{OneTimeKey, Packet, Tag, Unit};
@@ -38,6 +39,11 @@ impl Unit<STRIPE> for Avx2 {
         // SAFETY: there is a token only where the processor has AVX2.
         unsafe { self::tags(self, packets, order, keys, tags) }
     }
+
+    fn clear(self) {
+        // SAFETY: there is a token only where the processor has AVX2.
+        unsafe { clear() }
+    }
 }
 
 #[target_feature(enable = "avx2")]
@@ -56,6 +62,22 @@ fn compute(
 #[inline(never)]
 fn tags(unit: Avx2, packets: &[Packet<'_>], order: &[u8], keys: &[OneTimeKey], tags: &mut [Tag]) {
     tags_of_all::<4, 2, Avx2>(unit, packets, order, keys, tags);
+}
+
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn clear() {
+    // SAFETY: it clears registers, all of which it names.
+    unsafe {
+        asm!(
+            "vzeroall",
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+            out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+            out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
 }
 
 /// Instructions that a token allows. They work on registers, and on arrays as long as they are.

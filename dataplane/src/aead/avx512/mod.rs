@@ -4,6 +4,7 @@
 mod chacha;
 mod poly;
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
@@ -49,6 +50,11 @@ impl Unit<STRIPE> for Avx512 {
         // SAFETY: there is a token only where the processor has these features.
         unsafe { self::tags(self, packets, order, keys, tags) }
     }
+
+    fn clear(self) {
+        // SAFETY: there is a token only where the processor has these features.
+        unsafe { clear() }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
@@ -77,6 +83,31 @@ fn compute(
 #[inline(never)]
 fn tags(unit: Avx512, packets: &[Packet<'_>], order: &[u8], keys: &[OneTimeKey], tags: &mut [Tag]) {
     tags_of_all::<8, 2, Avx512>(unit, packets, order, keys, tags);
+}
+
+#[target_feature(enable = "avx512f,avx512vl")]
+#[inline(never)]
+fn clear() {
+    macro_rules! clear {
+        ($($low:tt),+; $($high:tt),+) => {
+            asm!(
+                "vzeroall",
+                $(concat!("vpxord ", $high, ", ", $high, ", ", $high),)+
+                $(out($low) _,)+
+                $(out($high) _,)+
+                options(nomem, nostack, preserves_flags),
+            )
+        };
+    }
+    // SAFETY: it clears registers, all of which it names.
+    unsafe {
+        clear!(
+            "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5", "zmm6", "zmm7", "zmm8", "zmm9",
+            "zmm10", "zmm11", "zmm12", "zmm13", "zmm14", "zmm15";
+            "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23", "zmm24",
+            "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31"
+        );
+    }
 }
 
 /// Instructions that a token allows. They work on registers, on arrays as long as they are, and on

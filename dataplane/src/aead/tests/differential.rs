@@ -9,7 +9,7 @@ const LENGTHS: usize = 2100;
 /// A message of a link with jumbo frames.
 const JUMBO: usize = 9000;
 /// Batches: up to two that are worked on at once, and a little more.
-const BATCHES: usize = 2 * batch::BATCH + 2;
+const BATCHES: usize = 2 * crate::aead::BATCH + 2;
 
 /// Any length, more often a short one or one near the end of a block.
 fn any_length(random: &mut Random) -> usize {

@@ -52,7 +52,7 @@ fn aead_in_every_place() {
     for (path, aead) in paths() {
         for (plain, sealed) in [of_section_2_8_2(), of_appendix_a_5()] {
             let mut random = Random::new(1);
-            let neighbours: Vec<Sample> = (0..batch::BATCH)
+            let neighbours: Vec<Sample> = (0..crate::aead::BATCH)
                 .map(|_| {
                     let (aad, body) = (random.below(20), random.below(200));
                     Sample::random(&mut random, aad, body)
