@@ -30,6 +30,8 @@ pub struct Steady {
     pub completed: u64,
     /// Handshakes that were begun and not answered.
     pub lost: u64,
+    /// Answers that came when their handshake had been given up.
+    pub late: u64,
     /// Cookies that came instead. After its first a peer tries again at once.
     pub cookies: u64,
     /// From the first initiation to the last response of each lap.
@@ -73,7 +75,7 @@ pub fn run(
     for _ in 0..LAPS_MAX {
         for member in &mut crowd.members {
             interrupt.check()?;
-            (member.response, member.cookies) = (None, 0);
+            member.begin();
             member.initiator.prepare(randomness)?;
         }
         sleep(LAP_PAUSE);
@@ -89,6 +91,7 @@ pub fn run(
             break;
         }
     }
+    steady.late = crowd.late;
     Ok(steady)
 }
 
