@@ -219,7 +219,7 @@ impl Bench {
             let session = connect(&socket, keys, &roster.relay, index, &mut randomness)?;
             peers.push((socket, session));
         }
-        let generator = assemble(plans, peers, setup, interrupt)?;
+        let generator = assemble(plans, peers, setup, network.pid(), interrupt)?;
         let core = setup.relay_core;
         let mut bench = Bench { network, generator, core, connected_at, late_samples: 0 };
         bench.prime(plans)?;
@@ -442,6 +442,7 @@ fn assemble(
     plans: &[GroupPlan],
     peers: Vec<(UdpSocket, Session)>,
     setup: &Setup,
+    relay: Option<u32>,
     interrupt: &Interrupt,
 ) -> Result<Generator, Failure> {
     let (mut groups, mut receivers) = (Vec::new(), Vec::new());
@@ -463,5 +464,5 @@ fn assemble(
         groups.push(Group::new(senders, first, pool)?);
     }
     let sampler = Sampler::new(setup.check_every);
-    Generator::new(groups, receivers, sampler, interrupt)
+    Generator::new(groups, receivers, sampler, relay, interrupt)
 }

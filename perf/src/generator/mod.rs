@@ -4,7 +4,7 @@
 //! 2. `initiator`, `peer`, `roster`: handshakes, sessions, and the keys of everyone.
 //! 3. `packet`, `pool`: inner packets, and messages encrypted before the clock starts.
 //! 4. `network`: the relay and the paths to it.
-//! 5. `drive`, `receive`: the loop that sends and receives, and what it counts.
+//! 5. `drive`, `receive`, `silence`: the loop that sends and receives, and what it counts.
 //! 6. `bench`, `direct`: a relay with all its peers, made to work in phases; the same path without
 //!    a relay.
 
@@ -20,6 +20,7 @@ mod plan;
 mod pool;
 mod receive;
 mod roster;
+mod silence;
 
 pub use bench::{Bench, Phase};
 pub use initiator::{Answer, INITIATION_LEN, Initiator, RESPONSE_LEN, addressee};
@@ -30,6 +31,7 @@ pub use peer::{Keys, Randomness, encode};
 pub use plan::{GroupPlan, Setup, TRAIN_MAX, check_trains};
 pub use receive::Sampler;
 pub use roster::Roster;
+pub use silence::Silence;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
