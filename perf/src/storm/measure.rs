@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 use super::options::Options;
 use super::steady::{self, Steady};
 use crate::failure::Failure;
-use crate::generator::{Network, Randomness, Roster};
+use crate::generator::{Network, Randomness, Relay, Roster};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::rounds::Measured;
