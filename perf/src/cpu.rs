@@ -22,6 +22,14 @@ pub fn of_process(pid: u32) -> Option<Duration> {
     clock_gettime(clock).ok().map(Duration::from)
 }
 
+/// Whether a thread of a process runs, waits for a core or for a disk, or is stopped: whether the
+/// process would do something if it were let. Not if it is gone.
+pub fn has_work(pid: u32) -> bool {
+    let folders = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = folders.filter_map(|folder| fs::read_to_string(folder.path().join("stat")).ok());
+    stats.into_iter().any(|stat| !matches!(parse_state(&stat), Some('S' | 'I' | 'Z' | 'X')))
+}
+
 /// CPU time of each thread of a process so far. Threads that have ended are not among them.
 #[derive(Clone, Debug, Default)]
 pub struct Threads(BTreeMap<u32, (String, Duration)>);
@@ -71,6 +79,12 @@ fn parse_thread_stat(text: &str) -> Option<Duration> {
     let (_, fields) = text.rsplit_once(')')?;
     let mut ticks = fields.split_whitespace().skip(11).map_while(|field| field.parse::<u32>().ok());
     Some(TICK * (ticks.next()? + ticks.next()?))
+}
+
+/// `/proc/PID/task/TID/stat`: the third field is its state (proc(5)).
+fn parse_state(text: &str) -> Option<char> {
+    let (_, fields) = text.rsplit_once(')')?;
+    fields.trim_start().chars().next()
 }
 
 /// CPU time that was not idle so far, all cores together, whoever used it.

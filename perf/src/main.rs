@@ -54,7 +54,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// Measures WireGuard daemons side by side, in network namespaces of its own.
 ///
-/// The host's network is left alone, and nothing stays behind, however it ends. Needs root.
+/// The host's network is left alone, and nothing stays behind, however it ends. Needs root, but
+/// for `report` and `blast --remote-config`.
 #[derive(Parser)]
 #[command(name = "wg-bounce-perf", version)]
 struct Arguments {
@@ -116,6 +117,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.what {
         What::Iperf(options) => iperf::run(options, &ready_to_measure()?),
+        What::Blast(options) if options.remote.remote_config => {
+            blast::print_config(options).map(|()| ExitCode::SUCCESS)
+        }
         What::Blast(options) => blast::run(options, &ready_to_measure()?),
         What::Storm(options) => storm::run(options, &ready_to_measure()?),
         What::Scale(options) => scale::run(options, &ready_to_measure()?),
@@ -128,7 +132,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 /// Measuring makes namespaces, and cleans up when a signal comes.
 fn ready_to_measure() -> Result<Interrupt, Failure> {
     if !geteuid().is_root() {
-        return Err(Failure::step("needs root, to make network namespaces"));
+        return Err(Failure::step("needs root, for network namespaces and large socket buffers"));
     }
     Interrupt::on_signals()
 }

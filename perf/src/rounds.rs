@@ -22,10 +22,11 @@ pub trait Measured {
 }
 
 /// An implementation, and what measuring it gave so far.
-pub struct Entry<M> {
-    choice: Choice,
+pub struct Entry<M, P = Program> {
+    label: String,
+    family: &'static str,
     /// Or why it is not there.
-    pub program: Result<Program, String>,
+    pub program: Result<P, String>,
     outcomes: Vec<Result<M, Failure>>,
 }
 
@@ -39,12 +40,28 @@ impl<M: Measured> Entry<M> {
         let mut entries = Vec::new();
         for choice in choices {
             let program = choice.locate(interrupt);
-            let entry = Entry { choice: choice.clone(), program, outcomes: Vec::new() };
+            let family = choice.family();
+            let entry = Entry { label: choice.to_string(), family, program, outcomes: Vec::new() };
             interrupt.check()?;
-            lines.write(&entry.record())?;
+            let mut record = entry.record();
+            match &entry.program {
+                Ok(program) => {
+                    record["path"] = program.path.to_string_lossy().into();
+                    record["version"] = program.version.as_str().into();
+                }
+                Err(why) => record["missing"] = why.as_str().into(),
+            }
+            lines.write(&record)?;
             entries.push(entry);
         }
         Ok(entries)
+    }
+}
+
+impl<M: Measured, P> Entry<M, P> {
+    /// One that is there.
+    pub fn of(label: String, family: &'static str, program: P) -> Entry<M, P> {
+        Entry { label, family, program: Ok(program), outcomes: Vec::new() }
     }
 
     /// Whether a measurement of what is there has failed.
@@ -61,8 +78,8 @@ impl<M: Measured> Entry<M> {
     pub fn row(&self) -> Row<'_, M> {
         let failure = || self.outcomes.iter().rev().find_map(|outcome| outcome.as_ref().err());
         Row {
-            label: self.choice.to_string(),
-            family: self.choice.family(),
+            label: self.label.clone(),
+            family: self.family,
             rounds: self.outcomes.iter().map(|outcome| outcome.as_ref().ok()).collect(),
             trouble: match &self.program {
                 Ok(_) => failure().map(ToString::to_string),
@@ -71,36 +88,29 @@ impl<M: Measured> Entry<M> {
         }
     }
 
-    fn record(&self) -> Value {
-        let mut record = json!({
+    /// For the JSON lines.
+    pub fn record(&self) -> Value {
+        json!({
             "kind": "implementation",
-            "implementation": self.choice.to_string(),
-            "family": self.choice.family(),
-        });
-        match &self.program {
-            Ok(program) => {
-                record["path"] = program.path.to_string_lossy().into();
-                record["version"] = program.version.as_str().into();
-            }
-            Err(why) => record["missing"] = why.as_str().into(),
-        }
-        record
+            "implementation": self.label,
+            "family": self.family,
+        })
     }
 }
 
 /// Measures every entry that is there, once a round.
-pub fn measure_in_rounds<M: Measured>(
-    entries: &mut [Entry<M>],
+pub fn measure_in_rounds<M: Measured, P>(
+    entries: &mut [Entry<M, P>],
     rounds: u32,
     lines: &mut Lines,
-    mut measure: impl FnMut(&Program) -> Result<M, Failure>,
+    mut measure: impl FnMut(&P) -> Result<M, Failure>,
 ) -> Result<(), Failure> {
     let there = entries.iter().filter(|entry| entry.program.is_ok()).count() as u64;
     let progress = Progress::new(u64::from(rounds) * there);
     for round in 1..=rounds {
         for entry in &mut *entries {
             let Ok(program) = &entry.program else { continue };
-            let step = format!("round {round} of {rounds}: {}", program.label);
+            let step = format!("round {round} of {rounds}: {}", entry.label);
             progress.begin(&step);
             let outcome = match measure(program) {
                 Err(Failure::Interrupted) => {
@@ -111,7 +121,7 @@ pub fn measure_in_rounds<M: Measured>(
             };
             let mut record = json!({
                 "kind": "measurement",
-                "implementation": program.label,
+                "implementation": entry.label,
                 "round": round,
             });
             match &outcome {

@@ -4,19 +4,30 @@
 #![forbid(unsafe_code)]
 
 mod common;
+#[path = "common/processes.rs"]
+mod processes;
 
-use std::thread::available_parallelism;
+use std::process::Stdio;
+use std::thread::{available_parallelism, sleep};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Measures our daemon, which the same build has put beside the harness; what the harness found.
-fn blast(arguments: &str) -> Value {
+/// Arguments for measuring our daemon, which the same build has put beside the harness.
+fn arguments(more: &str) -> String {
     // Where there is but one core, both share it.
     let relay_core = available_parallelism().map_or(0, |cores| usize::from(cores) - 1);
-    let (table, records) = common::run(&format!(
+    format!(
         "blast --rounds 1 --seconds 1 --relay-core {relay_core} --window 128 --pool 32 \
-         --check-every 4 --implementations wg-bounce-kernel-mmsg {arguments}"
-    ));
+         --check-every 4 --implementations wg-bounce-kernel-mmsg {more}"
+    )
+}
+
+/// What the harness found.
+fn blast(more: &str) -> Value {
+    let (table, records) = common::run(&arguments(more));
     let missing = &records[1]["missing"];
     assert!(missing.is_null(), "{missing}: build all of the workspace");
     assert_eq!(records[2]["kind"], "measurement", "{table}");
@@ -53,6 +64,33 @@ fn so_do_short_unpadded_trains_of_udp_in_ipv6_in_ipv6() {
 #[test]
 fn so_do_single_small_packets() {
     assert_whole(&blast("--pairs 2 --train 1 --size 64 --family 6")["capacity"]);
+}
+
+#[test]
+fn a_relay_that_is_kept_from_running_loses_nothing() {
+    let json = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+    let mut command = common::harness(&arguments(""));
+    let command = command.arg("--json").arg(json.path()).stdout(Stdio::null());
+    let mut harness = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    // For longer, each time, than the generator waits for a relay that rests.
+    let mut stops = 0;
+    while harness.try_wait().expect("our own child").is_none() {
+        let started = processes::children(harness.id());
+        for relay in started.into_iter().filter(|pid| processes::is_called(*pid, "wg-bounce")) {
+            let send = |signal| kill(Pid::from_raw(relay.cast_signed()), signal).is_ok();
+            stops += u32::from(send(Signal::SIGSTOP));
+            sleep(Duration::from_millis(300));
+            send(Signal::SIGCONT);
+        }
+        sleep(Duration::from_millis(150));
+    }
+    let output = harness.wait_with_output().expect("our own child");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stops > 2, "{stops}");
+    let text = std::fs::read_to_string(json.path()).expect("written");
+    let last = text.lines().last().expect("a measurement");
+    let record: Value = serde_json::from_str(last).expect("JSON");
+    assert_whole(&record["result"]["capacity"]);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! How much a relay can take, what a packet costs it, and how long packets take at a given load.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::options::Options;
 use crate::failure::Failure;
-use crate::generator::{Bench, GroupPlan, Path, Phase, Sampler};
+use crate::generator::{Bench, GroupPlan, Keys, Path, Phase, Relay, Remote, Sampler};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::rounds::Measured;
@@ -95,7 +96,8 @@ impl Measurement {
 impl Measured for Measurement {
     fn summary(&self) -> String {
         let (rate, cost) = (self.capacity.rate() / 1e3, self.capacity.nanoseconds_per_packet());
-        format!("{rate:.1} kpps, {cost:.0} ns/packet, {} lost", self.capacity.lost())
+        let cost = if cost.is_nan() { String::new() } else { format!("{cost:.0} ns/packet, ") };
+        format!("{rate:.1} kpps, {cost}{} lost", self.capacity.lost())
     }
 
     fn record(&self) -> Value {
@@ -115,19 +117,36 @@ pub fn measure(
     options: &Options,
     interrupt: &Interrupt,
 ) -> Result<Measurement, Failure> {
-    let plan = GroupPlan {
+    let mut bench = Bench::build(program, &[plan(options)], &options.setup(), interrupt)?;
+    let outcome = phases(&mut bench, options);
+    bench.explain(outcome)
+}
+
+/// Measures a relay on another machine, which knows the `ends` of all pairs.
+pub fn measure_remote(
+    relay: &Remote,
+    ends: &[(Keys, IpAddr)],
+    options: &Options,
+    interrupt: &Interrupt,
+) -> Result<Measurement, Failure> {
+    let (relay, public) = (relay.clone(), &relay.public);
+    let plans = [plan(options)];
+    let mut bench = Bench::connect(relay, public, ends, &plans, &options.setup(), interrupt)?;
+    let outcome = phases(&mut bench, options);
+    bench.explain(outcome)
+}
+
+fn plan(options: &Options) -> GroupPlan {
+    GroupPlan {
         pairs: options.pairs as usize,
         path: Path::Receivers,
         size: options.size,
         train: options.train as usize,
         pool: (options.pool as usize) << 20,
-    };
-    let mut bench = Bench::build(program, &[plan], &options.setup(), interrupt)?;
-    let outcome = phases(&mut bench, options);
-    bench.explain(outcome)
+    }
 }
 
-fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> {
+fn phases<R: Relay>(bench: &mut Bench<R>, options: &Options) -> Result<Measurement, Failure> {
     let limit = Duration::from_secs(options.seconds.into());
     let window = bench.find_window(0, options.window as usize)?;
     let packets = options.packets.unwrap_or(u64::MAX);
@@ -138,6 +157,6 @@ fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> 
         let sampler = Sampler::for_latency(rate, limit, options.train as usize);
         loads.push(bench.open(&[(0, rate)], limit, sampler)?);
     }
-    let told = bench.network.told();
+    let told = bench.relay.told();
     Ok(Measurement { size: options.size, window, capacity, loads, told })
 }

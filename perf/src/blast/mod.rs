@@ -1,9 +1,11 @@
 //! `blast`: what a relay costs per packet, under a load that the harness makes by itself.
 //!
-//! `generator` makes it; `options` say how, `capacity` and `thin` what is measured, and its table.
+//! `generator` makes it; `options` say how, `capacity` and `thin` what is measured, and its table;
+//! `remote` measures a relay on another machine.
 
 mod capacity;
 mod options;
+mod remote;
 mod thin;
 
 use std::process::ExitCode;
@@ -11,6 +13,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 pub use options::Options;
+pub use remote::print_config;
 
 use crate::failure::Failure;
 use crate::generator::prepare_process;
@@ -24,7 +27,9 @@ use crate::table::Row;
 /// Measures what `options` say. The exit code is a failure if something failed that is there.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
     options.check()?;
-    if options.thin {
+    if let Some(address) = options.remote.remote {
+        remote::run(address, options, interrupt)
+    } else if options.thin {
         side_by_side(options, interrupt, thin::measure, thin::print)
     } else {
         side_by_side(options, interrupt, capacity::measure, capacity::print)

@@ -1,9 +1,12 @@
 //! The command line of `blast`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
+
+use super::remote::RemoteOptions;
 
 use crate::failure::Failure;
 use crate::generator::{Kind, Load, Setup, TRAIN_MAX, check_trains};
@@ -111,6 +114,10 @@ pub struct Options {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     pub implementations: Option<Vec<Choice>>,
 
+    /// Or a relay on another machine
+    #[command(flatten)]
+    pub remote: RemoteOptions,
+
     /// Also write everything as JSON lines at the end of this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -129,6 +136,7 @@ impl Options {
 
     /// Fails if the options do not go together.
     pub fn check(&self) -> Result<(), Failure> {
+        self.remote.check()?;
         check_trains(self.kind, self.family, self.size, self.train as usize)
     }
 
@@ -150,21 +158,27 @@ impl Options {
         let plural = |number: u32| if number == 1 { "" } else { "s" };
         let family = |family| if family == Family::V4 { "IPv4" } else { "IPv6" };
         let kind = if self.kind == Kind::Tcp { "TCP" } else { "UDP" };
+        let (outer, place) = match self.remote.remote {
+            Some(SocketAddr::V4(address)) => (Family::V4, format!("at {address}")),
+            Some(SocketAddr::V6(address)) => (Family::V6, format!("at {address}")),
+            None => (self.outer, format!("on core {}", self.relay_core)),
+        };
         format!(
             "{pairs} pair{}, {size}-byte {kind} packets{} in trains of {train}, {} in {}, \
-             {seconds} s, {rounds} round{}; relay on core {}, generator on core {}",
+             {seconds} s, {rounds} round{}; relay {place}, generator on core {}",
             plural(*pairs),
             if self.unpadded { ", unpadded," } else { "" },
             family(self.family),
-            family(self.outer),
+            family(outer),
             plural(*rounds),
-            self.relay_core,
             self.generator_core,
         )
     }
 
     /// For the JSON lines.
     pub fn record(&self) -> Value {
+        let remote = self.remote.remote;
+        let is_outer_v4 = remote.map_or(self.outer == Family::V4, |address| address.is_ipv4());
         json!({
             "rounds": self.rounds,
             "seconds": self.seconds,
@@ -174,14 +188,15 @@ impl Options {
             "train": self.train,
             "kind": if self.kind == Kind::Tcp { "tcp" } else { "udp" },
             "family": if self.family == Family::V4 { 4 } else { 6 },
-            "outer": if self.outer == Family::V4 { 4 } else { 6 },
+            "outer": if is_outer_v4 { 4 } else { 6 },
             "padded": !self.unpadded,
             "window": self.window,
             "load": self.load.iter().map(|load| load.label()).collect::<Vec<_>>(),
             "thin": self.thin,
             "slow_megabits_per_second": self.slow,
             "pool_mib": self.pool,
-            "relay_core": self.relay_core,
+            "remote": remote.map(|address| address.to_string()),
+            "relay_core": remote.is_none().then_some(self.relay_core),
             "generator_core": self.generator_core,
             "workers": self.workers,
             "arguments": self.arguments,
@@ -230,6 +245,28 @@ mod tests {
         for line in ["--pairs 0", "--train 65", "--load 0", "--load x%", "--thin --load 10%"] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_remote_relay_has_all_that_it_needs() {
+        let key = "jXiI4zvwXWQ3xGzt0PZoZnZ5v0rYHcTXwCcH0iQ4yVg=";
+        let line = format!("--remote [fd00::1]:51820 --remote-key {key} --keys file");
+        let options = parse(&line).expect("well-formed");
+        options.check().expect("they go together");
+        assert!(options.title().contains("IPv4 in IPv6"), "{}", options.title());
+        assert!(options.title().contains("relay at [fd00::1]:51820"), "{}", options.title());
+        assert_eq!(options.record()["relay_core"], Value::Null);
+        for more in ["--thin", "--implementations kernel", "--relay-core 1", "--remote-config"] {
+            assert!(parse(&format!("{line} {more}")).is_err(), "{more}");
+        }
+        for line in ["--remote 10.0.0.1:1", "--remote-key x", "--remote-config"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        let nobody = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        for bad in ["x", nobody] {
+            assert!(parse(&line.replace(key, bad)).is_err(), "{bad}");
+        }
+        assert!(parse("--keys file").expect("well-formed").check().is_err());
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn phases(bench: &mut Bench, options: &Options) -> Result<Measurement, Failure> 
     let thin = (THIN, THIN_RATE);
     let alone = bench.open(&[thin], limit, sampler())?;
     let by_heavy = bench.open(&[thin, (HEAVY, heavy_rate)], limit, sampler())?;
-    bench.network.slow_down(Path::Slow, options.slow)?;
+    bench.relay.slow_down(Path::Slow, options.slow)?;
     let bits = 8.0 * options.size as f64;
     let slow_rate = SLOW_EXCESS * f64::from(options.slow) * 1e6 / bits;
     let by_slow = bench.open(&[thin, (SLOW, slow_rate)], limit, sampler())?;

@@ -5,26 +5,25 @@
 //! 3. Phases: slices of sending, with the relay's clock stopped between them while packets are
 //!    encrypted and samples decrypted.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
-
-use serde_json::{Value, json};
 
 use super::direct;
 use super::drive::{Generator, Group, Pace, Receiver, Slice};
 use super::network::{Network, Path, Role, inner_address};
 use super::packet::Flow;
-use super::peer::{Randomness, Session, connect};
+use super::peer::{Keys, Randomness, Session, connect};
+use super::phase::{Count, Phase};
 use super::plan::{GroupPlan, Setup};
 use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
+use super::relay::{Relay, Step};
 use super::roster::Roster;
 use crate::clock;
-use crate::cpu::{self, Threads, record_of_threads};
+use crate::cpu::{self, Threads};
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
-use crate::statistics::percentile;
 
 /// Age of the oldest session at which measuring stops: its initiator would make a new one at
 /// 120 s (REKEY_AFTER_TIME; whitepaper, section 6.1), and the generator does not.
@@ -43,142 +42,20 @@ const SLICE_MAX: Duration = Duration::from_secs(4);
 /// How long a window is tried.
 const WINDOW_TRIAL: Duration = Duration::from_millis(300);
 
-/// How many packets were sent, and how many arrived.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Count {
-    /// That were sent.
-    pub sent: u64,
-    /// That arrived.
-    pub received: u64,
-}
-
-impl Count {
-    /// That did not arrive.
-    pub fn lost(self) -> u64 {
-        self.sent.saturating_sub(self.received)
-    }
-
-    fn since(self, before: Count) -> Count {
-        Count { sent: self.sent - before.sent, received: self.received - before.received }
-    }
-}
-
-/// What one phase gave.
-#[derive(Clone, Debug, Default)]
-pub struct Phase {
-    /// Sum of the slices' durations.
-    pub duration: Duration,
-    /// Packets of all groups.
-    pub count: Count,
-    /// Packets of each group.
-    pub groups: Vec<Count>,
-    /// Trains in which they arrived.
-    pub trains: u64,
-    /// Packets that arrived after a later one, by the counter on the wire.
-    pub reordered: u64,
-    /// Samples that came after a later one, by the number inside: reordered by the relay before
-    /// it gave them their counters.
-    pub late_samples: u64,
-    /// Messages that arrived and were no packets.
-    pub foreign: u64,
-    /// CPU time of the relay, while the clock ran; none if the relay is the kernel.
-    pub relay: Option<Duration>,
-    /// The same by threads, pauses included.
-    pub threads: Vec<(String, Duration)>,
-    /// Time that the relay's core was busy, whoever used it, while the clock ran.
-    pub core: Duration,
-    /// How long the clock ran: the slices, and the waiting for lost packets.
-    pub wall: Duration,
-    /// The most by which the generator was behind its own pace.
-    pub lag: Duration,
-    /// Packets that were decrypted and found right: their pair and latency.
-    pub samples: Vec<(usize, Duration)>,
-}
-
-impl Phase {
-    /// Packets per second.
-    pub fn rate(&self) -> f64 {
-        self.count.received as f64 / self.duration.as_secs_f64()
-    }
-
-    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
-    fn relay_seconds(&self) -> f64 {
-        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
-    }
-
-    /// CPU nanoseconds of the relay per packet.
-    pub fn nanoseconds_per_packet(&self) -> f64 {
-        1e9 * self.relay_seconds() / self.count.received as f64
-    }
-
-    /// How much of its core was used (percent).
-    pub fn core_percent(&self) -> f64 {
-        100.0 * self.core.as_secs_f64() / self.wall.as_secs_f64()
-    }
-
-    /// How much of its core the relay itself used (percent).
-    pub fn relay_percent(&self) -> f64 {
-        100.0 * self.relay_seconds() / self.wall.as_secs_f64()
-    }
-
-    /// Packets that did not arrive.
-    pub fn lost(&self) -> u64 {
-        self.count.lost()
-    }
-
-    /// Packets found to be out of order, on the wire or inside.
-    pub fn late(&self) -> u64 {
-        self.reordered + self.late_samples
-    }
-
-    /// Packets per train, as they arrived.
-    pub fn train(&self) -> f64 {
-        self.count.received as f64 / self.trains as f64
-    }
-
-    /// Latency (microseconds) that so many percent of the samples have at most, of all pairs or
-    /// of one. Not a number if there are none.
-    pub fn latency(&self, pair: Option<usize>, percent: f64) -> f64 {
-        let samples = self.samples.iter().filter(|(of, _)| pair.is_none_or(|pair| pair == *of));
-        let mut latencies: Vec<Duration> = samples.map(|(_, latency)| *latency).collect();
-        latencies.sort();
-        percentile(&latencies, percent).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
-    }
-
-    /// For the JSON lines.
-    pub fn record(&self) -> Value {
-        json!({
-            "seconds": self.duration.as_secs_f64(),
-            "sent": self.count.sent,
-            "received": self.count.received,
-            "lost": self.lost(),
-            "trains": self.trains,
-            "reordered": self.reordered,
-            "reordered_samples": self.late_samples,
-            "foreign": self.foreign,
-            "packets_per_second": self.rate(),
-            "relay_cpu_seconds": self.relay_seconds(),
-            "relay_threads": record_of_threads(&self.threads),
-            "relay_core_busy_seconds": self.core.as_secs_f64(),
-            "wall_seconds": self.wall.as_secs_f64(),
-            "nanoseconds_per_packet": self.nanoseconds_per_packet(),
-            "lag_seconds": self.lag.as_secs_f64(),
-            "samples": self.samples.len(),
-            "latency_microseconds": {
-                "p50": self.latency(None, 50.0),
-                "p99": self.latency(None, 99.0),
-                "max": self.latency(None, 100.0),
-            },
-        })
-    }
+/// What the clocks say.
+struct Times {
+    now: Duration,
+    /// CPU time of the relay, if it is a process here.
+    relay: Option<Duration>,
+    /// Time that the relay's core was busy, if that is here.
+    core: Option<Duration>,
 }
 
 /// A relay, its peers, and what is between them.
-pub struct Bench {
-    /// The relay.
-    pub network: Network,
+pub struct Bench<R: Relay = Network> {
+    /// The relay, and the way to it.
+    pub relay: R,
     generator: Generator,
-    core: usize,
     connected_at: Duration,
     /// Samples that came after a later one of their pair, by the number inside.
     late_samples: u64,
@@ -196,42 +73,53 @@ impl Bench {
         let pairs = plans.iter().map(|plan| plan.pairs).sum();
         let roster = Roster::new(pairs, setup.family, &mut Randomness::open()?)?;
         network.configure(&roster.relay, roster.peers())?;
-        Bench::connect(network, &roster, plans, setup, interrupt)
+        let public = roster.relay.identity.public();
+        Bench::connect(network, public, &roster.ends, plans, setup, interrupt)
     }
 
-    /// Connects the peers of a relay that knows all of them.
+    /// As [`Bench::open`], but from the senders to receivers in the relay's place, with the pairs
+    /// of one `plan`: the relay has nothing to do.
+    pub fn open_directly(
+        &mut self,
+        plan: &GroupPlan,
+        setup: &Setup,
+        rate: f64,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Phase, Failure> {
+        let direct = direct::generator(&self.relay, plan, setup, interrupt)?;
+        let relayed = std::mem::replace(&mut self.generator, direct);
+        let phase = self.open(&[(0, rate)], limit, Sampler::for_latency(rate, limit, plan.train));
+        self.generator = relayed;
+        phase
+    }
+}
+
+impl<R: Relay> Bench<R> {
+    /// Connects the `ends` of all pairs with a relay that knows them, and whose public key is this.
     pub fn connect(
-        network: Network,
-        roster: &Roster,
+        mut relay: R,
+        public: &[u8; 32],
+        ends: &[(Keys, IpAddr)],
         plans: &[GroupPlan],
         setup: &Setup,
         interrupt: &Interrupt,
-    ) -> Result<Bench, Failure> {
-        let paths = plans
-            .iter()
-            .flat_map(|plan| std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten());
-        let sockets = network.sockets(&paths.collect::<Vec<_>>())?;
-        let mut randomness = Randomness::open()?;
+    ) -> Result<Bench<R>, Failure> {
         let connected_at = clock::now();
-        let mut peers = Vec::new();
-        for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(&roster.ends)) {
-            interrupt.check()?;
-            let session = connect(&socket, keys, &roster.relay, index, &mut randomness)?;
-            peers.push((socket, session));
-        }
-        let generator = assemble(plans, peers, setup, interrupt)?;
-        let core = setup.relay_core;
-        let mut bench = Bench { network, generator, core, connected_at, late_samples: 0 };
-        bench.prime(plans)?;
+        let peers = match shake_hands(&relay, public, ends, plans, interrupt) {
+            Ok(peers) => peers,
+            Err(failure) => return Err(relay.explain(failure, Step::Handshakes)),
+        };
+        let generator = assemble(plans, peers, setup, relay.pid(), interrupt)?;
+        let mut bench = Bench { relay, generator, connected_at, late_samples: 0 };
+        let primed = bench.prime(plans);
+        bench.explain(primed)?;
         Ok(bench)
     }
 
-    /// A daemon that has ended explains a failure better than its silence can.
+    /// An outcome of sending packets, with what the relay has to say of a failure.
     pub fn explain<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
-        match outcome {
-            Err(Failure::Step(text)) => self.network.check().and(Err(Failure::Step(text))),
-            outcome => outcome,
-        }
+        outcome.map_err(|failure| self.relay.explain(failure, Step::Packets))
     }
 
     /// The largest window of at most `window` packets with which nothing is lost.
@@ -290,23 +178,6 @@ impl Bench {
         phase
     }
 
-    /// The same from the senders to receivers in the relay's place, with the pairs of one `plan`:
-    /// the relay has nothing to do.
-    pub fn open_directly(
-        &mut self,
-        plan: &GroupPlan,
-        setup: &Setup,
-        rate: f64,
-        limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<Phase, Failure> {
-        let direct = direct::generator(&self.network, plan, setup, interrupt)?;
-        let relayed = std::mem::replace(&mut self.generator, direct);
-        let phase = self.open(&[(0, rate)], limit, Sampler::for_latency(rate, limit, plan.train));
-        self.generator = relayed;
-        phase
-    }
-
     /// Slices until there is none, each with the relay's clock, and samples checked in between.
     fn phase(
         &mut self,
@@ -329,12 +200,9 @@ impl Bench {
             phase.count.sent += slice.sent;
             phase.count.received += slice.received;
             phase.lag = phase.lag.max(slice.lag);
-            phase.wall += after.0 - before.0;
-            if let (Some(after), Some(before)) = (after.1, before.1) {
-                let so_far = phase.relay.unwrap_or_default();
-                phase.relay = Some(so_far + after.saturating_sub(before));
-            }
-            phase.core += after.2.saturating_sub(before.2);
+            phase.wall += after.now - before.now;
+            phase.relay = added(phase.relay, before.relay, after.relay);
+            phase.core = added(phase.core, before.core, after.core);
             phase.samples.extend(self.check_samples()?);
             if slice.received == 0 {
                 return Err(Failure::step("nothing arrives any more"));
@@ -358,7 +226,6 @@ impl Bench {
             let packets = (plan.pairs * train) as u64;
             let mut attempts = 0;
             loop {
-                self.network.check()?;
                 self.generator.closed(number, train, packets, SLICE_MAX)?;
                 self.check_samples()?;
                 let of_group = &self.generator.receivers[first..first + plan.pairs];
@@ -423,18 +290,50 @@ impl Bench {
     }
 
     fn threads(&self) -> Threads {
-        self.network.pid().map(Threads::of).unwrap_or_default()
+        self.relay.pid().map(Threads::of).unwrap_or_default()
     }
 
-    /// The clock, CPU time of the relay if it is a process, and the time that its core was busy.
-    fn times(&self) -> Result<(Duration, Option<Duration>, Duration), Failure> {
+    /// The clocks now.
+    fn times(&self) -> Result<Times, Failure> {
         let missing = || Failure::step("the relay has no CPU time: it has ended");
         let of = |pid| cpu::of_process(pid).ok_or_else(missing);
-        let relay = self.network.pid().map(of).transpose()?;
-        let missing = || Failure::step(format!("no core {} in /proc/stat", self.core));
-        let core = cpu::of_core(self.core).ok_or_else(missing)?;
-        Ok((clock::now(), relay, core))
+        let relay = self.relay.pid().map(of).transpose()?;
+        let missing = |core| Failure::step(format!("no core {core} in /proc/stat"));
+        let of = |core| cpu::of_core(core).ok_or_else(|| missing(core));
+        let core = self.relay.core().map(of).transpose()?;
+        Ok(Times { now: clock::now(), relay, core })
     }
+}
+
+/// A sum of times with what has passed between two more, if that is known.
+fn added(
+    sum: Option<Duration>,
+    before: Option<Duration>,
+    after: Option<Duration>,
+) -> Option<Duration> {
+    Some(sum.unwrap_or_default() + after?.saturating_sub(before?))
+}
+
+/// A handshake of every peer; sockets and sessions in the order of the `ends`.
+fn shake_hands(
+    relay: &impl Relay,
+    public: &[u8; 32],
+    ends: &[(Keys, IpAddr)],
+    plans: &[GroupPlan],
+    interrupt: &Interrupt,
+) -> Result<Vec<(UdpSocket, Session)>, Failure> {
+    let paths = plans
+        .iter()
+        .flat_map(|plan| std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten());
+    let sockets = relay.sockets(&paths.collect::<Vec<_>>())?;
+    let mut randomness = Randomness::open()?;
+    let mut peers = Vec::new();
+    for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(ends)) {
+        interrupt.check()?;
+        let session = connect(&socket, keys, public, index, &mut randomness)?;
+        peers.push((socket, session));
+    }
+    Ok(peers)
 }
 
 /// Connected peers, sender and receiver by turns, as the generator's pairs.
@@ -442,6 +341,7 @@ fn assemble(
     plans: &[GroupPlan],
     peers: Vec<(UdpSocket, Session)>,
     setup: &Setup,
+    relay: Option<u32>,
     interrupt: &Interrupt,
 ) -> Result<Generator, Failure> {
     let (mut groups, mut receivers) = (Vec::new(), Vec::new());
@@ -463,5 +363,5 @@ fn assemble(
         groups.push(Group::new(senders, first, pool)?);
     }
     let sampler = Sampler::new(setup.check_every);
-    Generator::new(groups, receivers, sampler, interrupt)
+    Generator::new(groups, receivers, sampler, relay, interrupt)
 }

@@ -34,5 +34,5 @@ pub fn generator(
     }
     let pool = Pool::new(sources, plan.train, setup.is_padded, plan.pool, POOL_MESSAGES_MAX);
     let group = Group::new(senders, 0, pool.without_relay())?;
-    Generator::new(vec![group], receivers, Sampler::new(setup.check_every), interrupt)
+    Generator::new(vec![group], receivers, Sampler::new(setup.check_every), None, interrupt)
 }

@@ -17,6 +17,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use super::peer::{OVERHEAD, Session};
 use super::pool::Pool;
 use super::receive::{Sampler, Tally};
+use super::silence::Silence;
 use crate::clock;
 use crate::failure::{Failure, while_doing};
 use crate::interrupt::Interrupt;
@@ -30,8 +31,7 @@ const TRAIN_BYTES_MAX: usize = 1 << 16;
 /// Ready sockets taken by one call.
 const EVENTS_MAX: usize = 64;
 
-/// When nothing has arrived for so long, what is on its way has been lost. A relay that shares its
-/// core waits for it less long.
+/// When nothing has arrived for so long, and the relay rests, what is on its way has been lost.
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// How often receivers say that they still live: a daemon that sends data and hears nothing
@@ -142,6 +142,8 @@ pub struct Generator {
     events: Vec<EpollEvent>,
     buffer: Vec<u8>,
     kept_alive_at: Duration,
+    /// The relay's process, if that is known.
+    relay: Option<u32>,
     interrupt: Interrupt,
 }
 
@@ -151,6 +153,7 @@ impl Generator {
         groups: Vec<Group>,
         receivers: Vec<Receiver>,
         sampler: Sampler,
+        relay: Option<u32>,
         interrupt: &Interrupt,
     ) -> Result<Generator, Failure> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused("epoll"))?;
@@ -166,6 +169,7 @@ impl Generator {
             events: vec![EpollEvent::empty(); EVENTS_MAX],
             buffer: vec![0; TRAIN_BYTES_MAX],
             kept_alive_at: clock::now(),
+            relay,
             interrupt: interrupt.clone(),
         })
     }
@@ -185,6 +189,7 @@ impl Generator {
         let mut slice = Slice::default();
         let (start, mut on_their_way) = (clock::now(), 0);
         let (mut now, mut last_arrival) = (start, start);
+        let mut silence = Silence::new(SILENCE, self.relay, start);
         let mut sends = true;
         loop {
             self.interrupt.check()?;
@@ -202,7 +207,8 @@ impl Generator {
                 slice.received += arrived as u64;
                 on_their_way = on_their_way.saturating_sub(arrived);
                 last_arrival = now;
-            } else if now - last_arrival > SILENCE {
+                silence.end(now);
+            } else if silence.is_loss(now) {
                 // Lost. Without this a window that has leaked away would stop everything.
                 on_their_way = 0;
             }
@@ -221,8 +227,9 @@ impl Generator {
         let start = clock::now();
         let mut due: Vec<(Pace, Duration)> = paces.iter().map(|pace| (*pace, start)).collect();
         let (mut now, mut last_event) = (start, start);
+        let mut silence = Silence::new(SILENCE, self.relay, start);
         let mut sends = true;
-        while sends || (slice.received < slice.sent && now - last_event <= SILENCE) {
+        while sends || (slice.received < slice.sent && !silence.is_loss(now)) {
             self.interrupt.check()?;
             sends = sends && now - start < limit;
             for (pace, due) in &mut due {
@@ -236,6 +243,7 @@ impl Generator {
                 if sends {
                     slice.sent += self.groups[pace.group].pool.train() as u64;
                     last_event = now;
+                    silence.end(now);
                 }
             }
             let arrived = self.receive()?;
@@ -243,6 +251,7 @@ impl Generator {
             if arrived > 0 {
                 slice.received += arrived as u64;
                 last_event = now;
+                silence.end(now);
             }
         }
         slice.duration = last_event - start;

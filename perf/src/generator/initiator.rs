@@ -105,6 +105,17 @@ impl<'a> Initiator<'a> {
         message
     }
 
+    /// Gives up waiting for an answer: one that still comes is late, and none to the next
+    /// initiation, which has an index of its own.
+    pub fn give_up(&mut self) {
+        self.sent = None;
+    }
+
+    /// Forgets the cookie, as after a restart.
+    pub fn forget_cookie(&mut self) {
+        self.jar = Jar::new(self.relay_public);
+    }
+
     /// What the relay has sent; none if that does not answer the last initiation.
     pub fn read(&mut self, message: &[u8]) -> Option<Answer> {
         if receiver_of(message)? != self.sent.as_ref()?.initiated.local_index {
@@ -184,6 +195,22 @@ mod tests {
         assert_eq!(addressee(&next_response), Some(7));
         assert_eq!(initiator.read(&response), None, "to an earlier one");
         assert!(initiator.finish(&response).is_none(), "to an earlier one");
+    }
+
+    #[test]
+    fn who_has_given_up_takes_no_answer() {
+        let (relay, peer) = (Identity::new(&[1; 32]), Identity::new(&[2; 32]));
+        let mut randomness = Randomness::open().expect("every Linux has it");
+        let mut initiator = Initiator::new(&peer, relay.public(), 7);
+        initiator.prepare(&mut randomness).expect("randomness");
+        let (late, _) = respond(&relay, initiator.signed());
+        initiator.give_up();
+        assert_eq!(initiator.read(&late), None, "before the next initiation");
+        initiator.prepare(&mut randomness).expect("randomness");
+        let (response, _) = respond(&relay, initiator.signed());
+        assert_eq!(initiator.read(&late), None, "after it");
+        assert_eq!(initiator.read(&response), Some(Answer::Response(response)));
+        assert!(initiator.finish(&response).is_some());
     }
 
     #[test]

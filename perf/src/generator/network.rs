@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 
 use super::peer::Keys;
+use super::relay::{Relay, Step};
 use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, setconf};
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Program;
@@ -98,6 +99,7 @@ pub struct Network {
     relay: Namespace,
     generator: Namespace,
     outer: Family,
+    core: usize,
 }
 
 impl Network {
@@ -125,7 +127,7 @@ impl Network {
             }
         }
         let daemon = Daemon::start(program, &relay, Some(core))?;
-        Ok(Network { daemon, relay, generator, outer })
+        Ok(Network { daemon, relay, generator, outer, core })
     }
 
     /// Gives the relay its key and its peers, each a public key and an address inside the tunnel,
@@ -173,18 +175,6 @@ impl Network {
         Ok(())
     }
 
-    /// A socket for each of the `paths`, connected with the relay.
-    pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
-        open_inside(&self.generator, || {
-            let socket = |path: &Path| {
-                let socket = UdpSocket::bind((path.address(2, self.outer), 0))?;
-                socket.connect(SocketAddr::new(path.address(1, self.outer), PORT))?;
-                Ok(socket)
-            };
-            paths.iter().map(socket).collect()
-        })
-    }
-
     /// So many pairs of connected sockets: where senders are, and in the relay's place.
     pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<(UdpSocket, UdpSocket)>, Failure> {
         let bind = |host| move |_| UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
@@ -225,19 +215,42 @@ impl Network {
         self.relay.run(&line).map(drop)
     }
 
-    /// Process id of the relay; none if it is the kernel.
-    pub fn pid(&self) -> Option<u32> {
-        self.daemon.pid()
-    }
-
-    /// What the relay's log says of how it runs.
-    pub fn told(&self) -> Vec<String> {
-        self.daemon.told()
-    }
-
     /// If the relay has ended, which it should not have, that is a failure.
     pub fn check(&mut self) -> Result<(), Failure> {
         self.daemon.check()
+    }
+}
+
+impl Relay for Network {
+    fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
+        open_inside(&self.generator, || {
+            let socket = |path: &Path| {
+                let socket = UdpSocket::bind((path.address(2, self.outer), 0))?;
+                socket.connect(SocketAddr::new(path.address(1, self.outer), PORT))?;
+                Ok(socket)
+            };
+            paths.iter().map(socket).collect()
+        })
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.daemon.pid()
+    }
+
+    fn core(&self) -> Option<usize> {
+        Some(self.core)
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.daemon.told()
+    }
+
+    /// A daemon that has ended explains a failure better than its silence can.
+    fn explain(&mut self, failure: Failure, _: Step) -> Failure {
+        match failure {
+            Failure::Interrupted => failure,
+            Failure::Step(_) => self.check().err().unwrap_or(failure),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! protocol, and the keys that it gives.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -62,16 +63,26 @@ pub struct Keys {
 impl Keys {
     /// A new pair.
     pub fn new(randomness: &mut Randomness) -> Result<Keys, Failure> {
-        let identity = Identity::new(&randomness.key()?);
+        Ok(Keys::of(&randomness.key()?))
+    }
+
+    /// The pair of this private key.
+    pub fn of(private: &[u8; 32]) -> Keys {
+        let identity = Identity::new(private);
         let public = encode(identity.public());
         let private = encode(&identity.private());
-        Ok(Keys { identity, public, private })
+        Keys { identity, public, private }
     }
 }
 
 /// A key as `wg` takes it.
 pub fn encode(key: &[u8; 32]) -> String {
     STANDARD.encode(key)
+}
+
+/// The key that `wg` would take; none if it would not.
+pub fn decode(text: &str) -> Option<[u8; 32]> {
+    STANDARD.decode(text).ok()?.try_into().ok()
 }
 
 /// A session with the relay.
@@ -143,18 +154,23 @@ fn nonce(counter: u64) -> Nonce {
 pub fn connect(
     socket: &UdpSocket,
     keys: &Keys,
-    relay: &Keys,
+    relay_public: &[u8; 32],
     index: u32,
     randomness: &mut Randomness,
 ) -> Result<Session, Failure> {
     socket.set_read_timeout(Some(ANSWER_LIMIT)).map_err(while_doing("setting a timeout"))?;
-    let mut initiator = Initiator::new(&keys.identity, relay.identity.public(), index);
+    let mut initiator = Initiator::new(&keys.identity, relay_public, index);
+    let mut refusal = String::new();
     for _ in 0..ATTEMPTS_MAX {
         initiator.prepare(randomness)?;
         // A daemon that still opens its socket refuses; a later attempt finds it.
-        if socket.send(initiator.signed()).is_ok()
-            && let Some(keys) = await_answer(socket, &mut initiator)
-        {
+        let sent = socket.send(initiator.signed());
+        let answer =
+            sent.and_then(|_| await_answer(socket, &mut initiator)).unwrap_or_else(|why| {
+                refusal = format!(" ({why})");
+                None
+            });
+        if let Some(keys) = answer {
             let session = Session::new(&keys);
             let mut keepalive = [0; OVERHEAD];
             session.seal(0, &mut keepalive);
@@ -162,25 +178,38 @@ pub fn connect(
             return Ok(session);
         }
     }
-    Err(Failure::step(format!("the relay did not answer {ATTEMPTS_MAX} handshakes of a peer")))
+    Err(Failure::step(format!(
+        "the relay did not answer {ATTEMPTS_MAX} handshakes of a peer{refusal}"
+    )))
 }
 
-/// Waits for the response. None when it does not come, also when a cookie comes instead.
-fn await_answer(socket: &UdpSocket, initiator: &mut Initiator<'_>) -> Option<SessionKeys> {
+/// Waits for the response. None when it does not come, also when a cookie comes instead. An error
+/// is what the network says of why there is none: nobody listens, or no way leads there.
+fn await_answer(
+    socket: &UdpSocket,
+    initiator: &mut Initiator<'_>,
+) -> io::Result<Option<SessionKeys>> {
     let mut buffer = [0; INITIATION_LEN];
-    while let Ok(length) = socket.recv(&mut buffer) {
+    loop {
+        let length = match socket.recv(&mut buffer) {
+            Ok(length) => length,
+            // Late, or a signal has come.
+            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         match initiator.read(&buffer[..length]) {
             Some(Answer::Response(response)) => {
                 let keys = initiator.finish(&response);
                 if keys.is_some() {
-                    return keys;
+                    return Ok(keys);
                 }
             }
-            Some(Answer::Cookie) => return None,
+            Some(Answer::Cookie) => return Ok(None),
             None => {}
         }
     }
-    None
 }
 
 #[cfg(test)]

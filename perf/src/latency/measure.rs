@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::options::Options;
 use crate::failure::Failure;
-use crate::generator::{Bench, Phase, Sampler};
+use crate::generator::{Bench, Phase, Relay, Sampler};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::rounds::Measured;
@@ -137,7 +137,7 @@ fn phases(
         let phase = bench.open(&[(0, rate)], limit, sampler)?;
         loads.push(Loaded::new(&load.label(), &phase, path));
     }
-    Ok(Measurement { told: bench.network.told(), capacity, baseline, loads })
+    Ok(Measurement { told: bench.relay.told(), capacity, baseline, loads })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::options::PEERS_MAX;
 use crate::daemon::INTERFACE;
 use crate::failure::Failure;
-use crate::generator::{Network, Randomness, Roster, encode};
+use crate::generator::{Network, Randomness, Relay, Roster, encode};
 use crate::memory;
 
 /// Peers that are added one by one by one shell: so many that its start does not count.

@@ -154,7 +154,8 @@ fn with_peers(
         Err(Failure::Step(text)) => return network.check().map(|()| Err(Trouble::TooMany(text))),
         Err(failure) => return Err(failure),
     };
-    let mut bench = Bench::connect(network, &roster, &[options.plan()], &setup, interrupt)?;
+    let (public, plans) = (roster.relay.identity.public(), [options.plan()]);
+    let mut bench = Bench::connect(network, public, &roster.ends, &plans, &setup, interrupt)?;
     let outcome = relay(&mut bench, options);
     let phase = bench.explain(outcome)?;
     Ok(Ok(Figures { configured, phase }))

@@ -42,6 +42,8 @@ pub struct Storm {
     pub unserved: u64,
     /// Cookies that came.
     pub cookies: u64,
+    /// Answers that came when their peer had sent a newer initiation, or had been served.
+    pub late: u64,
     /// Initiations of all, the first ones too.
     pub initiations: u64,
     /// From the first initiation to the last response.
@@ -90,6 +92,7 @@ pub fn run(
         unserved: (crowd.members.len() - answers.len()) as u64,
         answers,
         cookies: crowd.members.iter().map(|member| member.cookies).sum(),
+        late: crowd.late,
         initiations,
         duration: last - start,
         relay,

@@ -33,10 +33,36 @@ pub struct Member<'a> {
     pub cookies: u64,
 }
 
+impl Member<'_> {
+    /// Begins another handshake: what still comes for the last one is late.
+    pub fn begin(&mut self) {
+        self.initiator.give_up();
+        (self.sent_at, self.response, self.cookies) = (None, None, 0);
+    }
+
+    /// Takes an answer that came at `now`: the first response, or a cookie. Says whether it was a
+    /// cookie; none if it answers no initiation that waits.
+    fn take(&mut self, message: &[u8], now: Duration) -> Option<bool> {
+        match self.initiator.read(message)? {
+            Answer::Response(_) if self.response.is_some() => None,
+            Answer::Response(response) => {
+                self.response = Some((response, now));
+                Some(false)
+            }
+            Answer::Cookie => {
+                self.cookies += 1;
+                Some(true)
+            }
+        }
+    }
+}
+
 /// All of them.
 pub struct Crowd<'a> {
     /// By number.
     pub members: Vec<Member<'a>>,
+    /// Answers to initiations for which nobody waited any more, or which had been answered.
+    pub late: u64,
     socket: &'a UdpSocket,
     relay: SocketAddrV4,
 }
@@ -67,7 +93,17 @@ impl<'a> Crowd<'a> {
             cookies: 0,
         };
         let members = (0..).zip(keys).map(member).collect();
-        Ok(Crowd { members, socket, relay: Network::relay_address() })
+        Ok(Crowd { members, late: 0, socket, relay: Network::relay_address() })
+    }
+
+    /// Begins anew, as if all had been restarted: nobody waits, and nobody has a cookie. Indices
+    /// are still not used again, so that no answer is taken for one to a later initiation.
+    pub fn restart(&mut self) {
+        self.late = 0;
+        for member in &mut self.members {
+            member.begin();
+            member.initiator.forget_cookie();
+        }
     }
 
     /// Sends the initiation of a member that is prepared, or the last one anew.
@@ -89,7 +125,7 @@ impl<'a> Crowd<'a> {
     }
 
     /// The next answer, if one has come: a cookie is kept, and a response, unless the member has
-    /// one. What answers nothing is passed over.
+    /// one. What answers nothing is passed over; if it has an addressee, it is counted as late.
     pub fn receive(&mut self) -> Result<Option<Arrival>, Failure> {
         let mut buffer = [0; INITIATION_LEN];
         loop {
@@ -106,16 +142,9 @@ impl<'a> Crowd<'a> {
             let Some(number) = addressee(message) else { continue };
             let number = number as usize; // of 24 bits
             let Some(member) = self.members.get_mut(number) else { continue };
-            match member.initiator.read(message) {
-                Some(Answer::Response(response)) if member.response.is_none() => {
-                    member.response = Some((response, clock::now()));
-                    return Ok(Some(Arrival { member: number, is_cookie: false }));
-                }
-                Some(Answer::Cookie) => {
-                    member.cookies += 1;
-                    return Ok(Some(Arrival { member: number, is_cookie: true }));
-                }
-                _ => {}
+            match member.take(message, clock::now()) {
+                Some(is_cookie) => return Ok(Some(Arrival { member: number, is_cookie })),
+                None => self.late += 1,
             }
         }
     }
@@ -130,5 +159,52 @@ impl<'a> Crowd<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wg_bounce_control::noise::{Secret, open_initiation};
+
+    use super::*;
+    use crate::generator::Randomness;
+
+    /// What the relay answers to an initiation.
+    fn respond(relay: &Keys, initiation: &[u8; INITIATION_LEN]) -> [u8; RESPONSE_LEN] {
+        let claimed = open_initiation(&relay.identity, initiation).expect("to the relay");
+        let static_static = relay.identity.static_static(&claimed.remote_static);
+        let proven = claimed.prove(&static_static.expect("a good key")).expect("authentic");
+        let mut response = [0; RESPONSE_LEN];
+        let ephemeral = Secret::new([9; 32]);
+        proven.respond(&Secret::default(), &ephemeral, 5, &mut response).expect("good keys");
+        response
+    }
+
+    #[test]
+    fn a_late_answer_is_none_to_the_next_handshake() {
+        let mut randomness = Randomness::open().expect("every Linux has it");
+        let [relay, keys] = [(); 2].map(|()| Keys::new(&mut randomness).expect("randomness"));
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("every Linux has it");
+        let mut crowd = Crowd::new(std::iter::once(&keys), &relay, &socket).expect("root");
+        let now = Duration::ZERO;
+        let mut initiate = |crowd: &mut Crowd<'_>| {
+            let initiator = &mut crowd.members[0].initiator;
+            initiator.prepare(&mut randomness).expect("randomness");
+            respond(&relay, initiator.signed())
+        };
+        let late = initiate(&mut crowd);
+        // Given up in one lap, it is answered before the next lap's initiation is sent.
+        crowd.members[0].begin();
+        assert_eq!(crowd.members[0].take(&late, now), None);
+        let response = initiate(&mut crowd);
+        assert_eq!(crowd.members[0].take(&response, now), Some(false));
+        assert_eq!(crowd.members[0].take(&response, now), None, "a second time");
+        crowd.verify().expect("the response is to what was sent last");
+        // Nor does the second part take what answers the first.
+        crowd.restart();
+        initiate(&mut crowd);
+        for late in [late, response] {
+            assert_eq!(crowd.members[0].take(&late, now), None);
+        }
     }
 }

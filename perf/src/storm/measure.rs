@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 use super::options::Options;
 use super::steady::{self, Steady};
 use crate::failure::Failure;
-use crate::generator::{Network, Randomness, Roster};
+use crate::generator::{Network, Randomness, Relay, Roster};
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::rounds::Measured;
@@ -58,12 +58,14 @@ impl Measured for Measurement {
                 "max": storm.answer(100.0),
             },
             "cookies": storm.cookies,
+            "late": storm.late,
             "initiations": storm.initiations,
             "seconds": storm.duration.as_secs_f64(),
             "relay_cpu_seconds": storm.relay_seconds(),
             "steady": {
                 "completed": steady.completed,
                 "lost": steady.lost,
+                "late": steady.late,
                 "cookies": steady.cookies,
                 "seconds": steady.duration.as_secs_f64(),
                 "relay_cpu_seconds": steady.relay_seconds(),
@@ -96,15 +98,14 @@ fn run(
     let roster = Roster::of_single_peers(options.peers as usize, &mut randomness)?;
     network.configure(&roster.relay, roster.peers())?;
     let socket = network.socket_of_many()?;
-    let keys = || roster.ends.iter().map(|(keys, _)| keys);
+    let keys = roster.ends.iter().map(|(keys, _)| keys);
     let relay = network.pid();
     // First the storm: it finds a relay that has just been started.
-    let mut crowd = Crowd::new(keys(), &roster.relay, &socket)?;
+    let mut crowd = Crowd::new(keys, &roster.relay, &socket)?;
     let patience = Duration::from_secs(options.patience.into());
     let storm = all_at_once::run(&mut crowd, patience, relay, &mut randomness, interrupt)?;
     sleep(CALM);
-    // Others with the same keys, who have no cookies.
-    let mut crowd = Crowd::new(keys(), &roster.relay, &socket)?;
+    crowd.restart();
     let limit = Duration::from_secs(options.seconds.into());
     let window = options.window as usize;
     let steady = steady::run(&mut crowd, window, limit, relay, &mut randomness, interrupt)?;

@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 use crate::clock;
 use crate::cpu;
 use crate::failure::Failure;
-use crate::generator::Randomness;
+use crate::generator::{Randomness, Silence};
 use crate::interrupt::Interrupt;
 
 /// Between two laps: a relay passes over a peer's initiation that follows another within 20 ms
@@ -20,7 +20,8 @@ const LAP_PAUSE: Duration = Duration::from_millis(50);
 /// Laps at most, however short they are.
 const LAPS_MAX: usize = 100;
 
-/// When nothing has been answered for so long, what is waited for has been lost.
+/// When nothing has been answered for so long, and the relay rests, what is waited for has been
+/// lost.
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// What the laps gave together.
@@ -30,6 +31,8 @@ pub struct Steady {
     pub completed: u64,
     /// Handshakes that were begun and not answered.
     pub lost: u64,
+    /// Answers that came when their handshake had been given up.
+    pub late: u64,
     /// Cookies that came instead. After its first a peer tries again at once.
     pub cookies: u64,
     /// From the first initiation to the last response of each lap.
@@ -73,12 +76,12 @@ pub fn run(
     for _ in 0..LAPS_MAX {
         for member in &mut crowd.members {
             interrupt.check()?;
-            (member.response, member.cookies) = (None, 0);
+            member.begin();
             member.initiator.prepare(randomness)?;
         }
         sleep(LAP_PAUSE);
         let before = relay_time(relay)?;
-        lap(crowd, window, &mut steady, interrupt)?;
+        lap(crowd, window, relay, &mut steady, interrupt)?;
         let lap = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
         steady.relay = lap.map(|lap| steady.relay.unwrap_or_default() + lap);
         crowd.verify()?;
@@ -89,6 +92,7 @@ pub fn run(
             break;
         }
     }
+    steady.late = crowd.late;
     Ok(steady)
 }
 
@@ -96,11 +100,12 @@ pub fn run(
 fn lap(
     crowd: &mut Crowd<'_>,
     window: usize,
+    relay: Option<u32>,
     steady: &mut Steady,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let (start, mut next, mut waiting) = (clock::now(), 0, 0);
-    let mut last_answer = start;
+    let mut silence = Silence::new(SILENCE, relay, start);
     while next < crowd.members.len() || waiting > 0 {
         interrupt.check()?;
         while waiting < window && next < crowd.members.len() {
@@ -109,16 +114,15 @@ fn lap(
             waiting += 1;
         }
         while let Some(arrival) = crowd.receive()? {
-            last_answer = clock::now();
+            silence.end(clock::now());
             if !arrival.is_cookie {
                 waiting = waiting.saturating_sub(1);
             } else if crowd.members[arrival.member].cookies == 1 {
                 crowd.send(arrival.member)?;
             }
         }
-        if clock::now() - last_answer > SILENCE {
+        if silence.is_loss(clock::now()) {
             waiting = 0;
-            last_answer = clock::now();
         }
     }
     let responses = crowd.members.iter().filter_map(|member| member.response);

@@ -1,5 +1,7 @@
 //! What the tests of measurements of a relay share.
 
+mod processes;
+
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Stdio};
@@ -10,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::harness;
+use processes::{children, is_called};
 
 /// A core for the relay: where there is but one, the generator shares it.
 pub fn last_core() -> usize {
@@ -47,17 +50,6 @@ fn start(arguments: &str) -> (Child, Vec<u32>) {
         started.len() >= 3 && started.iter().any(|pid| is_called(*pid, "wireguard-go"))
     });
     (harness, started)
-}
-
-/// The processes that were started by the main thread of `parent`, by id.
-fn children(parent: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    let text = text.expect("a kernel with CONFIG_PROC_CHILDREN");
-    text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
-}
-
-fn is_called(pid: u32, name: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
 }
 
 fn all_are_gone(pids: &[u32]) -> bool {
