@@ -3,66 +3,27 @@
 
 #![forbid(unsafe_code)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::signal::Signal;
+
+use common::harness;
+use common::processes::{Running, is_called};
 
 /// Debian's wireguard-go: what is measured does not matter here.
 const BLAST: &str = "all --quick --only blast --implementations wireguard-go";
 
-/// The harness with these arguments.
-fn harness(arguments: &str) -> Command {
-    assert!(geteuid().is_root(), "this makes network namespaces: run it as root");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wg-bounce-perf"));
-    command.args(arguments.split_whitespace()).stdin(Stdio::null());
-    command
-}
-
-/// The processes that were started by the main thread of `parent`, and by theirs.
-fn descendants(parent: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    let children = text.unwrap_or_default();
-    let children = children.split_whitespace().map(|pid| pid.parse().expect("a process id"));
-    children.flat_map(|pid| [vec![pid], descendants(pid)].concat()).collect()
-}
-
-fn is_called(pid: u32, name: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
-}
-
-fn all_are_gone(pids: &[u32]) -> bool {
-    // A process that nobody has waited for yet keeps its folder, but not its command line.
-    pids.iter().all(|pid| fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |l| l.is_empty()))
-}
-
-/// Waits up to 60 seconds.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..600 {
-        if condition() {
-            return;
-        }
-        sleep(Duration::from_millis(100));
-    }
-    panic!("not within 60 seconds: {what}");
-}
-
-/// A plan that runs, and what it has started: a run of its own, a daemon, and two namespaces.
-fn start(output: &Path) -> (Child, Vec<u32>) {
+/// A plan that runs: a run of its own, a daemon, which alone may only have been asked for its
+/// version, and two namespaces.
+fn start(output: &Path) -> Running {
     let mut command = harness(BLAST);
-    let command = command.arg("--output").arg(output).stdout(Stdio::null()).stderr(Stdio::null());
-    let harness = command.spawn().expect("it starts");
-    let mut started = Vec::new();
-    eventually("the first run measures", || {
-        started = descendants(harness.id());
-        // One alone may only have been asked for its version.
+    command.arg("--output").arg(output);
+    Running::start(command, 60, |started| {
         started.len() >= 4 && started.iter().any(|pid| is_called(*pid, "wireguard-go"))
-    });
-    (harness, started)
+    })
 }
 
 #[test]
@@ -98,11 +59,7 @@ fn the_report_is_written_whatever_is_missing() {
 #[test]
 fn a_signal_ends_it_in_order_with_a_report() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let (mut harness, started) = start(folder.path());
-    kill(Pid::from_raw(harness.id().cast_signed()), Signal::SIGINT).expect("our own child");
-    let status = harness.wait().expect("our own child");
-    assert_eq!(status.code(), Some(130));
-    eventually("everything that it started has ended", || all_are_gone(&started));
+    start(folder.path()).leaves_nothing(Signal::SIGINT);
     let page = fs::read_to_string(folder.path().join("report.html")).expect("it is written");
     let line = "<li>1 pair, trains of 44: interrupted; 1 more runs were to follow</li>";
     assert!(page.contains(line), "{page}");
@@ -111,8 +68,5 @@ fn a_signal_ends_it_in_order_with_a_report() {
 #[test]
 fn sigkill_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let (mut harness, started) = start(folder.path());
-    harness.kill().expect("our own child");
-    harness.wait().expect("our own child");
-    eventually("everything that it started has ended", || all_are_gone(&started));
+    start(folder.path()).leaves_nothing(Signal::SIGKILL);
 }

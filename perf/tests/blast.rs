@@ -4,21 +4,20 @@
 #![forbid(unsafe_code)]
 
 mod common;
-#[path = "common/processes.rs"]
-mod processes;
 
 use std::process::Stdio;
-use std::thread::{available_parallelism, sleep};
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use common::{processes, relays};
+
 /// Arguments for measuring our daemon, which the same build has put beside the harness.
 fn arguments(more: &str) -> String {
-    // Where there is but one core, both share it.
-    let relay_core = available_parallelism().map_or(0, |cores| usize::from(cores) - 1);
+    let relay_core = relays::last_core();
     format!(
         "blast --rounds 1 --seconds 1 --relay-core {relay_core} --window 128 --pool 32 \
          --check-every 4 --implementations wg-bounce-kernel-mmsg {more}"

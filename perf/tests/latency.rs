@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod common;
-#[path = "common/relays.rs"]
-mod relays;
 
 use nix::sys::signal::Signal;
+
+use common::relays;
 
 const LONG: &str = "latency --seconds 10";
 

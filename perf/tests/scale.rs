@@ -3,11 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod common;
-#[path = "common/relays.rs"]
-mod relays;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+
+use common::relays;
 
 const LONG: &str = "scale --peers 10 --seconds 30";
 

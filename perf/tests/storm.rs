@@ -4,10 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod common;
-#[path = "common/relays.rs"]
-mod relays;
 
 use nix::sys::signal::Signal;
+
+use common::relays;
 
 /// More peers than any relay serves in a moment.
 const LONG: &str = "storm --peers 2000 --seconds 60";
