@@ -33,8 +33,8 @@ pub struct Implementation {
     family: &'static str,
     program: &'static str,
     place: Place,
-    /// What it needs of the processor, as `/proc/cpuinfo` calls it; empty if nothing special.
-    cpu_flag: &'static str,
+    /// What it needs of the processor, as `/proc/cpuinfo` calls it.
+    cpu_flag: Option<&'static str>,
     /// Arguments before the interface's name. It must stay in the foreground.
     arguments: &'static [&'static str],
     /// Its whole environment but for the PATH.
@@ -48,9 +48,9 @@ pub struct Implementation {
 /// for a peer or a packet.
 macro_rules! wg_bounce {
     ($name:literal $(, $argument:literal)*) => {
-        wg_bounce!($name $(, $argument)*; needs "")
+        wg_bounce!($name $(, $argument)*; needs None)
     };
-    ($name:literal $(, $argument:literal)*; needs $cpu_flag:literal) => {
+    ($name:literal $(, $argument:literal)*; needs $cpu_flag:expr) => {
         Implementation {
             name: $name,
             family: "wg-bounce",
@@ -77,16 +77,28 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
     wg_bounce!("wg-bounce-kernel-mmsg", "--io", "mmsg", "--relay", "kernel"),
     wg_bounce!("wg-bounce-ring-uring", "--io", "uring", "--aead", "ring"),
     wg_bounce!("wg-bounce-ring-mmsg", "--io", "mmsg", "--aead", "ring"),
-    wg_bounce!("wg-bounce-avx2-uring", "--io", "uring", "--aead", "avx2"; needs "avx2"),
-    wg_bounce!("wg-bounce-avx2-mmsg", "--io", "mmsg", "--aead", "avx2"; needs "avx2"),
-    wg_bounce!("wg-bounce-avx512-uring", "--io", "uring", "--aead", "avx512"; needs "avx512_vbmi2"),
-    wg_bounce!("wg-bounce-avx512-mmsg", "--io", "mmsg", "--aead", "avx512"; needs "avx512_vbmi2"),
+    wg_bounce!(
+        "wg-bounce-avx2-uring", "--io", "uring", "--aead", "avx2";
+        needs Some("avx2")
+    ),
+    wg_bounce!(
+        "wg-bounce-avx2-mmsg", "--io", "mmsg", "--aead", "avx2";
+        needs Some("avx2")
+    ),
+    wg_bounce!(
+        "wg-bounce-avx512-uring", "--io", "uring", "--aead", "avx512";
+        needs Some("avx512_vbmi2")
+    ),
+    wg_bounce!(
+        "wg-bounce-avx512-mmsg", "--io", "mmsg", "--aead", "avx512";
+        needs Some("avx512_vbmi2")
+    ),
     Implementation {
         name: KERNEL,
         family: KERNEL,
         program: "",
         place: Place::Kernel,
-        cpu_flag: "",
+        cpu_flag: None,
         arguments: &[],
         environment: &[],
         tells: &[],
@@ -96,7 +108,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         family: "wireguard-go",
         program: "wireguard-go",
         place: Place::Path,
-        cpu_flag: "",
+        cpu_flag: None,
         arguments: &["-f"],
         environment: &[("LOG_LEVEL", "error")],
         tells: &[],
@@ -106,7 +118,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         family: "boringtun",
         program: "boringtun-cli",
         place: Place::Peers,
-        cpu_flag: "",
+        cpu_flag: None,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
         tells: &[],
@@ -116,7 +128,7 @@ pub const IMPLEMENTATIONS: &[Implementation] = &[
         family: "gotatun",
         program: "gotatun",
         place: Place::Peers,
-        cpu_flag: "",
+        cpu_flag: None,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
         tells: &[],
@@ -160,8 +172,7 @@ impl Choice {
     /// The program, or, in words, why it is not there.
     pub fn locate(&self, interrupt: &Interrupt) -> Result<Program, String> {
         let implementation = self.implementation;
-        if !Machine::here().has(implementation.cpu_flag) {
-            let flag = implementation.cpu_flag;
+        if let Some(flag) = implementation.cpu_flag.filter(|flag| !Machine::here().has(flag)) {
             return Err(format!("not there: this processor has no {flag}"));
         }
         let (path, version) = if implementation.place == Place::Kernel {
@@ -360,7 +371,7 @@ mod tests {
             family: "sh",
             program: "sh",
             place: Place::Path,
-            cpu_flag: "",
+            cpu_flag: None,
             arguments: &[],
             environment: &[],
             tells: &[],

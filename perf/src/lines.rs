@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, while_doing};
+use crate::machine::Machine;
 
 /// The JSON lines, if they are wanted.
 pub struct Lines(Option<File>);
@@ -20,6 +21,18 @@ impl Lines {
             file.map_err(while_doing(format!("writing {}", path.display())))
         };
         Ok(Lines(path.map(open).transpose()?))
+    }
+
+    /// The same, with the line that a run begins with: the subcommand, the machine, the options.
+    pub fn begin(
+        path: Option<&Path>,
+        kind: &str,
+        machine: &Machine,
+        options: &Value,
+    ) -> Result<Lines, Failure> {
+        let mut lines = Lines::open(path)?;
+        lines.write(&json!({ "kind": kind, "machine": machine.record(), "options": options }))?;
+        Ok(lines)
     }
 
     /// Writes one.

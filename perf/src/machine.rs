@@ -29,9 +29,9 @@ impl Machine {
         }
     }
 
-    /// Whether the processor has vector instructions of this name; of no name, always.
+    /// Whether the processor has vector instructions of this name.
     pub fn has(&self, flag: &str) -> bool {
-        flag.is_empty() || self.flags.iter().any(|it| it == flag)
+        self.flags.iter().any(|it| it == flag)
     }
 
     /// For the JSON lines.

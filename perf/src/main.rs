@@ -16,6 +16,8 @@
 mod all;
 mod blast;
 mod clock;
+#[cfg(test)]
+mod command_line;
 mod cpu;
 mod daemon;
 mod failure;

@@ -4,6 +4,8 @@
 //! 1. Find the programs; one that is missing is a line in the table.
 //! 2. Measure in rounds. Each measurement has its JSON line as soon as it is made.
 
+use std::process::ExitCode;
+
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -139,6 +141,11 @@ pub fn measure_in_rounds<M: Measured, P>(
         }
     }
     Ok(())
+}
+
+/// What the harness ends with: a failure if something failed that is there.
+pub fn exit_code<M: Measured, P>(entries: &[Entry<M, P>]) -> ExitCode {
+    if entries.iter().any(Entry::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Says which program each row is.

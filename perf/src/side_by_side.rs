@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Command};
+use clap::Args;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -72,32 +72,21 @@ impl SideBySide {
         options["rounds"] = self.rounds.into();
         options["relay_core"] = self.relay_core.into();
         options["generator_core"] = self.generator_core.into();
-        let mut lines = Lines::open(self.json.as_deref())?;
-        lines.write(&serde_json::json!({
-            "kind": kind,
-            "machine": machine.record(),
-            "options": options,
-        }))?;
+        let mut lines = Lines::begin(self.json.as_deref(), kind, &machine, &options)?;
         let mut entries = Entry::find(&self.choices(), interrupt, &mut lines)?;
         measure_in_rounds(&mut entries, self.rounds, &mut lines, measure)?;
         Ok((entries, machine))
     }
 }
 
-/// The options of a command line without arguments.
-pub fn defaults<O: Args>() -> O {
-    let command = O::augment_args(Command::new("defaults"));
-    let matches = command.get_matches_from(["defaults"]);
-    O::from_arg_matches(&matches).expect("every option has a default")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command_line::parse;
 
     #[test]
     fn without_arguments_four_are_measured_in_three_rounds() {
-        let options: SideBySide = defaults();
+        let options: SideBySide = parse("").expect("all have defaults");
         let names: Vec<_> = options.choices().iter().map(ToString::to_string).collect();
         assert_eq!(names, DEFAULT);
         assert_eq!(options.title(), "3 rounds; relay on core 1, generator on core 0");

@@ -10,8 +10,6 @@ mod thin;
 
 use std::process::ExitCode;
 
-use serde_json::json;
-
 pub use options::Options;
 pub use remote::print_config;
 
@@ -21,7 +19,7 @@ use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 use crate::machine::Machine;
-use crate::rounds::{Entry, Measured, measure_in_rounds, print_programs};
+use crate::rounds::{Entry, Measured, exit_code, measure_in_rounds, print_programs};
 use crate::table::Row;
 
 /// Measures what `options` say. The exit code is a failure if something failed that is there.
@@ -44,12 +42,7 @@ fn side_by_side<M: Measured>(
 ) -> Result<ExitCode, Failure> {
     let machine = Machine::here();
     prepare_process(options.generator_core)?;
-    let mut lines = Lines::open(options.json.as_deref())?;
-    lines.write(&json!({
-        "kind": "blast",
-        "machine": machine.record(),
-        "options": options.record(),
-    }))?;
+    let mut lines = Lines::begin(options.json.as_deref(), "blast", &machine, &options.record())?;
     let mut entries = Entry::find(&options.choices(), interrupt, &mut lines)?;
     measure_in_rounds(&mut entries, options.rounds, &mut lines, |program| {
         measure(program, options, interrupt)
@@ -57,6 +50,5 @@ fn side_by_side<M: Measured>(
     println!("{}\n{machine}\n", options.title());
     print(&entries.iter().map(Entry::row).collect::<Vec<_>>(), options);
     print_programs(&entries);
-    let failed = entries.iter().any(Entry::has_failed);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(exit_code(&entries))
 }

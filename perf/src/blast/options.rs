@@ -206,19 +206,10 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
-
     fn parse(line: &str) -> Result<Options, clap::Error> {
-        let words = std::iter::once("blast").chain(line.split_whitespace());
-        Line::try_parse_from(words).map(|line| line.options)
+        crate::command_line::parse(line)
     }
 
     #[test]

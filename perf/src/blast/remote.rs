@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
 use wg_bounce_control::noise::Identity;
 
 use super::capacity;
@@ -16,7 +15,7 @@ use crate::generator::{Remote, Seed, decode, prepare_process};
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 use crate::machine::Machine;
-use crate::rounds::{Entry, measure_in_rounds};
+use crate::rounds::{Entry, exit_code, measure_in_rounds};
 
 /// Where the relay is, and whom it knows.
 #[derive(Args, Clone, Debug, Default)]
@@ -85,12 +84,7 @@ pub fn run(
     let ends = Seed::read(path)?.ends(options.pairs as usize, options.family);
     let machine = Machine::here();
     prepare_process(options.generator_core)?;
-    let mut lines = Lines::open(options.json.as_deref())?;
-    lines.write(&json!({
-        "kind": "blast",
-        "machine": machine.record(),
-        "options": options.record(),
-    }))?;
+    let mut lines = Lines::begin(options.json.as_deref(), "blast", &machine, &options.record())?;
     let relay = Remote::new(address, *public);
     let mut entries = [Entry::of(address.to_string(), "remote", relay)];
     lines.write(&entries[0].record())?;
@@ -100,5 +94,5 @@ pub fn run(
     println!("{}\n{machine}\n", options.title());
     capacity::print(&[entries[0].row()], options);
     println!("The relay is on another machine: what it costs there is not known here (–).");
-    Ok(if entries[0].has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(exit_code(&entries))
 }

@@ -1,6 +1,6 @@
 //! The load generator: it plays all the peers of one relay by itself, over the real protocol.
 //!
-//! 1. `plan`, `load`: what it is to play, and how much it sends.
+//! 1. `plan`, `load`, `traffic`: what it is to play, and how much it sends.
 //! 2. `initiator`, `peer`, `roster`, `seed`: handshakes, sessions, and the keys of everyone.
 //! 3. `packet`, `pool`: inner packets, and messages encrypted before the clock starts.
 //! 4. `network`, `relay`: the relay and the paths to it, here or on another machine.
@@ -24,6 +24,7 @@ mod relay;
 mod roster;
 mod seed;
 mod silence;
+mod traffic;
 
 pub use bench::Bench;
 pub use initiator::{Answer, INITIATION_LEN, Initiator, RESPONSE_LEN, addressee};
@@ -38,6 +39,7 @@ pub use relay::{Relay, Remote};
 pub use roster::Roster;
 pub use seed::Seed;
 pub use silence::Silence;
+pub use traffic::Traffic;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -6,8 +6,6 @@ mod report;
 
 use std::process::ExitCode;
 
-use serde_json::json;
-
 pub use options::Options;
 
 use crate::failure::Failure;
@@ -15,7 +13,7 @@ use crate::implementation::Program;
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 use crate::machine::Machine;
-use crate::rounds::{Entry, measure_in_rounds, print_programs};
+use crate::rounds::{Entry, exit_code, measure_in_rounds, print_programs};
 use crate::table::{Column, Says, render};
 use measure::{Measurement, measure};
 use options::Topology;
@@ -56,12 +54,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
         return Err(Failure::step("--clients says something of --topology relay only"));
     }
     let machine = Machine::here();
-    let mut lines = Lines::open(options.json.as_deref())?;
-    lines.write(&json!({
-        "kind": "iperf",
-        "machine": machine.record(),
-        "options": options.record(),
-    }))?;
+    let mut lines = Lines::begin(options.json.as_deref(), "iperf", &machine, &options.record())?;
     let mut entries = Entry::find(&options.choices(), interrupt, &mut lines)?;
     let client = match options.topology {
         Topology::Pair => None,
@@ -77,8 +70,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
     };
     println!("{}\n{machine}\n\n{}", options.title(), render(&rows, &columns));
     print_notes(&entries, options);
-    let failed = entries.iter().any(Entry::has_failed);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(exit_code(&entries))
 }
 
 /// Without its clients the relay topology cannot be measured at all.

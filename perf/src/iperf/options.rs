@@ -144,19 +144,10 @@ pub enum Topology {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
-
     fn parse(line: &str) -> Result<Options, clap::Error> {
-        let words = std::iter::once("iperf").chain(line.split_whitespace());
-        Line::try_parse_from(words).map(|line| line.options)
+        crate::command_line::parse(line)
     }
 
     fn names(choices: &[Choice]) -> Vec<String> {

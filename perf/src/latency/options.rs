@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::generator::{GroupPlan, Kind, Load, Path, Setup, TRAIN_MAX, check_trains};
-use crate::side_by_side::{SideBySide, defaults};
+use crate::generator::{GroupPlan, Kind, Load, Setup, Traffic};
+use crate::side_by_side::SideBySide;
 use crate::star::Family;
 
 /// A packet of one in so many trains is checked while the relay's capacity is looked for.
@@ -26,19 +26,9 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10))]
     pub seconds: u32,
 
-    /// Pairs of peers, a sender and a receiver each
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub pairs: u32,
-
-    /// Bytes of each inner IP packet
-    #[arg(long, value_name = "BYTES", default_value_t = 1408)]
-    pub size: usize,
-
-    /// Packets that are sent with one system call (UDP_SEGMENT); 1: every datagram alone
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(TRAIN_MAX)))]
-    pub train: u32,
+    /// What is sent
+    #[command(flatten)]
+    pub traffic: Traffic,
 
     /// Which IP inside the tunnel
     #[arg(long, value_enum, default_value_t = Family::V4)]
@@ -54,16 +44,10 @@ pub struct Options {
     pub side_by_side: SideBySide,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        defaults()
-    }
-}
-
 impl Options {
     /// Fails if the options do not go together.
     pub fn check(&self) -> Result<(), Failure> {
-        check_trains(Kind::Udp, self.family, self.size, self.train as usize)
+        self.traffic.check(Kind::Udp, self.family)
     }
 
     /// How the peers are played. Datagrams: a relay's kernel that coalesced them to segments of
@@ -81,19 +65,14 @@ impl Options {
 
     /// What is sent.
     pub fn plan(&self) -> GroupPlan {
-        GroupPlan {
-            pairs: self.pairs as usize,
-            path: Path::Receivers,
-            size: self.size,
-            train: self.train as usize,
-            pool: POOL,
-        }
+        self.traffic.plan(POOL)
     }
 
     /// What is measured, in a line.
     pub fn title(&self) -> String {
-        let Options { pairs, size, train, seconds, .. } = self;
-        let plural = if *pairs == 1 { "" } else { "s" };
+        let Traffic { pairs, size, train } = self.traffic;
+        let seconds = self.seconds;
+        let plural = if pairs == 1 { "" } else { "s" };
         let family = if self.family == Family::V4 { "IPv4" } else { "IPv6" };
         format!(
             "Latency: {pairs} pair{plural}, {size}-byte UDP packets in trains of {train}, \
@@ -107,9 +86,9 @@ impl Options {
         json!({
             "load": self.load.iter().map(|load| load.label()).collect::<Vec<_>>(),
             "seconds": self.seconds,
-            "pairs": self.pairs,
-            "size": self.size,
-            "train": self.train,
+            "pairs": self.traffic.pairs,
+            "size": self.traffic.size,
+            "train": self.traffic.train,
             "family": if self.family == Family::V4 { 4 } else { 6 },
             "window": self.window,
         })
@@ -119,10 +98,11 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command_line::parse;
 
     #[test]
     fn without_arguments_there_are_three_loads() {
-        let options = Options::default();
+        let options: Options = parse("").expect("all have defaults");
         options.check().expect("they go together");
         let labels: Vec<_> = options.load.iter().map(|load| load.label()).collect();
         assert_eq!(labels, ["10%", "50%", "80%"]);

@@ -141,7 +141,7 @@ fn with_peers(
 ) -> Result<Result<Figures, Trouble>, Failure> {
     let setup = options.setup();
     let mut network = Network::build(program, setup.outer, setup.relay_core, interrupt)?;
-    let pairs = options.pairs as usize;
+    let pairs = options.traffic.pairs as usize;
     let roster = Roster::new(pairs, setup.family, &mut Randomness::open()?)?;
     let limit = Duration::from_secs(options.limit.into());
     let configured = match configure(&network, &roster, peers, limit) {

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::generator::{GroupPlan, Kind, Path, Setup, TRAIN_MAX, check_trains};
-use crate::side_by_side::{SideBySide, defaults};
+use crate::generator::{GroupPlan, Kind, Setup, Traffic};
+use crate::side_by_side::SideBySide;
 use crate::star::Family;
 
 /// Peers at most: each has an address in 10.112.0.0/12.
@@ -43,19 +43,9 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=30))]
     pub seconds: u32,
 
-    /// Pairs of those peers that send packets, a sender and a receiver each
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub pairs: u32,
-
-    /// Bytes of each inner IP packet
-    #[arg(long, value_name = "BYTES", default_value_t = 1408)]
-    pub size: usize,
-
-    /// Packets that are sent with one system call (UDP_SEGMENT); 1: every datagram alone
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(TRAIN_MAX)))]
-    pub train: u32,
+    /// What is sent
+    #[command(flatten)]
+    pub traffic: Traffic,
 
     /// Packets on their way at most
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -65,12 +55,6 @@ pub struct Options {
     /// What to measure side by side
     #[command(flatten)]
     pub side_by_side: SideBySide,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        defaults()
-    }
 }
 
 impl Options {
@@ -85,12 +69,13 @@ impl Options {
 
     /// Fails if the options do not go together.
     pub fn check(&self) -> Result<(), Failure> {
-        let ends = 2 * self.pairs;
+        let ends = 2 * self.traffic.pairs;
         if let Some(size) = self.sizes().into_iter().find(|size| *size < ends) {
-            let why = format!("--peers {size}: fewer than the {ends} of --pairs {}", self.pairs);
+            let why =
+                format!("--peers {size}: fewer than the {ends} of --pairs {}", self.traffic.pairs);
             return Err(Failure::step(why));
         }
-        check_trains(Kind::Tcp, Family::V4, self.size, self.train as usize)
+        self.traffic.check(Kind::Tcp, Family::V4)
     }
 
     /// How the pairs are played.
@@ -107,20 +92,15 @@ impl Options {
 
     /// What is sent.
     pub fn plan(&self) -> GroupPlan {
-        GroupPlan {
-            pairs: self.pairs as usize,
-            path: Path::Receivers,
-            size: self.size,
-            train: self.train as usize,
-            pool: POOL,
-        }
+        self.traffic.plan(POOL)
     }
 
     /// What is measured, in a line.
     pub fn title(&self) -> String {
         let sizes: Vec<String> = self.sizes().iter().map(ToString::to_string).collect();
-        let Options { pairs, size, train, seconds, .. } = self;
-        let plural = if *pairs == 1 { "" } else { "s" };
+        let Traffic { pairs, size, train } = self.traffic;
+        let seconds = self.seconds;
+        let plural = if pairs == 1 { "" } else { "s" };
         format!(
             "{} peers; {size}-byte TCP packets between {pairs} pair{plural} of them in trains of \
              {train} for {seconds} s, {}",
@@ -135,9 +115,9 @@ impl Options {
             "peers": self.sizes(),
             "limit_seconds": self.limit,
             "seconds": self.seconds,
-            "pairs": self.pairs,
-            "size": self.size,
-            "train": self.train,
+            "pairs": self.traffic.pairs,
+            "size": self.traffic.size,
+            "train": self.traffic.train,
             "window": self.window,
         })
     }
@@ -146,10 +126,11 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command_line::parse;
 
     #[test]
     fn without_arguments_there_are_three_sizes() {
-        let options = Options::default();
+        let options: Options = parse("").expect("all have defaults");
         options.check().expect("they go together");
         assert_eq!(options.sizes(), [10, 1000, 10_000]);
         let full = Options { full: true, peers: vec![100_000, 20, 8], ..options };
@@ -159,7 +140,7 @@ mod tests {
 
     #[test]
     fn pairs_are_peers() {
-        let options = Options { pairs: 6, ..Options::default() };
+        let options: Options = parse("--pairs 6").expect("well-formed");
         let Err(why) = options.check() else { panic!("12 peers are more than 10") };
         assert_eq!(why.to_string(), "--peers 10: fewer than the 12 of --pairs 6");
     }

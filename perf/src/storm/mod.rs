@@ -17,7 +17,7 @@ pub use options::Options;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::rounds::{Entry, print_programs};
+use crate::rounds::{Entry, exit_code, print_programs};
 use crate::table::{Column, Row, Says, render};
 use measure::{Measurement, measure};
 
@@ -75,8 +75,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
     println!("{}\n{machine}\n", options.title());
     print(&entries.iter().map(Entry::row).collect::<Vec<_>>(), options);
     print_programs(&entries);
-    let failed = entries.iter().any(Entry::has_failed);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(exit_code(&entries))
 }
 
 /// A table of the rate, and one of the storm.

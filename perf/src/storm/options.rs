@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::side_by_side::{SideBySide, defaults};
+use crate::side_by_side::SideBySide;
 
 /// What `storm` measures, and how.
 #[derive(Args, Clone, Debug)]
@@ -33,12 +33,6 @@ pub struct Options {
     pub side_by_side: SideBySide,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        defaults()
-    }
-}
-
 impl Options {
     /// What is measured, in a line.
     pub fn title(&self) -> String {
@@ -65,10 +59,11 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command_line::parse;
 
     #[test]
     fn without_arguments_a_thousand_peers_come() {
-        let options = Options::default();
+        let options: Options = parse("").expect("all have defaults");
         assert_eq!((options.peers, options.window), (1000, 64));
         assert!(options.title().starts_with("Handshakes of 1000 peers: all at once"));
         assert_eq!(options.record()["patience_seconds"], 20);

@@ -109,7 +109,7 @@ fn nothing_depends_on_secrets() {
 
 /// What `scripts/constant-time` expects to be reported: otherwise it would prove nothing.
 #[test]
-#[ignore = "fails under memcheck, as it must"]
+#[ignore = "scripts/constant-time runs it under memcheck, where it must fail"]
 fn what_depends_on_secrets_is_seen() {
     let key = Key::new(&[7; 32]);
     hide_key(&key);
