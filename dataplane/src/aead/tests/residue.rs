@@ -134,9 +134,9 @@ fn chacha20(state: &[u32]) -> [u32; 16] {
     std::array::from_fn(|word| x[word].wrapping_add(state[word]))
 }
 
-/// What sealing and opening a batch leave on the stack, each on its own.
-fn residue(aead: Aead, lengths: &[usize]) -> [HashMap<&'static str, (usize, usize)>; 2] {
-    let mut random = Random::new(50);
+/// What sealing and opening a batch leave on the stack, each on its own, under keys of this seed.
+fn residue(aead: Aead, lengths: &[usize], seed: u64) -> [HashMap<&'static str, (usize, usize)>; 2] {
+    let mut random = Random::new(seed);
     let keys: Vec<Key> = (0..2).map(|_| Key::new(&random.bytes(32).try_into().unwrap())).collect();
     let mut secrets = Secrets::default();
     let counter = |number: usize| 0x1_2345_6789 * (number as u64 + 1);
@@ -196,11 +196,14 @@ fn no_secret_stays_on_the_stack() {
     // `ring` keeps its own house.
     for (path, aead) in paths().filter(|(path, _)| !matches!(path, Choice::Ring | Choice::Auto)) {
         for lengths in [&[1420; 12][..], &[64; 40], &[100, 0, 1, 900, 17, 64, 333], &[1000; 66]] {
-            for (found, what) in residue(aead, lengths).iter().zip(["sealing", "opening"]) {
-                assert!(
-                    found.is_empty(),
-                    "{path:?}, {what} {lengths:?}: {found:x?} (times, place)"
-                );
+            // The stack has addresses, which differ from run to run: once in thousands of runs one
+            // looks like one of tens of thousands of secret words. What stays behind is found under
+            // other keys as well.
+            for (number, what) in ["sealing", "opening"].into_iter().enumerate() {
+                let search = |seed| residue(aead, lengths, seed)[number].clone();
+                let finds: Vec<_> =
+                    (50..53).map(search).take_while(|found| !found.is_empty()).collect();
+                assert!(finds.len() < 3, "{path:?}, {what} {lengths:?}: {finds:x?} (times, place)");
             }
         }
     }
