@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::aead as aws;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use wg_bounce_dataplane::aead::{Aead, Choice, Key, Open, Seal};
+use wg_bounce_aead::{Aead, Choice, Key, Open, Seal};
 
 const HEADER_LEN: usize = 16;
 const TAG_LEN: usize = 16;

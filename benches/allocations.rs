@@ -19,14 +19,15 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use wg_bounce_dataplane::aead::{self, Aead, Key, Seal};
+use wg_bounce_aead::{self, Aead, Key, Seal};
 use wg_bounce_dataplane::engine::{Engine, IoChoice, Options};
-use wg_bounce_dataplane::mailbox;
-use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
-use wg_bounce_dataplane::session::{Facts, Lifetime, ReceiveSession, SendSession};
-use wg_bounce_dataplane::snapshot::{self, Relaying, Snapshot};
-use wg_bounce_dataplane::sys::{clock, socket::send_one, tun::Tun};
+use wg_bounce_dataplane::messages;
+use wg_bounce_dataplane::peer::{Peer, PeerId};
+use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, ReceiveSession, SendSession};
+use wg_bounce_dataplane::snapshot::{self, DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::{clock, socket::send_one, tun::Tun};
 
 /// Counts every allocation of the process.
 struct Counting;
@@ -65,13 +66,13 @@ fn main() {
         outcome => outcome.expect("a kernel with network namespaces"),
     }
     for io in [IoChoice::Uring, IoChoice::Mmsg] {
-        for relaying in [Relaying::ByKernel, Relaying::WhereRouted, Relaying::Always] {
+        for relaying in [DirectRelay::Never, DirectRelay::IfRoutedBack, DirectRelay::Always] {
             measure(io, relaying);
         }
     }
 }
 
-fn measure(io: IoChoice, relaying: Relaying) {
+fn measure(io: IoChoice, relaying: DirectRelay) {
     let mut relay = Relay::new(io, relaying);
     let mut sender = Sender::new(relay.port);
     let receiver = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -95,7 +96,7 @@ fn measure(io: IoChoice, relaying: Relaying) {
     println!("{io:?}, {relaying:?}: {packets} packets relayed, {allocations} allocations");
     let past_the_tun: u64 = relay.engine.counters().map(|counters| counters.relayed.read()).sum();
     let expected = (ROUNDS + WARM_UP) * TRAIN as u64;
-    assert_eq!(past_the_tun, if relaying == Relaying::ByKernel { 0 } else { expected });
+    assert_eq!(past_the_tun, if relaying == DirectRelay::Never { 0 } else { expected });
     relay.engine.stop();
     assert_eq!(allocations, 0, "the steady path must not allocate");
 }
@@ -108,7 +109,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(io: IoChoice, relaying: Relaying) -> Relay {
+    fn new(io: IoChoice, relaying: DirectRelay) -> Relay {
         run("ip link set lo up");
         let tun = Tun::create("relay%d", 1, true).expect("root, to make an interface");
         let name = tun.name().expect("it has a name");
@@ -118,7 +119,7 @@ impl Relay {
             workers: 1,
             pin: false,
             io,
-            aead: aead::Choice::Auto,
+            aead: wg_bounce_aead::Choice::Auto,
             gso: true,
             gro: true,
             tun_offload: true,
@@ -137,7 +138,7 @@ impl Relay {
             SockProtocol::NetlinkRoute,
         );
         let interface = nix::net::if_::if_nametoindex(name.as_str()).expect("it exists");
-        let routes = mailbox::Command::AskRoutes { socket: routes.expect("netlink"), interface };
+        let routes = messages::Command::AskRoutes { socket: routes.expect("netlink"), interface };
         engine.command(0, routes);
         let relay = snapshot::Relay { v4: relaying, v6: relaying, routes: 1 };
         let peers =
@@ -150,16 +151,16 @@ impl Relay {
         let peer = Arc::new(Peer::new(PeerId(number.into()), [number; 32]));
         peer.set_endpoint(Endpoint { remote, source: None });
         peer.set_watched(true);
-        let facts = Facts {
+        let info = KeypairInfo {
             local_index: u32::from(number) << 8,
             remote_index: 0,
             created: clock::boot_time(),
             is_initiator: false,
             lifetime: Lifetime::default(),
         };
-        let session = ReceiveSession::new(Key::new(&[number; 32]), facts, Arc::clone(&peer));
-        self.engine.command(0, mailbox::Command::Install(Box::new(session)));
-        let session = Arc::new(SendSession::new(Key::new(&[number; 32]), facts));
+        let session = ReceiveSession::new(Key::new(&[number; 32]), info, Arc::clone(&peer));
+        self.engine.command(0, messages::Command::Install(Box::new(session)));
+        let session = Arc::new(SendSession::new(Key::new(&[number; 32]), info));
         let _none = peer.set_session(Some(session));
         self.peers.routes.insert(IpAddr::V4(inner).into(), peer);
         let epoch = self.engine.publish(self.peers.clone());

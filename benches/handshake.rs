@@ -18,8 +18,8 @@ use wg_bounce_control::noise::{
     Identity, Initiated, Invitation, Secret, SessionKeys, initiate, open_initiation,
 };
 use wg_bounce_control::tai64n::Timestamp;
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_sys::clock::Millis;
 
 const NOW: Millis = Millis(1);
 const SOURCE: SocketAddr =

@@ -12,10 +12,9 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Key, Tag, XChaCha20Poly1305, XNonce};
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
-
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY, COOKIE_REPLY_LEN, MAC_LEN};
+use wg_bounce_sys::clock::Millis;
+use zeroize::Zeroizing;
 
 use crate::limits::{COOKIE_SECRET_AGE_MAX, COOKIE_SECRET_LATENCY};
 use crate::noise::{Secret, hash};

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TIMEOUT};
+use wg_bounce_sys::clock::Millis;
 
 /// How long a handshake is tried since something was last queued for it (§6.4). The kernel
 /// module counts 20 attempts instead, which with jitter is about 103 s.

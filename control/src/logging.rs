@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use wg_bounce_dataplane::sys::clock;
+use wg_bounce_sys::clock;
 
 /// What is logged. wireguard-go's levels, and ours in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]

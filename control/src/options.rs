@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use wg_bounce_dataplane::aead;
+use wg_bounce_aead;
 use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
@@ -234,10 +234,10 @@ impl Options {
                 Io::Mmsg => IoChoice::Mmsg,
             },
             aead: match self.aead {
-                AeadChoice::Auto => aead::Choice::Auto,
-                AeadChoice::Avx512 => aead::Choice::Avx512,
-                AeadChoice::Avx2 => aead::Choice::Avx2,
-                AeadChoice::Ring => aead::Choice::Ring,
+                AeadChoice::Auto => wg_bounce_aead::Choice::Auto,
+                AeadChoice::Avx512 => wg_bounce_aead::Choice::Avx512,
+                AeadChoice::Avx2 => wg_bounce_aead::Choice::Avx2,
+                AeadChoice::Ring => wg_bounce_aead::Choice::Ring,
             },
             gso: self.gso == Switch::On,
             gro: self.gro == Switch::On,
@@ -383,13 +383,13 @@ mod tests {
         let options = parse(&arguments).expect("valid").engine(8);
         assert_eq!((options.workers, options.buffers), (3, 64));
         assert_eq!(options.io, IoChoice::Mmsg);
-        assert_eq!(options.aead, aead::Choice::Ring);
+        assert_eq!(options.aead, wg_bounce_aead::Choice::Ring);
         assert!(!(options.pin || options.gso || options.gro || options.tun_offload));
 
         let options = parse(&["wg0"]).expect("valid").engine(200);
         assert_eq!(options.workers, WORKERS_MAX, "one per CPU, up to the limit");
         assert_eq!(options.io, IoChoice::Auto);
-        assert_eq!(options.aead, aead::Choice::Auto);
+        assert_eq!(options.aead, wg_bounce_aead::Choice::Auto);
         assert!(options.pin && options.gso && options.gro && options.tun_offload);
     }
 

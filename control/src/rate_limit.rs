@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{RATE_BURST, RATE_COST, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
 

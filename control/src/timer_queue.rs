@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::peer::PeerId;
+use wg_bounce_sys::clock::Millis;
 
 /// At most one deadline for each peer; the peer's own state remembers which (`queued`).
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! When something is due for one peer: computed from the marks that the packet path leaves and
 //! from what control itself has begun (§6; timers.c). Pure arithmetic, no queue.
 
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REKEY_TIMEOUT};
 use wg_bounce_dataplane::peer::Marks;
 use wg_bounce_dataplane::session::Lifetime;
+use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{
     INITIATION_SPACING, KEYS_ZEROED_AFTER, LOOK_INTERVAL, REKEY_ATTEMPT_TIME,

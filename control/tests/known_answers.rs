@@ -9,10 +9,11 @@ use std::sync::Arc;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
-use node::{Node, allowed_ip, peer_change, secret};
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::Change;
+
+use node::{Node, allowed_ip, peer_change, secret};
 
 const START: Millis = Millis(1_000_000);
 const OURS: [u8; 32] = [0x11; 32];

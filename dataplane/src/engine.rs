@@ -7,35 +7,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{self as channel, Receiver, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-
-use crate::aead::{self, Aead};
-use crate::counters::Counters;
-use crate::dispatch::Dispatch;
-use crate::inbound::Inbound;
-use crate::intake::Intake;
-use crate::limits::{RECEIVE_SEGMENTS_MAX, WORKERS_MAX};
-use crate::mailbox::Command;
-use crate::offload::CoalescerOptions;
-use crate::outbound::Outbound;
-use crate::peer::Endpoint;
-use crate::post::{
-    ANSWERS_MAX, HAND_OFFS_MAX, HandOff, INITIATIONS_MAX, NOTICES_MAX, Neighbour, Post, ring,
+use wg_bounce_aead::Aead;
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::mmsg::Mmsg;
+use wg_bounce_sys::socket::{
+    self, GroupOptions, SteeringRule, may_be_source, send_one, send_over_limit,
 };
-use crate::recent::Recent;
+use wg_bounce_sys::tun::{Queue, Tun};
+use wg_bounce_sys::uring::{Prepared, Uring};
+use wg_bounce_sys::{Backend, Errno, Sockets};
+
+use crate::channels::{
+    ANSWERS_MAX, Channels, HAND_OFFS_MAX, HandOff, INITIATIONS_MAX, NOTICES_MAX, Neighbour, ring,
+};
+use crate::counters::Counters;
+use crate::limits::{RECEIVE_SEGMENTS_MAX, WORKERS_MAX};
+use crate::loop_guard::LoopGuard;
+use crate::messages::Command;
+use crate::offload::CoalescerOptions;
+use crate::receive::ReceivePath;
+use crate::rx_queue::RxQueue;
+use crate::send::Sender;
 use crate::snapshot::Snapshot;
-use crate::sys::mmsg::Mmsg;
-use crate::sys::socket::{self, GroupOptions, may_be_source, send_one, send_over_limit};
-use crate::sys::tun::{Queue, Tun};
-use crate::sys::uring::{Prepared, Uring};
-use crate::sys::{Backend, Errno, Sockets};
+use crate::transmit::TransmitPath;
+use crate::wire;
 use crate::worker::{Gauge, Shared, Worker};
 
-pub use crate::post::{Events, Failure};
+pub use crate::channels::{Events, Failure};
 
 /// Commands that may wait for a worker; control waits for room beyond that.
 const COMMANDS_MAX: usize = 1 << 16;
+/// Messages that carry a receiver index of ours, whose low byte names a worker.
+const STEERING: [SteeringRule; 3] = [
+    SteeringRule { message_type: wire::DATA, worker_at: 4 },
+    SteeringRule { message_type: wire::COOKIE_REPLY, worker_at: 4 },
+    SteeringRule { message_type: wire::RESPONSE, worker_at: 8 },
+];
 /// DSCP of handshake messages: AF41, as the kernel module marks them (`HANDSHAKE_DSCP`).
 const HANDSHAKE_TRAFFIC_CLASS: u8 = 0x88;
 
@@ -60,7 +69,7 @@ pub struct Options {
     /// The backend.
     pub io: IoChoice,
     /// What encrypts and decrypts.
-    pub aead: aead::Choice,
+    pub aead: wg_bounce_aead::Choice,
     /// Send trains.
     pub gso: bool,
     /// Receive trains.
@@ -77,7 +86,7 @@ pub struct Options {
 #[derive(Debug)]
 pub enum StartError {
     /// The processor cannot what was demanded.
-    AeadUnavailable(aead::Unavailable),
+    AeadUnavailable(wg_bounce_aead::Unavailable),
     /// io_uring was demanded and is refused.
     UringRefused(io::Error),
     /// Memory, descriptors or threads are short.
@@ -97,7 +106,7 @@ pub struct Engine {
 }
 
 struct Handle {
-    commands: Sender<Command>,
+    commands: channel::Sender<Command>,
     bell: Arc<EventFd>,
     gauge: Arc<Gauge>,
     thread: JoinHandle<()>,
@@ -121,7 +130,7 @@ impl Engine {
         let (lanes, events) = lanes(wake);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
-            recent: Recent::default(),
+            recent: LoopGuard::default(),
             must_stop: AtomicBool::new(false),
         });
         let mut doors = Vec::with_capacity(queues.len());
@@ -151,7 +160,7 @@ impl Engine {
                 coalescer,
                 core,
                 shared: Arc::clone(&engine.shared),
-                post: Post { neighbours: neighbours.clone(), ..lanes.clone() },
+                post: Channels { neighbours: neighbours.clone(), ..lanes.clone() },
             };
             match engine.start_worker(plan, door) {
                 Ok(name) => backends.push(name),
@@ -220,7 +229,13 @@ impl Engine {
     /// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability.
     pub fn bind(&mut self, port: u16, fwmark: u32) -> io::Result<u16> {
         let members = self.workers.len();
-        let options = GroupOptions { members, fwmark, gro: self.gro, buffer: self.socket_buffer };
+        let options = GroupOptions {
+            members,
+            steering: &STEERING,
+            fwmark,
+            gro: self.gro,
+            buffer: self.socket_buffer,
+        };
         let bound = socket::bind_groups(port, &options)?;
         let mut sockets = Vec::with_capacity(self.workers.len());
         let mut v4 = bound.v4.into_iter().flatten();
@@ -311,7 +326,7 @@ pub enum SentFrom {
 
 /// Both ends of what leads to one worker.
 struct Door {
-    commands: Sender<Command>,
+    commands: channel::Sender<Command>,
     command_lane: Receiver<Command>,
     neighbour: Neighbour,
     hand_off_lane: Receiver<HandOff>,
@@ -337,7 +352,7 @@ struct Plan {
     coalescer: CoalescerOptions,
     core: Option<core_affinity::CoreId>,
     shared: Arc<Shared>,
-    post: Post,
+    post: Channels,
 }
 
 impl Plan {
@@ -347,7 +362,7 @@ impl Plan {
         gauge: Arc<Gauge>,
         commands: Receiver<Command>,
         hand_offs: Receiver<HandOff>,
-        report: Sender<Result<&'static str, StartError>>,
+        report: channel::Sender<Result<&'static str, StartError>>,
     ) {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
@@ -371,16 +386,16 @@ impl Plan {
             commands,
             hand_offs,
             post: self.post,
-            inbound: Inbound::new(self.aead, self.coalescer, seed, messages),
-            outbound: Outbound::default(),
-            dispatch: Dispatch::new(
+            inbound: ReceivePath::new(self.aead, self.coalescer, seed, messages),
+            outbound: TransmitPath::default(),
+            dispatch: Sender::new(
                 self.number,
                 self.workers,
                 self.aead,
                 self.options.gso,
                 self.options.socket_buffer,
             ),
-            intake: Intake::default(),
+            intake: RxQueue::default(),
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();
@@ -411,12 +426,12 @@ fn open_backend(
     Ok((Backend::Mmsg(Box::new(mmsg)), "epoll with recvmmsg"))
 }
 
-fn lanes(wake: Arc<EventFd>) -> (Post, Events) {
+fn lanes(wake: Arc<EventFd>) -> (Channels, Events) {
     let (initiations, initiations_lane) = bounded(INITIATIONS_MAX);
     let (answers, answers_lane) = bounded(ANSWERS_MAX);
     let (peers, peers_lane) = bounded(NOTICES_MAX);
     let (failures, failures_lane) = bounded(WORKERS_MAX);
-    let post = Post {
+    let post = Channels {
         initiations,
         answers,
         peers,

@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::forwarding::Route;
+use wg_bounce_sys::route::Route;
+
 use crate::hash::mix;
 use crate::ip::Packet;
 use crate::peer::{Peer, PeerId};

@@ -1,44 +1,42 @@
-//! Everything that touches every packet of a wg-bounce relay.
+//! The packet path of a wg-bounce relay: everything that touches every packet.
 //!
 //! `worker` drives one core: it waits once, takes what arrived, opens all messages as one batch,
-//! routes, seals as one batch and sends trains. `inbound` and `outbound` hold the two journeys;
-//! the pure modules below them know neither sockets nor clocks. `sys` has the system calls.
+//! routes them, seals what leaves as one batch and sends trains. `receive` and `transmit` are the
+//! two paths, `send` is the one way out to peers; the pure modules below them know neither sockets
+//! nor clocks. System calls are in [`wg_bounce_sys`], encryption in [`wg_bounce_aead`].
 //!
 //! This crate knows nothing of handshakes or of the configuration protocol: control hands it
-//! finished sessions ([`mailbox::Command`]) and published tables ([`snapshot::Snapshot`]).
+//! finished sessions ([`messages::Command`]) and published tables ([`snapshot::Snapshot`]).
 
-pub mod aead;
-mod backlog;
+#![forbid(unsafe_code)]
+
+mod channels;
 pub mod checksum;
-pub mod clock;
 pub mod counters;
-mod departures;
-mod dispatch;
+mod drr;
 pub mod engine;
 mod flows;
-pub mod forwarding;
 mod hash;
 pub mod icmp;
-mod inbound;
-mod intake;
+mod index_table;
 pub mod ip;
+pub mod ip_forward;
 pub mod limits;
-pub mod mailbox;
+mod loop_guard;
+pub mod messages;
 pub mod offload;
-mod outbound;
 pub mod peer;
-mod post;
-mod recent;
+mod receive;
 mod recycle;
 pub mod replay;
 mod router;
 pub mod routes;
+mod rx_queue;
 pub mod segments;
+mod send;
 pub mod session;
-mod sessions;
 pub mod snapshot;
-mod staging;
-pub mod sys;
+mod transmit;
 mod turn;
 pub mod wire;
 mod worker;

@@ -2,7 +2,7 @@
 //!
 //! "§" is a section of the WireGuard whitepaper (Donenfeld, NDSS 2017, revision of June 2020).
 
-use crate::clock::Millis;
+use wg_bounce_sys::clock::Millis;
 
 /// Workers at most; a receiver index names its worker with its low byte, and the set of workers
 /// that hold staged packets of a peer is one 64-bit word.

@@ -5,28 +5,19 @@
 //! with the coarse time of their turn; control evaluates them when a deadline computed from them
 //! comes, so that an idle peer costs nothing (§6; drivers/net/wireguard/timers.c).
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use arc_swap::{ArcSwapOption, Guard};
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock::Millis;
 
-use crate::clock::Millis;
 use crate::counters::PeerCounters;
 use crate::session::SendSession;
 
 /// Names a peer for as long as it is configured; a number is never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
-
-/// Where a peer was last seen, and from which of our addresses we answer it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// The peer's address and port (with a scope for link-local IPv6).
-    pub remote: SocketAddr,
-    /// Our address that the peer sent to: replies leave from it while we have it.
-    pub source: Option<IpAddr>,
-}
 
 /// A published endpoint with what was learnt about the way there.
 #[derive(Debug)]
@@ -49,7 +40,7 @@ pub mod flag {
     /// The first authentic message arrived on the session [`super::Peer::confirmed_index`].
     pub const CONFIRMED: u32 = 1 << 2;
     /// Traffic began on a peer that control does not watch.
-    pub const STIRRED: u32 = 1 << 3;
+    pub const TRAFFIC_SEEN: u32 = 1 << 3;
 }
 
 /// The part of a peer that workers and control share.
@@ -250,7 +241,7 @@ impl Peer {
         // second look at the marks sees what was stored before it. The fence is needed only
         // when the peer is unwatched in truth, which the common path finds out by a plain load.
         fence(Ordering::SeqCst);
-        self.watched.load(Ordering::Relaxed) == 0 && self.raise(flag::STIRRED)
+        self.watched.load(Ordering::Relaxed) == 0 && self.raise(flag::TRAFFIC_SEEN)
     }
 }
 

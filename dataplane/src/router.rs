@@ -8,13 +8,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use wg_bounce_sys::route::Route;
+use wg_bounce_sys::route::RouteSocket;
+
 use crate::counters::DropReason;
 use crate::flows::{Flow, FlowKey, Flows};
-use crate::forwarding::{Route, is_plain};
 use crate::ip::{self, Packet};
+use crate::ip_forward::is_fast_path;
 use crate::peer::{Peer, PeerId};
-use crate::snapshot::{Relaying, Snapshot};
-use crate::sys::route::RouteSocket;
+use crate::snapshot::{DirectRelay, Snapshot};
 
 /// Routes that one turn asks the kernel for, at some microseconds each: a peer that scans
 /// addresses must not hold up the others for longer.
@@ -22,7 +24,7 @@ const QUESTIONS_PER_TURN: usize = 256;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Course {
+pub enum Verdict {
     /// To the TUN.
     Deliver,
     /// To the peer that owns its destination ([`Router::receiver`]).
@@ -75,30 +77,30 @@ impl Router {
         ip: &Packet,
         sender: &Peer,
         snapshot: &Snapshot,
-    ) -> Course {
+    ) -> Verdict {
         let relay = &snapshot.relay;
         let relaying = if ip.source.is_ipv4() { relay.v4 } else { relay.v6 };
-        if relaying == Relaying::ByKernel {
+        if relaying == DirectRelay::Never {
             return match self.owner_of(ip.source, snapshot) == Some(sender.id) {
-                true => Course::Deliver,
-                false => Course::Drop(DropReason::SourceNotAllowed),
+                true => Verdict::Deliver,
+                false => Verdict::Drop(DropReason::SourceNotAllowed),
             };
         }
         let key = FlowKey::new(ip, ip::traffic_class(packet));
         let Some(flow) = self.flow(key, sender.id, snapshot) else {
-            return Course::Drop(DropReason::SourceNotAllowed);
+            return Verdict::Drop(DropReason::SourceNotAllowed);
         };
-        let Some(receiver) = &flow.receiver else { return Course::Deliver };
+        let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
-            && is_plain(packet, ip, snapshot.mtu);
+            && is_fast_path(packet, ip, snapshot.mtu);
         course(relaying, flow.route, may_relay)
     }
 
     /// The owner of the destination of the packet that was judged last.
     ///
     /// # Panics
-    /// If its course was not [`Course::Relay`].
+    /// If its course was not [`Verdict::Relay`].
     pub fn receiver(&self) -> &Arc<Peer> {
         let (_, place) = self.last.expect("a packet was judged");
         self.flows.get(place).receiver.as_ref().expect("only such are relayed")
@@ -168,20 +170,20 @@ fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Pee
 
 /// What becomes of a packet from peer to peer, by the kernel's route for it. `may_relay`: it is
 /// plain, and goes to another peer whose endpoint is known.
-fn course(relaying: Relaying, route: Route, may_relay: bool) -> Course {
+fn course(relaying: DirectRelay, route: Route, may_relay: bool) -> Verdict {
     match (relaying, route) {
-        (Relaying::ByKernel, _) => Course::Deliver,
-        (Relaying::WhereRouted, Route::Back) if may_relay => Course::Relay,
-        (Relaying::WhereRouted, _) => Course::Deliver,
+        (DirectRelay::Never, _) => Verdict::Deliver,
+        (DirectRelay::IfRoutedBack, Route::Back) if may_relay => Verdict::Relay,
+        (DirectRelay::IfRoutedBack, _) => Verdict::Deliver,
         // The kernel's own addresses may lie within a peer's allowed IPs; and what it refuses, it
         // shall refuse in its own way.
-        (Relaying::Always, Route::Local | Route::Refused) => Course::Deliver,
+        (DirectRelay::Always, Route::Local | Route::Refused) => Verdict::Deliver,
         // It may be for the kernel itself.
-        (Relaying::Always, Route::Unknown) => Course::Drop(DropReason::NotPunted),
-        (Relaying::Always, _) if may_relay => Course::Relay,
-        (Relaying::Always, Route::Back | Route::None) => Course::Deliver,
+        (DirectRelay::Always, Route::Unknown) => Verdict::Drop(DropReason::NotPunted),
+        (DirectRelay::Always, _) if may_relay => Verdict::Relay,
+        (DirectRelay::Always, Route::Back | Route::None) => Verdict::Deliver,
         // It would leave by another interface, in clear text.
-        (Relaying::Always, Route::Elsewhere) => Course::Drop(DropReason::NotPunted),
+        (DirectRelay::Always, Route::Elsewhere) => Verdict::Drop(DropReason::NotPunted),
     }
 }
 
@@ -196,25 +198,25 @@ mod tests {
     fn the_kernel_gets_everything_unless_its_route_leads_back() {
         for route in ROUTES {
             for may_relay in [true, false] {
-                assert_eq!(course(Relaying::ByKernel, route, may_relay), Course::Deliver);
+                assert_eq!(course(DirectRelay::Never, route, may_relay), Verdict::Deliver);
                 let expected = match route == Route::Back && may_relay {
-                    true => Course::Relay,
-                    false => Course::Deliver,
+                    true => Verdict::Relay,
+                    false => Verdict::Deliver,
                 };
-                assert_eq!(course(Relaying::WhereRouted, route, may_relay), expected);
+                assert_eq!(course(DirectRelay::IfRoutedBack, route, may_relay), expected);
             }
         }
     }
 
     #[test]
     fn what_is_not_plain_never_leaves_by_another_interface() {
-        use Course::{Deliver, Drop, Relay};
+        use Verdict::{Deliver, Drop, Relay};
         let not_punted = Drop(DropReason::NotPunted);
         let plain = [Relay, Deliver, Deliver, Relay, Relay, not_punted];
         let other = [Deliver, Deliver, Deliver, Deliver, not_punted, not_punted];
         for (number, route) in ROUTES.into_iter().enumerate() {
-            assert_eq!(course(Relaying::Always, route, true), plain[number], "{route:?}");
-            assert_eq!(course(Relaying::Always, route, false), other[number], "{route:?}");
+            assert_eq!(course(DirectRelay::Always, route, true), plain[number], "{route:?}");
+            assert_eq!(course(DirectRelay::Always, route, false), other[number], "{route:?}");
         }
     }
 }

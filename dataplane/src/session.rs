@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::aead::Key;
-use crate::clock::Millis;
+use wg_bounce_aead::Key;
+use wg_bounce_sys::clock::Millis;
+
 use crate::limits::{
     KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
     REKEY_AFTER_TIME, REKEY_TIMEOUT,
@@ -36,7 +37,7 @@ impl Default for Lifetime {
 
 /// What both halves of a session know of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct KeypairInfo {
     /// The index that we chose: its low byte names the worker that receives.
     pub local_index: u32,
     /// The index that the peer chose; it goes into every data header.
@@ -54,7 +55,7 @@ pub struct SendSession {
     /// The key of this direction.
     pub key: Key,
     /// Indexes, age and role.
-    pub facts: Facts,
+    pub info: KeypairInfo,
     /// The next nonce; at [`REJECT_AFTER_MESSAGES`] the session is dead.
     counter: AtomicU64,
 }
@@ -68,8 +69,8 @@ pub struct Nonces {
 
 impl SendSession {
     /// A session whose first message has counter zero.
-    pub fn new(key: Key, facts: Facts) -> Self {
-        SendSession { key, facts, counter: AtomicU64::new(0) }
+    pub fn new(key: Key, info: KeypairInfo) -> Self {
+        SendSession { key, info, counter: AtomicU64::new(0) }
     }
 
     /// Messages sent or reserved so far.
@@ -79,16 +80,15 @@ impl SendSession {
 
     /// Whether the session may still send at `now` (§6.1: age and number of messages).
     pub fn is_alive(&self, now: Millis) -> bool {
-        let facts = &self.facts;
-        now.since(facts.created) < facts.lifetime.reject_after
-            && self.sent() < REJECT_AFTER_MESSAGES
+        let info = &self.info;
+        now.since(info.created) < info.lifetime.reject_after && self.sent() < REJECT_AFTER_MESSAGES
     }
 
     /// Whether a message sent at `now` asks for the next handshake (§6.2).
     pub fn wants_rekey(&self, now: Millis) -> bool {
-        let facts = &self.facts;
+        let info = &self.info;
         self.sent() >= REKEY_AFTER_MESSAGES
-            || (facts.is_initiator && now.since(facts.created) >= facts.lifetime.rekey_after)
+            || (info.is_initiator && now.since(info.created) >= info.lifetime.rekey_after)
     }
 
     /// Reserves `count` nonces. Refuses when that would cross [`REJECT_AFTER_MESSAGES`], and
@@ -134,7 +134,7 @@ pub struct ReceiveSession {
     /// The key of this direction.
     pub key: Key,
     /// Indexes, age and role.
-    pub facts: Facts,
+    pub info: KeypairInfo,
     /// Whether an authentic message has arrived on it: the responder may send only then (§5.4.6).
     pub is_confirmed: bool,
     /// Whose session it is.
@@ -145,19 +145,19 @@ pub struct ReceiveSession {
 
 impl ReceiveSession {
     /// A session that has received nothing.
-    pub fn new(key: Key, facts: Facts, peer: Arc<Peer>) -> Self {
-        ReceiveSession { key, facts, is_confirmed: false, peer, window: ReplayWindow::default() }
+    pub fn new(key: Key, info: KeypairInfo, peer: Arc<Peer>) -> Self {
+        ReceiveSession { key, info, is_confirmed: false, peer, window: ReplayWindow::default() }
     }
 
     /// Whether the session still receives at `now` (§6.1).
     pub fn is_alive(&self, now: Millis) -> bool {
-        now.since(self.facts.created) < self.facts.lifetime.reject_after
+        now.since(self.info.created) < self.info.lifetime.reject_after
     }
 
     /// Whether a message received at `now` asks for the next handshake (§6.2).
     pub fn wants_last_minute_rekey(&self, now: Millis) -> bool {
-        let facts = &self.facts;
-        facts.is_initiator && now.since(facts.created) >= facts.lifetime.last_minute_after
+        let info = &self.info;
+        info.is_initiator && now.since(info.created) >= info.lifetime.last_minute_after
     }
 }
 
@@ -166,14 +166,14 @@ mod tests {
     use super::*;
 
     fn session() -> SendSession {
-        let facts = Facts {
+        let info = KeypairInfo {
             local_index: 1,
             remote_index: 2,
             created: Millis(1),
             is_initiator: true,
             lifetime: Lifetime::default(),
         };
-        SendSession::new(Key::new(&[7; 32]), facts)
+        SendSession::new(Key::new(&[7; 32]), info)
     }
 
     #[test]

@@ -28,23 +28,23 @@ pub struct Snapshot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
     /// IPv4 packets.
-    pub v4: Relaying,
+    pub v4: DirectRelay,
     /// IPv6 packets.
-    pub v6: Relaying,
+    pub v6: DirectRelay,
     /// Counts up with every change of the kernel's routes, rules, links or forwarding: what it
-    /// answered about a route before ([`crate::mailbox::Command::AskRoutes`]) is void.
+    /// answered about a route before ([`crate::messages::Command::AskRoutes`]) is void.
     pub routes: u64,
 }
 
 /// Who forwards the packets of one family from peer to peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Relaying {
+pub enum DirectRelay {
     /// The kernel: every packet goes to the TUN.
     #[default]
-    ByKernel,
+    Never,
     /// The worker, if the packet is plain and the kernel's route for it leads back into the
     /// interface; everything else goes to the TUN (`--relay auto` while nothing stands against).
-    WhereRouted,
+    IfRoutedBack,
     /// The worker, if the packet is plain; what is not goes to the TUN where the kernel's route
     /// for it leads back into the interface, and is dropped elsewhere (`--relay direct`).
     Always,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::clock::Millis;
+use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::{Backend, Train};
+
+use crate::channels::Channels;
 use crate::counters::{Counters, DropReason};
+use crate::loop_guard::LoopGuard;
 use crate::peer::Peer;
-use crate::post::Post;
-use crate::recent::Recent;
 use crate::snapshot::Snapshot;
-use crate::sys::{Backend, Train};
 
 /// What the two ways need of the turn that they are in.
 pub struct Turn<'a> {
@@ -25,8 +26,8 @@ pub struct Turn<'a> {
     /// The worker's counters.
     pub counters: &'a Counters,
     /// Where all workers sent to lately.
-    pub recent: &'a Recent,
-    pub(crate) post: &'a mut Post,
+    pub recent: &'a LoopGuard,
+    pub(crate) post: &'a mut Channels,
 }
 
 impl Turn<'_> {

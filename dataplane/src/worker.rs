@@ -3,11 +3,11 @@
 //! 1. Wait once, for anything; not at all while something is left to do.
 //! 2. Read the clock, the snapshot and the mailbox: what a worker sees is never older than the
 //!    wait it returned from, so it knows a session before that session's first message. Queue what
-//!    arrived, and take a slice of it in fair order ([`crate::intake`]).
+//!    arrived, and take a slice of it in fair order ([`crate::rx_queue`]).
 //! 3. Go on with what waited for room in a socket.
-//! 4. The way in: trains to the TUN and to other peers ([`crate::inbound`]).
-//! 5. The way out: frames of the TUN to peers ([`crate::outbound`]).
-//! 6. Seal and send what both have for peers ([`crate::dispatch`]).
+//! 4. The way in: trains to the TUN and to other peers ([`crate::receive`]).
+//! 5. The way out: frames of the TUN to peers ([`crate::transmit`]).
+//! 6. Seal and send what both have for peers ([`crate::send`]).
 //! 7. Give the buffers back, and wake control if it has something to see.
 
 use std::io;
@@ -17,24 +17,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use crossbeam_channel::Receiver;
+use wg_bounce_sys::route::RouteSocket;
+use wg_bounce_sys::{Backend, Ready, clock};
 
+use crate::channels::{Channels, Failure, HandOff, ring};
 use crate::counters::{Counters, DropReason};
-use crate::dispatch::Dispatch;
-use crate::inbound::Inbound;
-use crate::intake::Intake;
-use crate::mailbox::Command;
-use crate::outbound::Outbound;
-use crate::post::{Failure, HandOff, Post, ring};
-use crate::recent::Recent;
+use crate::loop_guard::LoopGuard;
+use crate::messages::Command;
+use crate::receive::ReceivePath;
+use crate::rx_queue::RxQueue;
+use crate::send::Sender;
 use crate::snapshot::Snapshot;
-use crate::sys::route::RouteSocket;
-use crate::sys::{Backend, Ready, clock};
+use crate::transmit::TransmitPath;
 use crate::turn::Turn;
 
 /// What the engine and its workers share.
 pub(crate) struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
-    pub recent: Recent,
+    pub recent: LoopGuard,
     pub must_stop: AtomicBool,
 }
 
@@ -54,11 +54,11 @@ pub(crate) struct Worker {
     pub gauge: Arc<Gauge>,
     pub commands: Receiver<Command>,
     pub hand_offs: Receiver<HandOff>,
-    pub post: Post,
-    pub inbound: Inbound,
-    pub outbound: Outbound,
-    pub dispatch: Dispatch,
-    pub intake: Intake,
+    pub post: Channels,
+    pub inbound: ReceivePath,
+    pub outbound: TransmitPath,
+    pub dispatch: Sender,
+    pub intake: RxQueue,
 }
 
 impl Worker {
@@ -132,8 +132,8 @@ impl Worker {
 
 fn obey(
     command: Command,
-    inbound: &mut Inbound,
-    dispatch: &mut Dispatch,
+    inbound: &mut ReceivePath,
+    dispatch: &mut Sender,
     turn: &mut Turn<'_>,
 ) -> io::Result<()> {
     match command {

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use wg_bounce_dataplane::clock::Millis;
-use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
+use wg_bounce_dataplane::peer::{Peer, PeerId};
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey};
 use zeroize::Zeroizing;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::peer::Peer;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
 use zeroize::Zeroizing;
 
@@ -133,8 +133,8 @@ impl Entry {
     pub(super) fn needs_last_minute_handshake(&self, now: Millis) -> bool {
         !self.began_last_minute
             && self.sessions.current.as_ref().is_some_and(|session| {
-                let facts = &session.facts;
-                facts.is_initiator && now.since(facts.created) >= facts.lifetime.last_minute_after
+                let info = &session.info;
+                info.is_initiator && now.since(info.created) >= info.lifetime.last_minute_after
             })
     }
 

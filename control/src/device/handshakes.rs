@@ -6,9 +6,10 @@
 //! 4. Endpoint, sessions, timers; the answer.
 
 use arrayvec::ArrayVec;
-use wg_bounce_dataplane::mailbox::{Command, HandshakeMessage};
-use wg_bounce_dataplane::peer::{Endpoint, PeerId};
+use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
+use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Kind, RESPONSE_LEN, classify};
+use wg_bounce_sys::Endpoint;
 
 use super::entry::Entry;
 use super::sessions::flush;

@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rand_core::CryptoRng;
-use wg_bounce_dataplane::clock::Millis;
-use wg_bounce_dataplane::mailbox::{Command, HandshakeMessage};
-use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
+use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
+use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_dataplane::routes::Routes;
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::wire::HANDSHAKE_LEN_MAX;
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
 
 use crate::cookie::Checker;
@@ -37,10 +38,11 @@ use crate::noise::Identity;
 use crate::rate_limit::RateLimiter;
 use crate::tai64n::TimestampSource;
 use crate::timer_queue::TimerQueue;
-pub use crate::timers::Timings;
 use config::Transaction;
 use entry::Entry;
 use sessions::Indexes;
+
+pub use crate::timers::Timings;
 
 /// The time of an input.
 #[derive(Clone, Copy, Debug)]

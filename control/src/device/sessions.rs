@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rand_core::CryptoRng;
-use wg_bounce_dataplane::aead::Key;
-use wg_bounce_dataplane::clock::Millis;
-use wg_bounce_dataplane::mailbox::Command;
+use wg_bounce_aead::Key;
+use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::peer::PeerId;
-use wg_bounce_dataplane::session::{Facts, ReceiveSession, SendSession};
+use wg_bounce_dataplane::session::{KeypairInfo, ReceiveSession, SendSession};
+use wg_bounce_sys::clock::Millis;
 
 use super::entry::Entry;
 use super::{Core, Now, Output, workers_staging};
@@ -122,8 +122,8 @@ impl Core {
             peer: Arc::clone(&entry.shared),
             session: Some(Arc::clone(&session)),
         });
-        let current = entry.sessions.current.replace(session).map(|old| old.facts.local_index);
-        let next = entry.sessions.next.take().map(|next| next.facts);
+        let current = entry.sessions.current.replace(session).map(|old| old.info.local_index);
+        let next = entry.sessions.next.take().map(|next| next.info);
         let rekey_timeout = self.settings.timings.rekey_timeout;
         let is_fresh = next.is_some_and(|next| now.since(next.created) < rekey_timeout);
         let next = next.map(|next| next.local_index);
@@ -145,7 +145,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let session = self.install(entry, keys, local_index, false, now, out);
-        let next = entry.sessions.next.replace(session).map(|old| old.facts.local_index);
+        let next = entry.sessions.next.replace(session).map(|old| old.info.local_index);
         let previous = entry.sessions.previous.take();
         for index in [next, previous].into_iter().flatten() {
             self.indexes.free(index, out);
@@ -155,7 +155,7 @@ impl Core {
     /// A message arrived on the `next` session: the peer has it, so it becomes current.
     pub(super) fn confirm(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
         let confirmed = entry.shared.confirmed_index.load(std::sync::atomic::Ordering::Acquire);
-        let Some(next) = entry.sessions.next.take_if(|next| next.facts.local_index == confirmed)
+        let Some(next) = entry.sessions.next.take_if(|next| next.info.local_index == confirmed)
         else {
             return;
         };
@@ -163,7 +163,7 @@ impl Core {
             peer: Arc::clone(&entry.shared),
             session: Some(Arc::clone(&next)),
         });
-        let current = entry.sessions.current.replace(next).map(|old| old.facts.local_index);
+        let current = entry.sessions.current.replace(next).map(|old| old.info.local_index);
         if let Some(before) = std::mem::replace(&mut entry.sessions.previous, current) {
             self.indexes.free(before, out);
         }
@@ -179,7 +179,7 @@ impl Core {
         if current.is_some() {
             out.push(Output::SetSession { peer: Arc::clone(&entry.shared), session: None });
         }
-        let index = |session: Arc<SendSession>| session.facts.local_index;
+        let index = |session: Arc<SendSession>| session.info.local_index;
         for index in [previous, current.map(index), next.map(index)].into_iter().flatten() {
             self.indexes.free(index, out);
         }
@@ -196,7 +196,7 @@ impl Core {
         now: Millis,
         out: &mut Vec<Output>,
     ) -> Arc<SendSession> {
-        let facts = Facts {
+        let info = KeypairInfo {
             local_index,
             remote_index: keys.remote_index,
             created: now,
@@ -204,11 +204,11 @@ impl Core {
             lifetime: self.settings.timings.lifetime,
         };
         let peer = Arc::clone(&entry.shared);
-        let receive = ReceiveSession::new(Key::new(&keys.receive), facts, peer);
+        let receive = ReceiveSession::new(Key::new(&keys.receive), info, peer);
         out.push(command(local_index, Command::Install(Box::new(receive))));
         entry.timers.unanswered_jitter = self.jitter();
         entry.timers.zero_keys_at = Some(now + self.settings.timings.keys_zeroed_after);
-        Arc::new(SendSession::new(Key::new(&keys.send), facts))
+        Arc::new(SendSession::new(Key::new(&keys.send), info))
     }
 }
 

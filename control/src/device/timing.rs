@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use rand_core::Rng;
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::peer::flag;
 use wg_bounce_dataplane::wire::INITIATION_LEN;
+use wg_bounce_sys::clock::Millis;
 
 use super::entry::Entry;
 use super::sessions::flush;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use wg_bounce_dataplane::snapshot::Relaying;
+use wg_bounce_dataplane::snapshot::DirectRelay;
 
 use super::reason::{Finding, Reason};
 use super::{Family, Mode};
@@ -21,7 +21,7 @@ pub struct Verdict {
 /// The verdict on one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Judgement {
-    relaying: Relaying,
+    relaying: DirectRelay,
     /// Why it is the kernel.
     reasons: Vec<Reason>,
     /// What would be reasons, were it not for `--relay direct`.
@@ -39,7 +39,7 @@ impl Verdict {
     }
 
     /// Who forwards packets of this family.
-    pub fn relaying(&self, family: Family) -> Relaying {
+    pub fn relaying(&self, family: Family) -> DirectRelay {
         self.of(family).relaying
     }
 
@@ -72,18 +72,18 @@ impl Verdict {
 impl Judgement {
     fn new(mode: Mode, reasons: Vec<Reason>) -> Judgement {
         let by_kernel =
-            |reasons| Judgement { relaying: Relaying::ByKernel, reasons, bypassed: Vec::new() };
+            |reasons| Judgement { relaying: DirectRelay::Never, reasons, bypassed: Vec::new() };
         match mode {
             Mode::Kernel => by_kernel(Vec::new()),
             Mode::Auto if reasons.is_empty() => {
-                Judgement { relaying: Relaying::WhereRouted, reasons, bypassed: Vec::new() }
+                Judgement { relaying: DirectRelay::IfRoutedBack, reasons, bypassed: Vec::new() }
             }
             Mode::Auto => by_kernel(reasons),
             Mode::Direct => {
                 let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
                 let reasons: Vec<Reason> = of_router;
                 if reasons.is_empty() {
-                    Judgement { relaying: Relaying::Always, reasons, bypassed }
+                    Judgement { relaying: DirectRelay::Always, reasons, bypassed }
                 } else {
                     by_kernel(reasons)
                 }
@@ -107,7 +107,7 @@ impl fmt::Display for Verdict {
 
 impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.relaying == Relaying::ByKernel {
+        if self.relaying == DirectRelay::Never {
             write!(f, "by the kernel ({})", listed(&self.reasons.iter().collect::<Vec<_>>()))
         } else {
             f.write_str("direct")
@@ -137,20 +137,20 @@ mod tests {
         Verdict::new(mode, findings.iter())
     }
 
-    fn relaying(verdict: &Verdict) -> [Relaying; 2] {
+    fn relaying(verdict: &Verdict) -> [DirectRelay; 2] {
         Family::BOTH.map(|family| verdict.relaying(family))
     }
 
     #[test]
     fn nothing_found_means_direct() {
         let automatic = verdict(Mode::Auto, &[]);
-        assert_eq!(relaying(&automatic), [Relaying::WhereRouted; 2]);
+        assert_eq!(relaying(&automatic), [DirectRelay::IfRoutedBack; 2]);
         assert_eq!(automatic.to_string(), "IPv4 and IPv6 direct");
         assert_eq!(automatic.advice(), None);
         let direct = verdict(Mode::Direct, &[]);
-        assert_eq!(relaying(&direct), [Relaying::Always; 2]);
+        assert_eq!(relaying(&direct), [DirectRelay::Always; 2]);
         let kernel = verdict(Mode::Kernel, &[]);
-        assert_eq!(relaying(&kernel), [Relaying::ByKernel; 2]);
+        assert_eq!(relaying(&kernel), [DirectRelay::Never; 2]);
         assert_eq!(kernel.to_string(), "IPv4 and IPv6 by the kernel (--relay kernel)");
         assert_eq!(kernel.advice(), None);
     }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_reason_concerns_its_family_only() {
         let found = verdict(Mode::Auto, &[off(Family::V6)]);
-        assert_eq!(relaying(&found), [Relaying::WhereRouted, Relaying::ByKernel]);
+        assert_eq!(relaying(&found), [DirectRelay::IfRoutedBack, DirectRelay::Never]);
         assert_eq!(
             found.to_string(),
             "IPv4 direct, IPv6 by the kernel (forwarding is off: net.ipv4.conf.wg0.forwarding)"
@@ -170,10 +170,10 @@ mod tests {
     fn direct_passes_over_everything_but_the_routers_own_settings() {
         let findings = [Finding::of_both(Reason::Xdp), off(Family::V4)];
         let found = verdict(Mode::Direct, &findings);
-        assert_eq!(relaying(&found), [Relaying::ByKernel, Relaying::Always]);
+        assert_eq!(relaying(&found), [DirectRelay::Never, DirectRelay::Always]);
         assert_eq!(found.bypassed(), [&Reason::Xdp]);
         assert_eq!(found.advice(), None);
-        assert_eq!(relaying(&verdict(Mode::Auto, &findings)), [Relaying::ByKernel; 2]);
+        assert_eq!(relaying(&verdict(Mode::Auto, &findings)), [DirectRelay::Never; 2]);
         assert!(verdict(Mode::Auto, &findings).advice().is_some());
     }
 

@@ -17,9 +17,10 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     socket,
 };
-use wg_bounce_dataplane::sys::tun::TunHandle;
+use wg_bounce_sys::tun::TunHandle;
 
 use message::Event;
+
 pub use message::Link;
 
 /// The multicast group of link messages (RTMGRP_LINK).

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
-use wg_bounce_dataplane::mailbox::HandshakeMessage;
+use wg_bounce_dataplane::messages::HandshakeMessage;
 
 /// Queues: one flooding source takes a share of one in this many.
 const QUEUES: usize = 256;
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use arrayvec::ArrayVec;
     use std::net::Ipv4Addr;
-    use wg_bounce_dataplane::peer::Endpoint;
+    use wg_bounce_sys::Endpoint;
 
     fn from(source: u32) -> HandshakeMessage {
         let remote = (Ipv4Addr::from_bits(source), 51820).into();

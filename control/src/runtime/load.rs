@@ -1,6 +1,6 @@
 //! When initiations must prove their source address by a cookie (§5.3).
 
-use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_sys::clock::Millis;
 
 /// The load counts as high for this long after the lane was last filled
 /// (`wg_receive_handshake_packet` in drivers/net/wireguard/receive.c).

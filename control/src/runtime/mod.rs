@@ -26,14 +26,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
-use wg_bounce_dataplane::mailbox::HandshakeMessage;
-use wg_bounce_dataplane::peer::{Endpoint, Peer};
+use wg_bounce_dataplane::messages::HandshakeMessage;
+use wg_bounce_dataplane::peer::Peer;
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::snapshot::Snapshot;
-use wg_bounce_dataplane::sys::clock;
 use wg_bounce_dataplane::wire::{self, Kind};
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::Millis;
 
 use crate::device::{Device, Input, Now, Output};
 use crate::forwarding::watch::Update;
@@ -387,7 +388,7 @@ impl Runtime {
 fn log_session(peer: &Peer, session: Option<&SendSession>) {
     let peer = Abbreviated(&peer.public_key);
     match session {
-        Some(session) if session.facts.is_initiator => log::debug!("{peer}: session, ours"),
+        Some(session) if session.info.is_initiator => log::debug!("{peer}: session, ours"),
         Some(_) => log::debug!("{peer}: session, the peer's"),
         None => log::debug!("{peer}: no session any more"),
     }

@@ -1,7 +1,7 @@
 //! Who forwards from peer to peer: hands the watch's news to the workers, and says so.
 
 use crossbeam_channel::{Receiver, never};
-use wg_bounce_dataplane::mailbox::Command;
+use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::snapshot::Relay;
 
 use super::Runtime;

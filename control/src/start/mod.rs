@@ -23,8 +23,8 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rand_core::UnwrapErr;
 use wg_bounce_dataplane::engine::Engine;
-use wg_bounce_dataplane::sys::tun::{Tun, TunHandle};
-use wg_bounce_dataplane::sys::{clock, inherit};
+use wg_bounce_sys::tun::{Tun, TunHandle};
+use wg_bounce_sys::{clock, inherit};
 
 use crate::device::{Device, Settings, Timings};
 use crate::forwarding::Mode;

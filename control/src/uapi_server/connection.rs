@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
-use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::parse::{Incoming, RequestReader};
 use wg_bounce_uapi::render::{render_errno, render_get};
 use wg_bounce_uapi::types::Request;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
-use wg_bounce_dataplane::clock::Millis;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{DeviceState, Errno, Request};
 
 /// Connections at once: each costs a thread, and only root can connect.

@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
-use wg_bounce_dataplane::sys::clock;
+use wg_bounce_sys::clock;
 use wg_bounce_uapi::types::{Change, SetRequest};
 
 use super::*;

@@ -1,6 +1,6 @@
 //! The public peers: each as the hub of ours, and as the client of ours.
 
-use wg_bounce_dataplane::aead::{Aead, Choice};
+use wg_bounce_aead::{Aead, Choice};
 
 use crate::harness::{
     ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, KeyPair, Options, Program, Relay,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use wg_bounce_control::cookie::Jar;
 use wg_bounce_control::device::Counters;
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::Change;
 
 use crate::node::{Node, allowed_ip, peer_change, secret};
@@ -198,9 +198,9 @@ fn messages_to_unknown_indexes_change_nothing() {
     // Past the fake worker, which would refuse them: the device must as well.
     for bytes in [&response, &cookie] {
         for under_load in [false, true] {
-            let message = wg_bounce_dataplane::mailbox::HandshakeMessage {
+            let message = wg_bounce_dataplane::messages::HandshakeMessage {
                 bytes: bytes.iter().copied().collect(),
-                from: wg_bounce_dataplane::peer::Endpoint { remote: attacker(), source: None },
+                from: wg_bounce_sys::Endpoint { remote: attacker(), source: None },
             };
             let input =
                 wg_bounce_control::device::Input::Handshake { message: &message, under_load };

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
 
 use crate::adversary::{exchange, pair};

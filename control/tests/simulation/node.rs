@@ -12,17 +12,18 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use wg_bounce_aead::{Aead, Open, Seal};
 use wg_bounce_control::device::{Device, Input, Now, Output, Settings, Timings};
-use wg_bounce_dataplane::aead::{Aead, Open, Seal};
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::limits::STAGED_PACKETS_MAX;
-use wg_bounce_dataplane::mailbox::{Command, HandshakeMessage};
-use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId, flag};
+use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
+use wg_bounce_dataplane::peer::{Peer, PeerId, flag};
 use wg_bounce_dataplane::routes::Routes;
 use wg_bounce_dataplane::session::{ReceiveSession, SendSession};
 use wg_bounce_dataplane::wire::{
     DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, Kind, TAG_LEN, classify, write_data_header,
 };
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange, PeerState, SecretKey};
 
 /// A datagram on its way.
@@ -217,8 +218,8 @@ impl Node {
                 assert!(worker.expected.insert(index) && !worker.sessions.contains_key(&index));
             }
             Command::Install(session) => {
-                worker.expected.remove(&session.facts.local_index);
-                let old = worker.sessions.insert(session.facts.local_index, *session);
+                worker.expected.remove(&session.info.local_index);
+                let old = worker.sessions.insert(session.info.local_index, *session);
                 assert!(old.is_none(), "an index is used once");
             }
             Command::Forget { index } => {
@@ -265,7 +266,7 @@ impl Node {
         let mut message = vec![0; DATA_OVERHEAD + payload.len()];
         write_data_header(
             &mut message,
-            DataHeader { receiver: session.facts.remote_index, counter },
+            DataHeader { receiver: session.info.remote_index, counter },
         );
         message[DATA_HEADER_LEN..][..payload.len()].copy_from_slice(payload);
         Aead::best().seal(&mut [Seal { key: &session.key, counter, message: &mut message }]);

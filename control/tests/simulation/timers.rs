@@ -1,7 +1,7 @@
 //! The timers of a pair, second by second.
 
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::Change;
 
 use crate::adversary::{exchange, pair};

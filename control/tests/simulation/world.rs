@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::peer::PeerId;
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::Change;
 
 use crate::node::{Datagram, Node, allowed_ip, peer_change, secret};

@@ -186,14 +186,14 @@ fn may_join(packet: &[u8], ip: &Packet, headers_len: usize) -> bool {
         return false;
     }
     let (header, transport) = packet.split_at(ip.header_len);
-    let is_plain = if ip.protocol == ip::UDP {
+    let is_fast_path = if ip.protocol == ip::UDP {
         usize::from(u16_at(transport, 4)) == transport.len()
             && u16_at(transport, UDP_CHECKSUM_AT) != 0
     } else {
         usize::from(transport[12] >> 4) * 4 >= TCP_HEADER_LEN
             && transport[TCP_FLAGS_AT] & !PSH == ACK
     };
-    if !is_plain || (ip::is_v4(packet) && !checksum::is_valid(checksum::sum(header))) {
+    if !is_fast_path || (ip::is_v4(packet) && !checksum::is_valid(checksum::sum(header))) {
         return false;
     }
     let pseudo = checksum::pseudo_header(ip::addresses(packet), ip.protocol, transport.len());

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use wg_bounce_dataplane::engine::IoChoice;
-use wg_bounce_dataplane::mailbox::Command;
+use wg_bounce_dataplane::messages::Command;
 
 use crate::socket;
 use crate::support::{Hub, Remote, eventually, on_both_backends, run};

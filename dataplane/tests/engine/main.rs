@@ -11,11 +11,12 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
-use support::{Hub, INNER, Remote, WORKERS, eventually, on_both_backends, run};
 use wg_bounce_dataplane::engine::IoChoice;
-use wg_bounce_dataplane::mailbox::Command;
-use wg_bounce_dataplane::peer::Endpoint;
-use wg_bounce_dataplane::sys::{socket::send_one, tun::Tun};
+use wg_bounce_dataplane::messages::Command;
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::{socket::send_one, tun::Tun};
+
+use support::{Hub, INNER, Remote, WORKERS, eventually, on_both_backends, run};
 
 fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a socket")

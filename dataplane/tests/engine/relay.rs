@@ -6,16 +6,16 @@ use std::os::fd::AsRawFd;
 
 use wg_bounce_dataplane::checksum;
 use wg_bounce_dataplane::engine::IoChoice;
-use wg_bounce_dataplane::mailbox::Command;
-use wg_bounce_dataplane::peer::Endpoint;
-use wg_bounce_dataplane::snapshot::Relaying;
-use wg_bounce_dataplane::sys::socket::send_one;
+use wg_bounce_dataplane::messages::Command;
+use wg_bounce_dataplane::snapshot::DirectRelay;
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::socket::send_one;
 
 use crate::socket;
 use crate::support::{Hub, Remote, eventually, on_both_backends, run, udp_packet_to};
 
 /// A hub that relays, and two peers whose sessions belong to different workers.
-fn star(io: IoChoice, relaying: Relaying) -> (Hub, Remote, Remote) {
+fn star(io: IoChoice, relaying: DirectRelay) -> (Hub, Remote, Remote) {
     let mut hub = Hub::start(io);
     let one = hub.add_peer(2, 0, socket());
     let two = hub.add_peer(3, 1, socket());
@@ -43,7 +43,7 @@ fn forwarded(packet: &[u8]) -> Vec<u8> {
 #[test]
 fn trains_are_relayed_in_place() {
     on_both_backends(|io| {
-        for relaying in [Relaying::WhereRouted, Relaying::Always] {
+        for relaying in [DirectRelay::IfRoutedBack, DirectRelay::Always] {
             let (hub, mut one, two) = star(io, relaying);
             let mut relayed = 0;
             for length in (1401..=1420usize).chain([29, 64, 576]) {
@@ -76,7 +76,7 @@ fn trains_are_relayed_in_place() {
 #[test]
 fn single_datagrams_keep_their_order() {
     on_both_backends(|io| {
-        let (mut hub, mut one, mut two) = star(io, Relaying::WhereRouted);
+        let (mut hub, mut one, mut two) = star(io, DirectRelay::IfRoutedBack);
         let three = hub.add_peer(4, 0, socket());
         let four = hub.add_peer(5, 1, socket());
         for number in 0..2_000u32 {
@@ -109,7 +109,7 @@ fn single_datagrams_keep_their_order() {
 #[test]
 fn without_a_session_packets_wait() {
     on_both_backends(|io| {
-        let (hub, mut one, two) = star(io, Relaying::Always);
+        let (hub, mut one, two) = star(io, DirectRelay::Always);
         let _none = two.peer.set_session(None);
         for number in 0..10 {
             let packet = udp_packet_to(one.inner, two.inner, &[number; 100]);
@@ -132,7 +132,7 @@ fn without_a_session_packets_wait() {
 #[test]
 fn the_kernels_route_decides() {
     on_both_backends(|io| {
-        let (mut hub, mut one, two) = star(io, Relaying::WhereRouted);
+        let (mut hub, mut one, two) = star(io, DirectRelay::IfRoutedBack);
         let send = |one: &mut Remote, hub: &Hub, ttl: u8| {
             let mut packet = udp_packet_to(one.inner, two.inner, b"where to?");
             packet[8] = ttl;
@@ -157,7 +157,7 @@ fn the_kernels_route_decides() {
         assert_eq!(hub.count("relayed"), 1);
 
         // Direct relays it all the same, but never lets anything else out there.
-        hub.snapshot.relay.v4 = Relaying::Always;
+        hub.snapshot.relay.v4 = DirectRelay::Always;
         hub.publish();
         send(&mut one, &hub, 64);
         assert_eq!(two.gets_plaintext()[28..37], *b"where to?");
@@ -180,7 +180,7 @@ fn the_kernels_route_decides() {
 #[test]
 fn spoofed_and_replayed_packets_are_not_relayed() {
     on_both_backends(|io| {
-        for relaying in [Relaying::WhereRouted, Relaying::Always] {
+        for relaying in [DirectRelay::IfRoutedBack, DirectRelay::Always] {
             let (hub, mut one, two) = star(io, relaying);
             let spoofed = udp_packet_to(two.inner, two.inner, b"from yourself");
             let message = one.seal_packet(&spoofed);

@@ -8,15 +8,16 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket as netlink};
-use wg_bounce_dataplane::aead::{self, Aead, Key, Open, Seal};
+use wg_bounce_aead::{self, Aead, Key, Open, Seal};
 use wg_bounce_dataplane::checksum;
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options};
-use wg_bounce_dataplane::mailbox::Command;
-use wg_bounce_dataplane::peer::{Endpoint, Peer, PeerId};
-use wg_bounce_dataplane::session::{Facts, Lifetime, ReceiveSession, SendSession};
-use wg_bounce_dataplane::snapshot::{Relaying, Snapshot};
-use wg_bounce_dataplane::sys::{clock, tun::Tun};
+use wg_bounce_dataplane::messages::Command;
+use wg_bounce_dataplane::peer::{Peer, PeerId};
+use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, ReceiveSession, SendSession};
+use wg_bounce_dataplane::snapshot::{DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::{clock, tun::Tun};
 
 /// Workers of every engine here.
 pub const WORKERS: usize = 2;
@@ -73,7 +74,7 @@ impl Hub {
             workers: WORKERS,
             pin: false,
             io,
-            aead: aead::Choice::Auto,
+            aead: wg_bounce_aead::Choice::Auto,
             gso: true,
             gro: true,
             tun_offload: true,
@@ -111,7 +112,7 @@ impl Hub {
     }
 
     /// Lets the workers relay from peer to peer, and ask the kernel for its routes.
-    pub fn relay(&mut self, relaying: Relaying) {
+    pub fn relay(&mut self, relaying: DirectRelay) {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a sysctl");
         let index = nix::net::if_::if_nametoindex(self.name.as_str()).expect("it exists");
         for worker in 0..WORKERS {
@@ -140,7 +141,7 @@ impl Hub {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let inner = Ipv4Addr::new(10, 9, 0, number);
         self.snapshot.routes.insert(IpAddr::V4(inner).into(), Arc::clone(&peer));
-        let session = ReceiveSession::new(Key::new(&[number; 32]), facts(index), peer.clone());
+        let session = ReceiveSession::new(Key::new(&[number; 32]), info(index), peer.clone());
         self.engine.command(worker, Command::Install(Box::new(session)));
         self.publish();
         let remote = Remote { socket, peer, inner, index, number, counter: 0 };
@@ -196,7 +197,7 @@ pub struct Remote {
 impl Remote {
     /// Publishes a session to send to this peer with.
     pub fn open_session(&self) {
-        let session = SendSession::new(Key::new(&[self.number; 32]), facts(self.index));
+        let session = SendSession::new(Key::new(&[self.number; 32]), info(self.index));
         let _none = self.peer.set_session(Some(Arc::new(session)));
     }
 
@@ -255,8 +256,8 @@ impl Remote {
     }
 }
 
-fn facts(index: u32) -> Facts {
-    Facts {
+fn info(index: u32) -> KeypairInfo {
+    KeypairInfo {
         local_index: index,
         remote_index: index,
         created: clock::boot_time(),

@@ -5,7 +5,7 @@ mod netfilter;
 
 use std::io;
 
-use wg_bounce_dataplane::snapshot::Relaying;
+use wg_bounce_dataplane::snapshot::DirectRelay;
 
 use super::kernel::Protocol::{Route, Xfrm};
 use super::message::build::{attribute, message, text};
@@ -21,7 +21,8 @@ fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
     let findings: Vec<_> =
         Source::ALL.into_iter().flat_map(|source| source.read(kernel, &fake::at())).collect();
     let verdict = Verdict::new(Mode::Auto, findings.iter());
-    let is_direct = Family::BOTH.map(|family| verdict.relaying(family) == Relaying::WhereRouted);
+    let is_direct =
+        Family::BOTH.map(|family| verdict.relaying(family) == DirectRelay::IfRoutedBack);
     (is_direct, verdict.to_string())
 }
 

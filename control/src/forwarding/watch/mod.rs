@@ -20,10 +20,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::snapshot::Relay;
-use wg_bounce_dataplane::sys::clock;
-use wg_bounce_dataplane::sys::tun::TunHandle;
+use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::tun::TunHandle;
 
 use super::reason::{Finding, Reason};
 use super::source::{Change, Source};

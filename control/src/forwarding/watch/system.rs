@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv, send};
-use wg_bounce_dataplane::sys::{bpf, netlink, xtables};
+use wg_bounce_sys::{bpf, netlink, xtables};
 
 use crate::forwarding::Family;
 use crate::forwarding::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};

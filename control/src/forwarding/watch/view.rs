@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, recv};
-use wg_bounce_dataplane::sys::netlink::{self, Protocol};
-use wg_bounce_dataplane::sys::tun::TunHandle;
+use wg_bounce_sys::netlink::{self, Protocol};
+use wg_bounce_sys::tun::TunHandle;
 
 use super::system::DATAGRAM_MAX;
 use crate::forwarding::Interface;

@@ -8,15 +8,15 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
+use wg_bounce_aead::{Aead, Key, Open, Seal};
 use wg_bounce_control::cookie::Jar;
 use wg_bounce_control::noise::{Identity, Invitation, Secret, initiate, open_initiation};
 use wg_bounce_control::tai64n::Timestamp;
-use wg_bounce_dataplane::aead::{Aead, Key, Open, Seal};
-use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{
     DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, INITIATION_LEN, Kind, RESPONSE_LEN, TAG_LEN,
     classify, write_data_header,
 };
+use wg_bounce_sys::clock::Millis;
 
 use super::keys::{KeyPair, random_bytes};
 use super::lab::Namespace;

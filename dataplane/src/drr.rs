@@ -1,0 +1,166 @@
+//! What a worker has received and not yet looked at, in fair order: queues that take turns
+//! (deficit round robin), those that were empty first (RFC 8290 §4, without its dropping).
+//!
+//! A worker takes one slice a turn, so that a thin flow waits for a slice at most, however much
+//! the others have sent; and a slice takes much of one queue before it goes on to the next, so
+//! that messages to one destination stay together.
+
+use std::collections::VecDeque;
+
+/// What a queue may take out before it is the next one's turn (units of cost, see
+/// [`crate::limits::SLICE_COST`]): a full train.
+const QUANTUM: i64 = 88 << 10;
+
+/// Queues: flows that share one share its turns.
+pub const QUEUES: usize = 256;
+
+/// Things that wait, each with its cost.
+pub struct DeficitRoundRobin<T> {
+    queues: Vec<Queue<T>>,
+    /// Queues that were empty, and have not had their first turn.
+    fresh: VecDeque<usize>,
+    /// Queues that had one.
+    rest: VecDeque<usize>,
+    len: usize,
+}
+
+struct Queue<T> {
+    items: VecDeque<(T, u32)>,
+    credit: i64,
+    /// It is in one of the two lists.
+    is_listed: bool,
+}
+
+impl<T> Default for DeficitRoundRobin<T> {
+    fn default() -> Self {
+        let queue = || Queue { items: VecDeque::new(), credit: 0, is_listed: false };
+        DeficitRoundRobin {
+            queues: std::iter::repeat_with(queue).take(QUEUES).collect(),
+            fresh: VecDeque::with_capacity(QUEUES),
+            rest: VecDeque::with_capacity(QUEUES),
+            len: 0,
+        }
+    }
+}
+
+impl<T> DeficitRoundRobin<T> {
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends to queue number `queue` (any number; they are counted in circles).
+    pub fn push(&mut self, queue: usize, item: T, cost: u32) {
+        let number = queue % QUEUES;
+        let queue = &mut self.queues[number];
+        queue.items.push_back((item, cost));
+        self.len += 1;
+        if !queue.is_listed {
+            queue.is_listed = true;
+            queue.credit = QUANTUM;
+            self.fresh.push_back(number);
+        }
+    }
+
+    /// Takes what is next, with its cost.
+    pub fn pop(&mut self) -> Option<(T, u32)> {
+        while self.len > 0 {
+            let is_fresh = !self.fresh.is_empty();
+            let list = if is_fresh { &mut self.fresh } else { &mut self.rest };
+            let number = *list.front().expect("what waits is in a listed queue");
+            let queue = &mut self.queues[number];
+            if queue.credit <= 0 {
+                queue.credit += QUANTUM;
+            } else if let Some((item, cost)) = queue.items.pop_front() {
+                queue.credit -= i64::from(cost);
+                self.len -= 1;
+                return Some((item, cost));
+            } else if !is_fresh {
+                list.pop_front();
+                queue.is_listed = false;
+                continue;
+            }
+            // Behind the others: its turn is over, or it is empty but was fresh and must not be
+            // so again before they had theirs.
+            list.pop_front();
+            self.rest.push_back(number);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAIN: u32 = 86_000;
+
+    fn all(backlog: &mut DeficitRoundRobin<(usize, u32)>) -> Vec<(usize, u32)> {
+        std::iter::from_fn(|| backlog.pop()).map(|(item, _)| item).collect()
+    }
+
+    #[test]
+    fn one_queue_is_first_in_first_out() {
+        let mut backlog = DeficitRoundRobin::default();
+        for number in 0..100 {
+            backlog.push(7, (7, number), TRAIN);
+        }
+        assert_eq!(all(&mut backlog), (0..100).map(|number| (7, number)).collect::<Vec<_>>());
+        assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn what_is_thin_passes_what_is_heavy() {
+        let mut backlog = DeficitRoundRobin::default();
+        for number in 0..100 {
+            backlog.push(1, (1, number), TRAIN);
+        }
+        assert_eq!(backlog.pop().map(|(item, _)| item), Some((1, 0)));
+        assert_eq!(backlog.pop().map(|(item, _)| item), Some((1, 1)));
+        for number in 0..10 {
+            backlog.push(2, (2, number), 600);
+            // The heavy one's turn is over, or soon will be.
+            let next: Vec<_> =
+                (0..2).filter_map(|_| backlog.pop()).map(|(item, _)| item.0).collect();
+            assert!(next.contains(&2), "{next:?} in round {number}");
+        }
+    }
+
+    #[test]
+    fn equals_take_turns_and_keep_their_own_order() {
+        let mut backlog = DeficitRoundRobin::default();
+        for number in 0..50 {
+            for queue in [3, 4, 5] {
+                backlog.push(queue, (queue, number), TRAIN / 10);
+            }
+        }
+        let order = all(&mut backlog);
+        for queue in [3, 4, 5] {
+            let own: Vec<u32> =
+                order.iter().filter(|item| item.0 == queue).map(|item| item.1).collect();
+            assert_eq!(own, (0..50).collect::<Vec<_>>());
+        }
+        // About a full train of each, then the next.
+        let runs = order.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).collect::<Vec<_>>();
+        assert!(runs.iter().all(|&run| (1..=11).contains(&run)), "{runs:?}");
+        let first_done = order.iter().position(|item| item.1 == 49).expect("it is there");
+        assert!(first_done > 3 * 40 - 11, "none is far ahead: {first_done}");
+    }
+
+    #[test]
+    fn a_queue_that_is_always_fresh_starves_nobody() {
+        let mut backlog = DeficitRoundRobin::default();
+        for number in 0..10 {
+            backlog.push(1, (1, number), TRAIN);
+        }
+        let mut heavy = 0;
+        for number in 0..100 {
+            // Each time it has been emptied: never more than one waits.
+            backlog.push(2, (2, number), TRAIN);
+            let (item, _) = backlog.pop().expect("two wait");
+            heavy += usize::from(item.0 == 1);
+        }
+        assert_eq!(heavy, 10);
+    }
+}

@@ -1,0 +1,54 @@
+//! The clocks, and the unit of time. Time is an argument everywhere else: only the packet path's
+//! `worker` and the control crate's `runtime` read a clock.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// A point in time or a span, in milliseconds. Points count from an arbitrary origin that is
+/// never reached, so that zero can mean "never" in the atomics of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// No time at all; as a point: never.
+    pub const ZERO: Millis = Millis(0);
+
+    /// A span of whole seconds.
+    pub const fn from_secs(seconds: u64) -> Millis {
+        Millis(seconds * 1000)
+    }
+
+    /// The span from `earlier` to `self`; zero if `earlier` lies ahead.
+    pub const fn since(self, earlier: Millis) -> Millis {
+        Millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add for Millis {
+    type Output = Millis;
+    fn add(self, span: Millis) -> Millis {
+        Millis(self.0.saturating_add(span.0))
+    }
+}
+
+impl Sub for Millis {
+    type Output = Millis;
+    fn sub(self, span: Millis) -> Millis {
+        Millis(self.0.saturating_sub(span.0))
+    }
+}
+
+/// Time since boot, suspended time included, as the kernel module counts session ages; one
+/// millisecond ahead, so that it is never [`Millis::ZERO`].
+pub fn boot_time() -> Millis {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the boot clock exists since 2.6.39");
+    Millis(now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000 + 1)
+}
+
+/// Time since the Unix epoch.
+pub fn wall_time() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("the real-time clock exists");
+    Duration::new(now.tv_sec().max(0) as u64, now.tv_nsec() as u32)
+}

@@ -1,0 +1,241 @@
+//! Socket addresses and control messages as bytes (`struct sockaddr_in`, `sockaddr_in6`,
+//! `cmsghdr` of Linux), and the layout of a receive buffer. No `unsafe`: it is all arithmetic.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use crate::Endpoint;
+
+/// Bytes of `struct io_uring_recvmsg_out`, which a multishot receive writes first.
+pub const OUT_LEN: usize = 16;
+/// Bytes reserved for the sender's address.
+pub const NAME_LEN: usize = 32;
+/// Bytes reserved for control messages: pktinfo, traffic class, GRO size, and the overflow count.
+pub const CONTROL_LEN: usize = 144;
+/// Where the payload begins in a receive buffer.
+pub const PAYLOAD_AT: usize = OUT_LEN + NAME_LEN + CONTROL_LEN;
+const _: () = assert!(PAYLOAD_AT.is_multiple_of(64), "payloads are aligned for the vector AEAD");
+
+/// Bytes of one receive buffer; no multiple of a page, so that payloads do not alias in caches.
+pub const TRAIN_SLOT_LEN: usize = PAYLOAD_AT + 65_536 + 64;
+
+/// Bytes of the longest socket address that we write.
+pub const ADDRESS_LEN: usize = size_of::<libc::sockaddr_in6>();
+/// Bytes that the control messages of one send take at most.
+pub const SEND_CONTROL_LEN: usize = 96;
+
+const CMSG_HEADER_LEN: usize = size_of::<libc::cmsghdr>();
+const CMSG_ALIGN: usize = size_of::<usize>();
+const SOL_UDP: i32 = libc::SOL_UDP;
+const UDP_SEGMENT: i32 = libc::UDP_SEGMENT;
+const UDP_GRO: i32 = libc::UDP_GRO;
+
+/// What the control messages of a receive told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Our address that the datagram was sent to.
+    pub destination: Option<IpAddr>,
+    /// TOS or traffic class.
+    pub traffic_class: u8,
+    /// GRO segment size; zero: not a train.
+    pub segment: usize,
+}
+
+/// Reads the control messages of a receive.
+pub fn read_control(mut control: &[u8]) -> Told {
+    let mut told = Told::default();
+    while control.len() >= CMSG_HEADER_LEN {
+        let length = usize::from_ne_bytes(control[..8].try_into().expect("eight bytes"));
+        let level = i32_at(control, 8);
+        let kind = i32_at(control, 12);
+        if length < CMSG_HEADER_LEN || length > control.len() {
+            break;
+        }
+        let data = &control[CMSG_HEADER_LEN..length];
+        match (level, kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) if data.len() >= 12 => {
+                let bytes: [u8; 4] = data[4..8].try_into().expect("four bytes");
+                told.destination = Some(IpAddr::V4(Ipv4Addr::from(bytes)));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if data.len() >= 20 => {
+                let bytes: [u8; 16] = data[..16].try_into().expect("sixteen bytes");
+                told.destination = Some(IpAddr::V6(Ipv6Addr::from(bytes)));
+            }
+            (libc::IPPROTO_IP, libc::IP_TOS) if !data.is_empty() => told.traffic_class = data[0],
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if data.len() >= 4 => {
+                told.traffic_class = i32_at(data, 0) as u8;
+            }
+            (SOL_UDP, UDP_GRO) if data.len() >= 4 => {
+                told.segment = usize::try_from(i32_at(data, 0)).unwrap_or(0);
+            }
+            _ => {}
+        }
+        control = &control[length.next_multiple_of(CMSG_ALIGN).min(control.len())..];
+    }
+    told
+}
+
+/// Writes the control messages of a send; returns their length.
+pub fn write_control(
+    out: &mut [u8; SEND_CONTROL_LEN],
+    to: &Endpoint,
+    traffic_class: u8,
+    segment: usize,
+) -> usize {
+    out.fill(0);
+    let mut at = 0;
+    match (to.remote, to.source) {
+        (SocketAddr::V4(_), Some(IpAddr::V4(source))) => {
+            // struct in_pktinfo: interface (any), our address, unused.
+            let mut info = [0u8; 12];
+            info[4..8].copy_from_slice(&source.octets());
+            put(out, &mut at, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        }
+        (SocketAddr::V6(remote), Some(IpAddr::V6(source))) => {
+            // struct in6_pktinfo: our address, interface (only link-local ones need it).
+            let mut info = [0u8; 20];
+            info[..16].copy_from_slice(&source.octets());
+            info[16..].copy_from_slice(&remote.scope_id().to_ne_bytes());
+            put(out, &mut at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        }
+        _ => {}
+    }
+    if traffic_class != 0 {
+        let (level, kind) = match to.remote {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        put(out, &mut at, level, kind, &i32::from(traffic_class).to_ne_bytes());
+    }
+    if segment != 0 {
+        put(out, &mut at, SOL_UDP, UDP_SEGMENT, &(segment as u16).to_ne_bytes());
+    }
+    at
+}
+
+/// Makes `header` that of one send: `name` and `control` are written for it, and must stay where
+/// they are, as `payload` must, until the kernel has read them.
+pub fn fill_header(
+    header: &mut libc::msghdr,
+    name: &mut [u8; ADDRESS_LEN],
+    control: &mut [u8; SEND_CONTROL_LEN],
+    to: &Endpoint,
+    traffic_class: u8,
+    segment: usize,
+    payload: &[IoSlice<'_>],
+) {
+    header.msg_namelen = write_address(name, &to.remote) as libc::socklen_t;
+    header.msg_name = name.as_mut_ptr().cast();
+    header.msg_controllen = write_control(control, to, traffic_class, segment) as _;
+    header.msg_control = control.as_mut_ptr().cast();
+    // `IoSlice` has the layout of `struct iovec`.
+    header.msg_iov = payload.as_ptr().cast_mut().cast();
+    header.msg_iovlen = payload.len() as _;
+    header.msg_flags = 0;
+}
+
+fn put(out: &mut [u8; SEND_CONTROL_LEN], at: &mut usize, level: i32, kind: i32, data: &[u8]) {
+    let length = CMSG_HEADER_LEN + data.len();
+    let place = &mut out[*at..*at + length];
+    place[..8].copy_from_slice(&length.to_ne_bytes());
+    place[8..12].copy_from_slice(&level.to_ne_bytes());
+    place[12..16].copy_from_slice(&kind.to_ne_bytes());
+    place[CMSG_HEADER_LEN..].copy_from_slice(data);
+    *at += length.next_multiple_of(CMSG_ALIGN);
+}
+
+/// Reads a socket address.
+pub fn read_address(name: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
+    let port = u16::from_be_bytes(name.get(2..4)?.try_into().ok()?);
+    match i32::from(family) {
+        libc::AF_INET => {
+            let bytes: [u8; 4] = name.get(4..8)?.try_into().ok()?;
+            Some(SocketAddrV4::new(Ipv4Addr::from(bytes), port).into())
+        }
+        libc::AF_INET6 => {
+            let bytes: [u8; 16] = name.get(8..24)?.try_into().ok()?;
+            let scope = u32::from_ne_bytes(name.get(24..28)?.try_into().ok()?);
+            Some(SocketAddrV6::new(Ipv6Addr::from(bytes), port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// Writes a socket address; returns its length.
+pub fn write_address(out: &mut [u8; ADDRESS_LEN], address: &SocketAddr) -> usize {
+    out.fill(0);
+    out[2..4].copy_from_slice(&address.port().to_be_bytes());
+    match address {
+        SocketAddr::V4(v4) => {
+            out[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+            out[4..8].copy_from_slice(&v4.ip().octets());
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            out[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
+            out[8..24].copy_from_slice(&v6.ip().octets());
+            out[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
+            size_of::<libc::sockaddr_in6>()
+        }
+    }
+}
+
+/// The endpoint that a receive told of.
+pub fn endpoint(name: &[u8], told: &Told) -> Option<Endpoint> {
+    Some(Endpoint { remote: read_address(name)?, source: told.destination })
+}
+
+fn i32_at(bytes: &[u8], offset: usize) -> i32 {
+    i32::from_ne_bytes(bytes[offset..offset + 4].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_back() {
+        for text in ["192.0.2.1:51820", "[2001:db8::1]:7", "[fe80::1%3]:65535"] {
+            let address: SocketAddr = text.parse().expect("an address");
+            let mut bytes = [0u8; ADDRESS_LEN];
+            let length = write_address(&mut bytes, &address);
+            assert_eq!(read_address(&bytes[..length]), Some(address));
+        }
+        assert_eq!(read_address(&[0; 28]), None);
+        assert_eq!(read_address(&[2, 0, 1]), None);
+    }
+
+    #[test]
+    fn an_ipv4_address_after_an_ipv6_one_leaves_no_stale_bytes() {
+        let mut bytes = [0u8; ADDRESS_LEN];
+        write_address(&mut bytes, &"[ffff::ffff%9]:9".parse().expect("an address"));
+        write_address(&mut bytes, &"192.0.2.1:51820".parse().expect("an address"));
+        assert_eq!(&bytes[8..], &[0; 20]);
+    }
+
+    #[test]
+    fn the_longest_control_fits_and_reads_back() {
+        for (remote, source) in [("192.0.2.1:1", "192.0.2.2"), ("[fe80::1%3]:1", "fe80::2")] {
+            let to = Endpoint {
+                remote: remote.parse().expect("an address"),
+                source: Some(source.parse().expect("an address")),
+            };
+            let mut control = [0u8; SEND_CONTROL_LEN];
+            let length = write_control(&mut control, &to, 0x8b, 1452);
+            let told = read_control(&control[..length]);
+            assert_eq!(told.destination, to.source);
+            assert_eq!(told.traffic_class, 0x8b);
+        }
+    }
+
+    #[test]
+    fn lying_lengths_end_the_reading() {
+        let mut control = [0u8; 48];
+        control[..8].copy_from_slice(&400usize.to_ne_bytes());
+        assert_eq!(read_control(&control), Told::default());
+        control[..8].copy_from_slice(&3usize.to_ne_bytes());
+        assert_eq!(read_control(&control), Told::default());
+        assert_eq!(read_control(&[0; 15]), Told::default());
+    }
+}

@@ -1,0 +1,203 @@
+//! Where the kernel would send a packet: RTM_GETROUTE (rtnetlink(7)).
+//!
+//! The kernel answers before `send` returns, without its configuration lock (`inet_rtm_getroute`
+//! in net/ipv4/route.c, `inet6_rtm_getroute` in net/ipv6/route.c of Linux), so a worker asks by
+//! itself; it remembers the answers.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{MsgFlags, recv, send};
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const NLM_F_REQUEST: u16 = 1;
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_IIF: u16 = 3;
+const RTA_OIF: u16 = 4;
+const RTA_METRICS: u16 = 8;
+const RTA_ENCAP: u16 = 22;
+/// Within RTA_METRICS: the route has an MTU of its own, or learnt one.
+const RTAX_MTU: u16 = 2;
+/// Route types: forwarded; then local, broadcast, anycast and multicast.
+const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+const RTN_MULTICAST: u8 = 5;
+
+/// Bytes of `struct nlmsghdr`, of `struct rtmsg`, and of an attribute's header.
+const HEADER_LEN: usize = 16;
+const ROUTE_LEN: usize = 12;
+const ATTRIBUTE_LEN: usize = 4;
+/// Two addresses and an interface.
+const REQUEST_LEN_MAX: usize = HEADER_LEN + ROUTE_LEN + 2 * (ATTRIBUTE_LEN + 16) + 8;
+/// An answer about one route has a few attributes; a longer one is cut short and not understood.
+const ANSWER_LEN_MAX: usize = 4096;
+
+/// What the kernel would do with a packet that it gets from the interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// Forward it back out of the interface, as it is.
+    Back,
+    /// Take it for itself: one of its own addresses, or a broadcast.
+    Local,
+    /// Refuse it: a martian, a reverse path that leads elsewhere, a route that says so.
+    Refused,
+    /// It knows no route.
+    None,
+    /// Forward it out of another interface, or by a route with an MTU or an encapsulation.
+    Elsewhere,
+    /// It did not say.
+    #[default]
+    Unknown,
+}
+
+/// Asks the kernel for routes.
+pub struct RouteSocket {
+    socket: OwnedFd,
+    interface: u32,
+    sequence: u32,
+}
+
+impl RouteSocket {
+    /// Asks by this NETLINK_ROUTE socket about packets that come from interface number
+    /// `interface` of its namespace.
+    pub fn new(socket: OwnedFd, interface: u32) -> RouteSocket {
+        RouteSocket { socket, interface, sequence: 0 }
+    }
+
+    /// Asks about a packet of this source, destination (of one family) and DSCP (in the upper
+    /// bits of a traffic class).
+    pub fn ask(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> Route {
+        // Whatever goes wrong (ENOBUFS, a namespace that is being taken down): nothing is known.
+        self.question(source, destination, dscp).unwrap_or(Route::Unknown)
+    }
+
+    fn question(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> io::Result<Route> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = Request::new(self.sequence, source, dscp);
+        request.attribute_address(RTA_DST, destination);
+        request.attribute_address(RTA_SRC, source);
+        request.attribute(RTA_IIF, &self.interface.to_ne_bytes());
+        send(self.socket.as_raw_fd(), request.finish(), MsgFlags::MSG_DONTWAIT)?;
+        let mut answer = [0u8; ANSWER_LEN_MAX];
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+            // An answer with another number is a late one to a question that was given up.
+            if let Some(route) = read_answer(&answer[..length], self.sequence, self.interface) {
+                return Ok(route);
+            }
+        }
+    }
+}
+
+struct Request {
+    bytes: [u8; REQUEST_LEN_MAX],
+    length: usize,
+}
+
+impl Request {
+    fn new(sequence: u32, source: IpAddr, dscp: u8) -> Request {
+        let mut bytes = [0u8; REQUEST_LEN_MAX];
+        bytes[4..6].copy_from_slice(&RTM_GETROUTE.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        let (family, bits) = match source {
+            IpAddr::V4(_) => (libc::AF_INET as u8, 32),
+            IpAddr::V6(_) => (libc::AF_INET6 as u8, 128),
+        };
+        // struct rtmsg: family, lengths of destination and source, traffic class.
+        bytes[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&[family, bits, bits, dscp]);
+        Request { bytes, length: HEADER_LEN + ROUTE_LEN }
+    }
+
+    fn attribute_address(&mut self, kind: u16, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => self.attribute(kind, &v4.octets()),
+            IpAddr::V6(v6) => self.attribute(kind, &v6.octets()),
+        }
+    }
+
+    /// Appends an attribute; all that are used here have aligned lengths.
+    fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let length = ATTRIBUTE_LEN + value.len();
+        let place = &mut self.bytes[self.length..self.length + length];
+        place[..2].copy_from_slice(&(length as u16).to_ne_bytes());
+        place[2..4].copy_from_slice(&kind.to_ne_bytes());
+        place[ATTRIBUTE_LEN..].copy_from_slice(value);
+        self.length += length;
+    }
+
+    fn finish(&mut self) -> &[u8] {
+        self.bytes[..4].copy_from_slice(&(self.length as u32).to_ne_bytes());
+        &self.bytes[..self.length]
+    }
+}
+
+/// Reads an answer; `None` if it belongs to another question.
+fn read_answer(answer: &[u8], sequence: u32, interface: u32) -> Option<Route> {
+    let header = answer.first_chunk::<HEADER_LEN>()?;
+    if u32_at(header, 8) != sequence {
+        return None;
+    }
+    if u16_at(header, 4) != RTM_NEWROUTE {
+        return Some(read_refusal(&answer[HEADER_LEN..]));
+    }
+    let length = (u32_at(header, 0) as usize).min(answer.len());
+    let message = &answer[HEADER_LEN..length];
+    let (Some(route), Some(mut rest)) =
+        (message.first_chunk::<ROUTE_LEN>(), message.get(ROUTE_LEN..))
+    else {
+        return Some(Route::Unknown);
+    };
+    let mut out_of = None;
+    let mut is_special = false;
+    while let Some((kind, value)) = next_attribute(&mut rest) {
+        match kind {
+            RTA_OIF => out_of = value.first_chunk().copied().map(u32::from_ne_bytes),
+            RTA_METRICS => is_special |= has_mtu(value),
+            RTA_ENCAP => is_special = true,
+            _ => {}
+        }
+    }
+    // struct rtmsg: the type is its eighth byte.
+    Some(match route[7] {
+        RTN_LOCAL..=RTN_MULTICAST => Route::Local,
+        RTN_UNICAST if out_of == Some(interface) && !is_special => Route::Back,
+        _ => Route::Elsewhere,
+    })
+}
+
+/// An NLMSG_ERROR. What is no verdict about the route (ENOBUFS, say) is something else.
+fn read_refusal(payload: &[u8]) -> Route {
+    let errno = payload.first_chunk().map_or(0, |bytes| -i32::from_ne_bytes(*bytes));
+    match errno {
+        libc::ENETUNREACH => Route::None,
+        // "unreachable", or no forwarding; "prohibit"; "blackhole", or a martian; a reverse path
+        // that leads elsewhere.
+        libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EXDEV => Route::Refused,
+        _ => Route::Unknown,
+    }
+}
+
+fn has_mtu(mut metrics: &[u8]) -> bool {
+    std::iter::from_fn(|| next_attribute(&mut metrics)).any(|(kind, _)| kind == RTAX_MTU)
+}
+
+fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let bytes = *rest;
+    let length = usize::from(u16_at(bytes.first_chunk::<ATTRIBUTE_LEN>()?, 0));
+    let value = bytes.get(ATTRIBUTE_LEN..length)?;
+    *rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    // The two upper bits are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
+    Some((u16_at(bytes, 2) & 0x3fff, value))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}

@@ -1,0 +1,284 @@
+//! UDP sockets: one group per family, one member per worker, steered by receiver index.
+//!
+//! The first member is bound without SO_REUSEPORT, so that a port that anybody holds is refused,
+//! also to a second process of the same user; then the option is set and the others join.
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
+    sockopt,
+};
+
+use super::Errno;
+use super::message::{ADDRESS_LEN, SEND_CONTROL_LEN, fill_header};
+use crate::Endpoint;
+
+/// What a socket may hold beyond its buffer for those who send little (bytes).
+const EXCESS_LEN: usize = 2 << 20;
+
+/// One group: the members of all workers for one family.
+pub type Group = Vec<OwnedFd>;
+
+/// The sockets of one listen port.
+pub struct Bound {
+    /// The port, the same for both families.
+    pub port: u16,
+    /// IPv4 members, one per worker; none where the kernel has no IPv4.
+    pub v4: Option<Group>,
+    /// IPv6 members, one per worker; none where the kernel has no IPv6.
+    pub v6: Option<Group>,
+}
+
+/// A kind of message whose receiver index names the worker that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct SteeringRule {
+    /// The first byte of such messages.
+    pub message_type: u8,
+    /// Offset of the byte that is the worker's number (bytes).
+    pub worker_at: u8,
+}
+
+/// Options of the sockets of a group.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupOptions {
+    /// The messages that go to the member of a given number.
+    pub steering: &'static [SteeringRule],
+    /// Sockets per family.
+    pub members: usize,
+    /// SO_MARK; zero is none.
+    pub fwmark: u32,
+    /// Receive trains.
+    pub gro: bool,
+    /// Bytes of receive and of send buffer to ask for.
+    pub buffer: usize,
+}
+
+/// Tries with a random port before giving up: another process may hold it in the other family.
+const RANDOM_PORT_TRIES: usize = 32;
+
+/// Binds both families to `port`; zero lets the kernel choose one that is free in both.
+///
+/// # Errors
+/// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability. EPERM:
+/// a mark without CAP_NET_ADMIN.
+pub fn bind_groups(port: u16, options: &GroupOptions) -> io::Result<Bound> {
+    for _ in 0..RANDOM_PORT_TRIES {
+        let v4 = absent_is_none(bind_group(Ipv4Addr::UNSPECIFIED.into(), port, options))?;
+        let chosen = match &v4 {
+            Some((_, chosen)) => *chosen,
+            None => port,
+        };
+        match absent_is_none(bind_group(Ipv6Addr::UNSPECIFIED.into(), chosen, options)) {
+            Err(error) if port == 0 && error.raw_os_error() == Some(libc::EADDRINUSE) => continue,
+            Err(error) => return Err(error),
+            Ok(v6) => {
+                let port = v6.as_ref().map_or(chosen, |(_, port)| *port);
+                let bound = Bound { port, v4: v4.map(|g| g.0), v6: v6.map(|g| g.0) };
+                if bound.v4.is_none() && bound.v6.is_none() {
+                    return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+                }
+                if options.fwmark != 0 {
+                    set_mark(bound.v4.iter().chain(&bound.v6).flatten(), options.fwmark)?;
+                }
+                return Ok(bound);
+            }
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EADDRINUSE))
+}
+
+/// Sets SO_MARK on all sockets.
+///
+/// # Errors
+/// EPERM: no CAP_NET_ADMIN.
+pub fn set_mark<'a>(sockets: impl Iterator<Item = &'a OwnedFd>, fwmark: u32) -> io::Result<()> {
+    for socket in sockets {
+        setsockopt(socket, sockopt::Mark, &fwmark)?;
+    }
+    Ok(())
+}
+
+/// A host without this family has no group of it; everything else is an error.
+fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn bind_group(
+    address: std::net::IpAddr,
+    port: u16,
+    options: &GroupOptions,
+) -> io::Result<(Group, u16)> {
+    let mut group = Group::with_capacity(options.members);
+    let mut port = port;
+    for member in 0..options.members {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(family, SockType::Datagram, flags, None)?;
+        if address.is_ipv6() {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+        }
+        if member > 0 {
+            setsockopt(&socket, sockopt::ReusePort, &true)?;
+        }
+        let local = SockaddrStorage::from(SocketAddr::new(address, port));
+        bind(socket.as_raw_fd(), &local)?;
+        if member == 0 {
+            setsockopt(&socket, sockopt::ReusePort, &true)?;
+            port = local_port(&socket)?;
+        }
+        configure(&socket, address.is_ipv4(), options)?;
+        group.push(socket);
+    }
+    if options.members > 1 {
+        steer(&group[0], options.steering)?;
+    }
+    Ok((group, port))
+}
+
+fn local_port(socket: &OwnedFd) -> io::Result<u16> {
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let v4 = address.as_sockaddr_in().map(|a| a.port());
+    let port = v4.or_else(|| address.as_sockaddr_in6().map(|a| a.port()));
+    port.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+fn configure(socket: &OwnedFd, is_v4: bool, options: &GroupOptions) -> io::Result<()> {
+    grow(socket, options.buffer);
+    let one: libc::c_int = 1;
+    if is_v4 {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, one)?;
+        set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, one)?;
+        // DF stays clear and a learned path MTU is ignored, as in the kernel module: one forged
+        // "fragmentation needed" must not stop trains to a destination.
+        set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?;
+    } else {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, one)?;
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, one)?;
+    }
+    if options.gro
+        && let Err(error) = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, one)
+    {
+        log::warn!("UDP_GRO refused ({error}): datagrams are received one by one");
+    }
+    Ok(())
+}
+
+/// Asks for large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without.
+fn grow(socket: &OwnedFd, buffer: usize) {
+    if setsockopt(socket, sockopt::RcvBufForce, &buffer).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &buffer);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &buffer).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &buffer);
+    }
+    let granted = nix::sys::socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
+    // The kernel doubles what was asked for, to account for its own overhead.
+    log::debug!("receive buffer of a UDP socket: {granted} bytes");
+    if granted < buffer {
+        log::warn!(
+            "only {granted} bytes of receive buffer granted: run with CAP_NET_ADMIN or raise \
+             net.core.rmem_max, or bursts will be dropped"
+        );
+    }
+}
+
+/// Attaches a classic BPF program that sends each message that a rule describes to the member it
+/// names. Everything else (an initiation, garbage) goes by the kernel's hash.
+fn steer(member: &OwnedFd, rules: &[SteeringRule]) -> io::Result<()> {
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const RETURN_LOADED: u16 = (libc::BPF_RET | 0x10) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // Offset 0 is the first byte of the UDP payload; a load out of bounds returns 0.
+    let mut program = vec![step(LOAD_BYTE, 0, 0, 0)];
+    for rule in rules {
+        program.push(step(JUMP_IF_EQUAL, 0, 2, rule.message_type.into()));
+        program.push(step(LOAD_BYTE, 0, 0, rule.worker_at.into()));
+        program.push(step(RETURN_LOADED, 0, 0, 0));
+    }
+    program.push(step(RETURN, 0, 0, u32::MAX)); // outside the group: the hash decides
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set_option(member, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+fn set_int(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    set_option(socket, level, option, &value)
+}
+
+fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of `value`, and what it points to (the BPF
+    // program) lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a send may have been refused because its source address is not ours any more. IPv6
+/// says EINVAL (`ip6_datagram_send_ctl`), IPv4 ENETUNREACH (`ip_route_output_key_hash_rcu`), or
+/// EINVAL on older kernels. A retry without the source tells.
+pub fn may_be_source(errno: Errno) -> bool {
+    matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
+}
+
+/// Sends as [`send_one`] does, but may exceed the socket's buffer of `buffer` bytes a little: a
+/// full socket is the doing of others.
+///
+/// # Errors
+/// EAGAIN: that is full, too, or we lack CAP_NET_ADMIN. Others as for [`send_one`].
+pub fn send_over_limit(
+    socket: &OwnedFd,
+    buffer: usize,
+    to: &Endpoint,
+    traffic_class: u8,
+    segment: usize,
+    payload: &[IoSlice<'_>],
+) -> Result<(), Errno> {
+    // Two threads may do this to one socket at once: each sets what it wants, and both end with
+    // the same limit; at worst a send finds the socket full after all.
+    let limit = buffer + EXCESS_LEN;
+    setsockopt(socket, sockopt::SndBufForce, &limit).map_err(|_| libc::EAGAIN)?;
+    let result = send_one(socket.as_raw_fd(), to, traffic_class, segment, payload);
+    setsockopt(socket, sockopt::SndBufForce, &buffer).map_err(|_| libc::EAGAIN)?;
+    result
+}
+
+/// Sends one datagram or train by itself: handshake messages, and what a batch could not send.
+///
+/// Errnos: EINVAL: the source address is not ours any more, or GSO is refused; EMSGSIZE: longer
+/// than the path's MTU; EAGAIN: the socket buffer is full; ENETUNREACH: no route, or the source
+/// address is not ours any more; EHOSTUNREACH: no route;
+/// EPERM: the firewall's output hook.
+pub fn send_one(
+    socket: RawFd,
+    to: &Endpoint,
+    traffic_class: u8,
+    segment: usize,
+    payload: &[IoSlice<'_>],
+) -> Result<(), Errno> {
+    let mut name = [0u8; ADDRESS_LEN];
+    let mut control = [0u8; SEND_CONTROL_LEN];
+    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    fill_header(&mut header, &mut name, &mut control, to, traffic_class, segment, payload);
+    // SAFETY: all that the header points to lives until the call returns; `IoSlice` has the
+    // layout of `struct iovec`, and the kernel only reads it.
+    let sent = unsafe { libc::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { Ok(()) }
+}

@@ -1,0 +1,103 @@
+//! Getting a ring: the flags that this kernel takes, and whether it can do what we need.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use io_uring::{IoUring, opcode, types};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::provided::Provided;
+use super::{COMPLETIONS, FRAME_GROUP, FRAMES, SUBMIT_MAX, TRAIN_GROUP, Tag};
+use crate::memory;
+use crate::message::{CONTROL_LEN, NAME_LEN, TRAIN_SLOT_LEN};
+use crate::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
+
+/// A ring with its buffers: what the kernel may refuse, before a TUN queue is given to it.
+pub struct Prepared {
+    // Dropped first, as in `Uring`.
+    pub(super) ring: IoUring,
+    pub(super) trains: Provided,
+    pub(super) frames: Provided,
+}
+
+impl Prepared {
+    /// Sets the ring up with the best flags that the kernel takes. Call it on the worker's own
+    /// thread: the ring belongs to the thread that makes it.
+    ///
+    /// # Errors
+    /// EPERM: refused by seccomp or `kernel.io_uring_disabled`. ENOSYS, EINVAL: the kernel is too
+    /// old (below 6.0). ENOMEM: too little memory may be locked.
+    pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
+        let mut ring = build_ring()?;
+        let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
+        probe_multishot(&mut ring)?;
+        let skipped = if tun.has_header { 0 } else { HEADER_LEN };
+        let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
+        let frames = Provided::new(&ring, FRAME_GROUP, slots, skipped)?;
+        Ok(Prepared { ring, trains, frames })
+    }
+}
+
+/// The ladder of flags: what a newer kernel offers, then less.
+fn build_ring() -> io::Result<IoUring> {
+    let entries = (2 * SUBMIT_MAX) as u32;
+    let full = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS)
+        .build(entries);
+    match full {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            log::info!("this kernel lacks single-issuer rings: io_uring with fewer flags");
+            IoUring::builder().setup_coop_taskrun().setup_cqsize(COMPLETIONS).build(entries)
+        }
+        result => result,
+    }
+}
+
+/// Multishot receives came with Linux 6.0, a year after buffer rings: an older kernel refuses
+/// the request at once, a newer one waits.
+fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    let header = Box::new(receive_header());
+    let fd = types::Fd(socket.as_raw_fd());
+    let receive = opcode::RecvMsgMulti::new(fd, &*header, TRAIN_GROUP).build();
+    let cancel = opcode::AsyncCancel::new(Tag::V4.data(0)).build();
+    // SAFETY: the header lives until both requests have completed below.
+    unsafe {
+        let mut queue = ring.submission();
+        let entries = [receive.user_data(Tag::V4.data(0)), cancel.user_data(Tag::Cancel.data(0))];
+        queue.push_multiple(&entries).expect("the queue is empty");
+    }
+    let mut missing = 2;
+    let mut result = Ok(());
+    while missing > 0 {
+        match ring.submit_and_wait(missing) {
+            Err(error) if error.raw_os_error() != Some(libc::EINTR) => return Err(error),
+            _ => {}
+        }
+        for entry in ring.completion() {
+            missing -= 1;
+            if entry.user_data() == Tag::V4.data(0) && entry.result() == -libc::EINVAL {
+                result = Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+        }
+    }
+    result
+}
+
+pub(super) fn empty_header() -> libc::msghdr {
+    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
+    unsafe { std::mem::zeroed() }
+}
+
+/// What a multishot receive reserves in each buffer.
+pub(super) fn receive_header() -> libc::msghdr {
+    let mut header = empty_header();
+    header.msg_namelen = NAME_LEN as libc::socklen_t;
+    header.msg_controllen = CONTROL_LEN as _;
+    header
+}
