@@ -23,7 +23,8 @@ use wg_bounce_aead::{self, Aead, Key, Seal};
 use wg_bounce_dataplane::engine::{Engine, IoChoice, Options};
 use wg_bounce_dataplane::messages;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
-use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, ReceiveSession, SendSession};
+use wg_bounce_dataplane::receive_session::ReceiveSession;
+use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, SendSession};
 use wg_bounce_dataplane::snapshot::{self, DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 use wg_bounce_sys::Endpoint;
@@ -140,7 +141,10 @@ impl Relay {
         let interface = nix::net::if_::if_nametoindex(name.as_str()).expect("it exists");
         let routes = messages::Command::AskRoutes { socket: routes.expect("netlink"), interface };
         engine.command(0, routes);
-        let relay = snapshot::Relay { v4: relaying, v6: relaying, routes: 1 };
+        let relay = snapshot::Relay {
+            mode: wg_bounce_sys::PerFamily { v4: relaying, v6: relaying },
+            routes: 1,
+        };
         let peers =
             Snapshot { is_up: true, mtu: 1420, listen_port: port, relay, ..Snapshot::default() };
         Relay { engine, port, peers }

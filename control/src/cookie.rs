@@ -12,6 +12,7 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Key, Tag, XChaCha20Poly1305, XNonce};
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
+use wg_bounce_dataplane::mac1;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY, COOKIE_REPLY_LEN, MAC_LEN};
 use wg_bounce_sys::clock::Millis;
 use zeroize::Zeroizing;
@@ -79,8 +80,7 @@ impl Checker {
         rng: &mut dyn CryptoRng,
     ) -> Verdict {
         let (before_mac2, mac2) = message.split_at(message.len() - MAC_LEN);
-        let (before_mac1, mac1) = before_mac2.split_at(before_mac2.len() - MAC_LEN);
-        if !bool::from(mac(&self.mac1_key, &[before_mac1]).ct_eq(mac1)) {
+        if !mac1::is_valid(message, &self.mac1_key) {
             return Verdict::Invalid;
         }
         if !check_mac2 {

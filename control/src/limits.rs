@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TIMEOUT};
+use wg_bounce_dataplane::token_bucket::Rate;
 use wg_bounce_sys::clock::Millis;
 
 /// How long a handshake is tried since something was last queued for it (§6.4). The kernel
@@ -38,14 +39,12 @@ pub const COOKIE_SECRET_AGE_MAX: Millis = Millis::from_secs(120);
 pub const COOKIE_SECRET_LATENCY: Millis = Millis::from_secs(5);
 const _: () = assert!(COOKIE_SECRET_LATENCY.0 < COOKIE_SECRET_AGE_MAX.0);
 
-/// Time that one handshake message of a source costs under load: 20 per second (§5.3;
-/// `PACKETS_PER_SECOND`, ratelimiter.c).
-pub const RATE_COST: Millis = Millis(1000 / 20);
-/// What a source can save up: bursts of 5 messages (`PACKETS_BURSTABLE`, ratelimiter.c).
-pub const RATE_BURST: Millis = Millis(5 * RATE_COST.0);
+/// The rate of handshake messages of one source under load: 20 per second, in bursts of 5 (§5.3;
+/// `PACKETS_PER_SECOND` and `PACKETS_BURSTABLE`, ratelimiter.c).
+pub const RATE: Rate = Rate { cost: Millis(1000 / 20), burst: Millis(5 * (1000 / 20)) };
 /// A source that was silent for this long is forgotten: its bucket is full again.
 pub const RATE_ENTRY_AGE_MAX: Millis = Millis::from_secs(1);
-const _: () = assert!(RATE_ENTRY_AGE_MAX.0 >= RATE_BURST.0);
+const _: () = assert!(RATE_ENTRY_AGE_MAX.0 >= RATE.burst.0);
 /// Sources remembered at most (entries of about 48 bytes, so 3 MiB; `max_entries`,
 /// ratelimiter.c). New sources are refused while the table is full: they have proven their
 /// address by a cookie, so a table full within a second is an attack by that many hosts.

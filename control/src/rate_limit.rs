@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use wg_bounce_dataplane::token_bucket::TokenBucket;
 use wg_bounce_sys::clock::Millis;
 
-use crate::limits::{RATE_BURST, RATE_COST, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
+use crate::limits::{RATE, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
 
 /// Token buckets by source. Its size is bounded; silent sources are forgotten.
 #[derive(Debug, Default)]
 pub struct RateLimiter {
-    buckets: HashMap<Source, Bucket>,
+    buckets: HashMap<Source, TokenBucket>,
     swept: Millis,
 }
 
@@ -22,34 +23,24 @@ enum Source {
     V6(u64),
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    tokens: Millis,
-    filled: Millis,
-}
-
 impl RateLimiter {
     /// Whether a message from `address` may be handled at `now`; if so it is paid for.
     pub fn allow(&mut self, address: IpAddr, now: Millis) -> bool {
         if now.since(self.swept) >= RATE_ENTRY_AGE_MAX {
-            self.buckets.retain(|_, bucket| now.since(bucket.filled) < RATE_ENTRY_AGE_MAX);
+            self.buckets.retain(|_, bucket| now.since(bucket.last_used()) < RATE_ENTRY_AGE_MAX);
             self.swept = now;
         }
         let source = source(address);
         if let Some(bucket) = self.buckets.get_mut(&source) {
-            bucket.tokens = (bucket.tokens + now.since(bucket.filled)).min(RATE_BURST);
-            bucket.filled = now;
-            let allowed = bucket.tokens >= RATE_COST;
-            if allowed {
-                bucket.tokens = bucket.tokens - RATE_COST;
-            }
-            return allowed;
+            return bucket.try_take(&RATE, now);
         }
         if self.buckets.len() >= RATE_ENTRIES_MAX {
             return false;
         }
-        self.buckets.insert(source, Bucket { tokens: RATE_BURST - RATE_COST, filled: now });
-        true
+        let mut bucket = TokenBucket::full(&RATE, now);
+        let is_allowed = bucket.try_take(&RATE, now);
+        self.buckets.insert(source, bucket);
+        is_allowed
     }
 
     /// When [`RateLimiter::sweep`] should be called: memory is not held for an attack of the past.
@@ -59,7 +50,7 @@ impl RateLimiter {
 
     /// Forgets silent sources; gives the memory back when none is left.
     pub fn sweep(&mut self, now: Millis) {
-        self.buckets.retain(|_, bucket| now.since(bucket.filled) < RATE_ENTRY_AGE_MAX);
+        self.buckets.retain(|_, bucket| now.since(bucket.last_used()) < RATE_ENTRY_AGE_MAX);
         self.swept = now;
         if self.buckets.is_empty() {
             self.buckets = HashMap::new();

@@ -1,51 +1,40 @@
-//! A worker's links to control and to the other workers: bounded lanes and doorbells.
-//!
-//! Initiations, answers to our handshakes, and notices about peers have lanes of their own, so
-//! that a flood of one starves no other. A worker never waits for room in a lane.
+//! Channels between threads: bounded lanes with doorbells, from workers to control and from one
+//! worker to another.
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::Endpoint;
 
+use crate::limits::{ANSWERS_MAX, INITIATIONS_MAX, NOTICES_MAX, WORKERS_MAX};
 use crate::messages::HandshakeMessage;
 use crate::peer::PeerId;
 
-/// Initiations that may wait for control (messages; `MAX_QUEUED_INCOMING_HANDSHAKES` of the
-/// kernel). More than an eighth of it means "under load".
-pub const INITIATIONS_MAX: usize = 4096;
-/// Responses and cookie replies that may wait for control (messages).
-pub const ANSWERS_MAX: usize = 1024;
-/// Peers that may wait for control's attention; a peer waits once, however much happens.
-pub const NOTICES_MAX: usize = 1 << 17;
-/// Datagrams that may wait for the worker that owns their session.
-pub const HAND_OFFS_MAX: usize = 1024;
-
-/// A datagram that landed on another worker than the owner of its session.
+/// A datagram that arrived at another worker than the owner of its session.
 pub struct HandOff {
     /// The datagram, with [`wg_bounce_sys::message::PAYLOAD_AT`] bytes in front of it.
     pub buffer: Box<[u8]>,
-    /// Who sent it, and to which of our addresses.
+    /// Its sender, and the local address that it was sent to.
     pub from: Endpoint,
     /// The outer IPv4 TOS or IPv6 traffic class.
     pub traffic_class: u8,
 }
 
-/// Why a worker ended.
+/// The reason why a worker ended.
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// The TUN device was deleted.
     InterfaceGone,
-    /// The worker cannot go on.
+    /// An unexpected error, as text.
     Fatal(String),
 }
 
-/// What reaches control from the workers.
+/// Control's receiving ends of the workers' lanes.
 pub struct Events {
-    /// Handshake initiations with a right mac1.
+    /// Handshake initiations with a valid mac1.
     pub initiations: Receiver<HandshakeMessage>,
-    /// Responses and cookie replies for an index that is awaited.
+    /// Responses and cookie replies for an index that is pending.
     pub answers: Receiver<HandshakeMessage>,
     /// Peers with raised flags.
     pub peers: Receiver<PeerId>,
@@ -53,34 +42,60 @@ pub struct Events {
     pub failures: Receiver<Failure>,
 }
 
-/// Where another worker takes hand-offs.
+/// The sending end of the lane to another worker, and its doorbell.
 #[derive(Clone)]
-pub(crate) struct Neighbour {
+pub struct Neighbour {
     pub lane: Sender<HandOff>,
     pub bell: Arc<EventFd>,
 }
 
 /// The sending ends of one worker.
 #[derive(Clone)]
-pub(crate) struct Channels {
-    pub initiations: Sender<HandshakeMessage>,
-    pub answers: Sender<HandshakeMessage>,
-    pub peers: Sender<PeerId>,
-    pub failures: Sender<Failure>,
+pub struct Channels {
+    initiations: Sender<HandshakeMessage>,
+    answers: Sender<HandshakeMessage>,
+    peers: Sender<PeerId>,
+    failures: Sender<Failure>,
     /// Control's doorbell.
-    pub wake: Arc<EventFd>,
-    /// All workers by number, this one too.
+    wake: Arc<EventFd>,
+    /// All workers by number, including this one.
     pub neighbours: Vec<Neighbour>,
-    /// Notices that found the lane full: they are tried again each turn.
-    pub unsent: Vec<PeerId>,
-    /// Something was put into a lane since control was last woken.
-    pub must_wake: bool,
-    /// Neighbours (bit by bit) that were handed something since their bells were last rung.
-    pub must_ring: u64,
+    /// Notices that found their lane full; retried each turn.
+    unsent: Vec<PeerId>,
+    /// Something was queued for control since its doorbell was last rung.
+    must_wake: bool,
+    /// Neighbours (one bit each) that were handed something since their bells were last rung.
+    must_ring: u64,
 }
 
 impl Channels {
-    /// Queues a handshake message; false: its lane is full.
+    /// The lanes to control, without neighbours yet; `wake` is control's doorbell.
+    pub fn new(wake: Arc<EventFd>) -> (Channels, Events) {
+        let (initiations, initiations_lane) = bounded(INITIATIONS_MAX);
+        let (answers, answers_lane) = bounded(ANSWERS_MAX);
+        let (peers, peers_lane) = bounded(NOTICES_MAX);
+        let (failures, failures_lane) = bounded(WORKERS_MAX);
+        let channels = Channels {
+            initiations,
+            answers,
+            peers,
+            failures,
+            wake,
+            neighbours: Vec::new(),
+            unsent: Vec::new(),
+            must_wake: false,
+            must_ring: 0,
+        };
+        let events = Events {
+            initiations: initiations_lane,
+            answers: answers_lane,
+            peers: peers_lane,
+            failures: failures_lane,
+        };
+        (channels, events)
+    }
+
+    /// Queues a handshake message; returns false if its lane is full.
     #[must_use]
     pub fn handshake(&mut self, message: HandshakeMessage, is_initiation: bool) -> bool {
         let lane = if is_initiation { &self.initiations } else { &self.answers };
@@ -97,15 +112,27 @@ impl Channels {
         }
     }
 
-    /// Hands a datagram to the worker that owns its session; false: that one has no room.
+    /// Makes the next [`Channels::ring_bells`] wake control.
+    pub fn wake_control(&mut self) {
+        self.must_wake = true;
+    }
+
+    /// Hands a datagram to the worker that owns its session; returns false if its lane is full.
     #[must_use]
     pub fn hand_off(&mut self, owner: usize, datagram: HandOff) -> bool {
         self.must_ring |= 1 << owner;
         self.neighbours[owner].lane.try_send(datagram).is_ok()
     }
 
-    /// Wakes control and the neighbours for which anything was queued, once a turn.
-    pub fn deliver(&mut self) {
+    /// Reports why this worker ends, and wakes control.
+    pub fn fail(&self, failure: Failure) {
+        // Full: another worker has reported the same.
+        let _ = self.failures.try_send(failure);
+        ring(&self.wake);
+    }
+
+    /// Wakes control and the neighbours for which something was queued; once a turn.
+    pub fn ring_bells(&mut self) {
         for peer in std::mem::take(&mut self.unsent) {
             self.notice(peer);
         }
@@ -122,7 +149,7 @@ impl Channels {
 }
 
 /// Rings a doorbell.
-pub(crate) fn ring(bell: &EventFd) {
-    // EAGAIN: the counter is at its end, so it rings already.
+pub fn ring(bell: &EventFd) {
+    // EAGAIN: the eventfd is already signalled.
     let _ = bell.write(1);
 }

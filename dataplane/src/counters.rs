@@ -1,128 +1,91 @@
-//! What is counted: for each worker, by itself; for each peer, by whichever worker serves it.
-//! Anybody may read.
+//! Counters: one set per worker, which only that worker writes, and one per peer, which any worker
+//! may write. Any thread may read both.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a packet went no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum DropReason {
-    /// A datagram that is no WireGuard message by type and length, or was truncated.
-    Malformed,
-    /// A handshake message whose mac1 is wrong: its sender does not know our public key.
-    BadMac1,
-    /// A handshake message before a private key was set.
-    NoPrivateKey,
-    /// More handshake messages than control takes.
-    HandshakeQueueFull,
-    /// Data, a response or a cookie reply for an index that we did not hand out.
-    UnknownIndex,
-    /// Data for a session past its age.
-    ExpiredSession,
-    /// A message whose tag is wrong.
-    NotAuthentic,
-    /// A message that arrived before, or is too old for the replay window.
-    Replayed,
-    /// A plaintext that is no IP packet.
-    NotIp,
-    /// A source address that is not the sender's by allowed IPs.
-    SourceNotAllowed,
-    /// The interface is down.
-    InterfaceDown,
-    /// The worker that owns the session had no room for what landed elsewhere.
-    HandOffFull,
-    /// The TUN refused a write.
-    TunRefused,
-    /// A frame from the TUN that contradicts itself.
-    BadFrame,
-    /// No peer has this destination among its allowed IPs.
-    NoPeer,
-    /// The peer's endpoint is not known.
-    NoEndpoint,
-    /// A redirect or router solicitation of our own kernel: meaningless in the tunnel.
-    LinkLocalChatter,
-    /// Our own UDP datagram, routed into the interface: an endpoint lies inside the tunnel.
-    RoutingLoop,
-    /// More packets wait for a handshake than may.
-    StagingFull,
-    /// The handshake for which a packet waited was given up, or the peer was removed.
-    HandshakeFailed,
-    /// The socket buffer was full.
-    SocketFull,
-    /// The network refused a send: no route, the firewall, no such family.
-    SendRefused,
-    /// Something that only the kernel may forward from peer to peer (an expired TTL, options, a
-    /// packet beyond the MTU), but its route leads out of another interface.
-    NotPunted,
-}
-
-impl DropReason {
-    /// All reasons, in order.
-    pub const ALL: [DropReason; 23] = [
-        DropReason::Malformed,
-        DropReason::BadMac1,
-        DropReason::NoPrivateKey,
-        DropReason::HandshakeQueueFull,
-        DropReason::UnknownIndex,
-        DropReason::ExpiredSession,
-        DropReason::NotAuthentic,
-        DropReason::Replayed,
-        DropReason::NotIp,
-        DropReason::SourceNotAllowed,
-        DropReason::InterfaceDown,
-        DropReason::HandOffFull,
-        DropReason::TunRefused,
-        DropReason::BadFrame,
-        DropReason::NoPeer,
-        DropReason::NoEndpoint,
-        DropReason::LinkLocalChatter,
-        DropReason::RoutingLoop,
-        DropReason::StagingFull,
-        DropReason::HandshakeFailed,
-        DropReason::SocketFull,
-        DropReason::SendRefused,
-        DropReason::NotPunted,
-    ];
-
-    /// Its name in counters: lower case, words joined by `_`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DropReason::Malformed => "drop_malformed",
-            DropReason::BadMac1 => "drop_bad_mac1",
-            DropReason::NoPrivateKey => "drop_no_private_key",
-            DropReason::HandshakeQueueFull => "drop_handshake_queue_full",
-            DropReason::UnknownIndex => "drop_unknown_index",
-            DropReason::ExpiredSession => "drop_expired_session",
-            DropReason::NotAuthentic => "drop_not_authentic",
-            DropReason::Replayed => "drop_replayed",
-            DropReason::NotIp => "drop_not_ip",
-            DropReason::SourceNotAllowed => "drop_source_not_allowed",
-            DropReason::InterfaceDown => "drop_interface_down",
-            DropReason::HandOffFull => "drop_hand_off_full",
-            DropReason::TunRefused => "drop_tun_refused",
-            DropReason::BadFrame => "drop_bad_frame",
-            DropReason::NoPeer => "drop_no_peer",
-            DropReason::NoEndpoint => "drop_no_endpoint",
-            DropReason::LinkLocalChatter => "drop_link_local_chatter",
-            DropReason::RoutingLoop => "drop_routing_loop",
-            DropReason::StagingFull => "drop_staging_full",
-            DropReason::HandshakeFailed => "drop_handshake_failed",
-            DropReason::SocketFull => "drop_socket_full",
-            DropReason::SendRefused => "drop_send_refused",
-            DropReason::NotPunted => "drop_not_punted",
+/// Defines [`DropReason`] from one list: documentation, variant, counter name.
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// The reason why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum DropReason {
+            $($(#[$doc])+ $variant,)+
         }
-    }
+
+        impl DropReason {
+            /// All reasons, in order.
+            pub const ALL: [DropReason; [$($name),+].len()] = [$(DropReason::$variant),+];
+
+            /// The name of its counter: lower case, words joined by `_`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DropReason::$variant => $name,)+
+                }
+            }
+        }
+    };
 }
 
-/// One number that one worker writes.
+drop_reasons! {
+    /// A datagram that is not a WireGuard message by type and length, or was truncated.
+    Malformed = "drop_malformed",
+    /// A handshake message with a wrong mac1: its sender does not know our public key.
+    BadMac1 = "drop_bad_mac1",
+    /// A handshake message before a private key was set.
+    NoPrivateKey = "drop_no_private_key",
+    /// A handshake message that found the lane to control full.
+    HandshakeQueueFull = "drop_handshake_queue_full",
+    /// Data, a response or a cookie reply for an index that is not in use.
+    UnknownIndex = "drop_unknown_index",
+    /// Data for a session past its age.
+    ExpiredSession = "drop_expired_session",
+    /// A message with a wrong tag.
+    NotAuthentic = "drop_not_authentic",
+    /// A message that arrived before, or is too old for the replay window.
+    Replayed = "drop_replayed",
+    /// A plaintext that is not an IP packet.
+    NotIp = "drop_not_ip",
+    /// A source address that is not among the sender's allowed IPs.
+    SourceNotAllowed = "drop_source_not_allowed",
+    /// The interface is down.
+    InterfaceDown = "drop_interface_down",
+    /// A datagram that found the lane to the worker of its session full.
+    HandOffFull = "drop_hand_off_full",
+    /// A write that the TUN refused.
+    TunRefused = "drop_tun_refused",
+    /// A TUN frame that contradicts itself.
+    BadFrame = "drop_bad_frame",
+    /// A destination that is in no peer's allowed IPs.
+    NoPeer = "drop_no_peer",
+    /// A peer without a known endpoint.
+    NoEndpoint = "drop_no_endpoint",
+    /// A redirect or router solicitation of our own kernel: meaningless in the tunnel.
+    LinkLocalChatter = "drop_link_local_chatter",
+    /// Our own UDP datagram, routed into the interface: an endpoint lies inside the tunnel.
+    RoutingLoop = "drop_routing_loop",
+    /// A packet beyond the limits of staging.
+    StagingFull = "drop_staging_full",
+    /// A staged packet whose handshake was given up, or whose peer was removed.
+    HandshakeFailed = "drop_handshake_failed",
+    /// A full socket buffer.
+    SocketFull = "drop_socket_full",
+    /// A send that the network refused: no route, the firewall, no such family.
+    SendRefused = "drop_send_refused",
+    /// A packet that only the kernel may forward between peers (an expired TTL, options, a packet
+    /// beyond the MTU), but the kernel's route for it leads out of another interface.
+    NotPunted = "drop_not_punted",
+}
+
+/// A counter with one writer.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds; the worker's.
+    /// Adds; only the worker calls this.
     pub fn add(&self, count: u64) {
-        // A plain load and store: there is one writer.
+        // A plain load and store suffice: there is one writer.
         self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
@@ -149,13 +112,13 @@ pub struct Counters {
     pub tun_frames_written: Counter,
     /// IP packets in them.
     pub tun_packets_written: Counter,
-    /// Packets relayed from peer to peer past the TUN.
+    /// Packets relayed between peers by the worker, not through the TUN.
     pub relayed: Counter,
-    /// Trains that found their socket full, and waited.
+    /// Trains that found their socket full and were held.
     pub held_trains: Counter,
-    /// Datagrams handed to the worker that owns their session.
+    /// Datagrams handed over to the worker that owns their session.
     pub handed_off: Counter,
-    /// Destinations for which trains were given up for a while.
+    /// Times that a destination was demoted to sends without segmentation offload.
     pub gso_demotions: Counter,
     drops: [Counter; DropReason::ALL.len()],
 }
@@ -187,19 +150,19 @@ impl Counters {
         plain.into_iter().map(|(name, counter)| (name, counter.read())).chain(drops)
     }
 
-    /// Datagrams in one train, on average: received, and sent.
+    /// Average number of datagrams per train: received, and sent.
     pub fn train_lengths(&self) -> (f64, f64) {
         let received = ratio(self.received_datagrams.read(), self.received_trains.read());
         (received, ratio(self.sent_datagrams.read(), self.sent_trains.read()))
     }
 }
 
-/// The average of `count` things in `groups`; zero of none.
+/// `count` divided by `groups`; zero if there are none.
 fn ratio(count: u64, groups: u64) -> f64 {
     if groups == 0 { 0.0 } else { count as f64 / groups as f64 }
 }
 
-/// One number that several workers write.
+/// A counter with several writers.
 #[derive(Default)]
 pub struct SharedCounter(AtomicU64);
 
@@ -218,25 +181,25 @@ impl SharedCounter {
 /// The counters of one peer. Bytes are UDP payload, as the kernel module counts them.
 #[derive(Default)]
 pub struct PeerCounters {
-    /// Bytes of authentic messages received, handshakes too.
+    /// Bytes of authentic messages received, including handshakes.
     pub received_bytes: SharedCounter,
     /// Authentic data messages and keepalives received.
     pub received_datagrams: SharedCounter,
-    /// Trains in which they came, or parts of trains.
+    /// Trains, or parts of trains, in which they arrived.
     pub received_trains: SharedCounter,
-    /// Bytes sent, handshakes too.
+    /// Bytes sent, including handshakes.
     pub sent_bytes: SharedCounter,
     /// Data messages and keepalives sent.
     pub sent_datagrams: SharedCounter,
-    /// Trains in which they left.
+    /// Trains in which they were sent.
     pub sent_trains: SharedCounter,
-    /// Packets relayed to the peer past the TUN.
+    /// Packets relayed to the peer by the worker, not through the TUN.
     pub relayed: SharedCounter,
-    /// Messages received that landed on another worker than the session's.
+    /// Messages that arrived at another worker than the session's.
     pub handed_off: SharedCounter,
-    /// How often trains to the peer were given up for a while.
+    /// Times that the peer was demoted to sends without segmentation offload.
     pub gso_demotions: SharedCounter,
-    /// Made with the first drop: most peers of a large hub have none.
+    /// Allocated at the first drop: most peers of a large hub have none.
     drops: OnceLock<Box<[SharedCounter; DropReason::ALL.len()]>>,
 }
 
@@ -267,7 +230,7 @@ impl PeerCounters {
         plain.into_iter().map(|(name, counter)| (name, counter.read())).chain(drops)
     }
 
-    /// Datagrams in one train, on average: received, and sent.
+    /// Average number of datagrams per train: received, and sent.
     pub fn train_lengths(&self) -> (f64, f64) {
         let received = ratio(self.received_datagrams.read(), self.received_trains.read());
         (received, ratio(self.sent_datagrams.read(), self.sent_trains.read()))
@@ -279,12 +242,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_place_and_a_name_of_its_own() {
+    fn every_reason_has_its_own_index_and_name() {
         let names: std::collections::HashSet<&str> =
             DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::ALL.len());
-        for (place, &reason) in DropReason::ALL.iter().enumerate() {
-            assert_eq!(place, reason as usize);
+        for (index, &reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(index, reason as usize);
         }
     }
 

@@ -1,25 +1,20 @@
-//! What a worker has received and not yet looked at, in fair order: queues that take turns
-//! (deficit round robin), those that were empty first (RFC 8290 §4, without its dropping).
+//! Deficit round robin over queues, with those that were empty first (RFC 8290 §4, without its
+//! dropping).
 //!
-//! A worker takes one slice a turn, so that a thin flow waits for a slice at most, however much
-//! the others have sent; and a slice takes much of one queue before it goes on to the next, so
+//! A worker takes one slice per turn, so that a thin flow waits for one slice at most, however much
+//! the others have sent; and a slice takes a quantum of one queue before it goes on to the next, so
 //! that messages to one destination stay together.
 
 use std::collections::VecDeque;
 
-/// What a queue may take out before it is the next one's turn (units of cost, see
-/// [`crate::limits::SLICE_COST`]): a full train.
-const QUANTUM: i64 = 88 << 10;
+use crate::limits::{DRR_QUANTUM, DRR_QUEUES};
 
-/// Queues: flows that share one share its turns.
-pub const QUEUES: usize = 256;
-
-/// Things that wait, each with its cost.
+/// Queued items, each with its cost.
 pub struct DeficitRoundRobin<T> {
     queues: Vec<Queue<T>>,
-    /// Queues that were empty, and have not had their first turn.
+    /// Queues that were empty and wait for their first turn.
     fresh: VecDeque<usize>,
-    /// Queues that had one.
+    /// Queues that had it.
     rest: VecDeque<usize>,
     len: usize,
 }
@@ -27,7 +22,7 @@ pub struct DeficitRoundRobin<T> {
 struct Queue<T> {
     items: VecDeque<(T, u32)>,
     credit: i64,
-    /// It is in one of the two lists.
+    /// Whether it is in one of the two lists.
     is_listed: bool,
 }
 
@@ -35,43 +30,43 @@ impl<T> Default for DeficitRoundRobin<T> {
     fn default() -> Self {
         let queue = || Queue { items: VecDeque::new(), credit: 0, is_listed: false };
         DeficitRoundRobin {
-            queues: std::iter::repeat_with(queue).take(QUEUES).collect(),
-            fresh: VecDeque::with_capacity(QUEUES),
-            rest: VecDeque::with_capacity(QUEUES),
+            queues: std::iter::repeat_with(queue).take(DRR_QUEUES).collect(),
+            fresh: VecDeque::with_capacity(DRR_QUEUES),
+            rest: VecDeque::with_capacity(DRR_QUEUES),
             len: 0,
         }
     }
 }
 
 impl<T> DeficitRoundRobin<T> {
-    /// Nothing waits.
+    /// Whether nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Appends to queue number `queue` (any number; they are counted in circles).
+    /// Appends to queue `queue`, reduced modulo [`DRR_QUEUES`].
     pub fn push(&mut self, queue: usize, item: T, cost: u32) {
-        let number = queue % QUEUES;
+        let number = queue % DRR_QUEUES;
         let queue = &mut self.queues[number];
         queue.items.push_back((item, cost));
         self.len += 1;
         if !queue.is_listed {
             queue.is_listed = true;
-            queue.credit = QUANTUM;
+            queue.credit = DRR_QUANTUM;
             self.fresh.push_back(number);
         }
     }
 
-    /// Takes what is next, with its cost.
+    /// Removes the next item; returns it with its cost.
     pub fn pop(&mut self) -> Option<(T, u32)> {
         while self.len > 0 {
             let is_fresh = !self.fresh.is_empty();
             let list = if is_fresh { &mut self.fresh } else { &mut self.rest };
-            let number = *list.front().expect("what waits is in a listed queue");
+            let number = *list.front().expect("a queue with items is listed");
             let queue = &mut self.queues[number];
             if queue.credit <= 0 {
-                queue.credit += QUANTUM;
+                queue.credit += DRR_QUANTUM;
             } else if let Some((item, cost)) = queue.items.pop_front() {
                 queue.credit -= i64::from(cost);
                 self.len -= 1;
@@ -81,8 +76,8 @@ impl<T> DeficitRoundRobin<T> {
                 queue.is_listed = false;
                 continue;
             }
-            // Behind the others: its turn is over, or it is empty but was fresh and must not be
-            // so again before they had theirs.
+            // Moves behind the others: its turn is over, or it is empty but was fresh and must not
+            // be so again before they had their turn.
             list.pop_front();
             self.rest.push_back(number);
         }

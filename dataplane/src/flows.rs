@@ -1,8 +1,7 @@
-//! What a worker remembers of the pairs of addresses that it has seen: whose they are, and what
-//! the kernel's route between them is.
+//! The flow cache of a worker: for each pair of addresses its owners and the kernel's route.
 //!
-//! A table of fixed size, sought by hash in sets of [`WAYS`]; a new pair takes the place of an
-//! old one. It only saves asking: what is not in it is looked up and asked for again.
+//! A fixed-size set-associative cache ([`WAYS`]-way); a new pair evicts an old one. It only saves
+//! queries: a pair that is missing is looked up and queried again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,16 +10,14 @@ use wg_bounce_sys::route::Route;
 
 use crate::hash::mix;
 use crate::ip::Packet;
+use crate::limits::FLOWS_MAX;
 use crate::peer::{Peer, PeerId};
 
-/// Pairs that one worker remembers (of about 100 bytes each): more than talk at once through a
-/// large hub, and few enough to lie in a shared cache.
-const FLOWS_MAX: usize = 1 << 14;
-/// Places that a pair may take.
+/// Slots that a pair may occupy.
 const WAYS: usize = 4;
-const _: () = assert!(FLOWS_MAX.is_power_of_two() && FLOWS_MAX.is_multiple_of(WAYS));
+const _: () = assert!(FLOWS_MAX.is_multiple_of(WAYS));
 
-/// Source, destination and DSCP of a packet: what a route can depend on.
+/// Source, destination and DSCP of a packet: the inputs of a route look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
     source: IpAddr,
@@ -65,73 +62,74 @@ impl FlowKey {
     }
 }
 
-/// What is known of a pair.
+/// The cached facts about a pair.
 #[derive(Clone)]
 pub struct Flow {
     /// The pair.
     pub key: FlowKey,
-    /// Of the snapshot that `sender` and `receiver` come from.
+    /// The epoch of the snapshot that `sender` and `receiver` come from.
     pub epoch: u64,
-    /// Who owns the source by allowed IPs.
+    /// The owner of the source by allowed IPs.
     pub sender: Option<PeerId>,
-    /// Who owns the destination.
+    /// The owner of the destination.
     pub receiver: Option<Arc<Peer>>,
-    /// State of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `route` is of.
+    /// The generation of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `route`
+    /// comes from.
     pub routes: u64,
-    /// What the kernel said.
+    /// The kernel's answer.
     pub route: Route,
 }
 
-/// The pairs of one worker.
+/// The flow cache of one worker.
 pub struct Flows {
-    places: Box<[Option<Flow>]>,
+    slots: Box<[Option<Flow>]>,
     seed: u64,
-    /// Which place of a full set is given away next.
-    turn: usize,
+    /// The slot of a full set that is evicted next.
+    next_victim: usize,
 }
 
 impl Flows {
-    /// An empty table; all its memory is taken here. `seed` is random, so that nobody can choose
-    /// addresses that share a set.
+    /// An empty cache; all its memory is allocated here. `seed` is random, so that an attacker
+    /// cannot choose addresses that share a set.
     #[must_use]
     pub fn new(seed: u64) -> Flows {
-        let places = std::iter::repeat_with(|| None).take(FLOWS_MAX).collect();
-        Flows { places, seed, turn: 0 }
+        let slots = std::iter::repeat_with(|| None).take(FLOWS_MAX).collect();
+        Flows { slots, seed, next_victim: 0 }
     }
 
-    /// Where the pair stands.
+    /// The slot of a pair.
     #[must_use]
     pub fn find(&self, key: &FlowKey) -> Option<usize> {
         let set = self.set_of(key);
         (set..set + WAYS)
-            .find(|&place| self.places[place].as_ref().is_some_and(|flow| flow.key == *key))
+            .find(|&slot| self.slots[slot].as_ref().is_some_and(|flow| flow.key == *key))
     }
 
-    /// The pair in a place that [`Flows::find`] or [`Flows::insert`] gave.
+    /// The flow in a slot that [`Flows::find`] or [`Flows::insert`] returned.
     ///
     /// # Panics
-    /// If the place is empty: the caller's bug.
+    /// If the slot is empty: a bug of the caller.
     #[must_use]
-    pub fn get(&self, place: usize) -> &Flow {
-        self.places[place].as_ref().expect("a pair stands there")
+    pub fn get(&self, slot: usize) -> &Flow {
+        self.slots[slot].as_ref().expect("the slot is occupied")
     }
 
-    /// As [`Flows::get`], to be brought up to date.
+    /// As [`Flows::get`], to be updated.
     #[must_use]
-    pub fn get_mut(&mut self, place: usize) -> &mut Flow {
-        self.places[place].as_mut().expect("a pair stands there")
+    pub fn get_mut(&mut self, slot: usize) -> &mut Flow {
+        self.slots[slot].as_mut().expect("the slot is occupied")
     }
 
-    /// Remembers a pair that was not found, and forgets another one if need be.
+    /// Inserts a pair that was not found; evicts another one if its set is full.
     pub fn insert(&mut self, flow: Flow) -> usize {
         let set = self.set_of(&flow.key);
-        let free = (set..set + WAYS).find(|&place| self.places[place].is_none());
-        let place = free.unwrap_or_else(|| {
-            self.turn = self.turn.wrapping_add(1);
-            set + self.turn % WAYS
+        let free = (set..set + WAYS).find(|&slot| self.slots[slot].is_none());
+        let slot = free.unwrap_or_else(|| {
+            self.next_victim = self.next_victim.wrapping_add(1);
+            set + self.next_victim % WAYS
         });
-        self.places[place] = Some(flow);
-        place
+        self.slots[slot] = Some(flow);
+        slot
     }
 
     fn set_of(&self, key: &FlowKey) -> usize {
@@ -158,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_another_flow() {
+    fn any_difference_makes_another_flow() {
         let mut flows = Flows::new(7);
-        let place = flows.insert(flow(key(1)));
-        assert_eq!(flows.find(&key(1)), Some(place));
+        let slot = flows.insert(flow(key(1)));
+        assert_eq!(flows.find(&key(1)), Some(slot));
         let mapped = Ipv4Addr::from_bits(0x0a00_0001).to_ipv6_mapped();
         for other in [
             FlowKey { dscp: 0xb8, ..key(1) },
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn two_thousand_pairs_stay_whatever_the_seed() {
+    fn two_thousand_pairs_fit_with_any_seed() {
         for seed in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
             let mut flows = Flows::new(seed);
             for number in 0..2_000 {
@@ -188,12 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_newest_is_there() {
+    fn memory_is_bounded_and_the_newest_pair_is_found() {
         let mut flows = Flows::new(3);
         for number in 0..4 * FLOWS_MAX as u32 {
-            let place = flows.insert(flow(key(number)));
-            assert_eq!(flows.find(&key(number)), Some(place));
-            assert!(flows.get(place).key == key(number));
+            let slot = flows.insert(flow(key(number)));
+            assert_eq!(flows.find(&key(number)), Some(slot));
+            assert!(flows.get(slot).key == key(number));
         }
     }
 }

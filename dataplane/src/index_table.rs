@@ -1,14 +1,15 @@
-//! The receiver indexes that belong to one worker: which are awaited, which receive.
+//! The receiver indexes that belong to one worker: pending handshakes and receiving sessions
+//! (peerlookup.c of the kernel module).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
-use crate::session::ReceiveSession;
+use crate::hash::IndexHasher;
+use crate::receive_session::ReceiveSession;
 
-/// What an index of ours stands for.
-pub enum Entry {
-    /// A handshake response or cookie reply is awaited.
-    Expected,
+enum Entry {
+    /// A handshake response or cookie reply is pending.
+    Pending,
     /// A session receives.
     Session(Box<ReceiveSession>),
 }
@@ -20,9 +21,9 @@ pub struct IndexTable {
 }
 
 impl IndexTable {
-    /// Awaits an answer for `index`; a session of that index stays.
+    /// Marks `index` as pending, unless a session receives with it.
     pub fn expect(&mut self, index: u32) {
-        self.entries.entry(index).or_insert(Entry::Expected);
+        self.entries.entry(index).or_insert(Entry::Pending);
     }
 
     /// Receives with this session from now on.
@@ -30,21 +31,21 @@ impl IndexTable {
         self.entries.insert(session.info.local_index, Entry::Session(session));
     }
 
-    /// Receives nothing for `index` any more.
-    pub fn forget(&mut self, index: u32) {
+    /// Receives nothing for `index` from now on.
+    pub fn remove(&mut self, index: u32) {
         self.entries.remove(&index);
     }
 
-    /// Whether an answer is awaited for `index`.
-    pub fn is_expected(&self, index: u32) -> bool {
-        matches!(self.entries.get(&index), Some(Entry::Expected))
+    /// Whether a handshake response is pending for `index`.
+    pub fn is_pending(&self, index: u32) -> bool {
+        matches!(self.entries.get(&index), Some(Entry::Pending))
     }
 
-    /// Whether a cookie reply is awaited for `index`: also for a response of ours that nothing
-    /// has confirmed yet, which its receiver may have refused under load.
-    pub fn is_cookie_expected(&self, index: u32) -> bool {
+    /// Whether a cookie reply is pending for `index`: also after a response of ours whose session
+    /// is not confirmed yet, because its receiver may have refused it under load.
+    pub fn is_cookie_pending(&self, index: u32) -> bool {
         match self.entries.get(&index) {
-            Some(Entry::Expected) => true,
+            Some(Entry::Pending) => true,
             Some(Entry::Session(session)) => !session.info.is_initiator && !session.is_confirmed,
             None => false,
         }
@@ -58,71 +59,11 @@ impl IndexTable {
         }
     }
 
-    /// The session of `index`, to move its window.
+    /// The session of `index`, to move its replay window.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut ReceiveSession> {
         match self.entries.get_mut(&index) {
             Some(Entry::Session(session)) => Some(session),
             _ => None,
         }
-    }
-}
-
-/// Indexes are random but for their low byte, which is the same for all of a worker's; nobody
-/// else chooses them. It serves for addresses of sessions, too, whose low bits are alike as well.
-#[derive(Default)]
-pub struct IndexHasher(u64);
-
-impl IndexHasher {
-    fn spread(&mut self, number: u64) {
-        // A product's low bits depend on those of its factors alone, and the table chooses its
-        // place by low bits: fold the upper half, which depends on all, over the lower.
-        let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ product >> 32;
-    }
-}
-
-impl Hasher for IndexHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("indexes and addresses are hashed as one number");
-    }
-
-    fn write_u32(&mut self, index: u32) {
-        self.spread(index.into());
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        self.spread(address as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    /// How many places of a table of 4,096 the numbers take.
-    fn places(hashers: impl Iterator<Item = IndexHasher>) -> usize {
-        hashers.map(|hasher| hasher.finish() % 4096).collect::<HashSet<_>>().len()
-    }
-
-    #[test]
-    fn equal_low_bits_do_not_share_a_place() {
-        let index = |number: u32| {
-            let mut hasher = IndexHasher::default();
-            hasher.write_u32(number << 8 | 3);
-            hasher
-        };
-        let address = |number: usize| {
-            let mut hasher = IndexHasher::default();
-            hasher.write_usize(0x7f00_0000_0000 + number * 128);
-            hasher
-        };
-        assert!(places((0..4096).map(index)) > 2000);
-        assert!(places((0..4096).map(address)) > 2000);
     }
 }

@@ -1,9 +1,9 @@
-//! What a router owes to a packet that it forwards, as far as it concerns the packet alone
-//! (RFC 1812 §5.2, RFC 8200 §3; `ip_forward` and `ip6_forward` of Linux).
+//! IP forwarding, as far as it depends on the packet alone (RFC 1812 §5.2, RFC 8200 §3;
+//! `ip_forward` and `ip6_forward` of Linux).
 //!
-//! A worker forwards only what is plain. Everything else has an answer, or an exception, that the
-//! kernel knows: an expired TTL, options, a packet beyond the MTU, addresses that no router
-//! forwards between.
+//! A worker forwards only packets of the fast path. All others need an answer or an exception that
+//! the kernel knows: an expired TTL, options, a packet beyond the MTU, addresses that a router must
+//! not forward between.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ const V4_TTL_AT: usize = 8;
 const V4_CHECKSUM_AT: usize = 10;
 /// Offset of the hop limit in an IPv6 header (bytes).
 const V6_HOP_LIMIT_AT: usize = 7;
-/// An IPv6 next header that every router looks at.
+/// An IPv6 next header that every router must process.
 const HOP_BY_HOP: u8 = 0;
 /// The fragment offset in the third word of an IPv4 header.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -23,33 +23,33 @@ const ICMP_REDIRECT: u8 = 5;
 const NDISC_ROUTER_SOLICITATION: u8 = 133;
 const NDISC_REDIRECT: u8 = 137;
 
-/// Whether the packet that was parsed to `ip` can be forwarded without anything being said or
-/// done about it, out of an interface with this MTU (bytes).
+/// Whether the packet that was parsed to `ip` needs plain forwarding only, out of an interface with
+/// this MTU (bytes).
 #[must_use]
 pub fn is_fast_path(packet: &[u8], ip: &Packet, mtu: usize) -> bool {
     ip.len <= mtu
         && is_forwarded(ip.source)
         && is_forwarded(ip.destination)
-        && if ip::is_v4(packet) { is_plain_v4(packet, ip) } else { is_plain_v6(packet, ip) }
-        && !is_link_chatter(packet, ip)
+        && if ip::is_v4(packet) { is_fast_path_v4(packet, ip) } else { is_fast_path_v6(packet, ip) }
+        && !is_link_local_control(packet, ip)
 }
 
-fn is_plain_v4(packet: &[u8], ip: &Packet) -> bool {
+fn is_fast_path_v4(packet: &[u8], ip: &Packet) -> bool {
     let Some(header) = packet.first_chunk::<V4_HEADER_LEN>() else { return false };
     ip.header_len == V4_HEADER_LEN
         && header[V4_TTL_AT] > 1
         && checksum::is_valid(checksum::sum(header))
 }
 
-fn is_plain_v6(packet: &[u8], ip: &Packet) -> bool {
+fn is_fast_path_v6(packet: &[u8], ip: &Packet) -> bool {
     packet[V6_HOP_LIMIT_AT] > 1 && ip.protocol != HOP_BY_HOP
 }
 
-/// Redirects (the kernel sends them when it forwards back out of the interface) and router
-/// solicitations: between hosts on one link they have a meaning, to a peer none, and nobody shall
-/// be told by a peer where its packets ought to go. Whose they are cannot be told on the way out.
+/// Whether a packet is an ICMP redirect, an NDISC redirect or a router solicitation. They concern
+/// hosts on one link and mean nothing to a peer; a peer must not redirect other peers' traffic
+/// either. On the way out of the TUN the sender of such a packet cannot be told from its headers.
 #[must_use]
-pub fn is_link_chatter(packet: &[u8], ip: &Packet) -> bool {
+pub fn is_link_local_control(packet: &[u8], ip: &Packet) -> bool {
     let Some(&kind) = packet.get(ip.header_len) else { return false };
     match ip.protocol {
         // In the middle of a packet lies its payload, not its type.
@@ -59,7 +59,7 @@ pub fn is_link_chatter(packet: &[u8], ip: &Packet) -> bool {
     }
 }
 
-/// Whether packets are forwarded from and to an address: one host's, beyond its own link.
+/// Whether packets are forwarded from and to an address: a unicast one beyond its own link.
 fn is_forwarded(address: IpAddr) -> bool {
     match address {
         // 0.0.0.0/8 is "this network"; multicast, reserved and broadcast addresses lie above
@@ -79,8 +79,9 @@ fn is_forwarded(address: IpAddr) -> bool {
     }
 }
 
-/// Takes one hop off the TTL or hop limit of a packet that [`is_fast_path`].
-pub fn take_hop(packet: &mut [u8]) {
+/// Decrements the TTL (and updates the checksum) or the hop limit of a packet that
+/// [`is_fast_path`].
+pub fn decrement_ttl(packet: &mut [u8]) {
     if ip::is_v4(packet) {
         let old = u16_at(packet, V4_TTL_AT);
         let new = old - 0x100;
@@ -117,11 +118,11 @@ mod tests {
         packet
     }
 
-    fn plain(packet: &[u8], mtu: usize) -> bool {
+    fn fast_path(packet: &[u8], mtu: usize) -> bool {
         is_fast_path(packet, &ip::parse(packet).expect("an IP packet"), mtu)
     }
 
-    /// A change to a plain IPv4 packet with its header checksum made right again.
+    /// A fast-path IPv4 packet with some bytes changed and its header checksum corrected.
     fn changed_v4(at: usize, bytes: &[u8]) -> Vec<u8> {
         let mut packet = v4();
         packet[at..at + bytes.len()].copy_from_slice(bytes);
@@ -131,62 +132,62 @@ mod tests {
     }
 
     #[test]
-    fn plain_packets() {
-        assert!(plain(&v4(), MTU) && plain(&v6(), MTU));
-        assert!(plain(&v4(), 32) && plain(&v6(), 52), "as large as the MTU");
-        assert!(!plain(&v4(), 31) && !plain(&v6(), 51), "larger");
-        assert!(plain(&changed_v4(6, &[0x20, 0x00]), MTU), "fragments are forwarded");
-        assert!(plain(&changed_v4(8, &[2]), MTU));
+    fn fast_path_packets() {
+        assert!(fast_path(&v4(), MTU) && fast_path(&v6(), MTU));
+        assert!(fast_path(&v4(), 32) && fast_path(&v6(), 52), "as large as the MTU");
+        assert!(!fast_path(&v4(), 31) && !fast_path(&v6(), 51), "larger");
+        assert!(fast_path(&changed_v4(6, &[0x20, 0x00]), MTU), "fragments are forwarded");
+        assert!(fast_path(&changed_v4(8, &[2]), MTU));
     }
 
     #[test]
-    fn the_last_hop_is_not_plain() {
+    fn an_expiring_ttl_is_not_fast_path() {
         for ttl in [0, 1] {
-            assert!(!plain(&changed_v4(8, &[ttl]), MTU));
+            assert!(!fast_path(&changed_v4(8, &[ttl]), MTU));
             let mut packet = v6();
             packet[7] = ttl;
-            assert!(!plain(&packet, MTU));
+            assert!(!fast_path(&packet, MTU));
         }
     }
 
     #[test]
-    fn options_are_not_plain() {
+    fn options_are_not_fast_path() {
         let mut packet = v4();
         packet[0] = 0x46;
         ip::set_len(&mut packet, 24, 32);
-        assert!(!plain(&packet, MTU));
+        assert!(!fast_path(&packet, MTU));
         let mut packet = v6();
         packet[6] = HOP_BY_HOP;
-        assert!(!plain(&packet, MTU));
+        assert!(!fast_path(&packet, MTU));
     }
 
     #[test]
-    fn link_chatter_is_not_plain() {
+    fn link_local_control_is_not_fast_path() {
         let mut packet = changed_v4(9, &[ip::ICMP]);
-        assert!(plain(&packet, MTU));
+        assert!(fast_path(&packet, MTU));
         packet[20] = ICMP_REDIRECT;
-        assert!(!plain(&packet, MTU));
+        assert!(!fast_path(&packet, MTU));
         let mut packet = changed_v4(6, &[0x20, 1, 64, ip::ICMP]);
         packet[20] = ICMP_REDIRECT;
-        assert!(plain(&packet, MTU), "the middle of a packet has no type");
+        assert!(fast_path(&packet, MTU), "the middle of a packet has no type");
         for kind in [NDISC_REDIRECT, NDISC_ROUTER_SOLICITATION] {
             let mut packet = v6();
             packet[6] = ip::ICMPV6;
-            assert!(plain(&packet, MTU));
+            assert!(fast_path(&packet, MTU));
             packet[40] = kind;
-            assert!(!plain(&packet, MTU));
+            assert!(!fast_path(&packet, MTU));
         }
     }
 
     #[test]
-    fn a_broken_header_is_not_plain() {
+    fn a_broken_header_is_not_fast_path() {
         let mut packet = v4();
         packet[11] ^= 1;
-        assert!(!plain(&packet, MTU));
+        assert!(!fast_path(&packet, MTU));
     }
 
     #[test]
-    fn special_addresses_are_not_plain() {
+    fn special_addresses_are_not_fast_path() {
         let special = [
             [0, 1, 2, 3],
             [127, 0, 0, 1],
@@ -196,33 +197,33 @@ mod tests {
             [255, 255, 255, 255],
         ];
         for address in special {
-            assert!(!plain(&changed_v4(12, &address), MTU), "from {address:?}");
-            assert!(!plain(&changed_v4(16, &address), MTU), "to {address:?}");
+            assert!(!fast_path(&changed_v4(12, &address), MTU), "from {address:?}");
+            assert!(!fast_path(&changed_v4(16, &address), MTU), "to {address:?}");
         }
         for address in ["::", "::1", "fe80::1", "febf::1", "ff02::1", "::ffff:10.0.0.1"] {
             let octets = address.parse::<std::net::Ipv6Addr>().expect("an address").octets();
             for at in [8, 24] {
                 let mut packet = v6();
                 packet[at..at + 16].copy_from_slice(&octets);
-                assert!(!plain(&packet, MTU), "{address} at {at}");
+                assert!(!fast_path(&packet, MTU), "{address} at {at}");
             }
         }
     }
 
     #[test]
-    fn a_hop_is_taken_and_the_checksum_stays_right() {
+    fn the_ttl_is_decremented_and_the_checksum_stays_valid() {
         for ttl in 2..=255 {
             for identification in [0u16, 0x7fff, 0xfeff, 0xffff] {
                 let mut packet = changed_v4(4, &identification.to_be_bytes());
                 packet[8] = ttl;
                 ip::set_len(&mut packet, V4_HEADER_LEN, 32);
-                take_hop(&mut packet);
+                decrement_ttl(&mut packet);
                 assert_eq!(packet[8], ttl - 1);
                 assert!(checksum::is_valid(checksum::sum(&packet[..V4_HEADER_LEN])));
             }
         }
         let mut packet = v6();
-        take_hop(&mut packet);
+        decrement_ttl(&mut packet);
         assert_eq!(packet[7], 63);
     }
 }

@@ -11,7 +11,7 @@ const _: () = assert!(WORKERS_MAX <= 256 && WORKERS_MAX <= u64::BITS as usize);
 
 /// Age at which the initiator of a session starts the next handshake (§6.1).
 pub const REKEY_AFTER_TIME: Millis = Millis::from_secs(120);
-/// Age at which a session neither sends nor receives any more (§6.1).
+/// Age at which a session no longer sends or receives (§6.1).
 pub const REJECT_AFTER_TIME: Millis = Millis::from_secs(180);
 /// Time after which a silent peer that owes an answer is sent a keepalive (§6.5).
 pub const KEEPALIVE_TIMEOUT: Millis = Millis::from_secs(10);
@@ -30,7 +30,7 @@ pub const REPLAY_WINDOW: u64 = 8128;
 const _: () = assert!(REJECT_AFTER_MESSAGES < u64::MAX - REPLAY_WINDOW);
 
 /// Nonces of one session that may be reserved and not yet sent, over all workers (packets).
-/// boringtun's replay window is 1,024: what overtakes by more than that is lost there.
+/// boringtun's replay window is 1,024: it drops a message that later ones overtook by more.
 pub const NONCES_IN_FLIGHT_MAX: u64 = 512;
 
 /// Packets that wait for one peer's handshake (packets; `MAX_STAGED_PACKETS` of the kernel).
@@ -41,11 +41,11 @@ pub const STAGED_PACKETS_MAX: u32 = 128;
 pub const STAGED_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(STAGED_BYTES_MAX > STAGED_PACKETS_MAX as usize * PACKET_MAX);
 
-/// What a worker takes of its backlog in one turn, and of the frames from the TUN: about a tenth
-/// of a millisecond's work with the plainest AEAD. A thin flow waits for so much at most. The unit
-/// is a byte; each packet counts [`PACKET_COST`] more.
+/// Cost of the datagrams that a worker handles in one turn, and of the TUN frames: about a tenth
+/// of a millisecond's work with the slowest AEAD. A thin flow waits for that long at most. The
+/// unit is a byte; each packet counts [`PACKET_COST`] more.
 pub const SLICE_COST: u32 = 64 << 10;
-/// What a packet costs beside its bytes: measured, a packet of 64 bytes takes a third of the time
+/// Cost of a packet on top of its bytes: measured, a packet of 64 bytes takes a third of the time
 /// of one of 1,408.
 pub const PACKET_COST: u32 = 512;
 
@@ -56,8 +56,63 @@ const _: () = assert!(HELD_BYTES_PER_PEER_MAX >= NONCES_IN_FLIGHT_MAX as usize *
 const _: () = assert!(HELD_BYTES_PER_PEER_MAX >= SEND_BYTES_MAX);
 /// Sealed trains that may wait for room in a worker's sockets (bytes).
 pub const HELD_BYTES_MAX: usize = 32 << 20;
-/// While so much waits (bytes), a worker reads no frames from the TUN: the kernel holds them.
+/// Above this many waiting bytes a worker reads no frames from the TUN: the kernel holds them.
 pub const HELD_BYTES_PAUSE: usize = HELD_BYTES_MAX / 2;
+
+/// Bytes that one peer may send beyond SO_SNDBUF within [`OVER_LIMIT_INTERVAL`]: one full train.
+pub const OVER_LIMIT_BYTES_MAX: usize = 64 << 10;
+/// The interval of [`OVER_LIMIT_BYTES_MAX`] (milliseconds).
+pub const OVER_LIMIT_INTERVAL: Millis = Millis(100);
+/// Peers that may send beyond SO_SNDBUF within one interval: bounds the table of them.
+pub const OVER_LIMIT_PEERS_MAX: usize = 1024;
+const _: () = assert!(OVER_LIMIT_BYTES_MAX >= SEND_BYTES_MAX);
+/// Peers whose held trains are sent with one system call once a socket has room.
+pub const RESUME_PEERS_MAX: usize = 64;
+/// Held bytes that one turn sends: packets that arrive meanwhile must not wait for longer.
+pub const RESUME_BYTES_MAX: usize = 1 << 20;
+/// Time after a refusal during which a destination is sent to without segmentation offload; then
+/// it is tried again.
+pub const GSO_REPROBE_AFTER: Millis = Millis::from_secs(60);
+
+/// Bytes of messages from the TUN in one send batch: several super-packets.
+pub const TX_BUFFER_LEN: usize = 1 << 20;
+const _: () = assert!(TX_BUFFER_LEN > 2 * PACKET_MAX);
+/// Messages in one send batch.
+pub const BATCH_MESSAGES_MAX: usize = 4096;
+/// Packets that are coalesced before they are written to the TUN.
+pub const COALESCE_PACKETS_MAX: usize = 4096;
+
+/// Routes that one turn asks the kernel for, at some microseconds each: a peer that scans
+/// addresses must not delay the others for longer.
+pub const ROUTE_QUERIES_PER_TURN: usize = 256;
+/// Address pairs that one worker remembers (about 100 bytes each): more than talk at once through
+/// a large hub, and few enough to fit into a shared cache.
+pub const FLOWS_MAX: usize = 1 << 14;
+const _: () = assert!(FLOWS_MAX.is_power_of_two());
+/// Destinations that the loop guard remembers (8 bytes each).
+pub const LOOP_GUARD_ENTRIES: usize = 4096;
+
+/// ICMP errors that one worker may send in one burst (messages).
+pub const ICMP_ERROR_BURST: u64 = 50;
+/// ICMP errors that one worker may send per second (messages).
+pub const ICMP_ERRORS_PER_SECOND: u64 = 1000;
+
+/// Queues of the receive side's deficit round robin: flows that share one share its turns.
+pub const DRR_QUEUES: usize = 256;
+/// Cost that a queue may spend before the next one's turn (the unit of [`SLICE_COST`]): a train
+/// of [`RECEIVE_SEGMENTS_MAX`] small datagrams, or one full train.
+pub const DRR_QUANTUM: i64 = 88 << 10;
+
+/// Commands that may wait for one worker; control blocks beyond that.
+pub const COMMANDS_MAX: usize = 1 << 16;
+/// Initiations with a valid mac1 that may wait for control.
+pub const INITIATIONS_MAX: usize = 4096;
+/// Responses and cookie replies that may wait for control.
+pub const ANSWERS_MAX: usize = 1024;
+/// Peers that may wait for control's attention; a peer is queued once, however much happens.
+pub const NOTICES_MAX: usize = 1 << 17;
+/// Datagrams that may wait for the worker that owns their session.
+pub const HAND_OFFS_MAX: usize = 1024;
 
 /// Plaintext is padded to a multiple of this (bytes, §5.4.6).
 pub const PADDING_MULTIPLE: usize = 16;

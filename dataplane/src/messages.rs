@@ -1,53 +1,48 @@
-//! What control and workers say to each other: commands one way, events the other.
+//! Messages between control and workers: commands one way, handshake messages the other.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::{Endpoint, Sockets};
 
 use crate::peer::Peer;
-use crate::session::ReceiveSession;
+use crate::receive_session::ReceiveSession;
 use crate::wire::HANDSHAKE_LEN_MAX;
 
-/// From control to one worker. A worker reads its mailbox after each wait, before the packets
-/// that the wait returned.
+/// A command from control to one worker. A worker reads its commands after each wait, before the
+/// packets that the wait returned.
 pub enum Command {
-    /// A handshake response or cookie reply for this index is awaited.
+    /// A handshake response or cookie reply for this index is pending.
     Expect {
         /// Our index; its low byte names the worker.
         index: u32,
     },
-    /// This session receives from now on; takes the place of an [`Command::Expect`] of its index.
+    /// This session receives from now on; replaces a [`Command::Expect`] of its index.
     Install(Box<ReceiveSession>),
-    /// Nothing is received for this index any more.
+    /// Nothing is received for this index from now on.
     Forget {
         /// Our index.
         index: u32,
     },
-    /// A session to send with was published: send what is staged.
-    Flush {
-        /// For whom.
+    /// A session to send with was published: send the staged packets.
+    SendStaged {
+        /// The peer that they are for.
         peer: Arc<Peer>,
     },
-    /// Drop what is staged: the handshake was given up, or the peer was removed.
+    /// Drop staged packets and held trains: the handshake was given up, or the peer was removed.
     Discard {
-        /// Whose packets.
+        /// The peer that they are for.
         peer: Arc<Peer>,
     },
     /// Send a keepalive: an empty packet, which waits for a session like any other.
     Keepalive {
-        /// To whom.
+        /// The peer.
         peer: Arc<Peer>,
     },
     /// Receive on, and send from, these sockets instead (the listen port changed).
-    Sockets {
-        /// The IPv4 member of the group.
-        v4: Option<OwnedFd>,
-        /// The IPv6 member of the group.
-        v6: Option<OwnedFd>,
-    },
-    /// Ask the kernel for its routes here from now on.
+    Sockets(Sockets),
+    /// Query the kernel's routes through this socket from now on.
     AskRoutes {
         /// A NETLINK_ROUTE socket in the interface's network namespace, for this worker alone.
         socket: OwnedFd,
@@ -61,6 +56,6 @@ pub enum Command {
 pub struct HandshakeMessage {
     /// The whole message.
     pub bytes: ArrayVec<u8, HANDSHAKE_LEN_MAX>,
-    /// Where it came from, and which of our addresses it was sent to.
+    /// Its sender, and the local address that it was sent to.
     pub from: Endpoint,
 }

@@ -1,9 +1,9 @@
-//! What all threads share of a peer: endpoint, sending session, counters, and the marks that the
-//! packet path leaves for the timers.
+//! The state of a peer that all threads share: endpoint, sending session, counters, and the marks
+//! that the packet path leaves for the timers.
 //!
-//! Every field is an atomic or is swapped whole; nobody waits for anybody. Workers write marks
-//! with the coarse time of their turn; control evaluates them when a deadline computed from them
-//! comes, so that an idle peer costs nothing (§6; drivers/net/wireguard/timers.c).
+//! Lock-free: every field is an atomic or is swapped whole. Workers write marks with the coarse
+//! time of their turn; control evaluates them when a deadline computed from them comes, so that an
+//! idle peer costs nothing (§6; drivers/net/wireguard/timers.c).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -15,27 +15,27 @@ use wg_bounce_sys::clock::Millis;
 use crate::counters::PeerCounters;
 use crate::session::SendSession;
 
-/// Names a peer for as long as it is configured; a number is never given twice.
+/// The number of a configured peer. A number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
 
-/// A published endpoint with what was learnt about the way there.
+/// A published endpoint, with what was learnt about the path to it.
 #[derive(Debug)]
 pub struct Path {
-    /// Where the peer is.
+    /// The peer's endpoint.
     pub endpoint: Endpoint,
-    /// Until then trains to this destination are sent one datagram at a time (milliseconds;
-    /// zero: never refused).
+    /// The time until which trains to this endpoint are sent one datagram at a time (milliseconds;
+    /// zero: segmentation offload was never refused).
     pub gso_refused_until: AtomicU64,
 }
 
-/// Flags that a worker raises for control; coalesced, so that no flood of packets queues more
-/// than one notice per peer.
+/// Flags that a worker raises for control. They are coalesced: a flood of packets queues one notice
+/// per peer.
 pub mod flag {
-    /// A session is missing, dead or old: a handshake is wanted (§6.2, §6.3).
+    /// The session is missing, dead or old: a handshake is due (§6.2, §6.3).
     pub const WANTS_HANDSHAKE: u32 = 1 << 0;
-    /// As before, because the session that we receive with nears its end (§6.2: the initiator,
-    /// once per session).
+    /// A handshake is due because the session that we receive with nears its end (§6.2: the
+    /// initiator, once per session; the kernel's `sent_lastminute_handshake`).
     pub const WANTS_LAST_MINUTE_HANDSHAKE: u32 = 1 << 1;
     /// The first authentic message arrived on the session [`super::Peer::confirmed_index`].
     pub const CONFIRMED: u32 = 1 << 2;
@@ -51,11 +51,11 @@ pub struct Peer {
     pub public_key: [u8; 32],
     path: ArcSwapOption<Path>,
     session: ArcSwapOption<SendSession>,
-    /// What came from it, and went to it.
+    /// Its traffic and drops.
     pub counters: PeerCounters,
-    /// Packets that wait for a session, over all workers.
+    /// Staged packets, over all workers.
     pub staged: AtomicU32,
-    /// The workers (bit by bit) that hold such packets.
+    /// The workers (one bit each) that hold staged packets.
     pub staged_by: AtomicU64,
     /// Index of the newest session on which an authentic message has arrived.
     pub confirmed_index: AtomicU32,
@@ -63,9 +63,9 @@ pub struct Peer {
     flags: AtomicU32,
     /// Nonzero while control has a deadline for this peer and looks at the marks by itself.
     watched: AtomicU32,
-    /// First data sent since anything was received; zero if none (milliseconds).
+    /// Time of the first data sent since anything was received; zero if none (milliseconds).
     unanswered_since: AtomicU64,
-    /// First data received since anything was sent; zero if none (milliseconds).
+    /// Time of the first data received since anything was sent; zero if none (milliseconds).
     owed_since: AtomicU64,
     last_data_received: AtomicU64,
     last_sent: AtomicU64,
@@ -75,15 +75,15 @@ pub struct Peer {
 /// One reading of a peer's marks; zero means never or none (milliseconds of the boot clock).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// When the first data left that nothing has answered yet.
+    /// Time of the first data sent that nothing has answered yet.
     pub unanswered_since: Millis,
-    /// When the first data came that nothing sent has acknowledged yet.
+    /// Time of the first data received that nothing sent has acknowledged yet.
     pub owed_since: Millis,
-    /// When data (no keepalive) last arrived.
+    /// Time of the last data received (not a keepalive).
     pub last_data_received: Millis,
-    /// When an authenticated message was last sent.
+    /// Time of the last authenticated message sent.
     pub last_sent: Millis,
-    /// When an authentic message last arrived.
+    /// Time of the last authentic message received.
     pub last_received: Millis,
 }
 
@@ -109,18 +109,18 @@ impl Peer {
         }
     }
 
-    /// The way to the peer, for a short use.
+    /// The path to the peer; hold the guard only briefly.
     pub fn path(&self) -> Guard<Option<Arc<Path>>> {
         self.path.load()
     }
 
-    /// Where the peer is, if known.
+    /// The peer's endpoint, if known.
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.path.load().as_ref().map(|path| path.endpoint)
     }
 
-    /// Publishes where the peer is; only for configuration and authentic messages (§6.6).
-    /// Nothing happens, and nothing is allocated, when that is known already.
+    /// Publishes the peer's endpoint; only for configuration and authentic messages (§6.6). Does
+    /// nothing, and allocates nothing, if the endpoint is unchanged.
     pub fn set_endpoint(&self, endpoint: Endpoint) {
         if self.endpoint() != Some(endpoint) {
             let path = Path { endpoint, gso_refused_until: AtomicU64::new(0) };
@@ -128,26 +128,26 @@ impl Peer {
         }
     }
 
-    /// Forgets our source address (it vanished), unless the endpoint has moved on since.
+    /// Forgets our source address, which has vanished, unless the endpoint has changed since.
     pub fn forget_source(&self, known: Endpoint) {
         if self.endpoint() == Some(known) {
             self.set_endpoint(Endpoint { source: None, ..known });
         }
     }
 
-    /// The session to send with, for a short use.
+    /// The session to send with; hold the guard only briefly.
     pub fn session(&self) -> Guard<Option<Arc<SendSession>>> {
         self.session.load()
     }
 
-    /// Publishes the session to send with; returns the old one, to be dropped by control alone.
+    /// Publishes the session to send with; returns the old one, which only control may drop.
     #[must_use = "control keeps the old session until no worker refers to it"]
     pub fn set_session(&self, session: Option<Arc<SendSession>>) -> Option<Arc<SendSession>> {
         self.session.swap(session)
     }
 
-    /// Notes an authenticated message that left (`is_data`: not a keepalive, not a handshake
-    /// message). True: queue a notice for control.
+    /// Records an authenticated message that left (`is_data`: not a keepalive, not a handshake
+    /// message). Returns true if the caller must queue a notice for control.
     #[must_use]
     pub fn note_sent(&self, now: Millis, is_data: bool) -> bool {
         self.last_sent.store(now.0, Ordering::Relaxed);
@@ -155,10 +155,11 @@ impl Peer {
         if is_data && self.unanswered_since.load(Ordering::Relaxed) == 0 {
             self.unanswered_since.store(now.0, Ordering::Relaxed);
         }
-        self.stir()
+        self.note_traffic()
     }
 
-    /// Notes an authentic message that arrived. True: queue a notice for control.
+    /// Records an authentic message that arrived. Returns true if the caller must queue a notice
+    /// for control.
     #[must_use]
     pub fn note_received(&self, now: Millis, is_data: bool) -> bool {
         self.last_received.store(now.0, Ordering::Relaxed);
@@ -169,14 +170,14 @@ impl Peer {
                 self.owed_since.store(now.0, Ordering::Relaxed);
             }
         }
-        self.stir()
+        self.note_traffic()
     }
 
-    /// Raises a [`flag`]. True: nobody has queued a notice yet, the caller must.
+    /// Raises a [`flag`]. Returns true if the caller must queue a notice for control.
     #[must_use]
     pub fn raise(&self, flag: u32) -> bool {
-        // Pairs with the fence of `take_flags`: a flag that is found standing will be taken by
-        // somebody who then sees what was written before (confirmed_index, staged_by, marks).
+        // Pairs with the fence of `take_flags`: whoever takes a flag that is already raised then
+        // sees what was written before (confirmed_index, staged_by, marks).
         fence(Ordering::SeqCst);
         if self.flags.load(Ordering::Relaxed) & flag == flag {
             return false;
@@ -184,19 +185,19 @@ impl Peer {
         self.flags.fetch_or(flag, Ordering::AcqRel) == 0
     }
 
-    /// Takes all raised flags. Control's.
+    /// Takes all raised flags. Only control calls this.
     pub fn take_flags(&self) -> u32 {
         let flags = self.flags.swap(0, Ordering::AcqRel);
         fence(Ordering::SeqCst);
         flags
     }
 
-    /// Whether flags stand that nobody has taken. Control's.
+    /// Whether flags are raised and not yet taken. Only control calls this.
     pub fn has_flags(&self) -> bool {
         self.flags.load(Ordering::Relaxed) != 0
     }
 
-    /// Reads the marks. Control's.
+    /// Reads the marks. Only control calls this.
     pub fn marks(&self) -> Marks {
         let read = |mark: &AtomicU64| Millis(mark.load(Ordering::Relaxed));
         Marks {
@@ -208,17 +209,19 @@ impl Peer {
         }
     }
 
-    /// Begins the wait for an answer anew: a handshake was started because of it. Control's.
+    /// Restarts the wait for an answer: a handshake was started because of it. Only control calls
+    /// this.
     pub fn clear_unanswered(&self) {
         self.unanswered_since.store(0, Ordering::Relaxed);
     }
 
-    /// Data came after the keepalive became due: the next one is owed from `since`. Control's.
+    /// Data came after the keepalive became due: the next one is owed from `since`. Only control
+    /// calls this.
     pub fn owe_keepalive(&self, since: Millis) {
         self.owed_since.store(since.0, Ordering::Relaxed);
     }
 
-    /// Forgets all traffic, as when the link went down. Control's.
+    /// Forgets all traffic, as after the link went down. Only control calls this.
     pub fn clear_marks(&self) {
         for mark in [&self.unanswered_since, &self.owed_since, &self.last_data_received] {
             mark.store(0, Ordering::Relaxed);
@@ -228,18 +231,17 @@ impl Peer {
         self.flags.store(0, Ordering::Relaxed);
     }
 
-    /// Says whether control has a deadline for this peer. After saying no, read the marks once
-    /// more: traffic in between raised no flag. Control's.
+    /// Sets whether control has a deadline for this peer. After setting it to false, read the marks
+    /// once more: traffic in between raised no flag. Only control calls this.
     pub fn set_watched(&self, watched: bool) {
         self.watched.store(u32::from(watched), Ordering::Relaxed);
-        // Pairs with the fence of `stir`.
+        // Pairs with the fence of `note_traffic`.
         fence(Ordering::SeqCst);
     }
 
-    fn stir(&self) -> bool {
+    fn note_traffic(&self) -> bool {
         // Pairs with the fence of `set_watched`: either this load sees "unwatched", or control's
-        // second look at the marks sees what was stored before it. The fence is needed only
-        // when the peer is unwatched in truth, which the common path finds out by a plain load.
+        // second look at the marks sees what was stored before it.
         fence(Ordering::SeqCst);
         self.watched.load(Ordering::Relaxed) == 0 && self.raise(flag::TRAFFIC_SEEN)
     }
@@ -255,9 +257,9 @@ fn store_if_changed(mark: &AtomicU64, value: u64) {
 mod tests {
     use super::*;
 
-    /// The second of two confirmations in quick succession finds the flag of the first standing.
+    /// The second of two confirmations in quick succession finds the first one's flag raised.
     #[test]
-    fn a_standing_flag_is_taken_with_what_was_written_before() {
+    fn taking_a_raised_flag_shows_earlier_writes() {
         const ROUNDS: u32 = 20_000;
         let peer = Peer::new(PeerId(1), [1; 32]);
         let seen = AtomicU32::new(0);
@@ -275,7 +277,7 @@ mod tests {
                     peer.confirmed_index.store(index, Ordering::Relaxed);
                     let _is_first = peer.raise(flag::CONFIRMED);
                 }
-                // Seen, or a flag stands that will make it seen; neither would be for good.
+                // Seen, or a raised flag will make it seen; if neither, it would be lost forever.
                 let mut tries = 0;
                 while seen.load(Ordering::Acquire) != 2 * round {
                     std::thread::yield_now();

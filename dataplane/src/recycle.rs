@@ -1,4 +1,4 @@
-//! Vectors of slices that keep their memory from turn to turn.
+//! Reuse of the memory of slice vectors from turn to turn.
 
 use std::io::IoSlice;
 

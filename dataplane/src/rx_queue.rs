@@ -1,4 +1,4 @@
-//! What a worker has received, and the slice of it that a turn looks at.
+//! The receive queue of a worker, and the slice of it that one turn handles.
 
 use std::collections::VecDeque;
 
@@ -7,29 +7,32 @@ use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
 use wg_bounce_sys::{Frame, Ready, Train};
 
-use crate::channels::{HAND_OFFS_MAX, HandOff};
+use crate::channels::HandOff;
 use crate::drr::DeficitRoundRobin;
-use crate::limits::{PACKET_COST, SLICE_COST};
+use crate::limits::{HAND_OFFS_MAX, PACKET_COST, SLICE_COST};
 use crate::receive::ReceivePath;
 use crate::segments::datagrams;
+use crate::wire::{self, Kind};
 
-/// The receiving end of one worker.
+/// The receive queue of one worker.
 #[derive(Default)]
-pub(crate) struct RxQueue {
+pub struct RxQueue {
     /// The trains of this turn.
     pub trains: Vec<Train>,
-    /// The frames of this turn.
+    /// The kind of the first datagram of each train of this turn.
+    pub first_kinds: Vec<Option<Kind>>,
+    /// The TUN frames of this turn.
     pub frames: Vec<Frame>,
-    backlog: DeficitRoundRobin<Train>,
-    /// Trains in the backlog that other workers handed over.
+    waiting_trains: DeficitRoundRobin<(Train, Option<Kind>)>,
+    /// Waiting trains that other workers handed over.
     handed_over: usize,
     waiting_frames: VecDeque<Frame>,
 }
 
 impl RxQueue {
-    /// Whether nothing is left to do; `must_pause`: frames are not looked at.
+    /// Whether nothing is left to do; with `must_pause` frames do not count.
     pub fn is_empty(&self, must_pause: bool) -> bool {
-        self.backlog.is_empty() && (must_pause || self.waiting_frames.is_empty())
+        self.waiting_trains.is_empty() && (must_pause || self.waiting_frames.is_empty())
     }
 
     /// Queues what has arrived, and takes this turn's slice of everything.
@@ -37,27 +40,29 @@ impl RxQueue {
         &mut self,
         ready: &mut Ready,
         hand_offs: &Receiver<HandOff>,
-        inbound: &ReceivePath,
+        receive: &ReceivePath,
         must_pause: bool,
     ) {
         for train in ready.trains.drain(..) {
-            self.queue(train, inbound);
+            self.queue(train, receive);
         }
-        // What there is no room for stays in its lane, and is seen there before the next wait.
+        // Hand-offs beyond the bound stay in their lane; the next wait returns at once for them.
         let room = HAND_OFFS_MAX.saturating_sub(self.handed_over);
         for hand_off in hand_offs.try_iter().take(room) {
             self.handed_over += 1;
-            self.queue(train_of(hand_off), inbound);
+            self.queue(train_of(hand_off), receive);
         }
         let mut spent = 0;
+        self.first_kinds.clear();
         while spent < SLICE_COST
-            && let Some((train, cost)) = self.backlog.pop()
+            && let Some(((train, kind), cost)) = self.waiting_trains.pop()
         {
             spent += cost;
             self.handed_over -= usize::from(matches!(train.buffer, Buffer::Heap(_)));
             self.trains.push(train);
+            self.first_kinds.push(kind);
         }
-        // Frames that are not looked at keep their buffers, and so the kernel keeps the rest.
+        // Waiting frames keep their buffers, so that the kernel keeps the rest in its own queue.
         self.waiting_frames.extend(ready.frames.drain(..));
         let mut spent = 0;
         while spent < SLICE_COST
@@ -69,10 +74,14 @@ impl RxQueue {
         }
     }
 
-    fn queue(&mut self, train: Train, inbound: &ReceivePath) {
-        let datagrams = datagrams(train.length, train.segment).len().max(1);
-        let cost = train.length as u32 + datagrams as u32 * PACKET_COST;
-        self.backlog.push(inbound.queue_of(&train), train, cost);
+    /// Queues a train by the kind of its first datagram, which is classified here.
+    fn queue(&mut self, train: Train, receive: &ReceivePath) {
+        let mut datagrams = datagrams(train.length, train.segment);
+        let count = datagrams.len().max(1);
+        let cost = train.length as u32 + count as u32 * PACKET_COST;
+        let first = datagrams.next().unwrap_or_default();
+        let kind = wire::classify(&train.buffer[PAYLOAD_AT + first.start..PAYLOAD_AT + first.end]);
+        self.waiting_trains.push(receive.queue_of(kind), (train, kind), cost);
     }
 }
 

@@ -1,8 +1,8 @@
-//! The arithmetic of trains: which datagrams a received buffer holds, and which messages to one
-//! destination may leave in one send.
+//! The arithmetic of trains: the datagrams in a received buffer, and the messages to one
+//! destination that may leave in one send.
 //!
-//! UDP_GRO delivers several datagrams of one flow as one buffer and says their common length;
-//! UDP_SEGMENT sends one so. All segments of a train have the same length, the last may be
+//! UDP_GRO delivers several datagrams of one flow as one buffer, with their common length;
+//! UDP_SEGMENT sends such a buffer. All segments of a train have the same length, the last may be
 //! shorter (Documentation/networking/segmentation-offloads.rst of Linux).
 
 use std::ops::Range;
@@ -19,8 +19,8 @@ pub struct Datagrams {
 }
 
 /// Splits a buffer of `total` bytes into datagrams of `segment` bytes, the last may be shorter.
-/// A segment size of zero means that the kernel named none: one datagram. An empty buffer has no
-/// datagrams. At most [`RECEIVE_SEGMENTS_MAX`] are given, see [`Datagrams::excess`].
+/// A segment size of zero means that the kernel gave none: one datagram. An empty buffer has no
+/// datagrams. At most [`RECEIVE_SEGMENTS_MAX`] are yielded, see [`Datagrams::excess`].
 #[must_use]
 pub fn datagrams(total: usize, segment: usize) -> Datagrams {
     let segment = if segment == 0 { total } else { segment };
@@ -29,8 +29,8 @@ pub fn datagrams(total: usize, segment: usize) -> Datagrams {
 }
 
 impl Datagrams {
-    /// Bytes past the last datagram that is taken; not zero only if the kernel made a train that
-    /// is longer than any it is known to make.
+    /// Bytes past the last datagram that is yielded; nonzero only if the kernel delivered a longer
+    /// train than it is known to.
     #[must_use]
     pub fn excess(&self) -> usize {
         self.total - self.end
@@ -57,35 +57,36 @@ impl Iterator for Datagrams {
 
 impl ExactSizeIterator for Datagrams {}
 
-/// One train to send: consecutive messages that go out with one UDP_SEGMENT send.
+/// One train to send: consecutive messages that leave with one UDP_SEGMENT send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Train {
+pub struct TrainBuilder {
     /// Messages in it.
     pub count: usize,
     /// Length of every message but the last (bytes), the value for UDP_SEGMENT; the last is not
     /// longer.
-    pub segment: usize,
+    pub segment_size: usize,
     /// Length of all messages (bytes).
     pub bytes: usize,
 }
 
-impl Train {
-    /// Takes one more message of `length` bytes if it may follow in this train; if not, the train
-    /// stays as it is, and the message begins the next one. An empty train takes any message.
+impl TrainBuilder {
+    /// Adds a message of `length` bytes if it may follow in this train; if not, returns false and
+    /// leaves the train as it is: the message begins the next one. An empty train accepts any
+    /// message.
     #[must_use]
     pub fn push(&mut self, length: usize) -> bool {
         let is_first = self.count == 0;
-        // After a shorter message the bytes are no multiple of the segment: the train is closed.
+        // After a shorter message the bytes are not a multiple of the segment size: the train is closed.
         let may_follow = length > 0
-            && length <= self.segment
-            && self.bytes == self.count * self.segment
+            && length <= self.segment_size
+            && self.bytes == self.count * self.segment_size
             && self.count < SEND_SEGMENTS_MAX
             && self.bytes + length <= SEND_BYTES_MAX;
         if !is_first && !may_follow {
             return false;
         }
         if is_first {
-            self.segment = length;
+            self.segment_size = length;
         }
         self.count += 1;
         self.bytes += length;
@@ -93,29 +94,24 @@ impl Train {
     }
 }
 
-/// Splits consecutive messages to one destination, given by their lengths (bytes), into trains,
-/// each as long as the rules allow; order is kept.
-pub fn trains(lengths: impl IntoIterator<Item = usize>) -> impl Iterator<Item = Train> {
-    let mut lengths = lengths.into_iter();
-    let mut open = Train::default();
-    std::iter::from_fn(move || {
-        for length in lengths.by_ref() {
-            if !open.push(length) {
-                let full = std::mem::take(&mut open);
-                let _first = open.push(length);
-                return Some(full);
-            }
-        }
-        let last = std::mem::take(&mut open);
-        (last.count > 0).then_some(last)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The trains of consecutive messages of these lengths, as the send batch builds them.
+    fn split_into_trains(lengths: &[usize]) -> Vec<TrainBuilder> {
+        let mut trains: Vec<TrainBuilder> = Vec::new();
+        for &length in lengths {
+            if !trains.last_mut().is_some_and(|train| train.push(length)) {
+                let mut train = TrainBuilder::default();
+                assert!(train.push(length), "an empty train accepts any message");
+                trains.push(train);
+            }
+        }
+        trains
+    }
 
     #[test]
     fn received_trains() {
@@ -142,8 +138,11 @@ mod tests {
     #[test]
     fn sent_trains() {
         let split = |lengths: &[usize]| {
-            let trains = trains(lengths.iter().copied());
-            trains.map(|train| (train.count, train.segment, train.bytes)).collect::<Vec<_>>()
+            let trains = split_into_trains(lengths);
+            trains
+                .into_iter()
+                .map(|train| (train.count, train.segment_size, train.bytes))
+                .collect::<Vec<_>>()
         };
         assert_eq!(split(&[]), []);
         assert_eq!(split(&[0, 0]), [(1, 0, 0), (1, 0, 0)], "an empty message goes alone");
@@ -179,18 +178,18 @@ mod tests {
             ),
         ) {
             let mut rest = lengths.as_slice();
-            for train in trains(lengths.iter().copied()) {
+            for train in split_into_trains(&lengths) {
                 let (own, after) = rest.split_at(train.count);
                 rest = after;
                 let (last, others) = own.split_last().unwrap();
-                prop_assert!(others.iter().all(|length| *length == train.segment));
-                prop_assert!(*last <= train.segment);
+                prop_assert!(others.iter().all(|length| *length == train.segment_size));
+                prop_assert!(*last <= train.segment_size);
                 prop_assert_eq!(own.iter().sum::<usize>(), train.bytes);
                 prop_assert!(own.len() <= SEND_SEGMENTS_MAX && train.bytes <= SEND_BYTES_MAX);
                 if let Some(next) = rest.first() {
                     let may_follow = *next > 0
-                        && *last == train.segment
-                        && *next <= train.segment
+                        && *last == train.segment_size
+                        && *next <= train.segment_size
                         && own.len() < SEND_SEGMENTS_MAX
                         && train.bytes + next <= SEND_BYTES_MAX;
                     prop_assert!(!may_follow, "the train could be longer");

@@ -1,7 +1,6 @@
-//! A session after the handshake: one half that any worker may send with, and one half that
-//! belongs to the worker its index names.
+//! The sending half of a session, which any worker may use, and what both halves know: indexes,
+//! age and role. The receiving half is [`crate::receive_session`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wg_bounce_aead::Key;
@@ -11,8 +10,6 @@ use crate::limits::{
     KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
     REKEY_AFTER_TIME, REKEY_TIMEOUT,
 };
-use crate::peer::Peer;
-use crate::replay::ReplayWindow;
 
 /// The ages that end a session. Tests shorten them; everything else uses the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +32,32 @@ impl Default for Lifetime {
     }
 }
 
-/// What both halves of a session know of it.
+/// The facts that both halves of a session share (`struct noise_keypair` of the kernel module).
 #[derive(Clone, Copy, Debug)]
 pub struct KeypairInfo {
-    /// The index that we chose: its low byte names the worker that receives.
+    /// The index that we chose; its low byte is the number of the worker that receives.
     pub local_index: u32,
-    /// The index that the peer chose; it goes into every data header.
+    /// The index that the peer chose; every data header carries it.
     pub remote_index: u32,
-    /// When the session was derived.
+    /// The time at which the session was derived.
     pub created: Millis,
     /// Whether we began the handshake: only its initiator renews a session by age (§6.2).
     pub is_initiator: bool,
-    /// When it ends.
+    /// The ages that end it.
     pub lifetime: Lifetime,
+}
+
+impl KeypairInfo {
+    /// Whether the session is young enough to send and receive at `now` (§6.1).
+    pub fn is_within_age(&self, now: Millis) -> bool {
+        now.since(self.created) < self.lifetime.reject_after
+    }
+
+    /// Whether a message received at `now` asks for the next handshake (§6.2; the kernel's
+    /// `keep_key_fresh`, receive.c).
+    pub fn wants_last_minute_rekey(&self, now: Millis) -> bool {
+        self.is_initiator && now.since(self.created) >= self.lifetime.last_minute_after
+    }
 }
 
 /// The sending half: an immutable key and one counter, shared by all workers.
@@ -80,8 +90,7 @@ impl SendSession {
 
     /// Whether the session may still send at `now` (§6.1: age and number of messages).
     pub fn is_alive(&self, now: Millis) -> bool {
-        let info = &self.info;
-        now.since(info.created) < info.lifetime.reject_after && self.sent() < REJECT_AFTER_MESSAGES
+        self.info.is_within_age(now) && self.sent() < REJECT_AFTER_MESSAGES
     }
 
     /// Whether a message sent at `now` asks for the next handshake (§6.2).
@@ -126,38 +135,6 @@ impl Iterator for Nonces {
             self.next += 1;
             nonce
         })
-    }
-}
-
-/// The receiving half: owned by the worker that `local_index & 0xff` names.
-pub struct ReceiveSession {
-    /// The key of this direction.
-    pub key: Key,
-    /// Indexes, age and role.
-    pub info: KeypairInfo,
-    /// Whether an authentic message has arrived on it: the responder may send only then (§5.4.6).
-    pub is_confirmed: bool,
-    /// Whose session it is.
-    pub peer: Arc<Peer>,
-    /// The counters accepted so far.
-    pub window: ReplayWindow,
-}
-
-impl ReceiveSession {
-    /// A session that has received nothing.
-    pub fn new(key: Key, info: KeypairInfo, peer: Arc<Peer>) -> Self {
-        ReceiveSession { key, info, is_confirmed: false, peer, window: ReplayWindow::default() }
-    }
-
-    /// Whether the session still receives at `now` (§6.1).
-    pub fn is_alive(&self, now: Millis) -> bool {
-        now.since(self.info.created) < self.info.lifetime.reject_after
-    }
-
-    /// Whether a message received at `now` asks for the next handshake (§6.2).
-    pub fn wants_last_minute_rekey(&self, now: Millis) -> bool {
-        let info = &self.info;
-        info.is_initiator && now.since(info.created) >= info.lifetime.last_minute_after
     }
 }
 

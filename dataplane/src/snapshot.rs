@@ -1,6 +1,9 @@
-//! What every packet is judged by: published whole by control, read once a turn by each worker.
+//! The configuration that applies to every packet: published whole by control, read once a turn by
+//! each worker.
 
 use std::sync::Arc;
+
+use wg_bounce_sys::PerFamily;
 
 use crate::peer::Peer;
 use crate::routes::Routes;
@@ -14,38 +17,36 @@ pub struct Snapshot {
     pub routes: Routes<Arc<Peer>>,
     /// BLAKE2s key of mac1 for messages to us (§5.4.4); none without a private key.
     pub mac1_key: Option<[u8; 32]>,
-    /// The interface is up: nothing is sent, and nothing taken, while it is down.
+    /// Whether the interface is up: while it is down nothing is sent or accepted.
     pub is_up: bool,
     /// The interface's MTU (bytes).
     pub mtu: usize,
     /// The UDP port that the sockets are bound to.
     pub listen_port: u16,
-    /// Who forwards from peer to peer.
+    /// The forwarding of packets between peers.
     pub relay: Relay,
 }
 
-/// Who forwards packets from one peer to another, by family.
+/// The forwarding of packets between peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
-    /// IPv4 packets.
-    pub v4: DirectRelay,
-    /// IPv6 packets.
-    pub v6: DirectRelay,
-    /// Counts up with every change of the kernel's routes, rules, links or forwarding: what it
-    /// answered about a route before ([`crate::messages::Command::AskRoutes`]) is void.
+    /// The mode of each address family.
+    pub mode: PerFamily<DirectRelay>,
+    /// The generation of the kernel's routes, rules, links and forwarding settings: earlier answers
+    /// to route queries ([`crate::messages::Command::AskRoutes`]) are stale.
     pub routes: u64,
 }
 
-/// Who forwards the packets of one family from peer to peer.
+/// The condition under which workers relay packets of one family between peers themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirectRelay {
-    /// The kernel: every packet goes to the TUN.
+    /// Never: every packet goes to the TUN, and the kernel forwards it.
     #[default]
     Never,
-    /// The worker, if the packet is plain and the kernel's route for it leads back into the
-    /// interface; everything else goes to the TUN (`--relay auto` while nothing stands against).
+    /// If the packet is on the fast path and the kernel's route for it leads back into the
+    /// interface; everything else goes to the TUN (`--relay auto` while nothing forbids it).
     IfRoutedBack,
-    /// The worker, if the packet is plain; what is not goes to the TUN where the kernel's route
-    /// for it leads back into the interface, and is dropped elsewhere (`--relay direct`).
+    /// If the packet is on the fast path; any other goes to the TUN where the kernel's route for it
+    /// leads back into the interface, and is dropped elsewhere (`--relay direct`).
     Always,
 }

@@ -1,4 +1,4 @@
-//! One turn of a worker, as the two journeys see it.
+//! One turn of a worker, as the receive and transmit paths see it.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::loop_guard::LoopGuard;
 use crate::peer::Peer;
 use crate::snapshot::Snapshot;
 
-/// What the two ways need of the turn that they are in.
+/// The state that both paths need during one turn.
 pub struct Turn<'a> {
     /// The worker's number.
     pub worker: usize,
     /// The time at which the wait returned.
     pub now: Millis,
-    /// What packets are judged by in this turn.
+    /// The configuration that applies to every packet of this turn.
     pub snapshot: &'a Arc<Snapshot>,
     /// The trains that arrived, in whose buffers packets are decrypted and sealed again.
     pub trains: &'a mut [Train],
@@ -25,22 +25,23 @@ pub struct Turn<'a> {
     pub io: &'a mut Backend,
     /// The worker's counters.
     pub counters: &'a Counters,
-    /// Where all workers sent to lately.
-    pub recent: &'a LoopGuard,
-    pub(crate) post: &'a mut Channels,
+    /// Recent destinations of all workers.
+    pub loop_guard: &'a LoopGuard,
+    /// Channels to control and to the other workers.
+    pub channels: &'a mut Channels,
 }
 
 impl Turn<'_> {
     /// Counts packets from or to `peer` that were dropped.
-    pub(crate) fn dropped(&self, peer: &Peer, reason: DropReason, count: u64) {
+    pub fn dropped(&self, peer: &Peer, reason: DropReason, count: u64) {
         self.counters.dropped(reason, count);
         peer.counters.dropped(reason, count);
     }
 
-    /// Raises a flag of a peer, and queues the notice if it is due.
-    pub(crate) fn raise(&mut self, peer: &Peer, flag: u32) {
+    /// Raises a flag of a peer, and queues a notice for control if none is queued yet.
+    pub fn raise(&mut self, peer: &Peer, flag: u32) {
         if peer.raise(flag) {
-            self.post.notice(peer.id);
+            self.channels.notice(peer.id);
         }
     }
 }

@@ -132,10 +132,11 @@ impl Entry {
     /// Whether data that is received now asks for a handshake (§6.2: once per session).
     pub(super) fn needs_last_minute_handshake(&self, now: Millis) -> bool {
         !self.began_last_minute
-            && self.sessions.current.as_ref().is_some_and(|session| {
-                let info = &session.info;
-                info.is_initiator && now.since(info.created) >= info.lifetime.last_minute_after
-            })
+            && self
+                .sessions
+                .current
+                .as_ref()
+                .is_some_and(|session| session.info.wants_last_minute_rekey(now))
     }
 
     /// What `get` answers.

@@ -8,7 +8,8 @@ use rand_core::CryptoRng;
 use wg_bounce_aead::Key;
 use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::peer::PeerId;
-use wg_bounce_dataplane::session::{KeypairInfo, ReceiveSession, SendSession};
+use wg_bounce_dataplane::receive_session::ReceiveSession;
+use wg_bounce_dataplane::session::{KeypairInfo, SendSession};
 use wg_bounce_sys::clock::Millis;
 
 use super::entry::Entry;
@@ -225,6 +226,6 @@ impl Entry {
 pub(super) fn flush(entry: &Entry, out: &mut Vec<Output>) {
     for worker in workers_staging(&entry.shared) {
         let peer = Arc::clone(&entry.shared);
-        out.push(Output::Command { worker, command: Command::Flush { peer } });
+        out.push(Output::Command { worker, command: Command::SendStaged { peer } });
     }
 }

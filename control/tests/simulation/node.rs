@@ -17,8 +17,9 @@ use wg_bounce_control::device::{Device, Input, Now, Output, Settings, Timings};
 use wg_bounce_dataplane::limits::STAGED_PACKETS_MAX;
 use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
 use wg_bounce_dataplane::peer::{Peer, PeerId, flag};
+use wg_bounce_dataplane::receive_session::ReceiveSession;
 use wg_bounce_dataplane::routes::Routes;
-use wg_bounce_dataplane::session::{ReceiveSession, SendSession};
+use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::wire::{
     DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, Kind, TAG_LEN, classify, write_data_header,
 };
@@ -227,7 +228,7 @@ impl Node {
                 let was_installed = worker.sessions.remove(&index).is_some();
                 assert!(was_expected != was_installed, "what is forgotten was known");
             }
-            Command::Flush { peer } => {
+            Command::SendStaged { peer } => {
                 for payload in self.unstage(number, peer.id) {
                     self.transmit(number, &peer, &payload, now);
                 }
@@ -298,7 +299,7 @@ impl Node {
         let worker = (header.receiver & 0xff) as usize % self.workers.len();
         let mut message = bytes.to_vec();
         let session = self.workers[worker].sessions.get_mut(&header.receiver);
-        let Some(session) = session.filter(|session| session.is_alive(now)) else {
+        let Some(session) = session.filter(|session| session.info.is_within_age(now)) else {
             self.dropped += 1;
             return;
         };
@@ -324,7 +325,7 @@ impl Node {
             notice |= peer.raise(flag::CONFIRMED);
         }
         notice |= peer.note_received(now, !payload.is_empty());
-        if session.wants_last_minute_rekey(now) {
+        if session.info.wants_last_minute_rekey(now) {
             notice |= peer.raise(flag::WANTS_LAST_MINUTE_HANDSHAKE);
         }
         if !payload.is_empty() {

@@ -1,15 +1,17 @@
-//! The way in: from UDP trains to IP packets on the TUN, or to another peer.
+//! The receive path: from UDP trains to IP packets for the TUN or for another peer.
 //!
-//! 1. [`ReceivePath::sort`]: each datagram by what it claims to be. Handshake messages with a right
-//!    mac1 go to control, data of another worker's session to that worker, our own data is noted.
+//! 1. [`ReceivePath::sort`]: each datagram by its kind. Handshake messages with a valid mac1 go to
+//!    control, data of another worker's session to that worker ([`handoff`]), our own data is
+//!    noted.
 //! 2. [`ReceivePath::open`]: all data messages of the turn as one batch.
-//! 3. [`ReceivePath::accept`]: what is authentic passes the replay window; then it may move the
-//!    peer's endpoint, confirm a session, and count. If it is no keepalive, [`Router::course`]
-//!    says where its packet goes.
-//! 4. [`ReceivePath::relay`]: packets for another peer are left where they lie, to be sealed again.
-//! 5. [`ReceivePath::deliver`]: packets of one flow become super-packets, one write each.
+//! 3. [`ReceivePath::accept`]: an authentic message passes the replay window; then it may move the
+//!    peer's endpoint, confirm a session, and count. Unless it is a keepalive,
+//!    [`Router::verdict`] decides where its packet goes.
+//! 4. [`prepare_relay`]: a packet for another peer stays where it lies, to be sealed again.
+//! 5. [`ReceivePath::write_tun`]: packets of one flow are coalesced into super-packets, one write
+//!    each.
 //!
-//! Nothing that is not authentic changes any state but a counter.
+//! An unauthenticated message changes no state but a counter.
 
 mod handoff;
 
@@ -20,38 +22,33 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Open};
-use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
-use wg_bounce_sys::{Delivery, Errno, Train};
+use wg_bounce_sys::{Delivery, Endpoint, Errno, Train};
 
 use crate::counters::DropReason;
-use crate::drr::QUEUES;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
-use crate::limits::RECEIVE_SEGMENTS_MAX;
+use crate::limits::{COALESCE_PACKETS_MAX, DRR_QUEUES, RECEIVE_SEGMENTS_MAX};
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
 use crate::peer::{Peer, flag};
+use crate::receive_session::ReceiveSession;
 use crate::recycle::recycle;
 use crate::router::{Router, Verdict};
 use crate::segments::datagrams;
-use crate::send::Sender;
-use crate::send::batch::InPlace;
-use crate::session::ReceiveSession;
+use crate::send::{InPlace, Sender};
 use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, TAG_LEN, padded_len};
 use handoff::{hand_off, queue_handshake, sort_answer};
 
-/// Packets coalesced before they are written.
-const COALESCE_MAX: usize = 4096;
-
-/// One data message of the turn, by where it lies.
+/// One data message of the turn.
 struct Message {
+    /// The index of its train in the turn.
     train: u32,
-    /// Where it begins in its train's buffer (bytes).
-    at: u32,
-    /// Its length (bytes).
+    /// Offset in the train's buffer (bytes).
+    offset: u32,
+    /// Length, header and tag included (bytes).
     length: u32,
     receiver: u32,
     counter: u64,
@@ -59,27 +56,27 @@ struct Message {
 }
 
 impl Message {
-    /// Where its plaintext lies in its train's buffer, padding included (bytes).
+    /// The range of its plaintext in the train's buffer, padding included (bytes).
     fn plaintext(&self) -> Range<usize> {
-        let (at, length) = (self.at as usize, self.length as usize);
-        at + DATA_HEADER_LEN..at + length - TAG_LEN
+        let (offset, length) = (self.offset as usize, self.length as usize);
+        offset + DATA_HEADER_LEN..offset + length - TAG_LEN
     }
 }
 
-/// Where a decrypted IP packet lies.
+/// The place of a decrypted IP packet.
 #[derive(Clone, Copy)]
 struct Place {
     train: u32,
-    at: u32,
+    offset: u32,
 }
 
-/// The way in of one worker.
+/// The receive path of one worker.
 pub struct ReceivePath {
-    /// The indexes that belong to this worker.
-    pub sessions: IndexTable,
-    /// Says where packets go.
+    /// The receiver indexes that belong to this worker.
+    pub indexes: IndexTable,
+    /// Decides where packets go.
     pub router: Router,
-    /// Packets for one other peer: what a run of messages has brought so far.
+    /// Packets for one other peer, collected from a run of messages.
     relayed: Vec<InPlace>,
     messages: Vec<Message>,
     aead: Aead,
@@ -91,65 +88,71 @@ pub struct ReceivePath {
     outcomes: Vec<Errno>,
 }
 
-/// What consecutive messages of one session and train add up to.
+/// The sums over consecutive messages of one session and train.
 #[derive(Default)]
 struct Run {
-    /// Bytes of messages that were accepted (UDP payload).
+    /// UDP payload of accepted messages (bytes).
     bytes: u64,
     messages: u64,
     data: u64,
 }
 
 impl ReceivePath {
-    /// Takes all its memory here. `seed` is random: it keys the table of flows.
+    /// Allocates all its memory here. `seed` is random: it keys the flow table. A turn has at most
+    /// `messages` data messages.
     pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, messages: usize) -> ReceivePath {
         ReceivePath {
             aead,
-            sessions: IndexTable::default(),
+            indexes: IndexTable::default(),
             router: Router::new(seed),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(messages),
-            coalescer: Coalescer::new(COALESCE_MAX, options, seed),
+            coalescer: Coalescer::new(COALESCE_PACKETS_MAX, options, seed),
             options,
             seed,
-            frames: Vec::with_capacity(COALESCE_MAX),
-            pieces: Vec::with_capacity(2 * COALESCE_MAX),
-            outcomes: Vec::with_capacity(COALESCE_MAX),
+            frames: Vec::with_capacity(COALESCE_PACKETS_MAX),
+            pieces: Vec::with_capacity(2 * COALESCE_PACKETS_MAX),
+            outcomes: Vec::with_capacity(COALESCE_PACKETS_MAX),
         }
     }
 
-    /// Which queue of the backlog a train belongs to: that of the session that its first datagram
-    /// names. What names none of ours (handshakes, the rest of the world) shares one.
-    pub fn queue_of(&self, train: &Train) -> usize {
-        let first = datagrams(train.length, train.segment).next().unwrap_or_default();
-        match wire::classify(&train.buffer[PAYLOAD_AT + first.start..PAYLOAD_AT + first.end]) {
-            Some(Kind::Data(header)) if self.sessions.get(header.receiver).is_some() => {
+    /// The receive queue of a train, by the kind of its first datagram: one of those for sessions,
+    /// or queue 0, which handshakes and all unknown traffic share.
+    pub fn queue_of(&self, first: Option<Kind>) -> usize {
+        match first {
+            Some(Kind::Data(header)) if self.indexes.get(header.receiver).is_some() => {
                 // Indexes are random but for their low byte.
-                1 + (header.receiver >> 8) as usize % (QUEUES - 1)
+                1 + (header.receiver >> 8) as usize % (DRR_QUEUES - 1)
             }
             _ => 0,
         }
     }
 
-    /// Takes all trains of a turn through its stages.
+    /// Takes all trains of a turn through the stages. `first_kinds` has the kind of each train's
+    /// first datagram, as it was classified on arrival.
     ///
     /// # Errors
     /// EBADFD: the TUN device was deleted.
-    pub fn run(&mut self, dispatch: &mut Sender, turn: &mut Turn<'_>) -> io::Result<()> {
+    pub fn run(
+        &mut self,
+        first_kinds: &[Option<Kind>],
+        sender: &mut Sender,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
         if turn.trains.is_empty() {
             return Ok(());
         }
         let trains = std::mem::take(&mut turn.trains);
-        self.sort(trains, turn);
+        self.sort(trains, first_kinds, turn);
         self.open(trains);
         turn.trains = trains;
-        self.accept(dispatch, turn)?;
-        self.deliver(turn)
+        self.accept(sender, turn)?;
+        self.write_tun(turn)
     }
 
-    fn sort(&mut self, trains: &[Train], turn: &mut Turn<'_>) {
+    fn sort(&mut self, trains: &[Train], first_kinds: &[Option<Kind>], turn: &mut Turn<'_>) {
         self.messages.clear();
-        for (number, train) in trains.iter().enumerate() {
+        for (index, (train, first_kind)) in trains.iter().zip(first_kinds).enumerate() {
             let all = datagrams(train.length, train.segment);
             turn.counters.received_trains.add(1);
             turn.counters.received_datagrams.add(all.len() as u64);
@@ -161,15 +164,15 @@ impl ReceivePath {
                 continue;
             }
             for range in all {
-                let (at, length) = (PAYLOAD_AT + range.start, range.len());
-                let datagram = &train.buffer[at..at + length];
-                match wire::classify(datagram) {
+                let datagram = &train.buffer[PAYLOAD_AT + range.start..PAYLOAD_AT + range.end];
+                let kind = if range.start == 0 { *first_kind } else { wire::classify(datagram) };
+                match kind {
                     None => turn.counters.dropped(DropReason::Malformed, 1),
                     Some(Kind::Data(header)) => {
                         let message = Message {
-                            train: number as u32,
-                            at: at as u32,
-                            length: length as u32,
+                            train: index as u32,
+                            offset: (PAYLOAD_AT + range.start) as u32,
+                            length: range.len() as u32,
                             receiver: header.receiver,
                             counter: header.counter,
                             is_authentic: false,
@@ -178,12 +181,12 @@ impl ReceivePath {
                     }
                     Some(Kind::Initiation) => queue_handshake(datagram, train, true, turn),
                     Some(Kind::Response(index)) => {
-                        let is_awaited = self.sessions.is_expected(index);
-                        sort_answer(is_awaited, index, train, datagram, turn);
+                        let is_pending = self.indexes.is_pending(index);
+                        sort_answer(is_pending, index, train, datagram, turn);
                     }
                     Some(Kind::CookieReply(index)) => {
-                        let is_awaited = self.sessions.is_cookie_expected(index);
-                        sort_answer(is_awaited, index, train, datagram, turn);
+                        let is_pending = self.indexes.is_cookie_pending(index);
+                        sort_answer(is_pending, index, train, datagram, turn);
                     }
                 }
             }
@@ -191,8 +194,8 @@ impl ReceivePath {
     }
 
     fn sort_data(&mut self, message: Message, train: &Train, datagram: &[u8], turn: &mut Turn<'_>) {
-        match self.sessions.get(message.receiver) {
-            Some(session) if session.is_alive(turn.now) => self.messages.push(message),
+        match self.indexes.get(message.receiver) {
+            Some(session) if session.info.is_within_age(turn.now) => self.messages.push(message),
             Some(session) => turn.dropped(&session.peer, DropReason::ExpiredSession, 1),
             None => hand_off(message.receiver, train, datagram, turn),
         }
@@ -202,17 +205,17 @@ impl ReceivePath {
         let mut batch: ArrayVec<Open<'_>, BATCH> = ArrayVec::new();
         let mut done = 0;
         let mut next = 0;
-        for (number, train) in trains.iter_mut().enumerate() {
+        for (index, train) in trains.iter_mut().enumerate() {
             let mut rest: &mut [u8] = &mut train.buffer;
-            let mut rest_at = 0;
+            let mut rest_offset = 0;
             while let Some(message) = self.messages.get(next) {
-                if message.train != number as u32 {
+                if message.train != index as u32 {
                     break;
                 }
-                let (at, length) = (message.at as usize, message.length as usize);
-                let (bytes, tail) = rest[at - rest_at..].split_at_mut(length);
-                (rest, rest_at) = (tail, at + length);
-                let session = self.sessions.get(message.receiver).expect("sorted with it");
+                let (offset, length) = (message.offset as usize, message.length as usize);
+                let (bytes, tail) = rest[offset - rest_offset..].split_at_mut(length);
+                (rest, rest_offset) = (tail, offset + length);
+                let session = self.indexes.get(message.receiver).expect("found by `sort_data`");
                 let counter = message.counter;
                 batch.push(Open { key: &session.key, counter, message: bytes, authentic: false });
                 next += 1;
@@ -225,7 +228,7 @@ impl ReceivePath {
         open_batch(self.aead, &mut batch, &mut self.messages[done..next]);
     }
 
-    fn accept(&mut self, dispatch: &mut Sender, turn: &mut Turn<'_>) -> io::Result<()> {
+    fn accept(&mut self, sender: &mut Sender, turn: &mut Turn<'_>) -> io::Result<()> {
         self.router.begin_turn();
         let mut next = 0;
         while next < self.messages.len() {
@@ -235,43 +238,42 @@ impl ReceivePath {
                     .iter()
                     .take_while(|m| m.train == train && m.receiver == receiver)
                     .count();
-            if self.coalescer.len() + (end - next) > COALESCE_MAX {
-                self.deliver(turn)?;
+            if self.coalescer.len() + (end - next) > COALESCE_PACKETS_MAX {
+                self.write_tun(turn)?;
             }
-            self.accept_run(next..end, receiver, dispatch, turn)?;
+            self.accept_run(next..end, receiver, sender, turn)?;
             next = end;
         }
         Ok(())
     }
 
-    /// Takes consecutive messages of one session and train.
+    /// Accepts consecutive messages of one session and train.
     fn accept_run(
         &mut self,
         messages: Range<usize>,
         receiver: u32,
-        dispatch: &mut Sender,
+        sender: &mut Sender,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        let ReceivePath { sessions, router, relayed, coalescer, .. } = self;
-        let session = sessions.get_mut(receiver).expect("sorted with it");
+        let ReceivePath { indexes, router, relayed, coalescer, .. } = self;
+        let session = indexes.get_mut(receiver).expect("found by `sort_data`");
         let mut run = Run::default();
         let mut relay_to: Option<Arc<Peer>> = None;
         let train = &turn.trains[self.messages[messages.start].train as usize];
         let (from, is_handed_over) = (train.from, matches!(train.buffer, Buffer::Heap(_)));
         for message in &self.messages[messages] {
-            let Some((packet, course)) = accept_message(message, session, &mut run, router, turn)
+            let Some((packet, verdict)) = accept_message(message, session, &mut run, router, turn)
             else {
                 continue;
             };
-            match course {
-                Verdict::Deliver => deliver(message, coalescer, turn),
+            match verdict {
+                Verdict::Deliver => coalesce(message, coalescer, turn),
                 Verdict::Drop(reason) => turn.dropped(&session.peer, reason, 1),
-                Verdict::Relay => {
-                    let peer = router.receiver();
+                Verdict::Relay(peer) => {
                     if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer))
                         && let Some(known) = relay_to.replace(Arc::clone(peer))
                     {
-                        dispatch.relay(&known, relayed, turn)?;
+                        sender.relay(&known, relayed, turn)?;
                         relayed.clear();
                     }
                     relayed.push(prepare_relay(message, &packet, turn));
@@ -279,7 +281,7 @@ impl ReceivePath {
             }
         }
         if let Some(peer) = relay_to {
-            dispatch.relay(&peer, relayed, turn)?;
+            sender.relay(&peer, relayed, turn)?;
             relayed.clear();
         }
         if is_handed_over {
@@ -289,66 +291,73 @@ impl ReceivePath {
         Ok(())
     }
 
-    fn deliver(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+    /// Writes the coalesced packets to the TUN.
+    fn write_tun(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         if self.coalescer.is_empty() {
             return Ok(());
         }
         self.frames.clear();
         for group in self.coalescer.groups() {
             let first = group.first();
-            let at = first.handle.at as usize;
+            let offset = first.handle.offset as usize;
             let buffer = &mut turn.trains[first.handle.train as usize].buffer;
-            let packet = &mut buffer[at..at + first.len];
-            // Before its headers become those of the group: they then claim more than one packet.
-            let queue = ip::flow_hash(packet) as usize % turn.post.neighbours.len();
+            let packet = &mut buffer[offset..offset + first.len];
+            // Hash before `finish` rewrites the headers for the whole group.
+            let queue = ip::flow_hash(packet) as usize % turn.channels.neighbours.len();
             let header = group.finish(packet);
-            // The virtio header takes the place of the data message's.
-            buffer[at - VNET_HEADER_LEN..at].copy_from_slice(&header.to_bytes());
+            // The virtio header overwrites the data message's header.
+            buffer[offset - VNET_HEADER_LEN..offset].copy_from_slice(&header.to_bytes());
             self.frames.push(Delivery { queue, pieces: 0..0 });
         }
         let mut pieces = recycle(std::mem::take(&mut self.pieces));
         for (group, frame) in self.coalescer.groups().zip(&mut self.frames) {
             let begin = pieces.len();
-            for (number, member) in group.members().enumerate() {
-                let at = member.handle.at as usize;
+            for (index, member) in group.members().enumerate() {
+                let offset = member.handle.offset as usize;
                 let buffer = &turn.trains[member.handle.train as usize].buffer;
-                let from = if number == 0 { at - VNET_HEADER_LEN } else { at + member.payload_at };
-                pieces.push(IoSlice::new(&buffer[from..at + member.len]));
+                let from =
+                    if index == 0 { offset - VNET_HEADER_LEN } else { offset + member.payload_at };
+                pieces.push(IoSlice::new(&buffer[from..offset + member.len]));
             }
             frame.pieces = begin..pieces.len();
         }
         let result = turn.io.write(&self.frames, &pieces, &mut self.outcomes);
         self.pieces = recycle(pieces);
         result?;
-        self.settle(turn)?;
+        self.process_outcomes(turn)?;
         self.coalescer.clear();
         Ok(())
     }
 
-    /// Counts what was written, and gives up coalescing where the kernel refuses it.
-    fn settle(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
-        let mut is_refused = false;
+    /// Counts what was written, and disables coalescing if the kernel refuses it.
+    ///
+    /// Expected errnos: EIO (the link went down meanwhile), EBADFD (the device was deleted: an
+    /// error for the caller), EINVAL (the kernel rejects a GSO write: coalescing is disabled).
+    fn process_outcomes(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        let mut is_rejected = false;
         for (group, &outcome) in self.coalescer.groups().zip(&self.outcomes) {
             match outcome {
                 0 => {
                     turn.counters.tun_frames_written.add(1);
                     turn.counters.tun_packets_written.add(group.count() as u64);
                 }
-                // The link went down meanwhile.
                 libc::EIO => {
                     turn.counters.dropped(DropReason::InterfaceDown, group.count() as u64);
                 }
                 libc::EBADFD => return Err(io::Error::from_raw_os_error(outcome)),
                 _ => {
                     turn.counters.dropped(DropReason::TunRefused, group.count() as u64);
-                    is_refused |= group.count() > 1 && outcome == libc::EINVAL;
+                    is_rejected |= group.count() > 1 && outcome == libc::EINVAL;
                 }
             }
         }
-        if is_refused && (self.options.tcp || self.options.udp) {
-            log::warn!("the TUN refuses super-packets: packets are written one by one from now on");
+        if is_rejected && (self.options.tcp || self.options.udp) {
+            log::warn!(
+                "worker {}: kernel rejected a GSO write to the TUN; disabling TUN GSO",
+                turn.worker
+            );
             self.options = CoalescerOptions { tcp: false, udp: false };
-            self.coalescer = Coalescer::new(COALESCE_MAX, self.options, self.seed);
+            self.coalescer = Coalescer::new(COALESCE_PACKETS_MAX, self.options, self.seed);
         }
         Ok(())
     }
@@ -363,15 +372,15 @@ fn open_batch(aead: Aead, batch: &mut ArrayVec<Open<'_>, BATCH>, messages: &mut 
 }
 
 /// Judges one message after the AEAD (§5.4.6; `wg_packet_consume_data_done` in
-/// drivers/net/wireguard/receive.c). Says what its packet is and where that goes; nothing if it
-/// has none that may go anywhere.
-fn accept_message(
+/// drivers/net/wireguard/receive.c). Returns its packet and the router's verdict; none for a
+/// keepalive, and for a message that was dropped and counted here.
+fn accept_message<'router>(
     message: &Message,
     session: &mut ReceiveSession,
     run: &mut Run,
-    router: &mut Router,
+    router: &'router mut Router,
     turn: &mut Turn<'_>,
-) -> Option<(Packet, Verdict)> {
+) -> Option<(Packet, Verdict<'router>)> {
     if !message.is_authentic {
         turn.dropped(&session.peer, DropReason::NotAuthentic, 1);
         return None;
@@ -393,38 +402,38 @@ fn accept_message(
         return None;
     };
     ip::apply_outer_ecn(plaintext, train.traffic_class);
-    let course = router.course(plaintext, &packet, &session.peer, turn.snapshot);
-    if course != Verdict::Drop(DropReason::SourceNotAllowed) {
+    let verdict = router.verdict(plaintext, &packet, &session.peer, turn.snapshot);
+    if !matches!(verdict, Verdict::Drop(DropReason::SourceNotAllowed)) {
         run.bytes += u64::from(message.length);
     }
-    Some((packet, course))
+    Some((packet, verdict))
 }
 
-fn deliver(message: &Message, coalescer: &mut Coalescer<Place>, turn: &mut Turn<'_>) {
+fn coalesce(message: &Message, coalescer: &mut Coalescer<Place>, turn: &mut Turn<'_>) {
     let range = message.plaintext();
-    let place = Place { train: message.train, at: range.start as u32 };
+    let place = Place { train: message.train, offset: range.start as u32 };
     let plaintext = &turn.trains[message.train as usize].buffer[range];
-    coalescer.push(place, plaintext).expect("room was made before this run");
+    coalescer.push(place, plaintext).expect("`accept` made room for this run");
 }
 
-/// Makes a packet one that was forwarded, and its message one that can be sealed where it lies:
-/// not longer than it came, for the next message of the train begins behind its tag.
+/// Forwards a packet as a router does, and turns its message into one that can be sealed where it
+/// lies. It must not grow, because the next message of the train begins behind its tag.
 fn prepare_relay(message: &Message, packet: &Packet, turn: &mut Turn<'_>) -> InPlace {
     let plaintext = &mut turn.trains[message.train as usize].buffer[message.plaintext()];
-    ip_forward::take_hop(plaintext);
+    ip_forward::decrement_ttl(plaintext);
     let length = padded_len(packet.len, turn.snapshot.mtu).min(plaintext.len());
-    // What the sender padded with is nobody else's business.
+    // The sender's padding must not reach the receiver.
     plaintext[packet.len..length].fill(0);
     InPlace {
         train: message.train,
-        at: message.at,
+        offset: message.offset,
         length: (length + DATA_OVERHEAD) as u32,
         ecn: ip::outer_ecn(plaintext),
     }
 }
 
-/// What authentic messages change of their peer, once for all messages of a run that came `from`
-/// one place.
+/// Applies to the peer what its authentic messages change, once for all messages of a run that
+/// came `from` one endpoint.
 fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mut Turn<'_>) {
     if run.messages == 0 {
         return;
@@ -436,7 +445,7 @@ fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mu
         peer.confirmed_index.store(session.info.local_index, Ordering::Relaxed);
         turn.raise(&peer, flag::CONFIRMED);
     }
-    if session.wants_last_minute_rekey(turn.now) {
+    if session.info.wants_last_minute_rekey(turn.now) {
         turn.raise(&peer, flag::WANTS_LAST_MINUTE_HANDSHAKE);
     }
     let counters = &peer.counters;
@@ -444,6 +453,6 @@ fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mu
     counters.received_datagrams.add(run.messages);
     counters.received_trains.add(1);
     if peer.note_received(turn.now, run.data > 0) {
-        turn.post.notice(peer.id);
+        turn.channels.notice(peer.id);
     }
 }

@@ -1,14 +1,15 @@
-//! What leaves for peers, whichever way it came: numbered under the peer's session and sent with
-//! the turn's other messages, or staged until there is a session.
+//! The one way out to peers, for packets of the TUN and packets that are relayed alike.
 //!
-//! 1. [`Sender::send_cut`] takes frames of the TUN, [`Sender::relay`] packets of other peers
-//!    that lie where they arrived, [`Sender::send_staged`] what has waited.
-//! 2. Without a session that may send, packets are staged and a handshake is asked for.
-//! 3. [`Sender::flush`] seals and sends. Where a socket is full, what was sealed is held and
-//!    what comes later is staged, until [`Sender::resume`].
+//! 1. [`Sender::send`] takes frames of the TUN, [`Sender::relay`] packets of other peers that lie
+//!    where they arrived, [`Sender::send_staged`] packets that waited for a session.
+//! 2. Without a session that may send, packets are staged ([`staging`]) and a handshake is
+//!    requested.
+//! 3. With one, each packet becomes a message under a reserved nonce ([`batch`]).
+//! 4. [`Sender::flush`] seals and sends the batch. Trains that find their socket full are held
+//!    ([`backpressure`]), and later packets of that peer are staged, until [`Sender::resume`].
 
 mod backpressure;
-pub mod batch;
+mod batch;
 mod completion;
 mod staging;
 
@@ -26,17 +27,22 @@ use crate::peer::{Path, Peer, flag};
 use crate::session::SendSession;
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, padded_len};
-use batch::{InPlace, SendBatch, Way};
+use backpressure::TxBacklog;
+pub use batch::InPlace;
+use batch::SendBatch;
+use completion::Target;
 use staging::Staging;
 
 /// The sending side of one worker.
 pub struct Sender {
-    departures: SendBatch,
+    batch: SendBatch,
+    backlog: TxBacklog,
     staging: Staging,
 }
 
 impl Sender {
-    /// Takes its memory here.
+    /// Allocates all its memory here. `worker` is the worker's number of `workers`; the sockets
+    /// have an SO_SNDBUF of `socket_buffer` bytes.
     pub fn new(
         worker: usize,
         workers: usize,
@@ -44,11 +50,14 @@ impl Sender {
         use_gso: bool,
         socket_buffer: usize,
     ) -> Sender {
-        let departures = SendBatch::new(workers, aead, use_gso, socket_buffer);
-        Sender { departures, staging: Staging::new(worker) }
+        Sender {
+            batch: SendBatch::new(workers, aead, use_gso),
+            backlog: TxBacklog::new(socket_buffer),
+            staging: Staging::new(worker),
+        }
     }
 
-    /// Sends every packet of a frame to a peer whose path is known.
+    /// Sends every packet of a TUN frame to a peer whose path is known.
     pub fn send(
         &mut self,
         peer: &Arc<Peer>,
@@ -56,14 +65,14 @@ impl Sender {
         cut: &Cut<'_>,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        match self.way_to(peer, path, turn)? {
-            Some(way) => self.send_cut(&way, cut, turn),
+        match self.target(peer, path, turn)? {
+            Some(target) => self.send_cut(&target, cut, turn),
             None => self.stage(peer, packets_of(cut, 0), turn),
         }
     }
 
-    /// Sends packets of other peers to `peer`, from where they lie. A turn's calls come in the
-    /// order of their places.
+    /// Sends packets of other peers to `peer`, from where they lie. The calls of one turn must come
+    /// in the order of the packets' offsets.
     pub fn relay(
         &mut self,
         peer: &Arc<Peer>,
@@ -75,24 +84,24 @@ impl Sender {
             turn.dropped(peer, DropReason::NoEndpoint, packets.len() as u64);
             return Ok(());
         };
-        let Some(way) = self.way_to(peer, path, turn)? else {
-            return self.stage_placed(peer, packets, turn);
+        let Some(target) = self.target(peer, path, turn)? else {
+            return self.stage_in_place(peer, packets, turn);
         };
         let mut rest = packets;
         while !rest.is_empty() {
-            let room = self.departures.room_for_placed(&way.session);
-            if room == 0 {
-                self.departures.flush(turn)?;
-                if self.departures.held().holds(peer.id) {
-                    return self.stage_placed(peer, rest, turn);
+            let capacity = self.batch.capacity_in_place(&target.session);
+            if capacity == 0 {
+                self.flush(turn)?;
+                if self.backlog.holds(peer.id) {
+                    return self.stage_in_place(peer, rest, turn);
                 }
                 continue;
             }
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            let Some(nonces) = way.session.reserve(now.len() as u64) else {
-                return self.stage_placed(peer, rest, turn);
+            let (now, later) = rest.split_at(capacity.min(rest.len()));
+            let Some(nonces) = target.session.reserve(now.len() as u64) else {
+                return self.stage_in_place(peer, rest, turn);
             };
-            self.departures.push_placed(&way, now, nonces, turn.trains);
+            self.batch.push_in_place(&target, now, nonces, turn.trains);
             turn.counters.relayed.add(now.len() as u64);
             peer.counters.relayed.add(now.len() as u64);
             rest = later;
@@ -100,29 +109,29 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends what was staged for a peer, if it has a session now.
+    /// Sends the staged packets of a peer, if it has a session now.
     pub fn send_staged(&mut self, peer: &Arc<Peer>, turn: &mut Turn<'_>) -> io::Result<()> {
-        if !self.staging.holds(peer.id) || self.departures.held().holds(peer.id) {
+        if !self.staging.holds(peer.id) || self.backlog.holds(peer.id) {
             return Ok(());
         }
         let path = peer.path();
         let Some(path) = path.as_ref() else { return Ok(()) };
         let Some(session) = live_session(peer, turn) else { return Ok(()) };
-        let way = Way { peer: Arc::clone(peer), session, path: Arc::clone(path) };
-        for packet in self.staging.take(peer) {
-            self.send_whole(&way, &packet, turn)?;
+        let target = Target { peer: Arc::clone(peer), session, path: Arc::clone(path) };
+        for packet in self.staging.drain(peer) {
+            self.send_packet(&target, &packet, turn)?;
         }
         Ok(())
     }
 
-    /// Goes on with peers whose socket was full, now that it has room.
+    /// Continues with peers whose socket was full, now that it has room.
     ///
     /// # Errors
-    /// See [`SendBatch::flush`].
+    /// Those of [`Sender::flush`].
     pub fn resume(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
-        for peer in self.departures.resume(turn)? {
+        for peer in self.backlog.resume(turn)? {
             self.send_staged(&peer, turn)?;
-            // What was staged behind the trains has asked for no handshake yet.
+            // Packets that were staged behind the held trains have requested no handshake yet.
             if self.staging.holds(peer.id) && live_session(&peer, turn).is_none() {
                 turn.raise(&peer, flag::WANTS_HANDSHAKE);
             }
@@ -130,21 +139,20 @@ impl Sender {
         Ok(())
     }
 
-    /// Asks to be told of room in full sockets; reads nothing from the TUN while much waits.
-    pub fn watch(&self, io: &mut Backend) -> io::Result<()> {
-        let held = self.departures.held();
-        let (v4, v6) = held.families();
-        io.watch_room(v4, v6)?;
+    /// Arms the wake-up for full sockets, and stops reading the TUN while too much waits.
+    pub fn arm(&self, io: &mut Backend) -> io::Result<()> {
+        let waits = self.backlog.families();
+        io.watch_room(waits.v4, waits.v6)?;
         io.read_frames(!self.must_pause())
     }
 
-    /// Whether so much waits for room that the TUN is not to be read.
+    /// Whether so much waits for room that the TUN must not be read.
     pub fn must_pause(&self) -> bool {
-        self.departures.held().bytes() > HELD_BYTES_PAUSE
+        self.backlog.bytes() > HELD_BYTES_PAUSE
     }
 
-    /// Sends a keepalive, or stages it and asks for a handshake. What is staged for a peer serves
-    /// as its keepalive.
+    /// Sends a keepalive, or stages it and requests a handshake. Packets that are already staged
+    /// for the peer serve as its keepalive.
     pub fn send_keepalive(&mut self, peer: &Arc<Peer>, turn: &mut Turn<'_>) -> io::Result<()> {
         if !turn.snapshot.is_up {
             return Ok(());
@@ -155,43 +163,44 @@ impl Sender {
         self.send_staged(peer, turn)
     }
 
-    /// Drops what is staged for a peer: its handshake was given up, or the peer removed.
-    pub fn discard_staged(&mut self, peer: &Peer, turn: &Turn<'_>) {
-        self.departures.forget(peer, turn);
-        let dropped = self.staging.take(peer).len() as u64;
-        turn.dropped(peer, DropReason::HandshakeFailed, dropped);
+    /// Drops the held trains and staged packets of a peer: its handshake was given up, or the peer
+    /// was removed.
+    pub fn discard(&mut self, peer: &Peer, turn: &Turn<'_>) {
+        turn.dropped(peer, DropReason::SocketFull, self.backlog.discard(peer.id));
+        let staged = self.staging.drain(peer).len() as u64;
+        turn.dropped(peer, DropReason::HandshakeFailed, staged);
     }
 
-    /// Seals and sends what was pushed.
+    /// Seals and sends the batch.
     ///
     /// # Errors
-    /// See [`SendBatch::flush`].
+    /// Only those of a broken invariant: a refused send is held or counted, not returned.
     pub fn flush(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
-        self.departures.flush(turn)
+        self.batch.flush(&mut self.backlog, turn)
     }
 
-    /// Writes every packet of a frame into a message, as far as the nonces of a flush go at once.
-    fn send_cut(&mut self, way: &Way, cut: &Cut<'_>, turn: &mut Turn<'_>) -> io::Result<()> {
+    /// Writes every packet of a frame into a message.
+    fn send_cut(&mut self, target: &Target, cut: &Cut<'_>, turn: &mut Turn<'_>) -> io::Result<()> {
         let (segments, ecn) = (cut.segments(), ip::outer_ecn(cut.packet()));
         let mtu = turn.snapshot.mtu;
         let longest = padded_len(cut.max_segment_len(), mtu);
         let mut next = 0;
         while next < segments {
-            let room = self.departures.room_for(&way.session, longest);
-            if room == 0 {
-                self.departures.flush(turn)?;
-                if self.departures.held().holds(way.peer.id) {
-                    return self.stage(&way.peer, packets_of(cut, next), turn);
+            let capacity = self.batch.capacity_for(&target.session, longest);
+            if capacity == 0 {
+                self.flush(turn)?;
+                if self.backlog.holds(target.peer.id) {
+                    return self.stage(&target.peer, packets_of(cut, next), turn);
                 }
                 continue;
             }
-            let count = room.min(segments - next);
-            let Some(nonces) = way.session.reserve(count as u64) else {
-                return self.stage(&way.peer, packets_of(cut, next), turn);
+            let count = capacity.min(segments - next);
+            let Some(nonces) = target.session.reserve(count as u64) else {
+                return self.stage(&target.peer, packets_of(cut, next), turn);
             };
             for counter in nonces {
                 let length = padded_len(cut.segment_len(next), mtu);
-                self.departures.push(way, ecn, counter, length, |plaintext| {
+                self.batch.push(target, ecn, counter, length, |plaintext| {
                     let written = cut.write_segment(next, plaintext);
                     plaintext[written..].fill(0);
                 });
@@ -201,28 +210,33 @@ impl Sender {
         Ok(())
     }
 
-    /// Writes one finished packet (empty: a keepalive) into a message.
-    fn send_whole(&mut self, way: &Way, packet: &[u8], turn: &mut Turn<'_>) -> io::Result<()> {
+    /// Writes one packet (empty: a keepalive) into a message.
+    fn send_packet(
+        &mut self,
+        target: &Target,
+        packet: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
         let length = padded_len(packet.len(), turn.snapshot.mtu);
-        if self.departures.room_for(&way.session, length) == 0 {
-            self.departures.flush(turn)?;
+        if self.batch.capacity_for(&target.session, length) == 0 {
+            self.flush(turn)?;
         }
-        if self.departures.held().holds(way.peer.id) {
-            return self.stage(&way.peer, [packet.into()], turn);
+        if self.backlog.holds(target.peer.id) {
+            return self.stage(&target.peer, [packet.into()], turn);
         }
-        let Some(mut nonces) = way.session.reserve(1) else {
-            return self.stage(&way.peer, [packet.into()], turn);
+        let Some(mut nonces) = target.session.reserve(1) else {
+            return self.stage(&target.peer, [packet.into()], turn);
         };
         let counter = nonces.next().expect("one was reserved");
         let ecn = if packet.is_empty() { 0 } else { ip::outer_ecn(packet) };
-        self.departures.push(way, ecn, counter, length, |plaintext| {
+        self.batch.push(target, ecn, counter, length, |plaintext| {
             plaintext[..packet.len()].copy_from_slice(packet);
             plaintext[packet.len()..].fill(0);
         });
         Ok(())
     }
 
-    fn stage_placed(
+    fn stage_in_place(
         &mut self,
         peer: &Arc<Peer>,
         packets: &[InPlace],
@@ -230,9 +244,9 @@ impl Sender {
     ) -> io::Result<()> {
         let copies: Vec<Box<[u8]>> = packets
             .iter()
-            .filter_map(|placed| {
-                let from = placed.at as usize + DATA_HEADER_LEN;
-                let plaintext = &turn.trains[placed.train as usize].buffer[from..];
+            .filter_map(|place| {
+                let from = place.offset as usize + DATA_HEADER_LEN;
+                let plaintext = &turn.trains[place.train as usize].buffer[from..];
                 let length = ip::parse(plaintext)?.len;
                 Some(plaintext[..length].into())
             })
@@ -246,46 +260,46 @@ impl Sender {
         packets: impl IntoIterator<Item = Box<[u8]>>,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        let is_held = self.departures.held().holds(peer.id);
+        let is_held = self.backlog.holds(peer.id);
         let reason = if is_held { DropReason::SocketFull } else { DropReason::StagingFull };
         for packet in packets {
             turn.dropped(peer, reason, self.staging.push(peer, packet));
         }
         if is_held {
-            return Ok(()); // until its trains have left
+            return Ok(()); // until the held trains have left
         }
         turn.raise(peer, flag::WANTS_HANDSHAKE);
         // Control may have published a session before it could see that something is staged.
         if live_session(peer, turn).is_some() { self.send_staged(peer, turn) } else { Ok(()) }
     }
 
-    /// The way to a peer that may be sent to now, after what was staged for it.
-    fn way_to(
+    /// The target for a peer that can be sent to now, after its staged packets were sent.
+    fn target(
         &mut self,
         peer: &Arc<Peer>,
         path: &Arc<Path>,
         turn: &mut Turn<'_>,
-    ) -> io::Result<Option<Way>> {
+    ) -> io::Result<Option<Target>> {
         let Some(session) = live_session(peer, turn) else { return Ok(None) };
         self.send_staged(peer, turn)?;
-        if self.departures.held().holds(peer.id) {
+        if self.backlog.holds(peer.id) {
             return Ok(None);
         }
-        Ok(Some(Way { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
+        Ok(Some(Target { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
     }
 }
 
-/// A session that may send now.
+/// The peer's session, if it may send now.
 fn live_session(peer: &Peer, turn: &Turn<'_>) -> Option<Arc<SendSession>> {
     let session = peer.session();
     session.as_ref().filter(|session| session.is_alive(turn.now)).cloned()
 }
 
-/// The packets of a frame from number `first` on, each by itself.
+/// The packets of a frame from index `first` on, each by itself.
 fn packets_of(cut: &Cut<'_>, first: usize) -> impl Iterator<Item = Box<[u8]>> {
-    (first..cut.segments()).map(|number| {
-        let mut packet = vec![0; cut.segment_len(number)].into_boxed_slice();
-        cut.write_segment(number, &mut packet);
+    (first..cut.segments()).map(|index| {
+        let mut packet = vec![0; cut.segment_len(index)].into_boxed_slice();
+        cut.write_segment(index, &mut packet);
         packet
     })
 }

@@ -1,4 +1,4 @@
-//! Packets that wait for a session, held by the worker that read them.
+//! Staging: packets that wait for a session, held by the worker that read them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -21,9 +21,9 @@ impl Staging {
         Staging { peers: HashMap::new(), bytes: 0, worker }
     }
 
-    /// Stages a packet. Returns how many packets were dropped for it: the oldest here if the peer
-    /// has its full number staged, or this one if those are all with other workers, or if too
-    /// much waits for other peers.
+    /// Stages a packet. Returns the number of packets dropped for it: the oldest one of the peer if
+    /// its limit is reached, or this one if the other workers hold all of those, or if this worker
+    /// has staged too many bytes for other peers.
     #[must_use]
     pub fn push(&mut self, peer: &Peer, packet: Box<[u8]>) -> u64 {
         if self.bytes + packet.len() > STAGED_BYTES_MAX {
@@ -42,8 +42,8 @@ impl Staging {
         }
         self.bytes += packet.len();
         queue.push_back(packet);
-        // Release pairs with control's read after it published a session: either it sees this
-        // worker's bit and sends a flush, or this worker saw the session.
+        // Pairs with control's read after it published a session: either control sees this
+        // worker's bit and commands `SendStaged`, or this worker sees the session.
         peer.staged_by.fetch_or(1 << self.worker, Ordering::SeqCst);
         dropped
     }
@@ -53,8 +53,8 @@ impl Staging {
         !self.peers.is_empty() && self.peers.contains_key(&peer)
     }
 
-    /// Takes all packets staged for `peer` here, oldest first.
-    pub fn take(&mut self, peer: &Peer) -> VecDeque<Box<[u8]>> {
+    /// Removes all packets staged for `peer` here, oldest first.
+    pub fn drain(&mut self, peer: &Peer) -> VecDeque<Box<[u8]>> {
         let queue = self.peers.remove(&peer.id).unwrap_or_default();
         if !queue.is_empty() {
             peer.staged_by.fetch_and(!(1 << self.worker), Ordering::SeqCst);
@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(staging.push(&peer, vec![number as u8].into()), 0);
         }
         assert_eq!(staging.push(&peer, vec![200].into()), 1);
-        let packets = staging.take(&peer);
+        let packets = staging.drain(&peer);
         assert_eq!(packets.len(), STAGED_PACKETS_MAX as usize);
         assert_eq!(packets.front().map(|packet| packet[0]), Some(1));
         assert_eq!(peer.staged.load(Ordering::Relaxed), 0);
@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(one.push(&peer, Box::default()), 0);
         }
         assert_eq!(two.push(&peer, Box::default()), 1);
-        assert!(!two.holds(peer.id), "nothing of its own to drop: the new packet goes");
+        assert!(!two.holds(peer.id), "it has none to drop, so it drops the new packet");
         assert_eq!(peer.staged_by.load(Ordering::Relaxed), 1);
     }
 
@@ -104,10 +104,10 @@ mod tests {
         for peer in &peers {
             assert_eq!(staging.push(peer, vec![0; 32_768].into()), 0);
         }
-        assert_eq!(staging.push(&peers[0], vec![0; 1].into()), 1, "no room for anybody");
-        assert_eq!(staging.take(&peers[1]).len(), 1);
+        assert_eq!(staging.push(&peers[0], vec![0; 1].into()), 1, "full for every peer");
+        assert_eq!(staging.drain(&peers[1]).len(), 1);
         assert_eq!(staging.push(&peers[0], vec![0; 1].into()), 0);
-        peers.iter().for_each(|peer| drop(staging.take(peer)));
+        peers.iter().for_each(|peer| drop(staging.drain(peer)));
         assert_eq!(staging.bytes, 0);
     }
 }

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod message;
 pub mod mmsg;
 pub mod netlink;
+mod per_family;
 pub mod route;
 pub mod socket;
 pub mod tun;
@@ -22,6 +23,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
+pub use per_family::{Family, PerFamily};
+
 use memory::{Buffer, Slot};
 
 /// The two ends of a UDP path: the remote address, and the local one that it talks to.
@@ -31,6 +34,14 @@ pub struct Endpoint {
     pub remote: SocketAddr,
     /// The local address that the remote end sent to: replies leave from it while it exists.
     pub source: Option<IpAddr>,
+}
+
+impl Endpoint {
+    /// The address family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of(self.remote.ip())
+    }
 }
 
 /// Datagrams of one sender, as one receive returned them.

@@ -198,7 +198,7 @@ fn staged_packets_leave_in_order_whatever_is_refused_first() {
         remote.open_session();
         for worker in 0..WORKERS {
             let peer = remote.peer.clone();
-            hub.engine.command(worker, Command::Flush { peer });
+            hub.engine.command(worker, Command::SendStaged { peer });
         }
         for number in 0..PACKETS {
             assert_eq!(remote.gets(), [number; 1392]);

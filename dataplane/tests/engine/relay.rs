@@ -118,7 +118,7 @@ fn without_a_session_packets_wait() {
         }
         eventually(|| two.peer.staged.load(std::sync::atomic::Ordering::Relaxed) == 10);
         two.open_session();
-        hub.engine.command(0, Command::Flush { peer: two.peer.clone() });
+        hub.engine.command(0, Command::SendStaged { peer: two.peer.clone() });
         for number in 0..10 {
             let packet = udp_packet_to(one.inner, two.inner, &[number; 100]);
             assert_eq!(two.gets_plaintext()[..128], forwarded(&packet));
@@ -157,7 +157,7 @@ fn the_kernels_route_decides() {
         assert_eq!(hub.count("relayed"), 1);
 
         // Direct relays it all the same, but never lets anything else out there.
-        hub.snapshot.relay.v4 = DirectRelay::Always;
+        hub.snapshot.relay.mode.v4 = DirectRelay::Always;
         hub.publish();
         send(&mut one, &hub, 64);
         assert_eq!(two.gets_plaintext()[28..37], *b"where to?");

@@ -13,7 +13,8 @@ use wg_bounce_dataplane::checksum;
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options};
 use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
-use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, ReceiveSession, SendSession};
+use wg_bounce_dataplane::receive_session::ReceiveSession;
+use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, SendSession};
 use wg_bounce_dataplane::snapshot::{DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 use wg_bounce_sys::Endpoint;
@@ -122,7 +123,7 @@ impl Hub {
             let socket = socket.expect("netlink");
             self.engine.command(worker, Command::AskRoutes { socket, interface: index });
         }
-        self.snapshot.relay.v4 = relaying;
+        self.snapshot.relay.mode.v4 = relaying;
         self.routes_changed();
     }
 

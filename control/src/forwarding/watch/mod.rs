@@ -227,7 +227,8 @@ impl Watch {
         }
         self.routes += u64::from(has_new_routes);
         let [v4, v6] = Family::BOTH.map(|family| verdict.relaying(family));
-        let relay = Relay { v4, v6, routes: self.routes };
+        let mode = wg_bounce_sys::PerFamily { v4, v6 };
+        let relay = Relay { mode, routes: self.routes };
         self.told = Some(verdict.clone());
         let questions = self.questions.take();
         self.updates.send(Update { relay, verdict, questions }).map_err(|_| Ended::Alone)?;

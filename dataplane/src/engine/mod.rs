@@ -1,0 +1,233 @@
+//! The workers as control sees them: start, commands, publication, sockets, counters.
+
+mod options;
+mod sockets;
+mod start;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{self as channel, bounded};
+use nix::sys::eventfd::EventFd;
+use wg_bounce_aead::Aead;
+use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::tun::Tun;
+
+use crate::channels::{Channels, Neighbour, ring};
+pub use crate::channels::{Events, Failure};
+use crate::counters::Counters;
+use crate::limits::WORKERS_MAX;
+use crate::loop_guard::LoopGuard;
+use crate::messages::Command;
+use crate::offload::CoalescerOptions;
+use crate::snapshot::Snapshot;
+use crate::worker::{Gauge, Shared};
+pub use options::{IoChoice, Options, StartError};
+pub use sockets::SentFrom;
+use sockets::WorkerSockets;
+use start::{Lanes, WorkerPlan};
+
+/// The running workers.
+pub struct Engine {
+    shared: Arc<Shared>,
+    workers: Vec<Handle>,
+    /// Snapshots that a worker may still hold.
+    retired: Vec<Arc<Snapshot>>,
+    sockets: WorkerSockets,
+    description: String,
+}
+
+struct Handle {
+    commands: channel::Sender<Command>,
+    bell: Arc<EventFd>,
+    gauge: Arc<Gauge>,
+    thread: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Starts one worker per queue of `tun`. `wake` is signalled whenever something is queued in
+    /// the [`Events`] or a worker has passed an epoch.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the workers that had started are stopped.
+    pub fn start(
+        options: &Options,
+        tun: Tun,
+        wake: Arc<EventFd>,
+    ) -> Result<(Engine, Events), StartError> {
+        let coalescer = CoalescerOptions {
+            tcp: options.tun_offload && tun.has_tcp_offload(),
+            udp: options.tun_offload && tun.has_udp_offload(),
+        };
+        let aead = Aead::new(options.aead).map_err(StartError::AeadUnavailable)?;
+        let queues = tun.into_queues();
+        assert!((1..=WORKERS_MAX).contains(&queues.len()), "checked by the options");
+        let (mut channels, events) = Channels::new(wake);
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            loop_guard: LoopGuard::default(),
+            must_stop: AtomicBool::new(false),
+        });
+        let lanes: Vec<Lanes> = (0..queues.len())
+            .map(|_| Lanes::new())
+            .collect::<io::Result<_>>()
+            .map_err(StartError::Resources)?;
+        let neighbours: Vec<Neighbour> = lanes.iter().map(|lane| lane.neighbour.clone()).collect();
+        channels.neighbours = neighbours;
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let mut engine = Engine {
+            shared: Arc::clone(&shared),
+            workers: Vec::with_capacity(queues.len()),
+            retired: Vec::new(),
+            sockets: WorkerSockets::new(options.gro, options.socket_buffer),
+            description: String::new(),
+        };
+        let workers = queues.len();
+        let mut backends = Vec::new();
+        for (number, (queue, lanes)) in queues.into_iter().zip(lanes).enumerate() {
+            let plan = WorkerPlan {
+                number,
+                workers,
+                queue,
+                options: options.clone(),
+                aead,
+                coalescer,
+                core: cores.get(number % cores.len().max(1)).copied().filter(|_| options.pin),
+                shared: Arc::clone(&shared),
+                gauge: Arc::default(),
+                channels: channels.clone(),
+                bell: lanes.neighbour.bell,
+                commands: lanes.command_lane,
+                hand_offs: lanes.hand_off_lane,
+            };
+            match engine.start_worker(plan, lanes.commands) {
+                Ok(name) => backends.push(name),
+                Err(error) => {
+                    engine.stop();
+                    return Err(error);
+                }
+            }
+        }
+        engine.description = describe(options, aead, &backends, coalescer);
+        Ok((engine, events))
+    }
+
+    fn start_worker(
+        &mut self,
+        plan: WorkerPlan,
+        commands: channel::Sender<Command>,
+    ) -> Result<&'static str, StartError> {
+        let (report, reported) = bounded(1);
+        let (bell, gauge) = (Arc::clone(&plan.bell), Arc::clone(&plan.gauge));
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{}", plan.number))
+            .spawn(move || plan.run(report))
+            .map_err(StartError::Resources)?;
+        self.workers.push(Handle { commands, bell, gauge, thread });
+        reported.recv().expect("a worker reports before anything else")
+    }
+
+    /// Queues a command for a worker and rings its doorbell. Blocks while the worker's lane is
+    /// full: control waits for a worker, never the other way round.
+    pub fn command(&self, worker: usize, command: Command) {
+        let handle = &self.workers[worker];
+        if let Err(full) = handle.commands.try_send(command) {
+            ring(&handle.bell);
+            // An error means that the worker has ended; control gets its `Failure`.
+            let _ = handle.commands.send(full.into_inner());
+        }
+        ring(&handle.bell);
+    }
+
+    /// Publishes a configuration to all workers; returns its epoch. The old snapshot is kept here
+    /// until no worker holds it, so that no worker has to free a large table.
+    pub fn publish(&mut self, mut snapshot: Snapshot) -> u64 {
+        snapshot.epoch = self.shared.snapshot.load().epoch + 1;
+        let epoch = snapshot.epoch;
+        self.retired.push(self.shared.snapshot.swap(Arc::new(snapshot)));
+        for worker in &self.workers {
+            ring(&worker.bell);
+        }
+        epoch
+    }
+
+    /// The epoch that all workers have passed. No older snapshot is in use; those are freed here.
+    pub fn epoch_reached(&mut self) -> u64 {
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let epochs = self.workers.iter().map(|worker| worker.gauge.epoch.load(Ordering::Acquire));
+        epochs.min().unwrap_or(0)
+    }
+
+    /// Binds a new socket group, hands it to the workers, and returns its port (chosen by the
+    /// kernel if `port` is zero). On an error the old group stays in use.
+    ///
+    /// # Errors
+    /// EADDRINUSE: the port is taken. EACCES: a port below 1024 without CAP_NET_BIND_SERVICE.
+    pub fn bind(&mut self, port: u16, fwmark: u32) -> io::Result<u16> {
+        let (port, sockets) = self.sockets.bind(self.workers.len(), port, fwmark)?;
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            self.command(number, Command::Sockets(sockets));
+        }
+        Ok(port)
+    }
+
+    /// Sets SO_MARK on all sockets.
+    ///
+    /// # Errors
+    /// EPERM: CAP_NET_ADMIN is missing.
+    pub fn set_fwmark(&self, mark: u32) -> io::Result<()> {
+        self.sockets.set_fwmark(mark)
+    }
+
+    /// Sends a handshake message: from the source address of `to` if that is still ours, else from
+    /// the kernel's choice.
+    ///
+    /// # Errors
+    /// Those of sendmsg(2): no route, refused by the firewall, no such address family.
+    pub fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
+        self.shared.loop_guard.note(&to.remote);
+        self.sockets.send_handshake(to, message)
+    }
+
+    /// The counters of each worker.
+    pub fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.workers.iter().map(|worker| &worker.gauge.counters)
+    }
+
+    /// The rung of each fallback ladder that is in use, for the log.
+    pub fn describe(&self) -> &str {
+        &self.description
+    }
+
+    /// Stops the workers and waits for them.
+    pub fn stop(self) {
+        self.shared.must_stop.store(true, Ordering::Release);
+        for worker in self.workers {
+            ring(&worker.bell);
+            drop(worker.commands);
+            // A worker that panicked has printed its own message.
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+fn describe(
+    options: &Options,
+    aead: Aead,
+    backends: &[&str],
+    coalescer: CoalescerOptions,
+) -> String {
+    let on_off = |on: bool| if on { "on" } else { "off" };
+    format!(
+        "{} ({} workers), GSO {}, GRO {}, TUN super-packets: TCP {}, UDP {}; AEAD: {aead}",
+        backends.first().copied().unwrap_or("no backend"),
+        backends.len(),
+        on_off(options.gso),
+        on_off(options.gro),
+        on_off(coalescer.tcp),
+        on_off(coalescer.udp),
+    )
+}

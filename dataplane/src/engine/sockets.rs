@@ -1,0 +1,107 @@
+//! The UDP sockets of all workers: bound as one group, handed to the workers as duplicates, and
+//! used here for handshake messages.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use wg_bounce_sys::socket::{
+    self, GroupOptions, SteeringRule, may_be_source, send_one, send_over_limit,
+};
+use wg_bounce_sys::{Endpoint, Errno, Sockets};
+
+use crate::wire;
+
+/// The messages that carry a receiver index of ours, whose low byte names a worker (§5.4).
+const STEERING: [SteeringRule; 3] = [
+    SteeringRule { message_type: wire::DATA, worker_at: 4 },
+    SteeringRule { message_type: wire::COOKIE_REPLY, worker_at: 4 },
+    SteeringRule { message_type: wire::RESPONSE, worker_at: 8 },
+];
+/// Traffic class of handshake messages: DSCP AF41, as the kernel module marks them
+/// (`HANDSHAKE_DSCP`, drivers/net/wireguard/messages.h).
+const HANDSHAKE_TRAFFIC_CLASS: u8 = 0x88;
+
+/// The source address that a handshake message left from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentFrom {
+    /// The endpoint's source address, or the kernel's choice if the endpoint names none.
+    Source,
+    /// The kernel's choice, because the endpoint's source address is no longer ours: forget it.
+    Anywhere,
+}
+
+/// The sockets of one listen port.
+pub(super) struct WorkerSockets {
+    workers: Vec<Sockets>,
+    gro: bool,
+    buffer: usize,
+}
+
+impl WorkerSockets {
+    /// No sockets yet; later ones receive trains if `gro`, and have buffers of `buffer` bytes.
+    pub(super) fn new(gro: bool, buffer: usize) -> WorkerSockets {
+        WorkerSockets { workers: Vec::new(), gro, buffer }
+    }
+
+    /// Binds sockets for `workers` workers. Returns their port, which the kernel chooses if `port`
+    /// is zero, and a duplicate of each worker's sockets. On an error the old sockets stay in use.
+    pub(super) fn bind(
+        &mut self,
+        workers: usize,
+        port: u16,
+        fwmark: u32,
+    ) -> io::Result<(u16, Vec<Sockets>)> {
+        let options = GroupOptions {
+            members: workers,
+            steering: &STEERING,
+            fwmark,
+            gro: self.gro,
+            buffer: self.buffer,
+        };
+        let bound = socket::bind_groups(port, &options)?;
+        let mut v4 = bound.v4.into_iter().flatten();
+        let mut v6 = bound.v6.into_iter().flatten();
+        let sockets: Vec<Sockets> =
+            (0..workers).map(|_| Sockets { v4: v4.next(), v6: v6.next() }).collect();
+        let duplicates = sockets.iter().map(duplicate).collect::<io::Result<_>>()?;
+        self.workers = sockets;
+        Ok((bound.port, duplicates))
+    }
+
+    /// Sets SO_MARK on all sockets.
+    pub(super) fn set_fwmark(&self, mark: u32) -> io::Result<()> {
+        socket::set_mark(self.workers.iter().flat_map(|s| s.v4.iter().chain(&s.v6)), mark)
+    }
+
+    /// Sends a handshake message, if possible from the source address of `to`.
+    pub(super) fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
+        let socket = self.workers.first().and_then(|sockets| sockets.of(to));
+        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+        let any_source = Endpoint { source: None, ..*to };
+        match self.send_message(socket, to, message) {
+            Ok(()) => Ok(SentFrom::Source),
+            Err(errno) if may_be_source(errno) && to.source.is_some() => {
+                self.send_message(socket, &any_source, message).map(|()| SentFrom::Anywhere)
+            }
+            Err(errno) => Err(errno),
+        }
+        .map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Sends also where data has filled the socket: data is of no use without handshakes.
+    fn send_message(&self, socket: &OwnedFd, to: &Endpoint, message: &[u8]) -> Result<(), Errno> {
+        let payload = [IoSlice::new(message)];
+        match send_one(socket.as_raw_fd(), to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload) {
+            Err(libc::EAGAIN) => {
+                let buffer = self.buffer;
+                send_over_limit(socket, buffer, to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload)
+            }
+            result => result,
+        }
+    }
+}
+
+fn duplicate(sockets: &Sockets) -> io::Result<Sockets> {
+    let copy = |socket: &Option<OwnedFd>| socket.as_ref().map(OwnedFd::try_clone).transpose();
+    Ok(Sockets { v4: copy(&sockets.v4)?, v6: copy(&sockets.v6)? })
+}
