@@ -11,7 +11,7 @@ pub fn sum(bytes: &[u8]) -> u64 {
     // the compiler use vector registers; 65,535 bytes cannot overflow a lane.
     let mut total = 0;
     let mut rest = bytes;
-    // A header alone is not worth setting the lanes up.
+    // For a header alone the set-up of the lanes would cost more than it gains.
     if bytes.len() >= 64 {
         let mut lanes = [0u64; 8];
         let mut blocks = bytes.chunks_exact(32);

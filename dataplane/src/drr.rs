@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_always_fresh_starves_nobody() {
+    fn a_queue_that_is_always_fresh_starves_no_other() {
         let mut backlog = DeficitRoundRobin::default();
         for number in 0..10 {
             backlog.push(1, (1, number), TRAIN);

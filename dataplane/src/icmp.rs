@@ -1,7 +1,7 @@
-//! The answer to a packet that the tunnel cannot deliver: ICMP destination unreachable.
+//! ICMP destination unreachable, the answer to a packet that the tunnel cannot deliver.
 //!
-//! It is written back into the TUN, so its source is the address that could not be reached: our
-//! own address would be dropped as a martian there.
+//! It is written back into the TUN, so that its source is the unreachable address: the kernel would
+//! drop our own address as a martian there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +14,7 @@ const ERROR_HEADER_LEN: usize = 8;
 const V4_ERROR_LEN_MAX: usize = 576;
 /// Longest ICMPv6 error with its IP header: the minimum MTU (bytes, RFC 4443 §2.4 c).
 const V6_ERROR_LEN_MAX: usize = 1280;
-/// Room that [`unreachable()`] needs at most (bytes).
+/// Longest message that [`unreachable()`] writes (bytes).
 pub const ERROR_LEN_MAX: usize = V6_ERROR_LEN_MAX;
 
 const V4_UNREACHABLE: u8 = 3;
@@ -22,16 +22,16 @@ const V4_HOST_UNREACHABLE: u8 = 1;
 const V6_UNREACHABLE: u8 = 1;
 const V6_ADDRESS_UNREACHABLE: u8 = 3;
 
-/// Precedence "internetwork control", which errors should have (RFC 1812 §4.3.2.5).
+/// Precedence "internetwork control", recommended for errors (RFC 1812 §4.3.2.5).
 const V4_ERROR_TOS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
 
 /// Writes to `out` the ICMPv4 host unreachable (type 3 code 1) or ICMPv6 address unreachable
 /// (type 1 code 3) that answers `offending`, and returns its length (bytes).
 ///
-/// `None` for what must not be answered (RFC 1122 §3.2.2, RFC 4443 §2.4 e): what is no IP packet,
-/// ICMP errors and redirects, fragments but the first, sources and destinations that are not one
-/// host's; or if `out` has less than [`ERROR_LEN_MAX`] bytes. The caller limits the rate.
+/// Returns `None` for packets that must not be answered (RFC 1122 §3.2.2, RFC 4443 §2.4 e): other
+/// than IP, ICMP errors and redirects, later fragments, addresses that are not unicast; and if
+/// `out` has less than [`ERROR_LEN_MAX`] bytes. The caller limits the rate.
 #[must_use]
 pub fn unreachable(offending: &[u8], out: &mut [u8]) -> Option<usize> {
     let ip = ip::parse(offending)?;
@@ -52,7 +52,7 @@ pub fn unreachable(offending: &[u8], out: &mut [u8]) -> Option<usize> {
 
 fn may_answer(offending: &[u8], ip: &Packet) -> bool {
     let Some(upper) = ip::upper_layer(offending, ip) else { return false };
-    if upper.is_later_fragment || !is_one_host(ip.source) || !is_one_host(ip.destination) {
+    if upper.is_later_fragment || !is_unicast(ip.source) || !is_unicast(ip.destination) {
         return false;
     }
     let kind = offending.get(upper.start).copied();
@@ -65,7 +65,7 @@ fn may_answer(offending: &[u8], ip: &Packet) -> bool {
     }
 }
 
-fn is_one_host(address: IpAddr) -> bool {
+fn is_unicast(address: IpAddr) -> bool {
     match address {
         // 0.0.0.0/8 is "this network", 240.0.0.0/4 reserved with the broadcast address in it.
         IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 224 && !v4.is_loopback(),
@@ -105,7 +105,7 @@ fn write_v6(offending: &[u8], to: Ipv6Addr, from: Ipv6Addr, out: &mut [u8]) -> u
     len
 }
 
-/// Fills `error`; `pseudo` is the sum that its checksum starts from.
+/// Fills `error`; `pseudo` is the initial sum of its checksum.
 fn write_error(error: &mut [u8], kind: u8, code: u8, quoted: &[u8], pseudo: u64) {
     error[..ERROR_HEADER_LEN].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
     error[ERROR_HEADER_LEN..].copy_from_slice(quoted);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_answered() {
+    fn errors_and_malformed_packets_are_not_answered() {
         let echo = v4_packet(ICMP, &[8, 0, 0, 0, 0, 0, 0, 0]);
         assert!(answer(&echo).is_some());
         for kind in [3, 4, 5, 11, 12] {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_single_hosts_are_answered() {
+    fn only_unicast_addresses_are_answered() {
         let bad_v4 = [[0, 0, 0, 0], [224, 0, 0, 1], [255, 255, 255, 255], [127, 0, 0, 1]];
         for (address, at) in bad_v4.iter().flat_map(|bad| [(bad, 12), (bad, 16)]) {
             let mut packet = v4_packet(ip::UDP, &[7; 8]);

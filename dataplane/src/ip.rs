@@ -1,7 +1,7 @@
-//! IPv4 and IPv6 headers: reading them, and the small edits that a tunnel makes.
+//! IPv4 and IPv6 headers: parsing, and the small edits that a tunnel makes.
 //!
-//! [`parse`] judges only what delivery rests on: version, lengths, addresses. It reads no more of
-//! a hostile packet than its own bytes, and every length that it gives lies within them.
+//! [`parse`] checks only what delivery depends on: version, lengths, addresses. It reads no more of
+//! a hostile packet than its own bytes, and every length that it returns lies within them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -37,7 +37,7 @@ pub const ECT_0: u8 = 0b10;
 pub const CE: u8 = 0b11;
 const ECN_MASK: u8 = 0b11;
 
-/// What the IP header of a packet says.
+/// The fields of an IP header that delivery depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address; its family is the packet's version.
@@ -54,9 +54,9 @@ pub struct Packet {
     pub protocol: u8,
 }
 
-/// Reads the IP header of `packet`; `None` if it is neither IPv4 nor IPv6, cut short, or claims
+/// Parses the IP header of `packet`; `None` if it is neither IPv4 nor IPv6, cut short, or claims
 /// lengths that contradict each other or the bytes given. Bytes after the IP length are allowed:
-/// WireGuard pads with such (§5.4.6).
+/// they are WireGuard's padding (§5.4.6).
 #[must_use]
 pub fn parse(packet: &[u8]) -> Option<Packet> {
     match packet.first()? >> 4 {
@@ -104,20 +104,20 @@ fn parse_v6(packet: &[u8]) -> Option<Packet> {
     })
 }
 
-/// The ECN field of a packet that [`parse`] took.
+/// The ECN field of a packet that [`parse`] accepts.
 #[must_use]
 pub fn ecn(packet: &[u8]) -> u8 {
     if is_v4(packet) { packet[1] & ECN_MASK } else { (packet[1] >> 4) & ECN_MASK }
 }
 
-/// TOS or traffic class of a packet that [`parse`] took.
+/// TOS or traffic class of a packet that [`parse`] accepts.
 #[must_use]
 pub fn traffic_class(packet: &[u8]) -> u8 {
     if is_v4(packet) { packet[1] } else { packet[0] << 4 | packet[1] >> 4 }
 }
 
-/// The outer ECN field for a packet that [`parse`] took: the inner one, but ECT(0) for CE
-/// (RFC 3168 §9.1.1 full functionality; `INET_ECN_encapsulate`, include/net/inet_ecn.h).
+/// The outer ECN field for a packet that [`parse`] accepts: the inner one, but ECT(0) for CE
+/// (RFC 3168 §9.1.1, full functionality; `INET_ECN_encapsulate`, include/net/inet_ecn.h).
 #[must_use]
 pub fn outer_ecn(packet: &[u8]) -> u8 {
     match ecn(packet) {
@@ -126,9 +126,9 @@ pub fn outer_ecn(packet: &[u8]) -> u8 {
     }
 }
 
-/// Merges the outer ECN into a packet that [`parse`] took (RFC 6040 §4.2 as the kernel module
-/// does it: `INET_ECN_decapsulate`). Congestion met by the tunnel marks an ECN-capable packet,
-/// ECT(1) replaces ECT(0), and a packet that is not ECN-capable stays as it is.
+/// Merges the outer ECN into a packet that [`parse`] accepts (RFC 6040 §4.2 as the kernel module
+/// does it: `INET_ECN_decapsulate`). Congestion in the tunnel marks an ECN-capable packet,
+/// ECT(1) replaces ECT(0), and a packet that is not ECN-capable is left as it is.
 pub fn apply_outer_ecn(packet: &mut [u8], outer_tos: u8) {
     let merged = match (ecn(packet), outer_tos & ECN_MASK) {
         (ECT_0 | ECT_1, CE) => CE,
@@ -146,16 +146,16 @@ pub fn apply_outer_ecn(packet: &mut [u8], outer_tos: u8) {
     }
 }
 
-/// Where the upper layer of a packet begins, after all IPv6 extension headers.
+/// The upper layer of a packet, after all IPv6 extension headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpperLayer {
     /// Protocol of the upper layer.
     pub protocol: u8,
     /// Offset of the upper layer (bytes from the start of the packet).
     pub start: usize,
-    /// A part of a larger packet: more fragments follow, or came before.
+    /// A fragment: more fragments follow, or came before.
     pub is_fragment: bool,
-    /// A part of a larger packet that does not begin with the upper layer's header.
+    /// A fragment that does not begin with the upper layer's header.
     pub is_later_fragment: bool,
     /// A routing header with segments left: the pseudo header has another destination.
     pub is_source_routed: bool,
@@ -179,7 +179,7 @@ pub fn upper_layer(packet: &[u8], ip: &Packet) -> Option<UpperLayer> {
         upper.is_later_fragment = fragment & 0x1fff != 0;
         return Some(upper);
     }
-    // Every round moves forward by at least eight bytes, so the walk ends.
+    // Every iteration advances by at least eight bytes, so the loop ends.
     while let HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS =
         upper.protocol
     {
@@ -207,8 +207,8 @@ pub fn upper_layer(packet: &[u8], ip: &Packet) -> Option<UpperLayer> {
     Some(upper)
 }
 
-/// A number that all packets of a flow share, in both directions; fragments go by their addresses
-/// alone, as in the kernel's `__skb_get_hash_symmetric`.
+/// A hash that all packets of a flow share, in both directions; that of fragments depends on their
+/// addresses only, as in the kernel's `__skb_get_hash_symmetric`.
 #[must_use]
 pub fn flow_hash(packet: &[u8]) -> u32 {
     let Some(ip) = parse(packet) else { return 0 };
@@ -230,15 +230,15 @@ pub fn flow_hash(packet: &[u8]) -> u32 {
     mixed.wrapping_mul(0x9e37_79b1) >> 16
 }
 
-/// Source and destination address as they lie in the header of a packet that [`parse`] took.
+/// The bytes of source and destination address in the header of a packet that [`parse`] accepts.
 #[must_use]
 pub fn addresses(packet: &[u8]) -> &[u8] {
     if is_v4(packet) { &packet[12..20] } else { &packet[8..40] }
 }
 
 /// Writes the IP length (bytes, header included) and, for IPv4, the header checksum into a
-/// packet that [`parse`] took; an IPv6 length above 65,575 or an IPv4 one above 65,535 is the
-/// caller's bug.
+/// packet that [`parse`] accepts; an IPv6 length above 65,575 or an IPv4 one above 65,535 is a bug
+/// of the caller.
 pub fn set_len(packet: &mut [u8], header_len: usize, len: usize) {
     if is_v4(packet) {
         debug_assert!(len <= usize::from(u16::MAX));
@@ -252,7 +252,7 @@ pub fn set_len(packet: &mut [u8], header_len: usize, len: usize) {
     }
 }
 
-/// Tells IPv4 from IPv6 in a packet that [`parse`] took.
+/// Whether a packet is IPv4 rather than IPv6; for one that [`parse`] accepts.
 #[must_use]
 pub fn is_v4(packet: &[u8]) -> bool {
     packet[0] >> 4 == 4
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(packet.destination.to_string(), "::9");
     }
 
-    /// One line each: a byte of a good packet that makes it a bad one.
+    /// Each case changes one byte of a valid packet.
     #[test]
     fn impossible_lengths_are_refused() {
         for (number, (at, value)) in
@@ -335,7 +335,7 @@ mod tests {
 
     /// RFC 6040 figure 4, as the kernel does it: inner, outer, merged.
     #[test]
-    fn ecn_of_the_outer_header() {
+    fn outer_ecn_is_merged_into_the_packet() {
         let table = [
             (NOT_ECT, [NOT_ECT, NOT_ECT, NOT_ECT, NOT_ECT]),
             (ECT_0, [ECT_0, ECT_0, ECT_1, CE]),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn ecn_for_the_outer_header() {
+    fn inner_ecn_is_copied_to_the_outer_header() {
         for (inner, outer) in [(NOT_ECT, NOT_ECT), (ECT_0, ECT_0), (ECT_1, ECT_1), (CE, ECT_0)] {
             let (mut packet, mut packet_v6) = (v4(), v6());
             packet[1] |= inner;

@@ -1,7 +1,7 @@
-//! The replay window: which counters of a session have been accepted (§5.4.6, RFC 6479).
+//! The replay window: the counters of a session that have been accepted (§5.4.6, RFC 6479).
 //!
-//! A ring of 128 words of 64 bits. Moving forward clears whole words, so one word is always
-//! spent: the window remembers 127 × 64 = 8,128 counters behind the greatest one.
+//! A ring of 128 words of 64 bits. Moving forward clears whole words, so that one word is always
+//! lost: the window remembers 127 × 64 = 8,128 counters behind the greatest one.
 
 use crate::limits::{REJECT_AFTER_MESSAGES, REPLAY_WINDOW};
 
@@ -23,7 +23,7 @@ impl Default for ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// Takes `counter` if it is new and not too old; call it only after authentication.
+    /// Accepts `counter` if it is new and not too old; call it only after authentication.
     #[must_use]
     pub fn accept(&mut self, counter: u64) -> bool {
         if counter >= REJECT_AFTER_MESSAGES {

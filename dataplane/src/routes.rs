@@ -1,11 +1,11 @@
-//! Cryptokey routing: which peer owns an address, by the longest matching allowed IP over all
-//! peers (§2).
+//! Cryptokey routing: the owner of an address, by the longest matching allowed IP over all peers
+//! (§2; allowedips.c of the kernel module).
 //!
-//! A path-compressed trie per family that branches by four bits, so that a lookup visits few places
-//! of a table that no cache holds. A branch has some 600 bytes; there are fewer of them than
-//! prefixes. Branches are shared between snapshots: a change copies those from the root to the
-//! changed prefix and nothing else, so it costs O(prefix length) whatever the size of the table,
-//! and a reader keeps the table that it took.
+//! A path-compressed trie per family that branches by four bits, so that a lookup visits few nodes
+//! of a table that fits into no cache. A branch has about 600 bytes; there are fewer branches than
+//! prefixes. Branches are shared between snapshots: a change copies only those from the root to the
+//! changed prefix, so that it costs O(prefix length) whatever the size of the table, and a reader
+//! keeps the table that it has.
 
 use std::array;
 use std::mem;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// Bits by which one branch parts what is below it.
+/// Address bits that one branch resolves.
 const STRIDE: u8 = 4;
 const FAN_OUT: usize = 1 << STRIDE;
 
@@ -32,27 +32,26 @@ struct Prefix {
     length: u8,
 }
 
-/// What a table has below some place.
+/// A subtree.
 #[derive(Clone)]
 enum Entry<T> {
     Nothing,
-    /// One prefix. Its fields stand here so that an entry has 32 bytes, half a cache line.
+    /// One prefix, inline, so that an entry has 32 bytes: half a cache line.
     Value {
         bits: u128,
         length: u8,
         value: T,
     },
-    /// Several, alike in so many first bits. This is known here, too, so that a lookup need not
-    /// wait for the branch's head to know which of its entries it wants.
+    /// Several prefixes, with the number of bits that they have in common. The branch knows that
+    /// number too; the copy here saves a lookup the wait for the branch's first cache line.
     Branch(u8, Arc<Branch<T>>),
 }
 
-/// At least two prefixes that are alike in their first `common.length` bits, a multiple of
-/// [`STRIDE`].
+/// At least two prefixes with the same first `common.length` bits, a multiple of [`STRIDE`].
 #[derive(Clone)]
 struct Branch<T> {
     common: Prefix,
-    /// Prefixes that do not reach the end of this stride, in no order; rarely any.
+    /// Prefixes that end within this stride, unordered; rarely any.
     short: Vec<(Prefix, T)>,
     /// All others, by the bits of this stride.
     entries: [Entry<T>; FAN_OUT],
@@ -90,12 +89,12 @@ impl<T: Clone> Routes<T> {
         }
     }
 
-    /// Gives `prefix` (host bits ignored) to `value`; returns the one that had exactly it.
+    /// Sets the value of `prefix` (host bits are ignored); returns the previous one.
     pub fn insert(&mut self, prefix: IpNet, value: T) -> Option<T> {
         self.root(prefix).insert(prefix.into(), value)
     }
 
-    /// Removes exactly `prefix`; returns the value that had it.
+    /// Removes exactly `prefix`; returns its value.
     pub fn remove(&mut self, prefix: IpNet) -> Option<T> {
         self.root(prefix).remove(prefix.into())
     }
@@ -137,7 +136,7 @@ impl<T: Clone> Entry<T> {
         Entry::Value { bits, length, value }
     }
 
-    /// What all prefixes here have in common.
+    /// The bits that all prefixes of this subtree have in common.
     fn common(&self) -> Option<Prefix> {
         match *self {
             Entry::Nothing => None,
@@ -160,7 +159,7 @@ impl<T: Clone> Entry<T> {
             }
             _ => {}
         }
-        // The new prefix leaves the path to what is here: a branch for both takes its place.
+        // The new prefix diverges from this subtree: a branch for both replaces it.
         let mut parent = Branch::new(common.strides_alike(prefix));
         match mem::replace(self, Entry::Nothing) {
             Entry::Value { value: old, .. } => {
@@ -224,7 +223,7 @@ impl<T: Clone> Branch<T> {
         Some(self.short.swap_remove(at).1)
     }
 
-    /// Whether `prefix` is one of the entries' rather than a short one.
+    /// Whether `prefix` belongs to the entries rather than to the short ones.
     fn reaches_beyond(&self, prefix: Prefix) -> bool {
         prefix.length >= self.common.length + STRIDE
     }
@@ -233,7 +232,7 @@ impl<T: Clone> Branch<T> {
         &mut self.entries[stride(prefix.bits, self.common.length)]
     }
 
-    /// What takes the place of this branch if it has nothing left to part.
+    /// The only subtree left, which replaces this branch.
     fn take_only(&mut self) -> Option<Entry<T>> {
         let mut entries = self.entries.iter_mut().filter(|entry| !matches!(entry, Entry::Nothing));
         match (entries.next(), entries.next(), self.short.len()) {
@@ -276,7 +275,7 @@ fn mask(length: u8) -> u128 {
     if length == 0 { 0 } else { u128::MAX << (128 - u32::from(length)) }
 }
 
-/// The bits of the stride that begins at `position`, which leaves room for one.
+/// The bits of the stride that begins at bit `position`.
 fn stride(bits: u128, position: u8) -> usize {
     (bits >> (128 - STRIDE - position)) as usize % FAN_OUT
 }

@@ -1,4 +1,4 @@
-//! WireGuard's messages on the wire (§5.4): types, offsets and sizes, and the header of data.
+//! WireGuard messages on the wire (§5.4): types, offsets and sizes, and the header of data.
 //!
 //! All integers are little-endian. A message begins with its type in one byte and three zeros.
 
@@ -30,7 +30,7 @@ pub const DATA_OVERHEAD: usize = DATA_HEADER_LEN + TAG_LEN;
 /// Bytes of mac1, and of mac2, at the end of initiations and responses (§5.4.4).
 pub const MAC_LEN: usize = 16;
 
-/// What a datagram claims to be, by its type and length alone.
+/// The kind of a datagram, by its type and length alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A handshake initiation of the right length.
@@ -52,7 +52,7 @@ pub struct DataHeader {
     pub counter: u64,
 }
 
-/// Tells what `datagram` claims to be; `None` for everything that is no WireGuard message.
+/// Classifies a datagram; `None` for everything that is not a WireGuard message.
 pub fn classify(datagram: &[u8]) -> Option<Kind> {
     let (head, _) = datagram.split_first_chunk::<4>()?;
     match (*head, datagram.len()) {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_and_types_are_nothing() {
+    fn wrong_lengths_and_types_are_rejected() {
         assert_eq!(classify(&[]), None);
         assert_eq!(classify(&[DATA, 0, 0]), None);
         assert_eq!(classify(&[DATA; DATA_OVERHEAD]), None, "reserved bytes must be zero");

@@ -26,7 +26,7 @@ const HANDSHAKE_TRAFFIC_CLASS: u8 = 0x88;
 pub enum SentFrom {
     /// The endpoint's source address, or the kernel's choice if the endpoint names none.
     Source,
-    /// The kernel's choice, because the endpoint's source address is no longer ours: forget it.
+    /// The kernel's choice, because the endpoint's source address has vanished: forget it.
     Anywhere,
 }
 

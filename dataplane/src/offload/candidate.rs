@@ -1,6 +1,6 @@
-//! Which packets may be joined with others of their flow: the rules of the kernel's GRO
-//! (`inet_gro_receive`, `tcp_gro_receive`, `udp_gro_receive`), a little stricter, so that cutting
-//! the super-packet again gives the very packets that arrived.
+//! Candidates for coalescing: the rules of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`,
+//! `udp_gro_receive`), slightly stricter, so that segmenting the super-packet again gives exactly
+//! the packets that arrived.
 
 use super::{
     ACK, CoalescerOptions, PSH, TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_LEN, UDP_CHECKSUM_AT,
@@ -17,19 +17,19 @@ const DF: u16 = 0x4000;
 /// "More fragments" and the fragment offset in the third word of an IPv4 header.
 const FRAGMENT: u16 = 0x3fff;
 
-/// What is to be done with a packet.
+/// The treatment of a packet.
 pub(super) enum Outcome<'a> {
-    /// It may be joined.
-    Join(Candidate),
-    /// It goes alone, and its flow's open group ends before it; its length (bytes).
+    /// It may be coalesced.
+    Coalesce(Candidate),
+    /// It stays single, and its flow's open group ends before it; its length (bytes).
     CloseFlow(Headers, usize),
-    /// It goes alone, and may belong to any flow between its addresses; its length (bytes).
+    /// It stays single, and may belong to any flow between its addresses; its length (bytes).
     ClosePair(&'a [u8], usize),
-    /// It goes alone, and no group ever holds a packet of its flow; its length (bytes).
+    /// It stays single, and no group ever holds a packet of its flow; its length (bytes).
     Alone(usize),
 }
 
-/// A packet that may be joined with others.
+/// A packet that may be coalesced with others.
 pub(super) struct Candidate {
     pub headers: Headers,
     /// Bytes of the packet by its IP length.
@@ -38,7 +38,7 @@ pub(super) struct Candidate {
     pub sequence: u32,
     /// IPv4 identification.
     pub identification: u16,
-    /// Nobody looks at the identification: IPv6, or IPv4 with DF (RFC 6864 §4.1).
+    /// The identification is meaningless: IPv6, or IPv4 with DF (RFC 6864 §4.1).
     pub is_atomic: bool,
     /// TCP PSH: the group ends with this packet.
     pub pushed: bool,
@@ -67,7 +67,7 @@ impl PartialEq for Headers {
 }
 
 impl Headers {
-    /// Bytes of all headers: where the payload begins.
+    /// Bytes of all headers, and so the offset of the payload.
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
@@ -99,14 +99,14 @@ impl Headers {
     }
 }
 
-/// Hash of the addresses of a packet, as [`ip::addresses`] gives them.
+/// Hash of the addresses of a packet, as [`ip::addresses`] returns them.
 pub(super) fn pair_hash(seed: u64, addresses: &[u8]) -> u64 {
     addresses.chunks_exact(8).fold(seed, |state, chunk| {
         mix(state ^ u64::from_ne_bytes(chunk.try_into().expect("eight bytes")), seed)
     })
 }
 
-/// Judges one packet; bytes after its IP length are padding.
+/// Classifies one packet; bytes after its IP length are padding.
 pub(super) fn examine(packet: &[u8], options: CoalescerOptions) -> Outcome<'_> {
     let Some(ip) = ip::parse(packet) else { return Outcome::Alone(packet.len()) };
     let packet = &packet[..ip.len];
@@ -125,13 +125,13 @@ pub(super) fn examine(packet: &[u8], options: CoalescerOptions) -> Outcome<'_> {
     let Some(headers) = headers_of(packet, &ip) else {
         return Outcome::ClosePair(ip::addresses(packet), ip.len);
     };
-    if !may_join(packet, &ip, headers.len()) {
+    if !may_coalesce(packet, &ip, headers.len()) {
         return Outcome::CloseFlow(headers, ip.len);
     }
     let is_tcp = ip.protocol == ip::TCP;
     let is_v4 = ip::is_v4(packet);
     let start = ip.header_len;
-    Outcome::Join(Candidate {
+    Outcome::Coalesce(Candidate {
         headers,
         len: ip.len,
         sequence: if is_tcp { u32_at(packet, start + 4) } else { 0 },
@@ -141,7 +141,7 @@ pub(super) fn examine(packet: &[u8], options: CoalescerOptions) -> Outcome<'_> {
     })
 }
 
-/// The headers, if the packet has whole ones: no fragment, no IPv4 options.
+/// The headers, if they are complete: not a fragment, no IPv4 options.
 fn headers_of(packet: &[u8], ip: &Packet) -> Option<Headers> {
     let start = ip.header_len;
     let is_v4 = ip::is_v4(packet);
@@ -179,21 +179,21 @@ fn headers_of(packet: &[u8], ip: &Packet) -> Option<Headers> {
     Some(Headers { bytes, transport_at: start as u8, len: len as u8, protocol: ip.protocol })
 }
 
-/// Tells whether the packet is plain data and intact. The receiver of a super-packet takes the
-/// checksums of its parts for verified, so a broken one must not get into it.
-fn may_join(packet: &[u8], ip: &Packet, headers_len: usize) -> bool {
+/// Whether the packet is plain data and intact. The receiver of a super-packet trusts the checksums
+/// of its parts, so that a corrupt packet must not get into it.
+fn may_coalesce(packet: &[u8], ip: &Packet, headers_len: usize) -> bool {
     if packet.len() == headers_len {
         return false;
     }
     let (header, transport) = packet.split_at(ip.header_len);
-    let is_fast_path = if ip.protocol == ip::UDP {
+    let is_plain = if ip.protocol == ip::UDP {
         usize::from(u16_at(transport, 4)) == transport.len()
             && u16_at(transport, UDP_CHECKSUM_AT) != 0
     } else {
         usize::from(transport[12] >> 4) * 4 >= TCP_HEADER_LEN
             && transport[TCP_FLAGS_AT] & !PSH == ACK
     };
-    if !is_fast_path || (ip::is_v4(packet) && !checksum::is_valid(checksum::sum(header))) {
+    if !is_plain || (ip::is_v4(packet) && !checksum::is_valid(checksum::sum(header))) {
         return false;
     }
     let pseudo = checksum::pseudo_header(ip::addresses(packet), ip.protocol, transport.len());

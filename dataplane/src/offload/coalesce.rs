@@ -1,14 +1,15 @@
-//! From the network to the TUN: packets of one flow that arrived in one turn become one
+//! Coalescing, from the network to the TUN: packets of one flow that arrived in one turn become one
 //! super-packet, written with one gathering write: virtio header, first packet, then payloads.
 //!
-//! 1. [`Coalescer::push`] looks at each packet of the turn in order of arrival: may it be joined at
-//!    all (`candidate.rs`), and does it continue the open group of its flow?
-//! 2. [`Coalescer::groups`] gives what is to be written, in order.
-//! 3. [`Group::finish`] edits the first packet's headers and gives the virtio header.
+//! 1. [`Coalescer::push`] checks each packet of the turn in order of arrival: may it be coalesced
+//!    at all (`candidate.rs`), and does it continue the open group of its flow?
+//! 2. [`Coalescer::groups`] yields the groups to write, in order.
+//! 3. [`Group::finish`] edits the first packet's headers and returns the virtio header.
 //! 4. [`Coalescer::clear`] ends the turn.
 //!
-//! Packets stay in their buffers; handles of the caller name them. Order within a flow is strict:
-//! what cannot be appended closes the flow's open group, so nothing of the flow passes it.
+//! Packets stay in their buffers; the caller's handles identify them. Order within a flow is strict:
+//! a packet that cannot be appended closes the flow's open group, so that no packet of the flow
+//! overtakes it.
 
 use super::candidate::{self, Candidate, Headers, Outcome};
 use super::{
@@ -19,14 +20,14 @@ use crate::checksum;
 use crate::ip::{self, put_u16};
 use crate::limits::{COALESCE_SEGMENTS_MAX, COALESCE_UDP_SEGMENTS_MAX, PACKET_MAX};
 
-/// Places that a flow may take in the table. A flow that finds all of them taken goes uncoalesced
-/// for the turn, so colliding flows cost a bounded search and nothing else.
+/// Slots of the table that a flow may occupy. A flow that finds all of them occupied is not
+/// coalesced in this turn, so that colliding flows cost a bounded search and nothing else.
 const PROBES: usize = 8;
-/// Barriers of address pairs; pairs that share one only lose some coalescing.
+/// Barriers of address pairs; pairs that share one lose some coalescing and nothing else.
 const BARRIERS: usize = 64;
 const NONE: u32 = u32::MAX;
 
-/// What may be joined.
+/// The kinds of packets to coalesce.
 #[derive(Clone, Copy, Debug)]
 pub struct CoalescerOptions {
     /// TCP segments, on a TUN with TSO4 and TSO6.
@@ -35,21 +36,21 @@ pub struct CoalescerOptions {
     pub udp: bool,
 }
 
-/// The coalescer holds as many packets as it was made for: write its groups and clear it.
+/// The coalescer is at its capacity: write its groups and clear it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Groups of one turn. `H` names a packet to the caller: a buffer and a range of it, perhaps.
+/// The groups of one turn. `H` is the caller's handle of a packet, such as a buffer and a range.
 pub struct Coalescer<H> {
     options: CoalescerOptions,
     seed: u64,
-    /// Packets that a turn may hold; the vectors below have room for them and never grow.
+    /// Packets of one turn; the vectors below have room for them and never grow.
     capacity: usize,
     members: Vec<Link<H>>,
     groups: Vec<Chain>,
     flows: Vec<Flow>,
-    /// Open-addressed by the flow's hash; a place is taken if its stamp is the turn's.
-    table: Vec<Place>,
+    /// Open-addressed by the flow's hash; a slot is occupied if it has the stamp of this turn.
+    table: Vec<Slot>,
     stamp: u32,
     /// Groups with a lower number are closed for the address pairs of that barrier.
     barriers: [u32; BARRIERS],
@@ -58,12 +59,12 @@ pub struct Coalescer<H> {
 /// One packet of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<H> {
-    /// The caller's name of the packet.
+    /// The caller's handle of the packet.
     pub handle: H,
-    /// Where the payload begins (bytes from the start of the packet): in a group of several, all
-    /// but the first give only what comes from here. Of no use for a packet that is alone.
-    pub payload_at: usize,
-    /// Where the packet ends by its IP length (bytes from the start of the packet).
+    /// Offset of the payload (bytes from the start of the packet). All members of a group but the
+    /// first are written from here. Meaningless for a group of one packet.
+    pub payload_offset: usize,
+    /// Length of the packet by its IP header (bytes).
     pub len: usize,
 }
 
@@ -97,7 +98,7 @@ struct Flow {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct Slot {
     stamp: u32,
     flow: u32,
     hash: u64,
@@ -110,8 +111,8 @@ enum Found {
 }
 
 impl<H: Copy> Coalescer<H> {
-    /// A coalescer for `capacity` packets a turn; all its memory is taken here. `seed` is random,
-    /// so that nobody can choose flows whose hashes collide.
+    /// A coalescer for `capacity` packets a turn; allocates all its memory here. `seed` is random,
+    /// so that an attacker cannot choose flows whose hashes collide.
     #[must_use]
     pub fn new(capacity: usize, options: CoalescerOptions, seed: u64) -> Self {
         Coalescer {
@@ -121,7 +122,7 @@ impl<H: Copy> Coalescer<H> {
             members: Vec::with_capacity(capacity),
             groups: Vec::with_capacity(capacity),
             flows: Vec::with_capacity(capacity),
-            table: vec![Place::default(); (capacity * 2).next_power_of_two()],
+            table: vec![Slot::default(); (capacity * 2).next_power_of_two()],
             stamp: 1,
             barriers: [0; BARRIERS],
         }
@@ -133,13 +134,13 @@ impl<H: Copy> Coalescer<H> {
         self.members.len()
     }
 
-    /// Nothing was pushed since the last [`Coalescer::clear`].
+    /// Whether nothing was pushed since the last [`Coalescer::clear`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Forgets all groups; memory stays.
+    /// Removes all groups; keeps the memory.
     pub fn clear(&mut self) {
         self.members.clear();
         self.groups.clear();
@@ -147,46 +148,49 @@ impl<H: Copy> Coalescer<H> {
         self.barriers = [0; BARRIERS];
         self.stamp = self.stamp.wrapping_add(1);
         if self.stamp == 0 {
-            self.table.fill(Place::default());
+            self.table.fill(Slot::default());
             self.stamp = 1;
         }
     }
 
-    /// Takes the next packet of the turn: an IP packet, perhaps with padding after its IP length.
-    /// What is no sane packet is passed on alone and whole, as everything that cannot be joined.
+    /// Adds the next packet of the turn: an IP packet, perhaps with padding after its IP length.
+    /// A packet that cannot be coalesced, or is malformed, becomes a group of its own, unchanged.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing was added.
     pub fn push(&mut self, handle: H, packet: &[u8]) -> Result<(), Full> {
         if self.members.len() == self.capacity {
             return Err(Full);
         }
         match candidate::examine(packet, self.options) {
-            Outcome::Join(candidate) => self.push_candidate(handle, &candidate),
+            Outcome::Coalesce(candidate) => self.push_candidate(handle, &candidate),
             Outcome::CloseFlow(headers, len) => {
                 let hash = headers.flow_hash(headers.pair_hash(self.seed), self.seed);
                 if let Found::Flow(flow) = self.find(hash, &headers) {
                     self.flows[flow].is_open = false;
                 }
-                self.start_group(Member { handle, payload_at: len, len }, None);
+                self.start_group(Member { handle, payload_offset: len, len }, None);
             }
             Outcome::ClosePair(addresses, len) => {
                 let barrier = barrier_of(candidate::pair_hash(self.seed, addresses));
                 self.barriers[barrier] = self.groups.len() as u32;
-                self.start_group(Member { handle, payload_at: len, len }, None);
+                self.start_group(Member { handle, payload_offset: len, len }, None);
             }
             Outcome::Alone(len) => {
-                self.start_group(Member { handle, payload_at: len, len }, None);
+                self.start_group(Member { handle, payload_offset: len, len }, None);
             }
         }
         Ok(())
     }
 
-    /// What is to be written, in the order of each group's first packet.
+    /// The groups to write, in the order of each group's first packet.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = Group<'_, H>> {
         self.groups.iter().map(|chain| Group { chain, members: &self.members })
     }
 
     fn push_candidate(&mut self, handle: H, candidate: &Candidate) {
         let headers = &candidate.headers;
-        let member = Member { handle, payload_at: headers.len(), len: candidate.len };
+        let member = Member { handle, payload_offset: headers.len(), len: candidate.len };
         let pair = headers.pair_hash(self.seed);
         let hash = headers.flow_hash(pair, self.seed);
         match self.find(hash, headers) {
@@ -202,11 +206,11 @@ impl<H: Copy> Coalescer<H> {
                     self.flows[index] = Flow::open(candidate, group);
                 }
             }
-            Found::Free(place) => {
+            Found::Free(slot) => {
                 let group = self.start_group(member, Some(candidate));
                 let flow = self.flows.len() as u32;
                 self.flows.push(Flow::open(candidate, group));
-                self.table[place] = Place { stamp: self.stamp, flow, hash };
+                self.table[slot] = Slot { stamp: self.stamp, flow, hash };
             }
             Found::Crowded => {
                 self.start_group(member, Some(candidate));
@@ -218,12 +222,12 @@ impl<H: Copy> Coalescer<H> {
         let last = self.table.len() - 1;
         for probe in 0..PROBES {
             let index = (hash as usize).wrapping_add(probe) & last;
-            let place = &self.table[index];
-            if place.stamp != self.stamp {
+            let slot = &self.table[index];
+            if slot.stamp != self.stamp {
                 return Found::Free(index);
             }
-            if place.hash == hash && self.flows[place.flow as usize].headers.is_same_flow(headers) {
-                return Found::Flow(place.flow as usize);
+            if slot.hash == hash && self.flows[slot.flow as usize].headers.is_same_flow(headers) {
+                return Found::Flow(slot.flow as usize);
             }
         }
         Found::Crowded
@@ -290,7 +294,7 @@ fn barrier_of(pair_hash: u64) -> usize {
     pair_hash as usize % BARRIERS
 }
 
-/// One write to the TUN: a packet as it is, or several of one flow as a super-packet.
+/// One write to the TUN: a single packet, or several of one flow as a super-packet.
 #[derive(Clone, Copy)]
 pub struct Group<'a, H> {
     chain: &'a Chain,
@@ -304,7 +308,7 @@ impl<'a, H: Copy> Group<'a, H> {
         usize::from(self.chain.count)
     }
 
-    /// Bytes of the packet that is written, without virtio header.
+    /// Bytes of the packet to write, without virtio header.
     #[must_use]
     pub fn packet_len(&self) -> usize {
         self.chain.len as usize
@@ -320,17 +324,17 @@ impl<'a, H: Copy> Group<'a, H> {
         })
     }
 
-    /// The first packet: of it everything is written.
+    /// The first packet, which is written whole.
     #[must_use]
     pub fn first(&self) -> Member<H> {
         self.members[self.chain.first as usize].member
     }
 
-    /// Makes the headers of the first packet those of the whole group, and gives the virtio header
-    /// to write in front. A packet that is alone stays as it is. Call it once.
+    /// Turns the headers of the first packet into those of the whole group, and returns the virtio
+    /// header to write in front. Leaves a single packet as it is. Call it once.
     ///
     /// # Panics
-    /// If `first` is not the packet that was pushed first: the caller's bug.
+    /// If `first` is not the packet that was pushed first: a bug of the caller.
     pub fn finish(&self, first: &mut [u8]) -> VirtioHeader {
         if self.chain.count < 2 {
             return VirtioHeader { gso_type: GSO_NONE, ..VirtioHeader::default() };
@@ -352,7 +356,7 @@ impl<'a, H: Copy> Group<'a, H> {
         VirtioHeader {
             flags: NEEDS_CSUM,
             gso_type,
-            hdr_len: self.first().payload_at as u16,
+            hdr_len: self.first().payload_offset as u16,
             gso_size: self.chain.size,
             csum_start: start as u16,
             csum_offset: csum_offset as u16,

@@ -1,8 +1,8 @@
-//! From the TUN to the network: one frame of the TUN becomes one or many finished IP packets.
+//! Segmentation, from the TUN to the network: one TUN frame becomes one or many finished IP packets.
 //!
-//! 1. [`Cut::new`] checks what the virtio header claims against the packet itself; headers are
-//!    measured, never believed.
-//! 2. [`Cut::write_segment`] writes one packet with right lengths, identification, sequence
+//! 1. [`Cut::new`] checks the claims of the virtio header against the packet itself, whose headers
+//!    are measured.
+//! 2. [`Cut::write_segment`] writes one packet with correct lengths, identification, sequence
 //!    number, flags and full checksums (`tcp_gso_segment`, `__udp_gso_segment` and
 //!    `inet_gso_segment` of Linux).
 
@@ -15,27 +15,27 @@ use crate::checksum;
 use crate::ip::{self, Packet, put_u16, put_u32, u16_at, u32_at};
 use crate::limits::RECEIVE_SEGMENTS_MAX;
 
-/// Why a frame of the TUN cannot be taken. Each is the kernel's or a local sender's fault; the
-/// frame is dropped and counted.
+/// The fault of a TUN frame, caused by the kernel or a local sender; the frame is dropped and
+/// counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutError {
     /// Shorter than its virtio header.
     Truncated,
-    /// No IP packet, or one whose lengths contradict its bytes.
+    /// Not an IP packet, or one whose lengths contradict its bytes.
     Ip,
-    /// The segmentation type is unknown, or not one that we asked for.
+    /// The segmentation type is unknown, or was not requested.
     GsoType,
     /// The segmentation type does not fit the packet's version, protocol or fragmentation.
     Mismatch,
     /// The TCP or UDP header is cut short or its length is impossible.
     Transport,
-    /// The segment size is zero, or makes more datagrams than the kernel may.
+    /// The segment size is zero, or gives more datagrams than the kernel may send.
     GsoSize,
-    /// The checksum is claimed to lie where it cannot.
-    ChecksumPlace,
+    /// The offset of the checksum is impossible.
+    ChecksumOffset,
 }
 
-/// A checked frame of the TUN, ready to be written as finished packets.
+/// A checked TUN frame, ready to be written as finished packets.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut<'a> {
     packet: &'a [u8],
@@ -47,10 +47,10 @@ pub struct Cut<'a> {
 enum Work {
     /// A finished packet.
     Copy,
-    /// The checksum at `at` is to be completed over everything from `start`.
+    /// The checksum at `offset` must be completed over everything from `start`.
     Finish {
         start: usize,
-        at: usize,
+        offset: usize,
     },
     Tcp(Plan),
     Udp(Plan),
@@ -58,17 +58,20 @@ enum Work {
 
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// Where the TCP or UDP header begins.
+    /// Offset of the TCP or UDP header (bytes).
     start: usize,
-    /// Where the payload begins; bytes of the headers that every segment gets.
+    /// Bytes of the headers, which every segment repeats.
     headers: usize,
     /// Payload bytes of every segment but the last; not zero.
     size: usize,
 }
 
 impl<'a> Cut<'a> {
-    /// Checks a frame as it was read from the TUN: virtio header and IP packet. Bytes after the
-    /// IP length are ignored.
+    /// Checks a frame as it was read from the TUN: virtio header and IP packet. Bytes after the IP
+    /// length are ignored.
+    ///
+    /// # Errors
+    /// See [`CutError`].
     pub fn new(frame: &'a [u8]) -> Result<Cut<'a>, CutError> {
         let (header, packet) =
             frame.split_first_chunk::<VNET_HEADER_LEN>().ok_or(CutError::Truncated)?;
@@ -86,19 +89,19 @@ impl<'a> Cut<'a> {
         Ok(Cut { packet, ip, work })
     }
 
-    /// The IP header, which is that of every segment but for lengths and identification.
+    /// The IP header; those of the segments differ from it in length and identification only.
     #[must_use]
     pub fn ip(&self) -> &Packet {
         &self.ip
     }
 
-    /// The IP packet as the kernel gave it: not cut, its checksum perhaps not complete.
+    /// The IP packet as the kernel sent it: not segmented, its checksum perhaps incomplete.
     #[must_use]
     pub fn packet(&self) -> &'a [u8] {
         self.packet
     }
 
-    /// How many packets the frame becomes; at least one.
+    /// The number of packets that the frame becomes; at least one.
     #[must_use]
     pub fn segments(&self) -> usize {
         match self.work {
@@ -109,13 +112,13 @@ impl<'a> Cut<'a> {
         }
     }
 
-    /// Length of the longest packet (bytes): of all but the last, if there are several.
+    /// Length of the longest packet (bytes): that of all but the last, if there are several.
     #[must_use]
     pub fn max_segment_len(&self) -> usize {
         self.segment_len(0)
     }
 
-    /// Length of the packet `index` (bytes); zero for one that there is not.
+    /// Length of packet `index` (bytes); zero beyond the last.
     #[must_use]
     pub fn segment_len(&self, index: usize) -> usize {
         match self.work {
@@ -128,21 +131,21 @@ impl<'a> Cut<'a> {
         }
     }
 
-    /// Writes the packet `index` to the start of `out` and returns its length (bytes), which is
+    /// Writes packet `index` to the start of `out` and returns its length (bytes), which is
     /// [`Cut::segment_len`].
     ///
     /// # Panics
-    /// If `index` is not below [`Cut::segments`], or `out` is too short: the caller's bug.
+    /// If `index` is not below [`Cut::segments`], or `out` is too short: a bug of the caller.
     pub fn write_segment(&self, index: usize, out: &mut [u8]) -> usize {
         assert!(index < self.segments(), "no segment {index}");
         let out = &mut out[..self.segment_len(index)];
         match self.work {
             Work::Copy => out.copy_from_slice(self.packet),
-            Work::Finish { start, at } => {
+            Work::Finish { start, offset } => {
                 out.copy_from_slice(self.packet);
                 let checksum = checksum::finish(checksum::sum(&out[start..]));
-                // Right for UDP, and the same to all others (`skb_checksum_help`).
-                put_u16(out, at, udp_checksum(checksum));
+                // Correct for UDP, and equivalent for all other protocols (`skb_checksum_help`).
+                put_u16(out, offset, udp_checksum(checksum));
             }
             Work::Tcp(plan) => {
                 self.write_ip(&plan, index, out);
@@ -156,7 +159,7 @@ impl<'a> Cut<'a> {
         out.len()
     }
 
-    /// Headers and payload of segment `index`, with the IP header made right.
+    /// Writes headers and payload of segment `index`, and corrects the IP header.
     fn write_ip(&self, plan: &Plan, index: usize, out: &mut [u8]) {
         let from = plan.headers + index * plan.size;
         let (headers, payload) = out.split_at_mut(plan.headers);
@@ -202,11 +205,11 @@ fn finish_of(header: &VirtioHeader, ip: &Packet) -> Result<Work, CutError> {
         return Ok(Work::Copy);
     }
     let start = usize::from(header.csum_start);
-    let at = start + usize::from(header.csum_offset);
-    if start < ip.header_len || at + 2 > ip.len {
-        return Err(CutError::ChecksumPlace);
+    let offset = start + usize::from(header.csum_offset);
+    if start < ip.header_len || offset + 2 > ip.len {
+        return Err(CutError::ChecksumOffset);
     }
-    Ok(Work::Finish { start, at })
+    Ok(Work::Finish { start, offset })
 }
 
 fn tcp_plan(header: &VirtioHeader, packet: &[u8], ip: &Packet) -> Result<Plan, CutError> {
@@ -241,7 +244,7 @@ fn plan(header: &VirtioHeader, start: usize, headers: usize) -> Result<Plan, Cut
     Ok(Plan { start, headers, size: usize::from(header.gso_size) })
 }
 
-/// Where the header of `protocol` begins, if the packet has it and the virtio header agrees.
+/// Offset of the header of `protocol`, if the packet has one and the virtio header agrees (bytes).
 fn transport_start(
     header: &VirtioHeader,
     packet: &[u8],
@@ -255,7 +258,7 @@ fn transport_start(
     }
     let claimed = (usize::from(header.csum_start), usize::from(header.csum_offset));
     if header.flags & NEEDS_CSUM != 0 && claimed != (upper.start, checksum_at) {
-        return Err(CutError::ChecksumPlace);
+        return Err(CutError::ChecksumOffset);
     }
     Ok(upper.start)
 }

@@ -1,8 +1,8 @@
-//! Super-packets between us and the TUN: cutting what the kernel left whole, and joining packets
-//! of one flow so that the kernel's stack is crossed once for many.
+//! Super-packets on the TUN: [`Cut`] segments those that the kernel sends, and [`Coalescer`] builds
+//! those that it receives, so that its stack is traversed once for many packets.
 //!
-//! The TUN gives and takes a virtio-net header in front of every packet, here of
-//! [`VNET_HEADER_LEN`] bytes (`TUNSETVNETHDRSZ`), in the byte order of the host.
+//! Every packet on the TUN has a virtio-net header in front of it, here of [`VNET_HEADER_LEN`]
+//! bytes (`TUNSETVNETHDRSZ`), in the byte order of the host.
 
 mod candidate;
 mod coalesce;
@@ -21,7 +21,7 @@ const _: () = assert!(VNET_HEADER_LEN == crate::wire::DATA_HEADER_LEN);
 /// Flag: the checksum at `csum_start + csum_offset` holds the pseudo header's sum only.
 pub const NEEDS_CSUM: u8 = 1;
 
-/// Segmentation type: a packet of its own.
+/// Segmentation type: a single packet.
 pub const GSO_NONE: u8 = 0;
 /// Segmentation type: TCP over IPv4.
 pub const GSO_TCPV4: u8 = 1;
@@ -29,24 +29,24 @@ pub const GSO_TCPV4: u8 = 1;
 pub const GSO_TCPV6: u8 = 4;
 /// Segmentation type: UDP datagrams of one length (not IP fragments).
 pub const GSO_UDP_L4: u8 = 5;
-/// Bit beside the type: the TCP flow uses ECN.
+/// Flag on top of the type: the TCP flow uses ECN.
 pub const GSO_ECN: u8 = 0x80;
 
-/// `virtio_net_hdr` (include/uapi/linux/virtio_net.h): how a packet is to be finished or cut.
-/// The default is a finished packet.
+/// `virtio_net_hdr` (include/uapi/linux/virtio_net.h): the checksum and segmentation work that is
+/// left to do for a packet. The default is a finished packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VirtioHeader {
-    /// [`NEEDS_CSUM`] and others that do not concern us.
+    /// [`NEEDS_CSUM`], and flags that are not used here.
     pub flags: u8,
     /// One of the `GSO_` values, with or without [`GSO_ECN`].
     pub gso_type: u8,
-    /// Bytes of all headers of a super-packet. What the kernel says here is not reliable.
+    /// Bytes of all headers of a super-packet. The kernel's value is not reliable.
     pub hdr_len: u16,
     /// Payload bytes of every segment but the last.
     pub gso_size: u16,
-    /// Where the bytes that the checksum covers begin (bytes from the start of the packet).
+    /// Offset of the first byte that the checksum covers (bytes from the start of the packet).
     pub csum_start: u16,
-    /// Where the checksum lies (bytes from `csum_start`).
+    /// Offset of the checksum (bytes from `csum_start`).
     pub csum_offset: u16,
 }
 
@@ -65,7 +65,7 @@ impl VirtioHeader {
         }
     }
 
-    /// The header as it goes in front of a packet to the TUN.
+    /// The bytes to write in front of a packet to the TUN.
     #[must_use]
     pub fn to_bytes(self) -> [u8; VNET_HEADER_LEN] {
         let mut bytes = [0; VNET_HEADER_LEN];
@@ -95,7 +95,7 @@ const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
 
-/// The checksum of a UDP datagram as it is sent: zero would mean "none" (RFC 768).
+/// The checksum of a UDP datagram as sent: zero would mean "none" (RFC 768).
 fn udp_checksum(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }

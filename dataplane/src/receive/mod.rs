@@ -315,8 +315,11 @@ impl ReceivePath {
             for (index, member) in group.members().enumerate() {
                 let offset = member.handle.offset as usize;
                 let buffer = &turn.trains[member.handle.train as usize].buffer;
-                let from =
-                    if index == 0 { offset - VNET_HEADER_LEN } else { offset + member.payload_at };
+                let from = if index == 0 {
+                    offset - VNET_HEADER_LEN
+                } else {
+                    offset + member.payload_offset
+                };
                 pieces.push(IoSlice::new(&buffer[from..offset + member.len]));
             }
             frame.pieces = begin..pieces.len();

@@ -54,7 +54,7 @@ fn check<T: Clone>(entry: &Entry<T>) -> usize {
         assert_eq!(stride(below.bits, common.length), number);
         things += 1;
     }
-    assert!(things >= 2, "a branch that nobody needs");
+    assert!(things >= 2, "a branch without a purpose");
     branch.short.len() + branch.entries.iter().map(check).sum::<usize>()
 }
 

@@ -31,7 +31,7 @@ fn coalesce_with(
         let mut frame = group.finish(&mut first).to_bytes().to_vec();
         frame.extend(&first[..group.first().len]);
         for member in &members[1..] {
-            frame.extend(&packets[member.handle][member.payload_at..member.len]);
+            frame.extend(&packets[member.handle][member.payload_offset..member.len]);
         }
         assert_eq!(frame.len(), 16 + group.packet_len());
         (members.iter().map(|member| member.handle).collect(), frame)

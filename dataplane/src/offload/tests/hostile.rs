@@ -30,7 +30,7 @@ fn coalesce_all(packets: &mut [Vec<u8>]) {
         let _virtio = group.finish(&mut packets[first.handle]);
         members += group.members().count();
         for member in group.members() {
-            assert!(member.payload_at <= member.len);
+            assert!(member.payload_offset <= member.len);
             assert!(member.len <= packets[member.handle].len());
         }
     }
