@@ -1,4 +1,4 @@
-//! Where the network is slower than the tunnel: what finds the socket full waits, in order.
+//! A network slower than the tunnel: trains that find the socket full wait, in order.
 
 use std::sync::atomic::Ordering;
 
@@ -8,10 +8,10 @@ use wg_bounce_dataplane::messages::Command;
 use crate::socket;
 use crate::support::{Hub, Remote, eventually, on_both_backends, run};
 
-/// Less than what is sent, much less than what may wait.
+/// Less than the test sends, and much less than may wait (bytes).
 const SOCKET_BUFFER: usize = 32 << 10;
 
-/// A hub whose way to its peers is slow, and holds much.
+/// A hub with a slow path to its peers and a long queue on it.
 fn slow_hub(io: IoChoice) -> Hub {
     run("tc qdisc add dev lo root tbf rate 20mbit burst 20kb limit 100mb");
     Hub::start_with(io, SOCKET_BUFFER)
@@ -24,14 +24,15 @@ fn send_numbered(hub: &Hub, to: &Remote, count: u8) {
 }
 
 #[test]
-fn what_finds_the_socket_full_leaves_later_in_order() {
+#[ignore = "needs root: creates network namespaces"]
+fn trains_that_find_the_socket_full_leave_later_in_order() {
     on_both_backends(|io| {
         let mut hub = slow_hub(io);
         let remote = hub.add_peer(2, 0, socket());
         for round in 0..3 {
             send_numbered(&hub, &remote, 150);
             for number in 0..150 {
-                assert_eq!(remote.gets()[0], number, "round {round}: all come, in order");
+                assert_eq!(remote.gets()[0], number, "round {round}: all arrive, in order");
             }
         }
         assert!(hub.count("held_trains") > 0, "the socket was full");
@@ -52,7 +53,8 @@ fn ended_while_held(io: IoChoice) -> (Hub, Remote) {
 }
 
 #[test]
-fn what_waits_goes_with_its_peer() {
+#[ignore = "needs root: creates network namespaces"]
+fn held_trains_are_dropped_with_their_peer() {
     on_both_backends(|io| {
         let (mut hub, remote) = ended_while_held(io);
         for worker in 0..crate::support::WORKERS {
@@ -60,15 +62,17 @@ fn what_waits_goes_with_its_peer() {
         }
         hub.publish();
         let dropped = hub.count("drop_socket_full") + hub.count("drop_handshake_failed");
-        assert!(dropped > 0, "what waited is dropped, and counted");
+        assert!(dropped > 0, "held trains are dropped and counted");
         assert_eq!(remote.peer.staged.load(Ordering::Relaxed), 0);
         hub.engine.stop();
     });
 }
 
-/// A worker may hold trains of a peer and have staged nothing: then nobody tells it of the end.
+/// A worker that holds trains of a peer but has staged nothing gets no command at the end of the
+/// session.
 #[test]
-fn what_waits_goes_with_its_session() {
+#[ignore = "needs root: creates network namespaces"]
+fn held_trains_are_dropped_with_their_session() {
     on_both_backends(|io| {
         let (hub, _remote) = ended_while_held(io);
         eventually(|| hub.count("drop_expired_session") > 0);
@@ -76,9 +80,10 @@ fn what_waits_goes_with_its_session() {
     });
 }
 
-/// More than may wait is dropped and counted, and the tunnel goes on afterwards.
+/// Trains beyond the bound are dropped and counted, and the tunnel works afterwards.
 #[test]
-fn what_waits_is_bounded() {
+#[ignore = "needs root: creates network namespaces"]
+fn the_backlog_is_bounded() {
     on_both_backends(|io| {
         let mut hub = slow_hub(io);
         let remote = hub.add_peer(2, 0, socket());

