@@ -77,10 +77,20 @@ fn help_and_version_succeed() {
     let help = run(&[], &["--help"]);
     assert!(help.status.success());
     let text = String::from_utf8(help.stdout).expect("text");
-    for word in ["--io", "WG_BOUNCE_IO", "WG_PROCESS_FOREGROUND", "--log-level"] {
+    for word in [
+        "--foreground",
+        "--io",
+        "--log-level",
+        "--workers",
+        "LOG_LEVEL",
+        "WG_BOUNCE_IO",
+        "WG_PROCESS_FOREGROUND",
+    ] {
         assert!(text.contains(word), "{word} is missing in {text}");
     }
     assert!(!text.contains("TEST_TIMERS"), "a hook for tests alone");
     let version = run(&[], &["--version"]);
-    assert!(String::from_utf8_lossy(&version.stdout).starts_with("wg-bounce "));
+    assert!(version.status.success());
+    let expected = format!("wg-bounce {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&version.stdout), expected);
 }

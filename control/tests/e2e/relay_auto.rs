@@ -119,6 +119,7 @@ fn rules_of_nftables(backend: Backend) {
 
 /// Rules that come and go in a chain that stays.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn rules_come_and_go() {
     let relay = connected(Backend::Mmsg, "auto");
     let hub = &relay.hub.namespace;
@@ -201,6 +202,7 @@ fn iptables(backend: Backend) {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn traffic_control() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
@@ -231,6 +233,7 @@ fn traffic_control() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn captures() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
@@ -256,6 +259,7 @@ fn captures() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn settings_rules_and_policies() {
     let relay = connected(Backend::Mmsg, "auto");
     expect(&relay, BOTH, "");
@@ -279,6 +283,7 @@ fn settings_rules_and_policies() {
 
 /// A kernel that does not forward is asked all the same: it is its to refuse.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn forwarding_is_off() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
@@ -370,6 +375,7 @@ fn routes_are_asked_for_anew(backend: Backend) {
 
 /// What the daemon may not see leaves it to the kernel, and it says what it lacks.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn blindness_is_a_reason() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -389,6 +395,7 @@ fn blindness_is_a_reason() {
 
 /// `--relay direct` passes over all that, says so once, and stops where forwarding is off.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn direct_bypasses_and_says_so() {
     let relay = connected(Backend::Uring, "direct");
     expect(&relay, BOTH, "");
@@ -407,6 +414,7 @@ fn direct_bypasses_and_says_so() {
 
 /// `--relay kernel` watches nothing.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn kernel_has_no_watch() {
     let relay = connected(Backend::Uring, "kernel");
     expect(&relay, NONE, "--relay kernel");
@@ -420,6 +428,7 @@ fn kernel_has_no_watch() {
 
 /// The advice names what holds it, and the way out; the counters say how it is.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn it_is_said_how_it_is() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");

@@ -31,6 +31,7 @@ fn fails(namespace: &Namespace, before: &str, arguments: &str, reasons: &[&str])
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn returns_when_ready() {
     for backend in [Backend::Uring, Backend::Mmsg] {
         let lab = Lab::new();
@@ -48,6 +49,7 @@ fn returns_when_ready() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn the_service_manager_is_told() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -73,6 +75,7 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn foreground_by_environment() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -86,6 +89,7 @@ fn foreground_by_environment() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_name_may_be_a_pattern() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -98,6 +102,7 @@ fn a_name_may_be_a_pattern() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn too_long_a_name() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -106,6 +111,7 @@ fn too_long_a_name() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_name_that_no_interface_can_have() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -115,6 +121,7 @@ fn a_name_that_no_interface_can_have() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn no_name() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -123,6 +130,7 @@ fn no_name() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_taken_name() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -135,6 +143,7 @@ fn a_taken_name() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_live_control_socket() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -151,6 +160,7 @@ fn a_live_control_socket() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_second_daemon_of_the_same_name() {
     let lab = Lab::new();
     let (first, second) = (lab.namespace("first"), lab.namespace("second"));
@@ -162,6 +172,7 @@ fn a_second_daemon_of_the_same_name() {
 
 /// What encrypts is said in the log; what the processor lacks is an error that says what to do.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn every_aead_runs_or_is_refused() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -184,6 +195,7 @@ fn every_aead_runs_or_is_refused() {
 
 /// Rings count against the limit for locked memory where CAP_IPC_LOCK is missing.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn too_little_locked_memory() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -201,6 +213,7 @@ fn too_little_locked_memory() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn not_root() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -221,6 +234,7 @@ fn not_root() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn no_tun_device() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -240,18 +254,6 @@ fn shell(namespace: &Namespace, script: &str) -> Outcome {
     Outcome::of(command, "")
 }
 
-#[test]
-fn version_and_help() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let version = namespace.run(&format!("{} --version", binary()));
-    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
-    let help = namespace.run(&format!("{} --help", binary()));
-    for word in ["--foreground", "--io", "--workers", "WG_BOUNCE_IO", "LOG_LEVEL"] {
-        assert!(help.contains(word), "no {word} in: {help}");
-    }
-}
-
 /// Makes the kernel refuse io_uring to this thread and to what it starts, as container runtimes do.
 fn refuse_io_uring() {
     let system_calls = [425i64, 426, 427]; // io_uring_setup, _enter, _register: same everywhere
@@ -265,6 +267,7 @@ fn refuse_io_uring() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn falls_back_where_io_uring_is_refused() {
     // The filter is the thread's: it ends with this test.
     std::thread::scope(|scope| {
@@ -291,6 +294,7 @@ fn falls_back_where_io_uring_is_refused() {
 
 /// The counterpart: where it is allowed, `auto` takes it and says so.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn takes_io_uring_where_it_is_allowed() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -304,6 +308,7 @@ fn takes_io_uring_where_it_is_allowed() {
 
 /// Secrets are in no log, however verbose.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn no_secret_is_logged() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");

@@ -1,13 +1,20 @@
-//! What the tests stand on: namespaces, daemons, commands, traffic.
+//! Building blocks of the end-to-end tests: namespaces, daemons, commands, traffic.
 
-/// Makes a test of each named function for each backend of the daemon.
+/// Defines one test per function and I/O backend. Cargo ignores them by default: they need root.
 macro_rules! on_both_backends {
     ($($name:ident),+ $(,)?) => {
-        mod uring {
-            $(#[test] fn $name() { super::$name(crate::harness::Backend::Uring); })+
-        }
-        mod mmsg {
-            $(#[test] fn $name() { super::$name(crate::harness::Backend::Mmsg); })+
+        on_both_backends!(@uring Uring: $($name),+);
+        on_both_backends!(@mmsg Mmsg: $($name),+);
+    };
+    (@$module:ident $backend:ident: $($name:ident),+) => {
+        mod $module {
+            $(
+                #[test]
+                #[ignore = "needs root: creates network namespaces"]
+                fn $name() {
+                    super::$name(crate::harness::Backend::$backend);
+                }
+            )+
         }
     };
 }
