@@ -1,4 +1,4 @@
-//! Datagrams of somebody without a key: forged messages, noise, and trains of them.
+//! Floods of forged datagrams, alone and in trains, from a sender that has no key.
 
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
@@ -15,7 +15,7 @@ use super::keys::{KeyPair, random_bytes};
 use super::lab::Namespace;
 use super::relay::Family;
 
-/// A cheap source of bytes that nobody has to foresee: xorshift, seeded by the kernel.
+/// A fast random number generator: xorshift, seeded by the kernel.
 pub fn noise() -> impl FnMut() -> u64 + Send {
     let mut state = u64::from_le_bytes(random_bytes()) | 1;
     move || {
@@ -26,23 +26,23 @@ pub fn noise() -> impl FnMut() -> u64 + Send {
     }
 }
 
-/// A kind of forged message, one for each way into the daemon.
+/// A kind of forged message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgery {
-    /// An initiation whose mac1 is wrong.
+    /// An initiation with a wrong mac1.
     BadMac1,
-    /// An initiation whose mac1 is right: anybody who knows the public key can make one.
+    /// An initiation with a valid mac1, which takes only the public key.
     GoodMac1,
-    /// A response that nobody waits for.
+    /// A response to no initiation.
     Response,
-    /// A cookie reply that nobody waits for.
+    /// A cookie reply to no message.
     CookieReply,
-    /// Transport data of no session.
+    /// Transport data for an unknown session.
     Data,
 }
 
 impl Forgery {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Forgery; 5] = [
         Forgery::BadMac1,
         Forgery::GoodMac1,
@@ -51,12 +51,12 @@ impl Forgery {
         Forgery::Data,
     ];
 
-    /// Those that nobody ever answers: a good mac1 may earn a cookie reply.
+    /// Kinds that are never answered. (A valid mac1 may get a cookie reply.)
     pub const UNANSWERED: [Forgery; 4] =
         [Forgery::BadMac1, Forgery::Response, Forgery::CookieReply, Forgery::Data];
 
-    /// A maker of such messages for the owner of `victim`. `worker` aims the receiver index at
-    /// one worker; without it the index is random.
+    /// Returns a generator of such messages for the owner of `victim`. `worker` sets the worker
+    /// byte of the receiver index, which is random otherwise.
     pub fn maker(
         self,
         victim: &KeyPair,
@@ -93,7 +93,7 @@ impl Forgery {
     }
 }
 
-/// A thread that sends as fast as it can until it is dropped.
+/// A thread that sends as fast as it can until dropped.
 pub struct Flood {
     ends: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -101,7 +101,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends what `make` writes, from `namespace` to `target`.
+    /// Sends the messages written by `make` from `namespace` to `target`.
     pub fn start(
         namespace: &Namespace,
         target: SocketAddr,
@@ -111,7 +111,7 @@ impl Flood {
         let mut message = Vec::new();
         Flood::repeat(move || {
             make(&mut message);
-            // A full buffer or an ICMP error of an earlier datagram: the flood goes on.
+            // The flood continues after a full buffer or an earlier datagram's ICMP error.
             u64::from(socket.send_to(&message, target).is_ok())
         })
     }
@@ -142,7 +142,7 @@ impl Flood {
         Flood { ends, sent, thread: Some(thread) }
     }
 
-    /// How much has been sent (datagrams, or trains).
+    /// Datagrams or trains sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -157,7 +157,7 @@ impl Drop for Flood {
     }
 }
 
-/// Where to bind a socket that sends to `target`.
+/// The wildcard address of the family of `target`.
 fn unspecified(target: SocketAddr) -> &'static str {
     match if target.is_ipv4() { Family::V4 } else { Family::V6 } {
         Family::V4 => "0.0.0.0:0",
@@ -165,8 +165,8 @@ fn unspecified(target: SocketAddr) -> &'static str {
     }
 }
 
-/// Gives the kernel many datagrams of `segment` bytes at once (UDP_SEGMENT): they arrive as one
-/// train where the receiver takes trains.
+/// Sends `payload` as datagrams of `segment` bytes in one call (UDP_SEGMENT). A receiver with GRO
+/// gets them as one train.
 fn send_train(socket: &UdpSocket, to: SocketAddr, payload: &[u8], segment: u16) -> bool {
     let address = SockaddrStorage::from(to);
     let parts = [IoSlice::new(payload)];

@@ -1,4 +1,4 @@
-//! A man in the middle: carries datagrams between a peer and the hub, and may add some of its own.
+//! A man in the middle that forwards datagrams between a peer and the hub, and may inject others.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -8,21 +8,20 @@ use std::time::Duration;
 
 use super::lab::Namespace;
 
-/// Longest wait for a datagram: how soon the threads notice the end.
+/// Receive timeout, after which a thread checks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Two threads in the peer's namespace, one for each direction; ended when dropped.
+/// Two threads in the peer's namespace, one per direction; stopped when dropped.
 pub struct Proxy {
-    /// What the peer takes for the hub's endpoint.
+    /// The endpoint to give to the peer in place of the hub's.
     pub endpoint: SocketAddr,
     ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// Carries everything to `hub` and back. For each datagram, `tamper` is called with it and
-    /// a function that sends another one along the same way; returning `false` withholds the
-    /// datagram itself.
+    /// Forwards everything to `hub` and back. Calls `tamper` with each datagram and a function that
+    /// sends another one in the same direction; drops the datagram if it returns `false`.
     pub fn start<T>(namespace: &Namespace, hub: SocketAddr, tamper: impl Fn() -> T) -> Proxy
     where
         T: FnMut(&[u8], &dyn Fn(&[u8])) -> bool + Send + 'static,
@@ -35,7 +34,7 @@ impl Proxy {
         }
         let endpoint = near.local_addr().expect("it is bound");
         let ends = Arc::new(AtomicBool::new(false));
-        // The peer's own port is not known before its first datagram.
+        // The peer's port is unknown before its first datagram.
         let peer = Arc::new(std::sync::Mutex::new(None));
         let mut threads = Vec::new();
         for outward in [true, false] {
@@ -53,7 +52,7 @@ impl Proxy {
                     let target = if outward { Some(hub) } else { *known };
                     drop(known);
                     let Some(target) = target else { continue };
-                    carry(&to, target, &buffer[..length], &mut tamper);
+                    forward(&to, target, &buffer[..length], &mut tamper);
                 }
             }));
         }
@@ -61,12 +60,12 @@ impl Proxy {
     }
 }
 
-fn carry<T>(socket: &UdpSocket, target: SocketAddr, datagram: &[u8], tamper: &mut T)
+fn forward<T>(socket: &UdpSocket, target: SocketAddr, datagram: &[u8], tamper: &mut T)
 where
     T: FnMut(&[u8], &dyn Fn(&[u8])) -> bool,
 {
     let send = |datagram: &[u8]| {
-        // A full buffer loses datagrams, as any network does.
+        // A full buffer drops datagrams, as any network does.
         let _ = socket.send_to(datagram, target);
     };
     if tamper(datagram, &send) {
