@@ -5,17 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Daemon, Family, HUB, HUB_PORT, KeyPair, Lab, Namespace, Options,
-    Program, Relay, eventually, ping, ping_until_answered, seconds,
+    ALICE, BOB, Backend, Counter, Daemon, Family, HUB, HUB_PORT, KeyPair, Options, Relay,
+    eventually, ping, ping_until_answered, seconds,
 };
-
-/// One daemon without any configuration.
-fn unconfigured(backend: Backend) -> (Daemon, Namespace, Lab) {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
-    (daemon, namespace, lab)
-}
 
 /// The set of non-empty lines of a configuration file.
 fn lines(text: &str) -> BTreeSet<String> {
@@ -24,7 +16,7 @@ fn lines(text: &str) -> BTreeSet<String> {
 }
 
 fn every_setting_is_shown(backend: Backend) {
-    let (daemon, _, _lab) = unconfigured(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let [peer, psk] = [KeyPair::new(), KeyPair::new()];
     let text = format!(
         "[Interface]\nListenPort = 41820\nFwMark = 0x77\nPrivateKey = {}\n\
@@ -70,7 +62,7 @@ fn every_setting_is_shown(backend: Backend) {
 
 /// Host bits are masked; `addconf` adds, `setconf` replaces, `syncconf` applies differences.
 fn setconf_addconf_and_syncconf_work_as_documented(backend: Backend) {
-    let (daemon, _, _lab) = unconfigured(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let [first, second, third] = [KeyPair::new(), KeyPair::new(), KeyPair::new()];
     let peer = |key: &KeyPair, ips: &str| {
         format!("[Peer]\nPublicKey = {}\nAllowedIPs = {ips}\n", key.public())
@@ -134,7 +126,7 @@ fn a_changed_preshared_key_is_used(backend: Backend) {
 }
 
 fn a_peer_may_have_many_allowed_ips(backend: Backend) {
-    let (daemon, _, _lab) = unconfigured(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let peer = KeyPair::new();
     let mut text = format!("[Peer]\nPublicKey = {}\n", peer.public());
     for (high, low) in (0..=255u32).flat_map(|high| (0..=255u32).map(move |low| (high, low))) {
@@ -153,7 +145,7 @@ fn a_peer_may_have_many_allowed_ips(backend: Backend) {
 }
 
 fn many_peers_are_configured_at_once(backend: Backend) {
-    let (daemon, _, _lab) = unconfigured(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let peers: Vec<_> = (0..40).map(|_| KeyPair::new()).collect();
     let mut text = String::new();
     for (index, peer) in peers.iter().enumerate() {
@@ -178,7 +170,7 @@ fn many_peers_are_configured_at_once(backend: Backend) {
 }
 
 fn own_public_key_is_ignored(backend: Backend) {
-    let (daemon, _, _lab) = unconfigured(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let (own, other) = (daemon.key.public(), KeyPair::new());
     daemon.set(&format!("peer {own} allowed-ips 10.1.0.0/16"));
     daemon.set(&format!("peer {} allowed-ips 10.2.0.0/16", other.public()));
@@ -229,15 +221,14 @@ fn overlapping_prefixes_do_not_allow_spoofing(backend: Backend) {
         alice.key.public(),
         ALICE.allowed_ips()
     ));
-    let foreign = [(Family::V4, "ip", "10.88.0.1"), (Family::V6, "ip6", "fd88::1")];
-    for (family, word, covered) in foreign {
+    for (family, covered) in [(Family::V4, "10.88.0.1"), (Family::V6, "fd88::1")] {
         let spoofed = BOB.inner(family);
         let length = if family == Family::V4 { 32 } else { 128 };
         for address in [covered, spoofed] {
             alice.namespace.run(&format!("ip address add {address}/{length} dev lo"));
         }
         let from = |address: &str| {
-            let rule = format!("iifname {} {word} saddr {address}", hub.interface);
+            let rule = format!("iifname {} {} saddr {address}", hub.interface, family.nft());
             Counter::new(&hub.namespace, "prerouting", &rule)
         };
         let (allowed, rejected) = (from(covered), from(spoofed));
@@ -276,7 +267,7 @@ fn a_port_in_use_is_rejected(backend: Backend) {
 
 /// `listen_port=0` picks a free port, which `wg show` reports.
 fn port_zero_picks_a_free_port(backend: Backend) {
-    let (daemon, _, _lab) = unconfigured(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     daemon.set("listen-port 0");
     let port: u16 = daemon.show("listen-port").trim().parse().expect("a port");
     assert_ne!(port, 0);

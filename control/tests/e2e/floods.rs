@@ -2,7 +2,7 @@
 //! complete a handshake, and another peer's flow continues.
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, HUB_PORT, Iperf, IperfServer,
+    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, Iperf, IperfServer, MALLORY,
     Options, Relay, eventually, ping_until_answered, seconds,
 };
 
@@ -20,7 +20,7 @@ fn survives_a_flood(backend: Backend, forgery: Forgery, index: Option<u8>) {
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
     let _server = IperfServer::start(&relay.lab, &hub.namespace);
 
-    let target = format!("203.0.113.1:{HUB_PORT}").parse().expect("an endpoint");
+    let target = MALLORY.hub(Family::V4);
     let arriving = Counter::new(&hub.namespace, "input", "iifname mallory udp dport 51820");
     let answers = Counter::new(&relay.mallory, "input", "udp sport 51820");
     let mut forge = forgery.maker(&hub.key, index);
@@ -81,7 +81,7 @@ fn data_with_unknown_indexes_to_one_worker(backend: Backend) {
 fn all_kinds_of_forgery_at_once(backend: Backend) {
     let relay = Relay::new(&Options { hub_knows_alice: true, ..Options::new(backend) });
     let (hub, bob) = (&relay.hub, &relay.bob);
-    let target = format!("203.0.113.1:{HUB_PORT}").parse().expect("an endpoint");
+    let target = MALLORY.hub(Family::V4);
     let mut makers: Vec<_> =
         Forgery::ALL.iter().map(|forgery| forgery.maker(&hub.key, Some(0))).collect();
     let mut turn = 0;

@@ -2,19 +2,14 @@
 //! the middle: the flow survives, the sender gets no reply, memory stays flat.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, HUB_PORT, Iperf, IperfServer,
-    KeyPair, Options, Proxy, Relay, eventually, noise, ping_until_answered, seconds,
+    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, Iperf, IperfServer, KeyPair,
+    MALLORY, Options, Proxy, Relay, eventually, noise, ping_until_answered, seconds,
 };
 
 /// Largest growth of the daemon's memory under attack (KiB), once warm.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
-
-fn hub_for_mallory() -> SocketAddr {
-    format!("203.0.113.1:{HUB_PORT}").parse().expect("an endpoint")
-}
 
 /// Runs a TCP flow from alice to the hub during `attack`; checks the flow, the absence of replies,
 /// and memory.
@@ -75,7 +70,7 @@ fn malformed_datagrams_are_dropped(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let mut make = malformed(&relay.hub.key);
     survives_attack(&relay, || {
-        Flood::start(&relay.mallory, hub_for_mallory(), move |datagram| make(datagram))
+        Flood::start(&relay.mallory, MALLORY.hub(Family::V4), move |datagram| make(datagram))
     });
 }
 
@@ -88,7 +83,7 @@ fn malformed_trains_are_dropped(backend: Backend) {
         Forgery::UNANSWERED.iter().map(|forgery| forgery.maker(&key, None)).collect();
     let mut message = Vec::new();
     survives_attack(&relay, || {
-        Flood::of_trains(&relay.mallory, hub_for_mallory(), move |payload| {
+        Flood::of_trains(&relay.mallory, MALLORY.hub(Family::V4), move |payload| {
             let choice = noise();
             let sizes = [1, 15, 16, 31, 32, 33, 64, 92, 148, 149, 1000, 1452, 1472];
             let segment: u16 = sizes[choice as usize % sizes.len()];
@@ -191,7 +186,7 @@ fn replays_are_dropped(backend: Backend) {
     let rounds = 20;
     for _ in 0..rounds {
         for datagram in &recorded {
-            mallory.send_to(datagram, hub_for_mallory()).expect("the link has room");
+            mallory.send_to(datagram, MALLORY.hub(Family::V4)).expect("the link has room");
         }
     }
     let sent = rounds * recorded.len() as u64;

@@ -7,14 +7,13 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Namespace, Options, Relay, eventually,
-    holds_for, ping, ping_until_answered, seconds, within,
+    ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Namespace, Options, Relay, endpoint,
+    eventually, holds_for, ping, ping_until_answered, seconds, within,
 };
 
 /// Sends datagrams to `target` until the kernel reports host unreachable; returns whether it did.
 fn gets_host_unreachable(from: &Namespace, target: &str) -> bool {
     let is_v6 = target.contains(':');
-    let target = if is_v6 { format!("[{target}]:9") } else { format!("{target}:9") };
     let socket: UdpSocket = from.udp_socket(if is_v6 { "[::]:0" } else { "0.0.0.0:0" });
     // Host unreachable may be transient, so UDP reports it only on request.
     if is_v6 {
@@ -22,7 +21,7 @@ fn gets_host_unreachable(from: &Namespace, target: &str) -> bool {
     } else {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true).expect("it is an IPv4 socket");
     }
-    socket.connect(&target).expect("there is a route");
+    socket.connect(endpoint(target, 9)).expect("there is a route");
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("not zero");
     within(seconds(4), || {
         let sent = socket.send(b"hello");
@@ -85,13 +84,13 @@ fn a_host_behind_a_peer_gets_host_unreachable(backend: Backend) {
 fn ecn_is_carried(backend: Backend, outer: Family) {
     let relay = Relay::connected(&Options { outer, ..Options::new(backend) });
     let (hub, alice) = (&relay.hub, &relay.alice);
-    let word = if outer == Family::V4 { "ip" } else { "ip6" };
+    let word = outer.nft();
     let leaving = |mark: &str| {
         Counter::new(&alice.namespace, "output", &format!("udp dport {HUB_PORT} {word} {mark}"))
     };
     for family in Family::BOTH {
         let target = HUB.inner(family);
-        let inner = if family == Family::V4 { "ip" } else { "ip6" };
+        let inner = family.nft();
         for (tos, mark) in [("0x2", "ect0"), ("0x1", "ect1"), ("0xba", "ect0")] {
             let (marked, dscp) = (leaving(&format!("ecn {mark}")), leaving("dscp != cs0"));
             assert_eq!(ping(&alice.namespace, target, &format!("-Q {tos} -c 5 -i 0.05")), (5, 5));
@@ -129,7 +128,7 @@ fn ecn_is_carried_v6(backend: Backend) {
 fn handshakes_carry_dscp_af41(backend: Backend) {
     for outer in Family::BOTH {
         let relay = Relay::new(&Options { outer, ..Options::new(backend) });
-        let word = if outer == Family::V4 { "ip" } else { "ip6" };
+        let word = outer.nft();
         let rule = |port: &str, length| format!("udp {port} 51820 udp length {length} {word}");
         let out = |port, length, mark: &str| {
             let rule = format!("{} dscp {mark}", rule(port, length));
@@ -153,17 +152,13 @@ fn an_endpoint_inside_the_tunnel_makes_no_loop(backend: Backend) {
     for family in Family::BOTH {
         let relay = Relay::connected(&Options::new(backend));
         let (hub, alice) = (&relay.hub, &relay.alice);
-        let inside = HUB.inner(family);
-        let endpoint = match family {
-            Family::V4 => format!("{inside}:{HUB_PORT}"),
-            Family::V6 => format!("[{inside}]:{HUB_PORT}"),
-        };
+        let inside = endpoint(HUB.inner(family), HUB_PORT);
         let entering = Counter::new(
             &alice.namespace,
             "output",
             &format!("oifname {} udp dport {HUB_PORT}", alice.interface),
         );
-        alice.set(&format!("peer {} endpoint {endpoint}", hub.key.public()));
+        alice.set(&format!("peer {} endpoint {inside}", hub.key.public()));
         ping(&alice.namespace, BOB.inner(Family::V4), "-c 20 -i 0.05 -W 1");
         let sent = entering.packets();
         assert!(sent < 200, "20 packets became {sent}");

@@ -7,9 +7,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{Backend, Daemon, Lab, Program, eventually, seconds, socket_path};
 
 fn daemon(backend: Backend) -> (Daemon, Lab) {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
+    let (daemon, lab) = Daemon::alone(backend);
     // Configured and with an open port, as in production.
     daemon.set("listen-port 0");
     daemon.set_private_key();

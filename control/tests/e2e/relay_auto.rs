@@ -109,11 +109,11 @@ fn nftables_rules_are_respected(backend: Backend) {
         table_holds(&relay, family, &chain, NONE, &reason);
     }
     // Other hooks, other devices and chains without rules do not matter.
-    let beside = "chain i {\ntype filter hook input priority 0; policy accept;\ncounter\n}\n\
+    let unrelated = "chain i {\ntype filter hook input priority 0; policy accept;\ncounter\n}\n\
         chain o {\ntype filter hook output priority 0;\ncounter\n}\n\
         chain e {\ntype filter hook forward priority 0; policy accept;\n}\n\
         chain n {\ncounter\n}";
-    table_holds(&relay, "inet", beside, BOTH, "");
+    table_holds(&relay, "inet", unrelated, BOTH, "");
     let elsewhere = "chain c {\ntype filter hook ingress device lo priority 0;\ncounter\n}";
     table_holds(&relay, "netdev", elsewhere, BOTH, "");
 }

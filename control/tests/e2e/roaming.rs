@@ -1,8 +1,10 @@
 //! Changing endpoints: roaming peers, NATs, and source addresses that appear and vanish.
 
+use std::net::SocketAddr;
+
 use crate::harness::{
     ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Iperf, IperfServer, Options, Relay,
-    eventually, ping, ping_until_answered, seconds,
+    endpoint, eventually, ping, ping_until_answered, seconds,
 };
 
 /// Alice roams between IPv4 and IPv6: the hub follows without loss and without a handshake.
@@ -82,32 +84,36 @@ fn keepalives_keep_a_nat_mapping_open(backend: Backend) {
 fn sticky_source(backend: Backend, family: Family) {
     let relay = Relay::connected(&Options { outer: family, ..Options::new(backend) });
     let (hub, alice) = (&relay.hub, &relay.alice);
-    let (second, length, word) = match family {
-        Family::V4 => ("192.0.2.10", 24, "ip"),
-        Family::V6 => ("2001:db8:a::10", 64, "ip6"),
-    };
-    // Deprecated (v6) or secondary (v4), so that the kernel would not choose it by default.
-    let options = if family == Family::V6 { "nodad preferred_lft 0" } else { "" };
-    hub.namespace.run(&format!("ip address add {second}/{length} dev alice {options}"));
-    let bracketed = if family == Family::V6 { format!("[{second}]") } else { second.to_owned() };
-    let endpoint = format!("{bracketed}:{HUB_PORT}");
-    alice.set(&format!("peer {} endpoint {endpoint}", hub.key.public()));
+    let (prefix, second) = use_second_address(&relay, family);
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
 
     let first = HUB.outer(family);
-    let rule = format!("{word} saddr {first} udp sport {HUB_PORT}");
+    let rule = format!("{} saddr {first} udp sport {HUB_PORT}", family.nft());
     let strays = Counter::new(&alice.namespace, "input", &rule);
     let _server = IperfServer::start(&relay.lab, &hub.namespace);
     Iperf::run(&alice.namespace, HUB.inner(Family::V4), "--time 1 --bidir");
     assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V6), "-c 10 -i 0.05"), (10, 10));
     assert_eq!(strays.packets(), 0, "all replies come from {second}");
-    assert_eq!(alice.of_peer("endpoints", &hub.key), endpoint);
+    assert_eq!(alice.of_peer("endpoints", &hub.key), second.to_string());
 
-    hub.namespace.run(&format!("ip address del {second}/{length} dev alice"));
+    hub.namespace.run(&format!("ip address del {prefix} dev alice"));
     ping_until_answered(&hub.namespace, ALICE.inner(Family::V4));
     assert!(strays.packets() > 0, "now from {first}");
-    let bracketed = if family == Family::V6 { format!("[{first}]") } else { first.to_owned() };
-    assert_eq!(alice.of_peer("endpoints", &hub.key), format!("{bracketed}:{HUB_PORT}"));
+    assert_eq!(alice.of_peer("endpoints", &hub.key), endpoint(first, HUB_PORT).to_string());
+}
+
+/// Adds an address to the hub that its kernel would not choose by default (secondary in IPv4,
+/// deprecated in IPv6), and makes alice use it. Returns its prefix and the endpoint.
+fn use_second_address(relay: &Relay, family: Family) -> (&'static str, SocketAddr) {
+    let (prefix, options) = match family {
+        Family::V4 => ("192.0.2.10/24", ""),
+        Family::V6 => ("2001:db8:a::10/64", "nodad preferred_lft 0"),
+    };
+    relay.hub.namespace.run(&format!("ip address add {prefix} dev alice {options}"));
+    let (address, _) = prefix.split_once('/').expect("a prefix");
+    let endpoint = endpoint(address, HUB_PORT);
+    relay.alice.set(&format!("peer {} endpoint {endpoint}", relay.hub.key.public()));
+    (prefix, endpoint)
 }
 
 fn sticky_source_v4(backend: Backend) {
@@ -122,17 +128,8 @@ fn sticky_source_v6(backend: Backend) {
 fn handshake_responses_use_a_sticky_source(backend: Backend) {
     for family in Family::BOTH {
         let relay = Relay::new(&Options { outer: family, ..Options::new(backend) });
-        let (second, length, options) = match family {
-            Family::V4 => ("192.0.2.10", 24, ""),
-            Family::V6 => ("2001:db8:a::10", 64, "nodad preferred_lft 0"),
-        };
-        let hub = &relay.hub;
-        hub.namespace.run(&format!("ip address add {second}/{length} dev alice {options}"));
-        let bracketed = if family == Family::V6 { format!("[{second}]") } else { second.into() };
-        let endpoint = format!("{bracketed}:{HUB_PORT}");
-        relay.alice.set(&format!("peer {} endpoint {endpoint}", hub.key.public()));
-        let word = if family == Family::V4 { "ip" } else { "ip6" };
-        let rule = format!("{word} saddr != {second} udp sport {HUB_PORT}");
+        let (_, second) = use_second_address(&relay, family);
+        let rule = format!("{} saddr != {} udp sport {HUB_PORT}", family.nft(), second.ip());
         let strays = Counter::new(&relay.alice.namespace, "input", &rule);
         ping_until_answered(&relay.alice.namespace, HUB.inner(family));
         assert_eq!(strays.packets(), 0, "{family:?}");

@@ -14,6 +14,13 @@ fn binary() -> String {
     Program::under_test().to_str().expect("UTF-8").to_owned()
 }
 
+/// A lab with a namespace, and the name of an interface that does not exist yet.
+fn empty_lab() -> (Lab, Namespace, String) {
+    let lab = Lab::new();
+    let (namespace, interface) = (lab.namespace("alone"), lab.interface("alone"));
+    (lab, namespace, interface)
+}
+
 /// Checks that the daemon fails to start, with an error that contains `reasons`.
 #[track_caller]
 fn fails(namespace: &Namespace, before: &str, arguments: &str, reasons: &[&str]) {
@@ -51,9 +58,7 @@ fn a_background_start_returns_when_ready() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn the_service_manager_is_notified() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (lab, namespace, interface) = empty_lab();
     let path = lab.file("notify");
     let manager = UnixDatagram::bind(&path).expect("a socket");
     manager.set_read_timeout(Some(seconds(10))).expect("a timeout");
@@ -77,9 +82,7 @@ fn the_service_manager_is_notified() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn the_environment_selects_the_foreground() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (lab, namespace, interface) = empty_lab();
     let line = format!("env WG_PROCESS_FOREGROUND=1 {} {interface}", binary());
     let mut process = namespace.spawn(&lab, &line);
     eventually(seconds(10), "it is ready", || socket_path(&interface).exists());
@@ -132,9 +135,7 @@ fn a_missing_name_or_unknown_option_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn an_existing_interface_is_rejected() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (_lab, namespace, interface) = empty_lab();
     namespace.run(&format!("ip link add {interface} type veth peer name other"));
     for mode in ["-f ", ""] {
         fails(&namespace, "", &format!("{mode}{interface}"), &[&interface]);
@@ -145,9 +146,7 @@ fn an_existing_interface_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn a_control_socket_in_use_is_rejected() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (_lab, namespace, interface) = empty_lab();
     let path = socket_path(&interface);
     std::fs::create_dir_all(path.parent().expect("a directory")).expect("root may");
     let _other = UnixListener::bind(&path).expect("the name is unique");
@@ -175,9 +174,7 @@ fn a_second_daemon_with_the_same_name_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn every_aead_runs_or_is_rejected() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (lab, namespace, interface) = empty_lab();
     for (aead, says) in
         [("ring", "AEAD: ring"), ("avx2", "AEAD: AVX2"), ("avx512", "AEAD: AVX-512")]
     {
@@ -198,9 +195,7 @@ fn every_aead_runs_or_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn a_low_limit_for_locked_memory_falls_back() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (lab, namespace, interface) = empty_lab();
     let limited = "setpriv --bounding-set=-ipc_lock,-sys_resource prlimit --memlock=16384:16384";
     let reasons = ["locked memory", "limitmemlock", "--io mmsg"];
     fails(&namespace, limited, &format!("--io uring -f {interface}"), &reasons);
@@ -237,9 +232,7 @@ fn an_unprivileged_start_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn a_missing_tun_device_is_rejected() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+    let (_lab, namespace, interface) = empty_lab();
     let script = format!(
         "exec unshare --mount sh -c 'mount -t tmpfs none /dev/net && exec {} -f {interface}'",
         binary()

@@ -2,18 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Backend, Daemon, KeyPair, Lab, Program, Uapi, socket_path};
-
-fn daemon(backend: Backend) -> (Daemon, Lab) {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
-    (daemon, lab)
-}
+use crate::harness::{Backend, Daemon, KeyPair, Uapi, socket_path};
 
 /// wireguard-go loses one of them.
 fn pipelined_requests_are_answered_in_order(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut uapi = Uapi::connect(&daemon.interface);
     uapi.send("get=1\n\nset=1\nfwmark=1\n\nget=1\n\nset=1\nfwmark=2\n\nget=1\n\n");
     let marked = |reply: &[String]| reply.iter().find(|line| line.starts_with("fwmark")).cloned();
@@ -30,7 +23,7 @@ fn pipelined_requests_are_answered_in_order(backend: Backend) {
 
 /// A client that stops in the middle of a request blocks no other client, unlike in wireguard-go.
 fn a_stalled_client_blocks_no_other(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut stalled = Uapi::connect(&daemon.interface);
     stalled.send("set=1\nlisten_port=4");
     let mut other = Uapi::connect(&daemon.interface);
@@ -44,7 +37,7 @@ fn a_stalled_client_blocks_no_other(backend: Backend) {
 }
 
 fn bad_lines_are_rejected_and_the_connection_stays_open(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut uapi = Uapi::connect(&daemon.interface);
     let peer = KeyPair::new().public_hex();
     for (lines, errno) in [
@@ -68,7 +61,7 @@ fn bad_lines_are_rejected_and_the_connection_stays_open(backend: Backend) {
 }
 
 fn an_unknown_operation_closes_the_connection(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     for operation in ["delete=1\n\n", "get=2\n\n", "\n", "get\n\n"] {
         let mut uapi = Uapi::connect(&daemon.interface);
         uapi.send(operation);
@@ -80,7 +73,7 @@ fn an_unknown_operation_closes_the_connection(backend: Backend) {
 
 /// A `get` reply has the order that clients rely on.
 fn a_get_reply_has_the_documented_order(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let (peer, mut uapi) = (KeyPair::new(), Uapi::connect(&daemon.interface));
     assert!(uapi.ask("get=1").iter().all(|line| !line.starts_with("private_key")));
     let set = format!(
@@ -112,7 +105,7 @@ fn a_get_reply_has_the_documented_order(backend: Backend) {
 /// `update_only` creates no peer, `remove` and `replace_allowed_ips` work, a leading `-` removes
 /// one prefix, and no setting leaks into the next peer.
 fn flags_of_a_peer_work(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let (first, second) = (KeyPair::new().public_hex(), KeyPair::new().public_hex());
     let mut uapi = Uapi::connect(&daemon.interface);
     let mut allowed = |request: String| {
@@ -140,7 +133,7 @@ fn flags_of_a_peer_work(backend: Backend) {
 
 /// An endless line is rejected without taking memory.
 fn an_endless_line_is_rejected(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut uapi = Uapi::connect(&daemon.interface);
     uapi.send(&format!("set=1\nprivate_key={}\n\n", "0".repeat(100_000)));
     assert!(["errno=-5", "errno=-22"].contains(&uapi.reply()[0].as_str()));
@@ -149,7 +142,7 @@ fn an_endless_line_is_rejected(backend: Backend) {
 }
 
 fn the_socket_is_accessible_to_its_owner_only(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let metadata = std::fs::metadata(socket_path(&daemon.interface)).expect("it listens");
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }

@@ -129,6 +129,15 @@ impl Daemon {
         Daemon::start_with(lab, namespace, role, program, &[])
     }
 
+    /// Starts wg-bounce in a lab of its own.
+    #[track_caller]
+    pub fn alone(backend: Backend) -> (Daemon, Lab) {
+        let lab = Lab::new();
+        let namespace = lab.namespace("alone");
+        let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
+        (daemon, lab)
+    }
+
     /// As [`Daemon::start`], with more environment variables.
     #[track_caller]
     pub fn start_with(

@@ -2,14 +2,15 @@
 //! plaintexts, and access to every received byte.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use wg_bounce_control::cookie::Jar;
-use wg_bounce_control::noise::{Identity, Invitation, Secret, initiate, open_initiation};
+use wg_bounce_control::noise::{
+    Identity, Invitation, Secret, SessionKeys, initiate, open_initiation,
+};
 use wg_bounce_control::tai64n::Timestamp;
 use wg_bounce_dataplane::aead::{Aead, Key, Open, Seal};
 use wg_bounce_dataplane::clock::Millis;
@@ -18,6 +19,7 @@ use wg_bounce_dataplane::wire::{
     classify, write_data_header,
 };
 
+use super::flood::send_segments;
 use super::keys::{KeyPair, random_bytes};
 use super::lab::Namespace;
 use super::wait::seconds;
@@ -113,14 +115,18 @@ impl FakePeer {
                 break initiated.finish(&self.identity, &psk, response).expect("authentic");
             }
         };
+        self.add_session(initiated.local_index, &keys);
+        true
+    }
+
+    fn add_session(&mut self, local_index: u32, keys: &SessionKeys) {
         self.sessions.push(Session {
-            local_index: initiated.local_index,
+            local_index,
             remote_index: keys.remote_index,
             send: Key::new(&keys.send),
             receive: Key::new(&keys.receive),
             counter: 0,
         });
-        true
     }
 
     /// Sends one packet, padded with zeros to a multiple of 16 bytes.
@@ -143,14 +149,10 @@ impl FakePeer {
         let Some(first) = plaintexts.first() else { return };
         let segment = (first.len() + DATA_OVERHEAD) as u16;
         let count = TRAIN_SEGMENTS_MAX.min(TRAIN_BYTES_MAX / usize::from(segment));
-        let to = SockaddrStorage::from(self.hub);
         for train in plaintexts.chunks(count) {
             let messages: Vec<_> = train.iter().map(|text| self.seal(text)).collect();
-            let parts: Vec<_> = messages.iter().map(|message| IoSlice::new(message)).collect();
-            let cut = [ControlMessage::UdpGsoSegments(&segment)];
-            let flags = MsgFlags::empty();
-            sendmsg(self.socket.as_raw_fd(), &parts, &cut, flags, Some(&to))
-                .expect("the kernel accepts a train");
+            let sent = send_segments(&self.socket, self.hub, &messages.concat(), segment);
+            sent.expect("the kernel accepts a train");
         }
     }
 
@@ -235,13 +237,7 @@ impl FakePeer {
             .respond(&Secret::default(), &ephemeral, local_index, &mut response)
             .expect("good keys");
         Jar::new(&self.hub_key).sign(&mut response, Millis(1));
-        self.sessions.push(Session {
-            local_index,
-            remote_index: keys.remote_index,
-            send: Key::new(&keys.send),
-            receive: Key::new(&keys.receive),
-            counter: 0,
-        });
+        self.add_session(local_index, &keys);
         self.send_raw(&response);
     }
 

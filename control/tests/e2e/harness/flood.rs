@@ -4,8 +4,7 @@ use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac};
@@ -13,7 +12,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 use super::keys::{KeyPair, random_bytes};
 use super::lab::Namespace;
-use super::relay::Family;
+use super::threads::Threads;
 
 /// A fast random number generator: xorshift, seeded by the kernel.
 pub fn noise() -> impl FnMut() -> u64 + Send {
@@ -95,9 +94,8 @@ impl Forgery {
 
 /// A thread that sends as fast as it can until dropped.
 pub struct Flood {
-    ends: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    _threads: Threads,
 }
 
 impl Flood {
@@ -126,20 +124,17 @@ impl Flood {
         let mut payload = Vec::new();
         Flood::repeat(move || {
             let segment = make(&mut payload);
-            u64::from(send_train(&socket, target, &payload, segment))
+            u64::from(send_segments(&socket, target, &payload, segment).is_ok())
         })
     }
 
     fn repeat(mut once: impl FnMut() -> u64 + Send + 'static) -> Flood {
-        let ends = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(AtomicU64::new(0));
-        let (thread_ends, thread_sent) = (ends.clone(), sent.clone());
-        let thread = std::thread::spawn(move || {
-            while !thread_ends.load(Ordering::Relaxed) {
-                thread_sent.fetch_add(once(), Ordering::Relaxed);
-            }
+        let (mut threads, sent) = (Threads::default(), Arc::new(AtomicU64::new(0)));
+        let thread_sent = sent.clone();
+        threads.repeat(move || {
+            thread_sent.fetch_add(once(), Ordering::Relaxed);
         });
-        Flood { ends, sent, thread: Some(thread) }
+        Flood { sent, _threads: threads }
     }
 
     /// Datagrams or trains sent so far.
@@ -148,28 +143,21 @@ impl Flood {
     }
 }
 
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// The wildcard address of the family of `target`.
-fn unspecified(target: SocketAddr) -> &'static str {
-    match if target.is_ipv4() { Family::V4 } else { Family::V6 } {
-        Family::V4 => "0.0.0.0:0",
-        Family::V6 => "[::]:0",
-    }
+pub fn unspecified(target: SocketAddr) -> &'static str {
+    if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
 }
 
 /// Sends `payload` as datagrams of `segment` bytes in one call (UDP_SEGMENT). A receiver with GRO
 /// gets them as one train.
-fn send_train(socket: &UdpSocket, to: SocketAddr, payload: &[u8], segment: u16) -> bool {
+pub fn send_segments(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    payload: &[u8],
+    segment: u16,
+) -> nix::Result<usize> {
     let address = SockaddrStorage::from(to);
     let parts = [IoSlice::new(payload)];
     let cut = [ControlMessage::UdpGsoSegments(&segment)];
-    sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address)).is_ok()
+    sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address))
 }

@@ -7,7 +7,7 @@
 //!   inside: 10.77.0.0/24 and fd77::/64; hub .1, alice .2, bob .3
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::daemon::{Backend, Daemon, Program, RelayMode};
 use super::lab::{Lab, Namespace};
@@ -25,6 +25,14 @@ pub enum Family {
 impl Family {
     /// Both families.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// Its name in nftables rules.
+    pub fn nft(self) -> &'static str {
+        match self {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        }
+    }
 }
 
 /// Addresses of one host: `outer` on its link to the hub, `gateway` at the hub's end of that link,
@@ -63,7 +71,7 @@ pub const BOB: Host = Host {
 };
 
 /// A host without a key.
-const MALLORY: Host = Host {
+pub const MALLORY: Host = Host {
     outer: ["203.0.113.2", "2001:db8:c::2"],
     gateway: ["203.0.113.1", "2001:db8:c::1"],
     inner: ["", ""],
@@ -82,14 +90,18 @@ impl Host {
 
     /// The hub's endpoint as seen from this host.
     pub fn hub(&self, family: Family) -> SocketAddr {
-        let address: IpAddr = self.gateway[family as usize].parse().expect("an address");
-        SocketAddr::new(address, HUB_PORT)
+        endpoint(self.gateway[family as usize], HUB_PORT)
     }
 
     /// Its allowed IPs at the hub, in the syntax of `wg`.
     pub fn allowed_ips(&self) -> String {
         format!("{}/32,{}/128", self.inner[0], self.inner[1])
     }
+}
+
+/// The endpoint with this address and port.
+pub fn endpoint(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), port)
 }
 
 /// Options of a [`Relay`].
@@ -200,10 +212,10 @@ impl Relay {
 
     /// The hub's configuration file.
     pub fn hub_config(&self, options: &Options) -> String {
-        let endpoint = match (options.hub_knows_alice, options.outer) {
-            (false, _) => String::new(),
-            (true, Family::V4) => format!("Endpoint = {}:{ALICE_PORT}\n", ALICE.outer[0]),
-            (true, Family::V6) => format!("Endpoint = [{}]:{ALICE_PORT}\n", ALICE.outer[1]),
+        let endpoint = if options.hub_knows_alice {
+            format!("Endpoint = {}\n", endpoint(ALICE.outer(options.outer), ALICE_PORT))
+        } else {
+            String::new()
         };
         format!(
             "[Interface]\nPrivateKey = {}\nListenPort = {HUB_PORT}\n\

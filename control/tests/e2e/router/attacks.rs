@@ -22,7 +22,7 @@ fn still_forwards(testbed: &mut Testbed) {
 }
 
 /// Messages that are forged, replayed or reordered.
-pub fn forged_replayed_reordered(backend: Backend) {
+pub fn forged_and_replayed_messages_are_dropped(backend: Backend) {
     const COUNT: u16 = 200;
     for relay in modes() {
         let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
@@ -62,7 +62,7 @@ pub fn forged_replayed_reordered(backend: Backend) {
 }
 
 /// Packets from sources of other peers or of no peer are dropped silently and counted.
-pub fn spoofed_sources(backend: Backend) {
+pub fn spoofed_sources_are_dropped(backend: Backend) {
     for relay in modes() {
         let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
         let before = testbed.hub.counter("drop_source_not_allowed");
@@ -141,7 +141,7 @@ fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
 }
 
 /// For mutated packets, bob and alice receive exactly what they would with the kernel as the relay.
-pub fn mutations(backend: Backend) {
+pub fn mutated_packets_fare_as_with_the_kernel(backend: Backend) {
     const COUNT: usize = 20_000;
     const AT_ONCE: usize = 200;
     let (seeds, mut noise) = (seeds(), noise());
@@ -203,7 +203,7 @@ fn is_rate_limited(packet: &[u8]) -> bool {
 }
 
 /// Floods of packets on their last hop are answered at the kernel's rate and block no one else.
-pub fn flood_of_last_hops(backend: Backend) {
+pub fn icmp_errors_are_rate_limited(backend: Backend) {
     const COUNT: usize = 5000;
     for relay in modes() {
         let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
@@ -233,7 +233,7 @@ pub fn flood_of_last_hops(backend: Backend) {
 }
 
 /// One packet to every address of bob's network: all are forwarded, and memory stays flat.
-pub fn scan_of_all_destinations(backend: Backend) {
+pub fn a_scan_takes_bounded_memory(backend: Backend) {
     const AT_ONCE: u32 = 256;
     for relay in modes() {
         let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));

@@ -299,7 +299,7 @@ pub fn options() -> Vec<Case> {
 }
 
 /// Malformed packets, and sources that are not alice's.
-pub fn broken() -> Vec<Case> {
+pub fn malformed() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
         let Hosts { alice, bob, carol, hub, .. } = hosts(family);

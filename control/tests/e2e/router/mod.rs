@@ -209,8 +209,8 @@ fn options(backend: Backend) {
     compare(|relay| TestbedOptions::new(backend, relay), &cases::options());
 }
 
-fn broken_packets(backend: Backend) {
-    compare(|relay| TestbedOptions::new(backend, relay), &cases::broken());
+fn malformed_packets(backend: Backend) {
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::malformed());
 }
 
 fn destinations(backend: Backend) {
@@ -218,7 +218,7 @@ fn destinations(backend: Backend) {
 }
 
 /// Alice may use any source address except bob's.
-fn odd_sources(backend: Backend) {
+fn unusual_sources(backend: Backend) {
     let alice = "10.77.0.2/32,fd77::2/128,0.0.0.0/0,::/0";
     let default_route = DefaultRoute::Tunnel;
     let setting =
@@ -227,7 +227,7 @@ fn odd_sources(backend: Backend) {
 }
 
 /// Bob has all addresses except alice's.
-fn odd_destinations(backend: Backend) {
+fn unusual_destinations(backend: Backend) {
     let bob = "10.77.0.3/32,fd77::3/128,0.0.0.0/0,::/0";
     let default_route = DefaultRoute::Tunnel;
     let setting =
@@ -236,7 +236,7 @@ fn odd_destinations(backend: Backend) {
 }
 
 /// The kernel's routes to some of bob's addresses lead out of another interface.
-fn routes_that_lead_astray(backend: Backend) {
+fn routes_out_of_the_tunnel(backend: Backend) {
     let bob = "10.77.0.3/32,10.99.0.0/16,fd77::3/128,fd99::99/128";
     let default_route = DefaultRoute::Elsewhere;
     let setting =
@@ -245,12 +245,13 @@ fn routes_that_lead_astray(backend: Backend) {
 }
 
 use attacks::{
-    flood_of_last_hops, forged_replayed_reordered, mutations, scan_of_all_destinations,
-    spoofed_sources,
+    a_scan_takes_bounded_memory, forged_and_replayed_messages_are_dropped,
+    icmp_errors_are_rate_limited, mutated_packets_fare_as_with_the_kernel,
+    spoofed_sources_are_dropped,
 };
 use traffic::{
-    congestion_marks, forwarding_switches, no_session_yet, order_is_kept, padded_trains,
-    unpadded_trains,
+    ecn_marks_are_merged, forwarding_can_be_switched_off, order_is_kept,
+    packets_without_a_session_are_staged, padding_is_not_forwarded, unpadded_trains_are_forwarded,
 };
 
 on_both_backends!(
@@ -258,20 +259,20 @@ on_both_backends!(
     hop_limits,
     sizes,
     options,
-    broken_packets,
+    malformed_packets,
     destinations,
-    odd_sources,
-    odd_destinations,
-    routes_that_lead_astray,
-    unpadded_trains,
-    padded_trains,
+    unusual_sources,
+    unusual_destinations,
+    routes_out_of_the_tunnel,
+    unpadded_trains_are_forwarded,
+    padding_is_not_forwarded,
     order_is_kept,
-    congestion_marks,
-    no_session_yet,
-    forwarding_switches,
-    forged_replayed_reordered,
-    spoofed_sources,
-    mutations,
-    flood_of_last_hops,
-    scan_of_all_destinations,
+    ecn_marks_are_merged,
+    packets_without_a_session_are_staged,
+    forwarding_can_be_switched_off,
+    forged_and_replayed_messages_are_dropped,
+    spoofed_sources_are_dropped,
+    mutated_packets_fare_as_with_the_kernel,
+    icmp_errors_are_rate_limited,
+    a_scan_takes_bounded_memory,
 );

@@ -44,7 +44,7 @@ fn expect_forwarded(relay: RelayMode, arrived: Vec<Vec<u8>>, sent: &[Vec<u8>]) {
 
 /// Trains without padding, as boringtun sends them: lengths from 1,401 to 1,420 bytes and short
 /// ones, each with a shorter last packet.
-pub fn unpadded_trains(backend: Backend) {
+pub fn unpadded_trains_are_forwarded(backend: Backend) {
     for relay in modes() {
         let mut testbed = two_workers(backend, relay);
         let before = testbed.frames();
@@ -71,7 +71,7 @@ pub fn unpadded_trains(backend: Backend) {
 }
 
 /// Plaintexts longer than their packets: bytes behind the packet are not passed on.
-pub fn padded_trains(backend: Backend) {
+pub fn padding_is_not_forwarded(backend: Backend) {
     for relay in modes() {
         let mut testbed = two_workers(backend, relay);
         for family in Family::BOTH {
@@ -124,7 +124,7 @@ pub fn order_is_kept(backend: Backend) {
 }
 
 /// The outer packet carries the inner ECN mark, and marks on the outer packet arrive inside.
-pub fn congestion_marks(backend: Backend) {
+pub fn ecn_marks_are_merged(backend: Backend) {
     const OUTER: [&str; 4] = ["not-ect", "ect1", "ect0", "ce"];
     // RFC 6040 §4.2, as Linux does it: by inner and outer mark.
     const MERGED: [[u8; 4]; 4] = [[0, 0, 0, 0], [1, 1, 1, 3], [2, 1, 2, 3], [3, 3, 3, 3]];
@@ -156,7 +156,7 @@ pub fn congestion_marks(backend: Backend) {
 
 /// Packets for a peer with an endpoint but without a session are staged during the handshake and
 /// arrive in order.
-pub fn no_session_yet(backend: Backend) {
+pub fn packets_without_a_session_are_staged(backend: Backend) {
     for relay in modes() {
         for (family, dave) in Family::BOTH.into_iter().zip(["10.77.0.5", "fd77::5"]) {
             let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
@@ -186,7 +186,7 @@ pub fn no_session_yet(backend: Backend) {
 }
 
 /// The operator can switch forwarding off, for IPv4 on the interface, for IPv6 globally.
-pub fn forwarding_switches(backend: Backend) {
+pub fn forwarding_can_be_switched_off(backend: Backend) {
     for relay in modes() {
         let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
         let interface = testbed.hub.interface.clone();
