@@ -6,10 +6,8 @@ use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
 
-use crate::adversary::{exchange, pair};
 use crate::node::{Node, allowed_ip, peer_change, public_key, secret};
-
-const START: Millis = Millis(1_000_000);
+use crate::pair::{START, exchange, pair};
 
 fn connected() -> (Node, Node) {
     let (mut a, mut b) = pair();

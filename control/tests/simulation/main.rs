@@ -5,6 +5,7 @@
 mod adversary;
 mod config;
 mod node;
+mod pair;
 mod timers;
 mod world;
 

@@ -4,10 +4,8 @@ use wg_bounce_dataplane::clock::Millis;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN};
 use wg_bounce_uapi::types::Change;
 
-use crate::adversary::{exchange, pair};
 use crate::node::{Node, peer_change, secret};
-
-const START: Millis = Millis(1_000_000);
+use crate::pair::{START, exchange, pair};
 
 fn at(seconds: u64) -> Millis {
     START + Millis::from_secs(seconds)
@@ -15,6 +13,14 @@ fn at(seconds: u64) -> Millis {
 
 fn to_b(a: &mut Node, now: Millis) {
     a.send("10.0.0.2".parse().expect("an address"), b"data", now);
+}
+
+/// Sends a packet to b and delivers the resulting initiation.
+fn initiate(a: &mut Node, b: &mut Node, now: Millis) {
+    to_b(a, now);
+    a.run(now);
+    let initiation = a.sent.remove(0);
+    b.receive(a.address, &initiation.bytes, false, now);
 }
 
 /// Runs `node` alone until `until`; returns the time and length of each datagram it sent.
@@ -42,10 +48,7 @@ fn connected() -> (Node, Node) {
 #[test]
 fn the_responder_waits_for_confirmation() {
     let (mut a, mut b) = pair();
-    to_b(&mut a, START);
-    a.run(START);
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, START);
+    initiate(&mut a, &mut b, START);
     let response = b.sent.remove(0);
     b.send("10.0.0.1".parse().expect("an address"), b"answer", START);
     b.run(START);
@@ -240,10 +243,7 @@ fn crossing_handshakes_are_resolved_while_both_sides_send() {
 #[test]
 fn a_responder_without_confirmation_initiates() {
     let (mut a, mut b) = pair();
-    to_b(&mut a, START);
-    a.run(START);
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, START);
+    initiate(&mut a, &mut b, START);
     b.send("10.0.0.1".parse().expect("an address"), b"staged", START);
     b.run(START);
     b.sent.clear();
@@ -256,10 +256,7 @@ fn a_responder_without_confirmation_initiates() {
 #[test]
 fn a_confirmation_is_handled_before_a_later_initiation() {
     let (mut a, mut b) = pair();
-    to_b(&mut a, START);
-    a.run(START);
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, START);
+    initiate(&mut a, &mut b, START);
     let response = b.sent.remove(0);
     a.receive(b.address, &response.bytes, false, START);
     let confirmation = a.sent.remove(0);
@@ -326,9 +323,6 @@ fn a_wall_clock_that_jumps_back_does_not_block_handshakes() {
     a.wall = std::time::Duration::from_secs(5);
     a.link(false, at(1));
     a.link(true, at(1));
-    to_b(&mut a, at(2));
-    a.run(at(2));
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, at(2));
+    initiate(&mut a, &mut b, at(2));
     assert_eq!(b.sent.remove(0).bytes.len(), RESPONSE_LEN);
 }
