@@ -1,14 +1,13 @@
-//! ChaCha20-Poly1305 over batches: ours on each vector unit that this processor has, beside `ring`,
-//! aws-lc-rs and RustCrypto, which take one packet at a time.
+//! ChaCha20-Poly1305 over batches: our implementation with every vector extension that this CPU
+//! supports, compared with `ring`, aws-lc-rs and RustCrypto, which process one packet at a time.
 //!
-//! All of them take turns within each round, so that what else the machine does meets all alike.
-//! A line gives the nanoseconds that a packet costs to seal and to open (medians of the rounds),
-//! and how many times as fast as `ring` both together are: the median of the rounds' ratios, and
-//! their quartiles in brackets.
+//! All contenders take turns in each round, so that load on the machine affects them equally. Each
+//! line shows the time per packet to seal and to open (medians over the rounds), and the speed of
+//! both together relative to `ring`: the median ratio, with quartiles in brackets.
 //!
 //!     cargo bench -p wg-bounce-benches --bench aead [-- [ROUNDS] [CONTENDER] [BATCHxBYTES]]
 
-#![expect(clippy::disallowed_methods, reason = "measures time itself: all contenders take turns")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ const HEADER_LEN: usize = 16;
 const TAG_LEN: usize = 16;
 const SECRET: [u8; 32] = [7; 32];
 
-/// Messages as they lie in receive buffers: one after the other.
+/// Adjacent messages, as in a receive buffer.
 struct Messages {
     bytes: Vec<u8>,
     /// Bytes of each message, header and tag included.
@@ -46,7 +45,7 @@ trait Contender {
     fn open(&mut self, messages: &mut Messages);
 }
 
-/// Ours.
+/// Our implementation, and `ring` through our interface.
 struct Batch {
     name: &'static str,
     aead: Aead,
@@ -161,11 +160,11 @@ struct Times {
     open: Vec<f64>,
 }
 
-/// How long a contender is measured in one round.
+/// Duration of one contender's measurement in a round.
 const SLICE: Duration = Duration::from_millis(2);
 
 fn measure(contender: &mut dyn Contender, messages: &mut Messages, count: usize) -> (f64, f64) {
-    // Caches and branch predictors are its own again.
+    // Warms up caches and branch predictors.
     contender.seal(messages);
     contender.open(messages);
     let (mut seal, mut open) = (Duration::ZERO, Duration::ZERO);

@@ -1,10 +1,9 @@
-//! Allocations per packet on the steady path, over the whole process: a real engine with its TUN
-//! in a network namespace of its own, trains of one peer relayed to another, by the kernel and
-//! inside the worker. Prints how many allocations so many packets made; it fails unless there were
-//! none.
+//! Counts allocations on the warm path, over the whole process: a real engine and TUN in a network
+//! namespace relay trains from one peer to another, through the kernel and inside the worker. Fails
+//! if any packet causes an allocation.
 //!
-//! It needs root: `sudo cargo bench -p wg-bounce-benches --bench allocations`. Without, it says so
-//! and measures nothing.
+//! Needs root: `sudo cargo bench -p wg-bounce-benches --bench allocations`. Without root, it prints
+//! that it was skipped.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::IoSlice;
@@ -35,7 +34,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call is passed on unchanged to the system's allocator.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +60,7 @@ const WARM_UP: u64 = 200;
 fn main() {
     match unshare(CloneFlags::CLONE_NEWNET) {
         Err(Errno::EPERM) => {
-            println!("allocations: not measured: a network namespace needs root");
+            println!("allocations: skipped: creating a network namespace needs root");
             return;
         }
         outcome => outcome.expect("a kernel with network namespaces"),
@@ -99,10 +98,10 @@ fn measure(io: IoChoice, relaying: DirectRelay) {
     let expected = (ROUNDS + WARM_UP) * TRAIN as u64;
     assert_eq!(past_the_tun, if relaying == DirectRelay::Never { 0 } else { expected });
     relay.engine.stop();
-    assert_eq!(allocations, 0, "the steady path must not allocate");
+    assert_eq!(allocations, 0, "the warm path must not allocate");
 }
 
-/// An engine whose interface relays between its peers.
+/// An engine that relays between its peers.
 struct Relay {
     engine: Engine,
     port: u16,
@@ -112,7 +111,7 @@ struct Relay {
 impl Relay {
     fn new(io: IoChoice, relaying: DirectRelay) -> Relay {
         run("ip link set lo up");
-        let tun = Tun::create("relay%d", 1, true).expect("root, to make an interface");
+        let tun = Tun::create("relay%d", 1, true).expect("root can create an interface");
         let name = tun.name().expect("it has a name");
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding");
         run(&format!("ip address add 10.0.0.1/24 dev {name}"));
@@ -150,7 +149,7 @@ impl Relay {
         Relay { engine, port, peers }
     }
 
-    /// Both directions use one key, which is the session's index: nobody listens in.
+    /// Adds a peer with a session. Both directions share a key made of the peer's number.
     fn add_peer(&mut self, number: u8, inner: Ipv4Addr, remote: SocketAddr) {
         let peer = Arc::new(Peer::new(PeerId(number.into()), [number; 32]));
         peer.set_endpoint(Endpoint { remote, source: None });
@@ -174,7 +173,7 @@ impl Relay {
     }
 }
 
-/// The first peer: seals UDP packets to the second one and sends them in trains.
+/// The first peer: seals UDP packets for the second one and sends them in trains.
 struct Sender {
     socket: UdpSocket,
     relay: SocketAddr,
@@ -209,7 +208,7 @@ impl Sender {
     }
 }
 
-/// A UDP packet from 10.0.0.2 to 10.0.0.3 (no UDP checksum).
+/// Writes a UDP packet from 10.0.0.2 to 10.0.0.3 without a UDP checksum.
 fn write_packet(packet: &mut [u8]) {
     packet.fill(0);
     packet[0] = 0x45;

@@ -1,11 +1,11 @@
-//! Handshakes, in both roles: what the control thread computes for one (§5.4). Time per handshake;
-//! its inverse is the most handshakes per second that one thread could make, without sockets,
+//! Computations of the control thread for a handshake (§5.4), in both roles. The inverse of a time
+//! is an upper limit for the handshakes per second of one thread, which also has to handle sockets,
 //! timers, peers and sessions.
 //!
-//! Each role has its macs with it: it signs what it sends and judges what it gets. The Diffie-
-//! Hellman of both static keys is not in it: it is kept for each peer after its first handshake,
-//! and has a row of its own. "a wrong mac1" is what every message of a stranger costs, "a cookie"
-//! what one costs under load from somebody who knows our public key.
+//! Each role includes its MACs: it signs its messages and verifies those it receives. The Diffie-
+//! Hellman of both static keys is cached for each peer after its first handshake and measured
+//! separately. "wrong mac1" is the cost of a message from a sender that does not know our public
+//! key, "cookie" that of a message under load from a sender that does.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +25,7 @@ const NOW: Millis = Millis(1);
 const SOURCE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 51_820);
 
-/// One end, with what it keeps of the other.
+/// One end of a handshake, with its state for the other end.
 struct End {
     identity: Identity,
     static_static: Secret,
@@ -37,7 +37,7 @@ struct End {
 }
 
 impl End {
-    /// Keys that are the same in every run, so that messages made once stay good.
+    /// Uses fixed keys, so that a message made once stays valid.
     fn new(own: u8, other: u8) -> End {
         let identity = Identity::new(&[own; 32]);
         let remote = Identity::new(&[other; 32]);

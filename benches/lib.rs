@@ -1,15 +1,15 @@
-//! What the benches beside this file share.
+//! Configuration shared by the benches in this folder.
 //!
-//! `cargo bench -p wg-bounce-benches` runs all of them in a few minutes, `--bench NAME` one. Times
-//! are of one core, warm: what one call costs when it is made over and over, which is the least
-//! that it costs in the daemon. Options of criterion follow `--`: a part of a name chooses, and
-//! `--measurement-time 10` measures longer than we do.
+//! `cargo bench -p wg-bounce-benches` runs all of them in a few minutes, `--bench NAME` a single
+//! one. Times are for one core with warm caches, so a call in the daemon costs at least as much.
+//! Options for criterion follow `--`: part of a name selects benches, `--measurement-time 10`
+//! measures longer.
 
 use std::time::Duration;
 
 use criterion::Criterion;
 
-/// Short measurements, so that all benches together end within minutes.
+/// Criterion with short measurements, so that all benches finish within minutes.
 #[must_use]
 pub fn criterion() -> Criterion {
     Criterion::default()

@@ -1,10 +1,10 @@
-//! Super-packets of packets of 1,408 bytes: cutting one that the TUN gave, which copies every byte
-//! and sums it, and joining packets for the TUN, which verifies every byte's checksum and copies
-//! none. Time of one super-packet or one turn, and packets per second; the system calls that carry
-//! them are not in it.
+//! Super-packets with segments of 1,408 bytes. Cutting a super-packet read from the TUN copies
+//! every byte and computes checksums. Coalescing packets for the TUN verifies checksums and copies
+//! nothing. Shows the time per super-packet or turn, and packets per second, without the system
+//! calls.
 //!
-//! TCP is what TSO gives, UDP what USO does. With many flows in one turn each packet is looked for
-//! in the table of flows; "alone" is what coalescing costs where there is nothing to join.
+//! TCP super-packets come from TSO, UDP ones from USO. With many flows in a turn, each packet needs
+//! a lookup in the flow table; "alone" is the cost of coalescing if no packets can be joined.
 
 use std::hint::black_box;
 
@@ -33,8 +33,8 @@ impl Transport {
         }
     }
 
-    /// A frame of the TUN with an IP packet of the flow `flow` that is to be cut to `count` packets
-    /// of [`PACKET_LEN`] bytes.
+    /// A TUN frame with a super-packet of the flow `flow`, to be cut into `count` packets of
+    /// [`PACKET_LEN`] bytes.
     fn super_packet(self, count: usize, flow: usize) -> Vec<u8> {
         let headers_len = self.headers_len();
         let len = headers_len + count * (PACKET_LEN - headers_len);
@@ -68,7 +68,7 @@ impl Transport {
         frame
     }
 
-    /// The packets that such a frame is cut to, in order.
+    /// The packets cut from such a frame, in order.
     fn packets(self, count: usize, flow: usize) -> Vec<Vec<u8>> {
         let frame = self.super_packet(count, flow);
         let cut = Cut::new(&frame).expect("a good frame");
@@ -100,9 +100,9 @@ fn cutting(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Joins `turn`, packets in order of arrival, which must give so many groups.
+/// Coalesces the packets of `turn`, in order of arrival, into the given number of groups.
 fn coalesce(criterion: &mut Criterion, name: &str, turn: &mut [Vec<u8>], groups: usize) {
-    // What `finish` edits in the first packet of each group.
+    // `finish` edits the headers of the first packet of each group: they are restored.
     let pristine: Vec<[u8; IP_LEN + 32]> =
         turn.iter().map(|packet| *packet.first_chunk().expect("longer")).collect();
     let options = CoalescerOptions { tcp: true, udp: true };
@@ -134,11 +134,11 @@ fn coalescing(criterion: &mut Criterion) {
         let mut turn = transport.packets(TRAIN, 1);
         coalesce(criterion, &format!("44 {name} packets of one flow"), &mut turn, 1);
     }
-    // 16 flows, four packets of each by turns: packet by packet another flow.
+    // Four packets of each of 16 flows, interleaved.
     let flows: Vec<_> = (0..16).map(|flow| Transport::Tcp.packets(4, flow)).collect();
     let mut turn: Vec<_> =
         (0..4).flat_map(|step| flows.iter().map(move |flow| flow[step].clone())).collect();
-    coalesce(criterion, "64 TCP packets of 16 flows by turns", &mut turn, 16);
+    coalesce(criterion, "64 TCP packets of 16 interleaved flows", &mut turn, 16);
     let mut turn: Vec<_> = (0..64).flat_map(|flow| Transport::Tcp.packets(1, flow)).collect();
     coalesce(criterion, "64 TCP packets of 64 flows, alone", &mut turn, 64);
 }

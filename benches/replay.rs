@@ -1,7 +1,7 @@
-//! The replay window: time of one verdict, which every received message costs once.
+//! The replay window: time of one check, which every received message needs.
 //!
-//! "a gap" jumps over so many counters each time, as after loss: the window's words between are
-//! cleared, all of them at most.
+//! "a gap of n" skips n counters each time, as after loss, so that the window's words in between
+//! are cleared (at most all of them).
 
 use std::hint::black_box;
 

@@ -1,10 +1,10 @@
-//! Cryptokey routing at several sizes of the table, a host's prefix for each peer.
+//! Cryptokey routing with tables of several sizes and one host prefix per peer.
 //!
-//! - lookup: time of one, of addresses in random order; every relayed packet costs two. In the
-//!   large tables most of it is waiting for memory, which the packets of one train share.
-//! - insert, remove: time of one change to a table whose older copy is in use, as it is by the
-//!   workers, so that all from the root to the prefix is copied. Publishing the new table and
-//!   freeing the old one are not in it.
+//! - lookup: time per lookup of addresses in random order; every relayed packet needs two. With
+//!   large tables, most of it is cache misses, which the packets of one train share.
+//! - insert, remove: time per change of a table that workers still use, so that the path from the
+//!   root to the prefix is copied. Publishing the new table and freeing the old one are not
+//!   included.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,11 +15,11 @@ use ipnet::IpNet;
 use wg_bounce_dataplane::routes::Routes;
 
 const SIZES: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
-/// Addresses that are looked up in turns: more would measure the list of them, too.
+/// Addresses looked up in turn. A longer list would itself cause cache misses.
 const ADDRESSES: usize = 1 << 14;
 
-/// The address of the `number`th peer, scattered over 24 bits by an odd multiplier, so that it is
-/// the same in every run, and none is there twice.
+/// The host number of a peer, scattered over 24 bits. The odd multiplier keeps them unique, and the
+/// same in every run.
 fn scattered(number: usize) -> u32 {
     (number as u32).wrapping_mul(0x9e37_79b1) & 0xff_ffff
 }
@@ -36,7 +36,7 @@ fn table(size: usize, host: fn(usize) -> IpAddr) -> Routes<Arc<usize>> {
     let mut routes = Routes::default();
     for number in 0..size {
         let none = routes.insert(IpNet::from(host(number)), Arc::new(number));
-        assert!(none.is_none(), "every peer has an address of its own");
+        assert!(none.is_none(), "every peer has its own address");
     }
     routes
 }

@@ -1,7 +1,6 @@
-//! The configuration protocol at the size of a large hub: rendering what `wg show` reads, and
-//! parsing what `wg setconf` writes. Time of the whole text, and peers per second; each peer has a
-//! preshared key, an endpoint and one prefix of either family. What the daemon does with a parsed
-//! request, and the socket, are not in it.
+//! UAPI with many peers: rendering the reply for `wg show`, and parsing the request of `wg
+//! setconf`. Time for the whole text, and peers per second. Applying a parsed request and socket
+//! I/O are not included.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +15,7 @@ use wg_bounce_uapi::types::{
 
 const SIZES: [u32; 3] = [100, 10_000, 100_000];
 
-/// The peers of a hub: each with a preshared key, an endpoint, one prefix of each family.
+/// A hub whose peers each have a preshared key, an endpoint and one prefix of each family.
 fn device(peers: u32) -> DeviceState {
     let peer = |number: u32| {
         let mut public_key = [0x5a; 32];
@@ -45,7 +44,7 @@ fn device(peers: u32) -> DeviceState {
     }
 }
 
-/// The `set` that makes this device.
+/// The `set` request that creates these peers.
 fn request(state: &DeviceState) -> SetRequest {
     let peer = |peer: &PeerState| {
         Change::Peer(PeerChange {

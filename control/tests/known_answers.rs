@@ -1,4 +1,4 @@
-//! Our handshakes, cookies and transport data against another implementation's: boringtun.
+//! Handshakes, cookies and transport data against another implementation, boringtun.
 
 #[path = "simulation/node.rs"]
 mod node;
@@ -24,12 +24,12 @@ struct Pair {
     node: Node,
     tunn: Tunn,
     theirs: SocketAddr,
-    /// Packets that came out at boringtun.
+    /// Packets that boringtun has decrypted.
     arrived: Vec<Vec<u8>>,
 }
 
 impl Pair {
-    /// `load`: boringtun's limiter lets this many messages in before it asks for cookies.
+    /// `load`: the number of messages that boringtun accepts before it demands cookies.
     fn new(our_psk: Option<[u8; 32]>, their_psk: Option<[u8; 32]>, load: Option<u64>) -> Pair {
         let their_secret = x25519::StaticSecret::from(THEIRS);
         let their_public = x25519::PublicKey::from(&their_secret);
@@ -53,7 +53,7 @@ impl Pair {
         self.node.run(now);
     }
 
-    /// What boringtun makes of a packet for us.
+    /// A packet for us as encrypted by boringtun.
     fn they_send(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; 2048];
         match self.tunn.encapsulate(packet, &mut buffer) {
@@ -75,26 +75,26 @@ impl Pair {
         self.node.run(now);
     }
 
-    /// Gives boringtun one datagram; its answers come back.
+    /// Passes one datagram to boringtun; returns its replies.
     fn they_receive(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
         let from = Some(IpAddr::from([192, 0, 2, 1]));
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         let mut buffer = vec![0; 2048];
         let mut input = datagram;
         loop {
             match self.tunn.decapsulate(from, input, &mut buffer) {
-                TunnResult::WriteToNetwork(answer) => answers.push(answer.to_vec()),
+                TunnResult::WriteToNetwork(reply) => replies.push(reply.to_vec()),
                 TunnResult::WriteToTunnelV4(packet, _) => {
                     self.arrived.push(packet.to_vec());
-                    return answers;
+                    return replies;
                 }
-                _ => return answers,
+                _ => return replies,
             }
             input = &[];
         }
     }
 
-    /// Carries what waits at our side over, and the answers back, until all is quiet.
+    /// Exchanges datagrams until neither side has one left.
     fn exchange(&mut self, now: Millis) {
         loop {
             self.node.run(now);
@@ -103,8 +103,8 @@ impl Pair {
                 return;
             }
             for datagram in sent {
-                for answer in self.they_receive(&datagram.bytes) {
-                    self.we_receive(&answer, now);
+                for reply in self.they_receive(&datagram.bytes) {
+                    self.we_receive(&reply, now);
                 }
             }
         }
@@ -126,7 +126,7 @@ impl Pair {
     }
 }
 
-/// An IPv4 packet that tells which it is.
+/// An IPv4 packet with a recognisable number.
 fn packet(number: u8) -> Vec<u8> {
     let mut packet = vec![number; 32];
     packet[..4].copy_from_slice(&[0x45, 0, 0, 32]);
@@ -162,7 +162,7 @@ fn they_initiate() {
 }
 
 #[test]
-fn different_preshared_keys_do_not_meet() {
+fn different_preshared_keys_fail() {
     let mut pair = Pair::new(Some(PSK), None, None);
     pair.we_send(&packet(1), START);
     pair.exchange(START);
@@ -175,7 +175,7 @@ fn different_preshared_keys_do_not_meet() {
 }
 
 #[test]
-fn a_changed_preshared_key_counts_from_the_next_handshake() {
+fn a_changed_preshared_key_applies_from_the_next_handshake() {
     let mut pair = Pair::new(None, None, None);
     pair.we_send(&packet(1), START);
     pair.exchange(START);
@@ -190,14 +190,14 @@ fn a_changed_preshared_key_counts_from_the_next_handshake() {
 }
 
 #[test]
-fn their_cookie_lets_us_in() {
+fn we_use_their_cookie() {
     let mut pair = Pair::new(None, None, Some(0));
     pair.we_send(&packet(1), START);
     let initiation = pair.node.sent.remove(0).bytes;
     assert_eq!(initiation[INITIATION_LEN - 16..], [0; 16], "no cookie, no mac2");
-    let answers = pair.they_receive(&initiation);
-    assert_eq!(answers[0].len(), COOKIE_REPLY_LEN);
-    pair.we_receive(&answers[0], START);
+    let replies = pair.they_receive(&initiation);
+    assert_eq!(replies[0].len(), COOKIE_REPLY_LEN);
+    pair.we_receive(&replies[0], START);
     assert_eq!(pair.node.device.counters().cookies_received, 1);
     let retry = START + Millis::from_secs(6);
     pair.node.run(retry);
@@ -206,7 +206,7 @@ fn their_cookie_lets_us_in() {
 }
 
 #[test]
-fn our_cookie_lets_them_in() {
+fn they_use_our_cookie() {
     let mut pair = Pair::new(None, None, None);
     let first = pair.they_send(&packet(1));
     pair.node.receive(pair.theirs, &first, true, START);
@@ -221,7 +221,7 @@ fn our_cookie_lets_them_in() {
     let elsewhere = pair.they_initiate();
     let other = SocketAddr::from(([192, 0, 2, 2], 3));
     pair.node.receive(other, &elsewhere, true, START + Millis::from_secs(1));
-    assert_eq!(pair.node.sent[0].bytes.len(), COOKIE_REPLY_LEN, "of another port");
+    assert_eq!(pair.node.sent[0].bytes.len(), COOKIE_REPLY_LEN, "the cookie is bound to the port");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn rekeying_from_either_side_loses_nothing() {
         now = now + Millis::from_secs(121);
         // One packet leaves with the old keys and arrives after the rekey.
         let late = pair.they_send(&packet(200));
-        // The responder of a session does not renew it by age, so our turns come first.
+        // A responder does not rekey by age, so we initiate first.
         if round < 2 {
             pair.we_send(&packet(2), now);
         } else {

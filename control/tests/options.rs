@@ -1,4 +1,4 @@
-//! The command line and the environment, as the binary itself reads them. Needs no privileges.
+//! Command line and environment of the real binary. Needs no privileges.
 #![forbid(unsafe_code)]
 
 use std::process::{Command, Output};
@@ -58,18 +58,18 @@ fn switches_are_read_from_the_environment() {
 }
 
 #[test]
-fn a_wrong_usage_has_code_two_and_names_its_source() {
-    let refuse = |variables: &[(&str, &str)], arguments: &[&str], hint: &str| {
+fn a_usage_error_exits_with_code_two_and_names_its_source() {
+    let rejects = |variables: &[(&str, &str)], arguments: &[&str], hint: &str| {
         let output = run(variables, arguments);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(hint), "{arguments:?}: {text}");
     };
-    refuse(&[("WG_BOUNCE_GSO", "perhaps")], &["wg0"], "WG_BOUNCE_GSO is set");
-    refuse(&[("WG_TUN_FD", "x")], &["wg0"], "WG_TUN_FD=x");
-    refuse(&[], &["--relay", "ask", "wg0"], "kernel");
-    refuse(&[], &["sixteen-bytes-ab"], "15 bytes");
-    refuse(&[], &[], "NAME");
+    rejects(&[("WG_BOUNCE_GSO", "perhaps")], &["wg0"], "WG_BOUNCE_GSO is set");
+    rejects(&[("WG_TUN_FD", "x")], &["wg0"], "WG_TUN_FD=x");
+    rejects(&[], &["--relay", "ask", "wg0"], "kernel");
+    rejects(&[], &["sixteen-bytes-ab"], "15 bytes");
+    rejects(&[], &[], "NAME");
 }
 
 #[test]
@@ -77,10 +77,20 @@ fn help_and_version_succeed() {
     let help = run(&[], &["--help"]);
     assert!(help.status.success());
     let text = String::from_utf8(help.stdout).expect("text");
-    for word in ["--io", "WG_BOUNCE_IO", "WG_PROCESS_FOREGROUND", "--log-level"] {
+    for word in [
+        "--foreground",
+        "--io",
+        "--log-level",
+        "--workers",
+        "LOG_LEVEL",
+        "WG_BOUNCE_IO",
+        "WG_PROCESS_FOREGROUND",
+    ] {
         assert!(text.contains(word), "{word} is missing in {text}");
     }
-    assert!(!text.contains("TEST_TIMERS"), "a hook for tests alone");
+    assert!(!text.contains("TEST_TIMERS"), "a hook for tests only is not documented");
     let version = run(&[], &["--version"]);
-    assert!(String::from_utf8_lossy(&version.stdout).starts_with("wg-bounce "));
+    assert!(version.status.success());
+    let expected = format!("wg-bounce {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&version.stdout), expected);
 }

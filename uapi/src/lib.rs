@@ -1,8 +1,8 @@
-//! WireGuard's cross-platform configuration protocol as values: what a request says, and what
-//! an answer must say. Pure: no sockets, no key is ever used here.
+//! WireGuard's cross-platform configuration protocol (UAPI): a parser and a renderer. Pure: the
+//! crate opens no socket and does nothing with keys except to read and write them.
 //!
-//! `parse` cuts a connection's bytes into requests, `render` writes the answers; what passes
-//! between them and the daemon is in `types`.
+//! `parse` cuts a connection's bytes into requests, `render` writes the replies, and `types` holds
+//! the values that both exchange with the daemon.
 
 #![forbid(unsafe_code)]
 

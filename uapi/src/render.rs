@@ -1,5 +1,4 @@
-//! From values to text: the answers, in wireguard-go's order and format, and requests for
-//! clients of the protocol.
+//! Renders replies, in wireguard-go's order and format, and requests for clients of the protocol.
 
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
@@ -12,12 +11,12 @@ use crate::types::{Change, DeviceState, Errno, PeerChange, PeerState, SetRequest
 /// Longest text of an `allowed_ip` line in bytes: `allowed_ip=-`, the prefix, the newline.
 const ALLOWED_IP_V4_LEN: usize = 12 + "255.255.255.255/32".len() + 1;
 const ALLOWED_IP_V6_LEN: usize = 12 + 45 + "/128".len() + 1; // 45: POSIX's INET6_ADDRSTRLEN - 1
-/// Longest text of the lines of a device and of a peer, without its allowed IPs, in bytes.
+/// Longest text of a device's lines, and of a peer's without its allowed IPs, in bytes.
 const DEVICE_LEN: usize = 256;
 const PEER_LEN: usize = 512;
 
-/// The whole answer to a `get`, with `errno=0` and the empty line. It holds the private and all
-/// preshared keys: it is allocated once, at a size that always suffices, and wiped on drop.
+/// The complete reply to a `get`, with `errno=0` and the empty line. It holds the private and all
+/// preshared keys, so it is allocated once, at a size that always suffices, and wiped on drop.
 pub fn render_get(state: &DeviceState) -> Zeroizing<String> {
     let mut text = Text::with_capacity(get_len_max(state));
     if let Some(key) = &state.private_key {
@@ -35,12 +34,12 @@ pub fn render_get(state: &DeviceState) -> Zeroizing<String> {
     text.end(Errno::OK)
 }
 
-/// The answer to a `set`, and to a `get` that cannot be answered.
+/// The reply to a `set`, and to a failed `get`.
 pub fn render_errno(errno: Errno) -> String {
     format!("errno={}\n\n", errno.0)
 }
 
-/// A `set` as a client sends it. What was rejected is left out.
+/// A `set` as a client sends it. `rejected` is ignored.
 pub fn render_set(request: &SetRequest) -> Zeroizing<String> {
     let prefixes = request.changes.iter().map(|change| match change {
         Change::Peer(peer) => peer.allowed_ips.len(),
@@ -117,7 +116,7 @@ fn get_len_max(state: &DeviceState) -> usize {
     DEVICE_LEN + state.peers.iter().map(peer_len).sum::<usize>()
 }
 
-/// Lines under way.
+/// Text under construction that never reallocates.
 struct Text {
     text: Zeroizing<String>,
     capacity: usize,
@@ -132,19 +131,19 @@ impl Text {
     fn line(&mut self, name: &str, value: impl Display) {
         self.text.push_str(name);
         self.text.push('=');
-        write!(self.text, "{value}").expect("a String takes everything");
+        write!(self.text, "{value}").expect("writing to a String cannot fail");
         self.text.push('\n');
     }
 
-    /// A key as lower-case hex, encoded without a table.
+    /// A key as lower-case hex, encoded in constant time.
     fn key(&mut self, name: &str, key: &[u8; 32]) {
         let mut digits = Zeroizing::new([0; 64]);
         let hex = base16ct::lower::encode_str(key, digits.as_mut_slice());
         self.line(name, hex.expect("64 digits hold 32 bytes"));
     }
 
-    /// `ip:port` or `[ip6%zone]:port`. The zone is a number: names may change while a client
-    /// reads. The flow label is no part of an endpoint.
+    /// `ip:port` or `[ip6%zone]:port`. The zone is a number, since an interface may be renamed
+    /// while a client reads. The flow label is not part of an endpoint.
     fn endpoint(&mut self, endpoint: &SocketAddr) {
         self.line("endpoint", endpoint);
     }
@@ -158,7 +157,7 @@ impl Text {
     fn finish(mut self) -> Zeroizing<String> {
         self.text.push('\n');
         // A reallocation would have left keys in freed memory.
-        debug_assert_eq!(self.text.capacity(), self.capacity, "the bound was too small");
+        debug_assert_eq!(self.text.capacity(), self.capacity, "the capacity was too small");
         self.text
     }
 }

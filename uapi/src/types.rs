@@ -1,4 +1,4 @@
-//! The protocol's requests and answers as values.
+//! Requests and replies of the protocol.
 
 use std::net::SocketAddr;
 
@@ -8,20 +8,20 @@ use zeroize::Zeroizing;
 /// A private or preshared key: 32 bytes, zeroed on drop. All zeros means "none".
 pub type SecretKey = Zeroizing<[u8; 32]>;
 
-/// Negative errno values of an answer's last line.
+/// The negative errno value in the last line of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
 impl Errno {
     /// Success.
     pub const OK: Errno = Errno(0);
-    /// EIO: the request cannot be read (a line too long).
+    /// EIO: a line or the request is too long.
     pub const IO: Errno = Errno(-5);
-    /// EINVAL: unknown key or bad value.
+    /// EINVAL: unknown setting or bad value.
     pub const INVALID: Errno = Errno(-22);
     /// EPROTO: a line without `=`.
     pub const PROTOCOL: Errno = Errno(-71);
-    /// EADDRINUSE: the listen port is taken.
+    /// EADDRINUSE: the listen port is in use.
     pub const ADDRESS_IN_USE: Errno = Errno(-98);
 }
 
@@ -33,42 +33,42 @@ pub enum Request {
     Set(SetRequest),
 }
 
-/// A `set`, in the order in which its lines came: later lines win, and an error leaves what
-/// stands before it applied.
+/// A `set`. Changes keep the order of their lines: later lines win, and those before an error
+/// still apply.
 #[derive(Default)]
 pub struct SetRequest {
-    /// What to change.
+    /// Changes in the order of the request.
     pub changes: Vec<Change>,
-    /// The line that could not be understood; what stands before it is applied all the same.
+    /// The first invalid line; the changes before it still apply.
     pub rejected: Option<Rejection>,
 }
 
-/// A line that could not be understood.
+/// The reason why a line or a request was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// What the answer says.
+    /// The errno of the reply.
     pub errno: Errno,
-    /// For the log: what is wrong, without any secret.
+    /// A message for the log; contains no secret.
     pub reason: String,
 }
 
 /// One change of the device.
 pub enum Change {
-    /// `private_key`; none clears it.
+    /// `private_key`; `None` clears it.
     PrivateKey(Option<SecretKey>),
     /// `listen_port`; zero lets the kernel choose.
     ListenPort(u16),
-    /// `fwmark`; zero means none.
+    /// `fwmark`; zero clears it.
     Fwmark(u32),
-    /// `replace_peers=true`: every peer not set by this request goes, from here on.
+    /// `replace_peers=true`: remove every peer that the rest of this request does not set.
     ReplacePeers,
-    /// `public_key` and the lines up to the next one.
+    /// `public_key` and the lines up to the next `public_key`.
     Peer(PeerChange),
 }
 
 /// The changes of one peer.
 pub struct PeerChange {
-    /// The peer; created if unknown, unless `update_only` or `remove`.
+    /// The peer; created if unknown, unless `update_only` or `remove` is set.
     pub public_key: [u8; 32],
     /// `remove=true`.
     pub remove: bool,
@@ -80,14 +80,14 @@ pub struct PeerChange {
     pub endpoint: Option<SocketAddr>,
     /// `persistent_keepalive_interval` in seconds; zero means off.
     pub persistent_keepalive: Option<u16>,
-    /// `replace_allowed_ips=true`: the list below replaces the present one.
+    /// `replace_allowed_ips=true`: `allowed_ips` replaces the current list.
     pub replace_allowed_ips: bool,
-    /// `allowed_ip`, in order (those before a `replace_allowed_ips` are gone already).
+    /// `allowed_ip` in order; `replace_allowed_ips` has already dropped the ones before it.
     pub allowed_ips: Vec<AllowedIp>,
 }
 
 impl PeerChange {
-    /// A change that says nothing yet but which peer it is about.
+    /// An empty change of the peer with this key.
     pub fn new(public_key: [u8; 32]) -> PeerChange {
         PeerChange {
             public_key,
@@ -107,37 +107,37 @@ impl PeerChange {
 pub struct AllowedIp {
     /// The prefix.
     pub prefix: IpNet,
-    /// Written with a leading `-`: take it from this peer.
+    /// A leading `-`: remove the prefix from this peer.
     pub remove: bool,
 }
 
-/// What `get` answers.
+/// The device as a `get` reports it.
 pub struct DeviceState {
-    /// None: not set.
+    /// The private key; `None` if not set.
     pub private_key: Option<SecretKey>,
-    /// The bound port.
+    /// The UDP port, or zero.
     pub listen_port: u16,
-    /// Zero: none.
+    /// The firewall mark; zero means none.
     pub fwmark: u32,
-    /// All peers.
+    /// All its peers.
     pub peers: Vec<PeerState>,
 }
 
-/// What `get` answers of one peer.
+/// One peer as a `get` reports it.
 pub struct PeerState {
-    /// The peer.
+    /// Its public key.
     pub public_key: [u8; 32],
-    /// All zeros: none.
+    /// Its preshared key; all zeros means none.
     pub preshared_key: SecretKey,
-    /// Where it was last seen.
+    /// Source address of its last authenticated packet, or the configured one.
     pub endpoint: Option<SocketAddr>,
-    /// Wall clock of the last handshake since the epoch: seconds and nanoseconds, zero if none.
+    /// Time of the last handshake since the Unix epoch in seconds and nanoseconds; zero if none.
     pub last_handshake: (u64, u32),
     /// UDP payload bytes sent.
     pub tx_bytes: u64,
     /// UDP payload bytes received.
     pub rx_bytes: u64,
-    /// Seconds; zero means off.
+    /// Persistent keepalive interval in seconds; zero means off.
     pub persistent_keepalive: u16,
     /// Its allowed IPs.
     pub allowed_ips: Vec<IpNet>,

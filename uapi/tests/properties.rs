@@ -1,8 +1,11 @@
-//! What is rendered parses back; no bytes make the reader panic; chunks do not matter.
+//! Rendered text parses back; no input makes the reader panic; chunks do not matter.
+
+mod common;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use common::transcript;
 use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::option;
@@ -13,8 +16,8 @@ use wg_bounce_uapi::types::{
     AllowedIp, Change, DeviceState, PeerChange, PeerState, Request, SecretKey, SetRequest,
 };
 
-/// A value whose failure message is the text that is rendered of it: the types themselves have no
-/// `Debug`, so that no log can show a key.
+/// A value together with its rendered text, which failure messages show: the types themselves do
+/// not implement `Debug`, so that no log can show a key.
 struct Shown<T> {
     value: T,
     text: String,
@@ -115,7 +118,7 @@ prop_compose! {
     }
 }
 
-/// Bytes that look enough like requests to get past the first line.
+/// Bytes similar enough to requests to get past the first line.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let token = prop_oneof![
         Just(b"set=1\n".to_vec()),
@@ -130,30 +133,6 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
         set_request().prop_map(|request| request.text.into_bytes()),
     ];
     vec(token, 0..12).prop_map(|tokens| tokens.concat())
-}
-
-fn zones(name: &str) -> Option<u32> {
-    name.starts_with('e').then_some(7)
-}
-
-/// All that a reader yields of these chunks, as text.
-fn transcript<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    let mut reader = RequestReader::new();
-    let mut all = Vec::new();
-    for mut chunk in chunks {
-        while let Some(incoming) = reader.read(&mut chunk, &zones) {
-            all.push(match incoming {
-                Incoming::Request(Request::Get) => "get".to_owned(),
-                Incoming::Request(Request::Set(set)) => {
-                    format!("{} {:?}", *render_set(&set), set.rejected)
-                }
-                Incoming::Refused(rejection) => format!("{rejection:?}"),
-                Incoming::Unknown => "unknown".to_owned(),
-            });
-        }
-    }
-    all.push(format!("idle: {}", reader.is_idle()));
-    all
 }
 
 fn assert_same_peer(a: &PeerChange, b: &PeerChange) {
@@ -173,7 +152,7 @@ fn is_zero(key: &SecretKey) -> bool {
 
 proptest! {
     #[test]
-    fn a_set_parses_back(Shown { value: request, text } in set_request()) {
+    fn a_rendered_set_parses_back(Shown { value: request, text } in set_request()) {
         let mut input = text.as_bytes();
         let incoming = RequestReader::new().read(&mut input, &|_| None);
         let Some(Incoming::Request(Request::Set(parsed))) = incoming else { panic!("no set") };
@@ -189,18 +168,18 @@ proptest! {
                 (Change::Fwmark(a), Change::Fwmark(b)) => prop_assert_eq!(a, b),
                 (Change::ReplacePeers, Change::ReplacePeers) => {}
                 (Change::Peer(a), Change::Peer(b)) => assert_same_peer(a, b),
-                _ => prop_assert!(false, "another kind of change"),
+                _ => prop_assert!(false, "the kinds of change differ"),
             }
         }
     }
 
-    /// An answer without its statistics is the body of a `set` that restores the device.
+    /// A `get` response without its statistics is the body of a `set` that restores the device.
     #[test]
-    fn an_answer_parses_back(Shown { value: state, text: answer } in device_state()) {
-        prop_assert!(answer.ends_with("errno=0\n\n"));
+    fn a_get_response_parses_back(Shown { value: state, text: response } in device_state()) {
+        prop_assert!(response.ends_with("errno=0\n\n"));
         let statistics = ["errno=", "last_handshake_", "tx_bytes=", "rx_bytes="];
         let settings = |line: &&str| !statistics.iter().any(|name| line.starts_with(name));
-        let body = answer.lines().filter(settings).collect::<Vec<_>>().join("\n");
+        let body = response.lines().filter(settings).collect::<Vec<_>>().join("\n");
         let parsed = parse_set(&body, &|_| None);
         prop_assert_eq!(parsed.rejected, None);
         let device = [

@@ -1,16 +1,16 @@
-//! A connection's bytes as requests: pipelining, bounds, and what ends a connection.
+//! Parsing a connection: pipelining, limits, and the conditions that end it.
 
 use wg_bounce_uapi::limits::{LINE_LEN_MAX, REQUEST_LEN_MAX};
 use wg_bounce_uapi::parse::{Incoming, RequestReader};
 use wg_bounce_uapi::types::{Change, Errno, Request, SetRequest};
 
-/// Everything that a reader yields of these bytes.
+/// Everything that a reader yields for these bytes.
 fn read_all(reader: &mut RequestReader, mut input: &[u8]) -> Vec<Incoming> {
     let mut all = Vec::new();
     while let Some(incoming) = reader.read(&mut input, &|_| None) {
         all.push(incoming);
     }
-    assert!(input.is_empty(), "the reader takes everything before it gives None");
+    assert!(input.is_empty(), "the reader consumes everything before it returns None");
     all
 }
 
@@ -66,7 +66,7 @@ fn an_overlong_operation_ends_the_connection() {
 }
 
 #[test]
-fn more_than_an_empty_line_after_get_is_refused() {
+fn a_line_after_get_is_rejected() {
     let mut reader = RequestReader::new();
     let all = read_all(&mut reader, b"get=1\nfwmark=1\n\nget=1\n\n");
     let Incoming::Refused(rejection) = &all[0] else { panic!() };
@@ -79,13 +79,13 @@ fn the_connection_stays_usable_after_an_error() {
     let mut reader = RequestReader::new();
     let all = read_all(&mut reader, b"set=1\nfwmark=1\nnonsense\nfwmark=2\n\nget=1\n\n");
     let Incoming::Request(Request::Set(set)) = &all[0] else { panic!() };
-    assert_eq!(set.rejected.as_ref().expect("refused").errno, Errno::PROTOCOL);
+    assert_eq!(set.rejected.as_ref().expect("rejected").errno, Errno::PROTOCOL);
     assert!(matches!(set.changes[..], [Change::Fwmark(1)]));
     assert!(is_get(&all[1]));
 }
 
 #[test]
-fn lines_up_to_the_bound_are_read_and_longer_ones_are_errors() {
+fn lines_up_to_the_limit_are_read_and_longer_ones_are_errors() {
     let longest = format!("fwmark={}2", "0".repeat(LINE_LEN_MAX - 8));
     for chunk_len in [1, 7, LINE_LEN_MAX, usize::MAX] {
         for (line, expected) in [(longest.clone(), None), (format!("{longest}3"), Some(Errno::IO))]
@@ -102,14 +102,14 @@ fn lines_up_to_the_bound_are_read_and_longer_ones_are_errors() {
 }
 
 #[test]
-fn carriage_returns_are_taken_as_wireguard_go_takes_them() {
+fn carriage_returns_are_accepted_as_by_wireguard_go() {
     let set = only_set(read_all(&mut RequestReader::new(), b"set=1\r\nfwmark=1\r\n\r\n"));
     assert!(set.rejected.is_none());
     assert!(matches!(set.changes[..], [Change::Fwmark(1)]));
 }
 
 #[test]
-fn an_endless_request_costs_a_bounded_amount_and_is_refused() {
+fn an_endless_request_takes_bounded_memory_and_is_rejected() {
     let mut reader = RequestReader::new();
     assert!(read_all(&mut reader, b"set=1\n").is_empty());
     let chunk = b"fwmark=1\n".repeat(1 << 17);
@@ -117,7 +117,7 @@ fn an_endless_request_costs_a_bounded_amount_and_is_refused() {
         assert!(read_all(&mut reader, &chunk).is_empty());
     }
     let set = only_set(read_all(&mut reader, b"fwmark=2\n\n"));
-    assert_eq!(set.rejected.expect("refused").errno, Errno::IO);
-    assert!(matches!(set.changes[..], [Change::Fwmark(1)]), "the part within the bound stays");
+    assert_eq!(set.rejected.expect("rejected").errno, Errno::IO);
+    assert!(matches!(set.changes[..], [Change::Fwmark(1)]), "the part within the limit applies");
     assert_eq!(read_all(&mut reader, b"get=1\n\n").len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Answers, byte for byte as wireguard-go gives them.
+//! Replies, byte for byte as wireguard-go renders them.
 
 use ipnet::IpNet;
 use wg_bounce_uapi::render::{render_errno, render_get};
@@ -22,18 +22,18 @@ fn peer(byte: u8) -> PeerState {
 }
 
 #[test]
-fn an_empty_device_says_only_that_all_is_well() {
+fn the_reply_for_an_empty_device_has_only_its_errno() {
     assert_eq!(render_get(&device()).as_str(), "errno=0\n\n");
 }
 
 #[test]
-fn errnos() {
+fn the_reply_to_a_set() {
     assert_eq!(render_errno(Errno::OK), "errno=0\n\n");
     assert_eq!(render_errno(Errno::INVALID), "errno=-22\n\n");
 }
 
 #[test]
-fn a_whole_device() {
+fn the_reply_for_a_configured_device() {
     let prefixes = ["10.0.0.0/8", "0.0.0.0/0", "fd00::/64", "::/0"];
     let full = PeerState {
         preshared_key: SecretKey::new([0xab; 32]),

@@ -1,4 +1,4 @@
-//! `set` requests, line by line: what is taken, what is refused, and what stays applied.
+//! `set` requests, line by line: accepted lines, rejected lines, and the changes that still apply.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ fn parse(lines: &[&str]) -> SetRequest {
     parse_set(&lines.join("\n"), ZONES)
 }
 
-/// The only peer of a request that has nothing else and no error.
+/// The peer of a request that sets nothing else and has no error.
 fn peer(lines: &[&str]) -> PeerChange {
     let mut request = with_peer(lines);
     assert_eq!(request.rejected, None);
@@ -30,11 +30,11 @@ fn with_peer(lines: &[&str]) -> SetRequest {
 }
 
 fn errno(request: &SetRequest) -> Errno {
-    request.rejected.as_ref().expect("must be refused").errno
+    request.rejected.as_ref().expect("must be rejected").errno
 }
 
 fn reason(request: &SetRequest) -> &str {
-    &request.rejected.as_ref().expect("must be refused").reason
+    &request.rejected.as_ref().expect("must be rejected").reason
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn peer_lines() {
 }
 
 #[test]
-fn silence_changes_nothing() {
+fn settings_that_are_not_given_stay_unset() {
     let peer = peer(&[]);
     assert!(peer.preshared_key.is_none());
     assert_eq!(peer.endpoint, None);
@@ -117,7 +117,7 @@ fn a_zero_preshared_key_is_a_change() {
 }
 
 #[test]
-fn replace_allowed_ips_forgets_the_ones_before() {
+fn replace_allowed_ips_drops_earlier_ones() {
     let peer = peer(&["allowed_ip=10.0.0.0/8", "replace_allowed_ips=true", "allowed_ip=::/0"]);
     assert_eq!(peer.allowed_ips.len(), 1);
 }
@@ -149,10 +149,10 @@ fn endpoints() {
 }
 
 #[test]
-fn refused_lines_of_a_device() {
+fn rejected_device_lines() {
     let cases = [
         ("listen_port", Errno::PROTOCOL),
-        ("", Errno::OK), // the end
+        ("", Errno::OK), // ends the request
         ("=", Errno::INVALID),
         ("listen_port=", Errno::INVALID),
         ("listen_port=65536", Errno::INVALID),
@@ -167,7 +167,7 @@ fn refused_lines_of_a_device() {
         ("private_key=", Errno::INVALID),
         ("private_key=00", Errno::INVALID),
         ("public_key=00", Errno::INVALID),
-        ("endpoint=192.0.2.1:1", Errno::INVALID), // a peer's
+        ("endpoint=192.0.2.1:1", Errno::INVALID), // belongs to a peer
         ("set=1", Errno::INVALID),
     ];
     for (line, expected) in cases {
@@ -179,7 +179,7 @@ fn refused_lines_of_a_device() {
 }
 
 #[test]
-fn refused_lines_of_a_peer() {
+fn rejected_peer_lines() {
     let bad_key = format!("preshared_key={}g", &KEY_A[1..]);
     let cases = [
         bad_key.as_str(),
@@ -210,21 +210,21 @@ fn refused_lines_of_a_peer() {
         "allowed_ip=fd00::/129",
         "allowed_ip=fe80::1%eth0/128",
         "allowed_ip=10.0.0.0/8/8",
-        "listen_port=1", // the device's
+        "listen_port=1", // belongs to the device
         "tx_bytes=1",
     ];
     for line in cases {
         let request = with_peer(&["persistent_keepalive_interval=9", line, "remove=true"]);
         assert_eq!(errno(&request), Errno::INVALID, "{line}");
         let [Change::Peer(peer)] = &request.changes[..] else { panic!("{line}") };
-        assert_eq!(peer.persistent_keepalive, Some(9), "what stands before stays: {line}");
-        assert!(!peer.remove, "what comes after does not count: {line}");
+        assert_eq!(peer.persistent_keepalive, Some(9), "earlier lines apply: {line}");
+        assert!(!peer.remove, "later lines are ignored: {line}");
         assert!(peer.endpoint.is_none() && peer.allowed_ips.is_empty(), "{line}");
     }
 }
 
 #[test]
-fn a_bad_public_key_leaves_the_peer_before_it() {
+fn a_bad_public_key_keeps_the_peer_before_it() {
     let request = with_peer(&["remove=true", "public_key=xyz", "allowed_ip=10.0.0.0/8"]);
     assert_eq!(errno(&request), Errno::INVALID);
     let [Change::Peer(peer)] = &request.changes[..] else { panic!() };
@@ -232,7 +232,7 @@ fn a_bad_public_key_leaves_the_peer_before_it() {
 }
 
 #[test]
-fn reasons_hold_no_secret() {
+fn reasons_contain_no_secret() {
     let secret = "4MdTTfkvHJ/xrDTDHVhIJyhkwSZUkAd7K5FIPfgJ5mo";
     let hex = &KEY_A[..63];
     let lines = [

@@ -1,30 +1,22 @@
-//! Configuration by `wg`, as an operator does it: what is set is shown, and an edit costs no
-//! session that it does not change.
+//! Configuration with `wg`: settings are shown as set, and an edit keeps the sessions that it does
+//! not change.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Daemon, Family, HUB, HUB_PORT, KeyPair, Lab, Namespace, Options,
-    Program, Relay, eventually, ping, ping_until_answered, seconds,
+    ALICE, BOB, Backend, Counter, Daemon, Family, HUB, HUB_PORT, KeyPair, Options, Relay,
+    eventually, ping, ping_until_answered, seconds,
 };
 
-/// One daemon alone, without any configuration.
-fn alone(backend: Backend) -> (Daemon, Namespace, Lab) {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
-    (daemon, namespace, lab)
-}
-
-/// The lines of a configuration file, without order and without empty lines.
+/// The set of non-empty lines of a configuration file.
 fn lines(text: &str) -> BTreeSet<String> {
     let lines = text.lines().map(|line| line.trim().to_owned());
     lines.filter(|line| !line.is_empty()).collect()
 }
 
-fn everything_set_is_shown(backend: Backend) {
-    let (daemon, _, _lab) = alone(backend);
+fn every_setting_is_shown(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let [peer, psk] = [KeyPair::new(), KeyPair::new()];
     let text = format!(
         "[Interface]\nListenPort = 41820\nFwMark = 0x77\nPrivateKey = {}\n\
@@ -49,7 +41,7 @@ fn everything_set_is_shown(backend: Backend) {
 
     let shown = daemon.showconf();
     daemon.configure("setconf", &shown);
-    assert_eq!(lines(&daemon.showconf()), lines(&shown), "showconf and setconf are inverse");
+    assert_eq!(lines(&daemon.showconf()), lines(&shown), "setconf restores what showconf prints");
 
     daemon.set(&format!("peer {} endpoint [2001:db8::9]:4321", peer.public()));
     assert_eq!(daemon.of_peer("endpoints", &peer), "[2001:db8::9]:4321");
@@ -65,12 +57,12 @@ fn everything_set_is_shown(backend: Backend) {
         &format!("wg set {} private-key /dev/stdin", daemon.interface),
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
     );
-    assert_eq!(daemon.show("private-key").trim(), "(none)", "zeros clear it");
+    assert_eq!(daemon.show("private-key").trim(), "(none)", "a key of zeros clears it");
 }
 
-/// Host bits are masked; `addconf` adds; `setconf` replaces; `syncconf` changes what differs.
-fn verbs_differ_as_documented(backend: Backend) {
-    let (daemon, _, _lab) = alone(backend);
+/// Host bits are masked; `addconf` adds, `setconf` replaces, `syncconf` applies differences.
+fn setconf_addconf_and_syncconf_work_as_documented(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let [first, second, third] = [KeyPair::new(), KeyPair::new(), KeyPair::new()];
     let peer = |key: &KeyPair, ips: &str| {
         format!("[Peer]\nPublicKey = {}\nAllowedIPs = {ips}\n", key.public())
@@ -92,7 +84,7 @@ fn verbs_differ_as_documented(backend: Backend) {
 
 /// `wg syncconf`, a new peer, a changed endpoint or keepalive: the session and its counters stay,
 /// and no packet is lost.
-fn an_edit_costs_no_session(backend: Backend) {
+fn an_edit_keeps_the_session(backend: Backend) {
     let options = Options::new(backend);
     let relay = Relay::connected(&options);
     let (hub, alice) = (&relay.hub, &relay.alice);
@@ -115,17 +107,17 @@ fn an_edit_costs_no_session(backend: Backend) {
     let after = (hub.handshake_with(&alice.key), hub.transfer_with(&alice.key));
     assert_eq!(before.0, after.0, "the same session");
     assert!(after.1.0 > before.1.0 && after.1.1 > before.1.1, "{before:?} then {after:?}");
-    assert_eq!(initiations.packets(), 0, "nobody had to shake hands again");
+    assert_eq!(initiations.packets(), 0, "no new handshake");
     assert_eq!(hub.show("peers").lines().count(), 3);
 }
 
-/// A changed preshared key takes part in the next handshake: with different keys there is none.
+/// A changed preshared key is used in the next handshake, which fails if the keys differ.
 fn a_changed_preshared_key_is_used(backend: Backend) {
     let key = KeyPair::new().private();
     let options = Options { preshared_key: Some(key), ..Options::new(backend) };
     let relay = Relay::connected(&options);
     let bare = Options::new(backend);
-    // The session that exists ends with the peer, so that a handshake has to follow.
+    // Removing the peer ends its session and so forces a handshake.
     relay.alice.set(&format!("peer {} remove", relay.hub.key.public()));
     relay.alice.configure("setconf", &relay.peer_config(&relay.alice, &ALICE, &bare));
     assert_eq!(ping(&relay.alice.namespace, HUB.inner(Family::V4), "-c 2 -i 1 -W 1").1, 0);
@@ -133,13 +125,14 @@ fn a_changed_preshared_key_is_used(backend: Backend) {
     ping_until_answered(&relay.alice.namespace, HUB.inner(Family::V4));
 }
 
-fn many_allowed_ips(backend: Backend) {
-    let (daemon, _, _lab) = alone(backend);
+fn a_peer_may_have_many_allowed_ips(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let peer = KeyPair::new();
     let mut text = format!("[Peer]\nPublicKey = {}\n", peer.public());
     for (high, low) in (0..=255u32).flat_map(|high| (0..=255u32).map(move |low| (high, low))) {
         if high * 256 + low < 65_000 {
-            writeln!(text, "AllowedIPs = 10.{high}.{low}.0/24").expect("memory");
+            writeln!(text, "AllowedIPs = 10.{high}.{low}.0/24")
+                .expect("writing to a String cannot fail");
         }
     }
     daemon.configure("setconf", &text);
@@ -151,16 +144,17 @@ fn many_allowed_ips(backend: Backend) {
     assert_eq!(daemon.of_peer("allowed-ips", &peer), "10.0.0.0/8");
 }
 
-fn many_peers(backend: Backend) {
-    let (daemon, _, _lab) = alone(backend);
+fn many_peers_are_configured_at_once(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let peers: Vec<_> = (0..40).map(|_| KeyPair::new()).collect();
     let mut text = String::new();
     for (index, peer) in peers.iter().enumerate() {
         let public = peer.public();
         writeln!(text, "[Peer]\nPublicKey = {public}\nEndpoint = 192.0.2.9:{}", 1000 + index)
-            .expect("memory");
+            .expect("writing to a String cannot fail");
         for host in 0..52 {
-            writeln!(text, "AllowedIPs = 10.{index}.{host}.0/24").expect("memory");
+            writeln!(text, "AllowedIPs = 10.{index}.{host}.0/24")
+                .expect("writing to a String cannot fail");
         }
     }
     daemon.configure("setconf", &text);
@@ -176,18 +170,26 @@ fn many_peers(backend: Backend) {
 }
 
 fn own_public_key_is_ignored(backend: Backend) {
-    let (daemon, _, _lab) = alone(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let (own, other) = (daemon.key.public(), KeyPair::new());
     daemon.set(&format!("peer {own} allowed-ips 10.1.0.0/16"));
     daemon.set(&format!("peer {} allowed-ips 10.2.0.0/16", other.public()));
     daemon.set_private_key();
-    assert_eq!(daemon.show("peers").trim(), other.public(), "the new key removes its peer");
+    assert_eq!(
+        daemon.show("peers").trim(),
+        other.public(),
+        "a new private key removes the peer with its public key"
+    );
     daemon.set(&format!("peer {own} allowed-ips 10.2.0.0/24 peer {} ", other.public()));
-    assert_eq!(daemon.show("peers").trim(), other.public(), "and it is not added again");
+    assert_eq!(
+        daemon.show("peers").trim(),
+        other.public(),
+        "our own public key is not added as a peer"
+    );
     assert_eq!(daemon.of_peer("allowed-ips", &other), "10.2.0.0/16");
 }
 
-/// When `wg` returns, not one packet more goes to the former owner.
+/// Once `wg` returns, no packet goes to the former owner.
 fn a_moved_allowed_ip_takes_effect_at_once(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, moving) = (&relay.hub, "10.77.0.50");
@@ -203,14 +205,14 @@ fn a_moved_allowed_ip_takes_effect_at_once(backend: Backend) {
         let ips = format!("{},{moving}/32", hosts[to].allowed_ips());
         hub.set(&format!("peer {} allowed-ips {ips}", counters[to].0.key.public()));
         let former = hub.of_peer("allowed-ips", &counters[from].0.key);
-        assert!(!former.contains(moving), "it has one owner: {former}");
+        assert!(!former.contains(moving), "a prefix has one owner: {former}");
         assert_eq!(ping(&hub.namespace, moving, "-c 2 -i 0.05 -W 1"), (2, 2), "round {round}");
         assert_eq!(counters[from].1.packets(), arrived, "the former owner gets nothing");
     }
 }
 
-/// A peer that owns 10.0.0.0/8 may not speak as 10.77.0.3, which is another's: the source is
-/// checked by the longest match over all peers, not by the sender's own list.
+/// A peer that owns 10.0.0.0/8 must not use the source 10.77.0.3 of another peer: sources are
+/// checked by the longest match over all peers, not against the sender's own list.
 fn overlapping_prefixes_do_not_allow_spoofing(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
@@ -219,31 +221,30 @@ fn overlapping_prefixes_do_not_allow_spoofing(backend: Backend) {
         alice.key.public(),
         ALICE.allowed_ips()
     ));
-    let foreign = [(Family::V4, "ip", "10.88.0.1"), (Family::V6, "ip6", "fd88::1")];
-    for (family, word, covered) in foreign {
+    for (family, covered) in [(Family::V4, "10.88.0.1"), (Family::V6, "fd88::1")] {
         let spoofed = BOB.inner(family);
         let length = if family == Family::V4 { 32 } else { 128 };
         for address in [covered, spoofed] {
             alice.namespace.run(&format!("ip address add {address}/{length} dev lo"));
         }
         let from = |address: &str| {
-            let rule = format!("iifname {} {word} saddr {address}", hub.interface);
+            let rule = format!("iifname {} {} saddr {address}", hub.interface, family.nft());
             Counter::new(&hub.namespace, "prerouting", &rule)
         };
-        let (honest, lies) = (from(covered), from(spoofed));
+        let (allowed, rejected) = (from(covered), from(spoofed));
         let burst = |source: &str| {
             let options = format!("-I {source} -c 10 -i 0.05 -W 1");
             ping(&alice.namespace, HUB.inner(family), &options)
         };
         burst(covered);
         burst(spoofed);
-        eventually(seconds(2), "what is covered arrives", || honest.packets() == 10);
-        assert_eq!(lies.packets(), 0, "alice spoke as bob ({family:?})");
+        eventually(seconds(2), "packets from its own prefix arrive", || allowed.packets() == 10);
+        assert_eq!(rejected.packets(), 0, "alice used bob's address ({family:?})");
     }
 }
 
-/// A port that somebody else has: the old one stays in use, and traffic goes on.
-fn a_taken_port_is_refused(backend: Backend) {
+/// If the new port is in use by another socket, the old one stays open and traffic continues.
+fn a_port_in_use_is_rejected(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     for taken in ["0.0.0.0:4000", "[::]:4001"] {
@@ -255,7 +256,7 @@ fn a_taken_port_is_refused(backend: Backend) {
         assert!(outcome.stderr.contains("in use"), "{outcome:?}");
         assert_eq!(hub.show("listen-port").trim(), HUB_PORT.to_string());
         let counts = ping(&alice.namespace, HUB.inner(Family::V4), "-c 10 -i 0.05");
-        assert_eq!(counts, (10, 10), "the old port works on");
+        assert_eq!(counts, (10, 10), "the old port still works");
     }
     hub.set("listen-port 4002");
     assert_eq!(hub.show("listen-port").trim(), "4002");
@@ -264,24 +265,24 @@ fn a_taken_port_is_refused(backend: Backend) {
     assert_eq!(alice.of_peer("endpoints", &hub.key), "192.0.2.1:4002", "{hub_key} has moved");
 }
 
-/// `listen_port=0` picks a free port and says which.
-fn port_zero_picks_one(backend: Backend) {
-    let (daemon, _, _lab) = alone(backend);
+/// `listen_port=0` picks a free port, which `wg show` reports.
+fn port_zero_picks_a_free_port(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     daemon.set("listen-port 0");
     let port: u16 = daemon.show("listen-port").trim().parse().expect("a port");
     assert_ne!(port, 0);
 }
 
 on_both_backends!(
-    everything_set_is_shown,
-    verbs_differ_as_documented,
-    an_edit_costs_no_session,
+    every_setting_is_shown,
+    setconf_addconf_and_syncconf_work_as_documented,
+    an_edit_keeps_the_session,
     a_changed_preshared_key_is_used,
-    many_allowed_ips,
-    many_peers,
+    a_peer_may_have_many_allowed_ips,
+    many_peers_are_configured_at_once,
     own_public_key_is_ignored,
     a_moved_allowed_ip_takes_effect_at_once,
     overlapping_prefixes_do_not_allow_spoofing,
-    a_taken_port_is_refused,
-    port_zero_picks_one,
+    a_port_in_use_is_rejected,
+    port_zero_picks_a_free_port,
 );

@@ -1,11 +1,11 @@
-//! The example of the documentation: two public servers, a home server, a laptop and a phone, the
-//! last three each behind a NAT of its own; one list of peers for both servers.
+//! A network of five nodes: two public servers that share one list of peers, and a home server, a
+//! laptop and a phone, each behind its own NAT.
 
 use crate::harness::{
     Backend, Daemon, Lab, Namespace, Program, eventually, ping, ping_until_answered, seconds,
 };
 
-/// Name, address inside the tunnel, and (public servers only) address outside.
+/// Name, address inside the tunnel, and public address (servers only).
 const NODES: [(&str, &str, Option<&str>); 5] = [
     ("one", "10.0.0.1", Some("198.51.100.1")),
     ("two", "10.0.0.2", Some("203.0.113.1")),
@@ -19,11 +19,11 @@ const HOME: usize = 2;
 const LAPTOP: usize = 3;
 const PHONE: usize = 4;
 
-/// All nodes, up and configured, and the gateways of those behind NATs.
+/// All nodes, configured and up, and the gateways of those behind NATs.
 struct Network {
     lab: Lab,
     nodes: Vec<Daemon>,
-    /// By node.
+    /// NAT gateways with the number of their node.
     gateways: Vec<(usize, Namespace)>,
 }
 
@@ -67,7 +67,7 @@ impl Network {
         inner.run(&format!("ip route add default via {router}"));
     }
 
-    /// A NAT as homes have it: what nobody inside has asked for is dropped.
+    /// A home NAT, which drops connections from outside.
     fn gateway(&self, name: &str) -> Namespace {
         let gateway = self.lab.namespace(&format!("nat-{name}"));
         gateway.sysctl("net.ipv4.ip_forward=1");
@@ -81,7 +81,7 @@ impl Network {
         gateway
     }
 
-    /// Puts a node into the network behind a gateway, and out of the one where it was.
+    /// Moves a node into the network behind a gateway.
     fn join(&self, number: usize, node: &Namespace, gateway: &Namespace) {
         let device = format!("in{number}");
         node.attempt("ip link del lan");
@@ -91,12 +91,12 @@ impl Network {
         node.run(&format!("ip route replace default via 192.168.{number}.1"));
     }
 
-    /// The servers share one list of all peers, themselves included; the others know the servers.
+    /// The servers share one list of all peers, themselves included; the clients know the servers.
     fn configure(&self) {
         let entry = |number: usize, keepalive: bool| {
             let (_, inner, public) = NODES[number];
             let mut text = format!("[Peer]\nPublicKey = {}\n", self.nodes[number].key.public());
-            // The first server is the bounce server: it takes what nobody else is known for.
+            // The first server is the hub: it gets packets for all other addresses.
             let prefix = if number == ONE { "/24" } else { "/32" };
             text += &format!("AllowedIPs = {inner}{prefix}\n");
             if let Some(address) = public {
@@ -104,7 +104,7 @@ impl Network {
             }
             text + if keepalive { "PersistentKeepalive = 1\n" } else { "" }
         };
-        let everybody: String = (0..NODES.len()).map(|number| entry(number, false)).collect();
+        let all_peers: String = (0..NODES.len()).map(|number| entry(number, false)).collect();
         let servers = entry(ONE, true) + &entry(TWO, true);
         for (number, (_, inner, public)) in NODES.iter().enumerate() {
             let node = &self.nodes[number];
@@ -112,12 +112,12 @@ impl Network {
             if public.is_some() {
                 node.set("listen-port 51820");
             }
-            node.configure("addconf", if public.is_some() { &everybody } else { &servers });
+            node.configure("addconf", if public.is_some() { &all_peers } else { &servers });
             node.bring_up(1420, &[&format!("{inner}/24")]);
         }
         let (one, interface) = (&self.nodes[ONE].namespace, &self.nodes[ONE].interface);
         one.sysctl("net.ipv4.ip_forward=1");
-        // As the documentation has it.
+        // A typical firewall of a hub.
         for rule in [
             "-P FORWARD DROP",
             "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -135,9 +135,9 @@ impl Network {
         &found.expect("it is behind a NAT").1
     }
 
-    /// Everybody reaches everybody.
+    /// Checks that every node reaches every other.
     #[track_caller]
-    fn is_connected(&self) {
+    fn expect_connected(&self) {
         for node in &self.nodes {
             for (name, address, _) in NODES {
                 if !node.namespace.name().ends_with(name) {
@@ -147,29 +147,29 @@ impl Network {
         }
     }
 
-    /// Whether packets need no hop between two nodes: a hop would see their time exceeded.
+    /// Whether two nodes talk directly: with a hop between, a ping with TTL 1 would expire.
     fn is_direct(&self, from: usize, to: usize) -> bool {
         ping(&self.nodes[from].namespace, NODES[to].1, "-t 1 -c 1 -W 1").1 == 1
     }
 }
 
-/// Everybody reaches everybody: to the servers directly, from NAT to NAT through the first one.
-/// The laptop comes home and goes on, unconfigured.
-fn the_documented_network(backend: Backend) {
+/// Every node reaches every other: the servers directly, a client behind another NAT through the
+/// first server. The laptop roams home and stays connected.
+fn clients_behind_nats_talk_through_a_server(backend: Backend) {
     let network = Network::new(backend);
-    network.is_connected();
+    network.expect_connected();
     for client in [HOME, LAPTOP, PHONE] {
         for server in [ONE, TWO] {
             assert!(network.is_direct(client, server) && network.is_direct(server, client));
         }
     }
     for (from, to) in [(HOME, LAPTOP), (LAPTOP, PHONE), (PHONE, HOME)] {
-        assert!(!network.is_direct(from, to), "there is no way but through the server");
+        assert!(!network.is_direct(from, to), "clients behind NATs talk through the server");
         let counts = ping(&network.nodes[from].namespace, NODES[to].1, "-c 20 -i 0.05");
         assert_eq!(counts, (20, 20));
     }
     let peers = network.nodes[ONE].show("peers");
-    assert_eq!(peers.lines().count(), NODES.len() - 1, "its own entry is ignored");
+    assert_eq!(peers.lines().count(), NODES.len() - 1, "the server ignores its own entry");
 
     let laptop = &network.nodes[LAPTOP];
     network.join(LAPTOP, &laptop.namespace, network.gateway_of(HOME));
@@ -179,12 +179,12 @@ fn the_documented_network(backend: Backend) {
             seen.starts_with(&format!("{}:", outside(HOME)))
         });
     }
-    network.is_connected();
+    network.expect_connected();
 }
 
-/// Two nodes behind NATs that know each other's public address and port open the way from both
-/// sides, and need the server no more.
-fn holes_are_punched(backend: Backend) {
+/// Two nodes behind NATs that know each other's public address and port open mappings from both
+/// sides and no longer need the server.
+fn keepalives_punch_holes_into_nats(backend: Backend) {
     let network = Network::new(backend);
     for (from, to) in [(HOME, PHONE), (PHONE, HOME)] {
         let node = &network.nodes[from];
@@ -195,12 +195,12 @@ fn holes_are_punched(backend: Backend) {
             outside(to)
         ));
     }
-    eventually(seconds(20), "the way is open", || {
+    eventually(seconds(20), "both NATs let packets through", || {
         network.is_direct(HOME, PHONE) && network.is_direct(PHONE, HOME)
     });
     let counts = ping(&network.nodes[HOME].namespace, NODES[PHONE].1, "-c 20 -i 0.05");
     assert_eq!(counts, (20, 20));
-    network.is_connected();
+    network.expect_connected();
 }
 
-on_both_backends!(the_documented_network, holes_are_punched);
+on_both_backends!(clients_behind_nats_talk_through_a_server, keepalives_punch_holes_into_nats);

@@ -1,29 +1,24 @@
-//! Hostile datagrams, from a stranger and from a man in the middle, at full rate while a TCP flow
-//! runs: the flow survives, nobody is answered, memory stays flat.
+//! Hostile datagrams at full rate during a TCP flow, from a sender without a key and from a man in
+//! the middle: the flow survives, the sender gets no reply, memory stays flat.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, HUB_PORT, Iperf, IperfServer,
-    KeyPair, Options, Proxy, Relay, eventually, noise, ping_until_answered, seconds,
+    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, Iperf, IperfServer, KeyPair,
+    MALLORY, Options, Proxy, Relay, eventually, noise, ping_until_answered, seconds,
 };
 
-/// How much the daemon's memory may grow while it is under fire (KiB), once warm.
+/// Largest growth of the daemon's memory under attack (KiB), once warm.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
-fn stranger_target() -> SocketAddr {
-    format!("203.0.113.1:{HUB_PORT}").parse().expect("an endpoint")
-}
-
-/// Runs a TCP flow from alice to the hub while `attack` lasts; flow, silence and memory are
-/// checked.
-fn under_fire(relay: &Relay, attack: impl FnOnce() -> Flood) {
+/// Runs a TCP flow from alice to the hub during `attack`; checks the flow, the absence of replies,
+/// and memory.
+fn survives_attack(relay: &Relay, attack: impl FnOnce() -> Flood) {
     let (hub, alice) = (&relay.hub, &relay.alice);
     let answers = Counter::new(&relay.mallory, "input", "udp sport 51820");
     let _server = IperfServer::start(&relay.lab, &hub.namespace);
     let flood = attack();
-    // The first run warms buffers up: what comes after must not grow.
+    // The first run warms up the buffers; memory must not grow after it.
     Iperf::run(&alice.namespace, HUB.inner(Family::V4), "--time 1");
     let warm = hub.resident_kib();
     let options = "--time 4 --interval 0.5";
@@ -31,8 +26,8 @@ fn under_fire(relay: &Relay, attack: impl FnOnce() -> Flood) {
     let grown = hub.resident_kib().saturating_sub(warm);
     assert!(flow.longest_pause() <= seconds(2), "{flow:?}");
     assert!(flow.bytes_per_second() > 1e5, "{flow:?}");
-    assert!(flood.sent() > 1000, "the attack was none: {}", flood.sent());
-    assert_eq!(answers.packets(), 0, "a stranger was answered");
+    assert!(flood.sent() > 1000, "the attack was too weak: {}", flood.sent());
+    assert_eq!(answers.packets(), 0, "the attacker got a reply");
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
     drop(flood);
     ping_until_answered(&alice.namespace, HUB.inner(Family::V6));
@@ -41,7 +36,7 @@ fn under_fire(relay: &Relay, attack: impl FnOnce() -> Flood) {
     }
 }
 
-/// A malformed datagram of any length from 0 to the largest, of any type.
+/// Generates malformed datagrams of all lengths and types.
 fn malformed(victim: &KeyPair) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
     let mut noise = noise();
     let mut forgeries: Vec<_> =
@@ -59,7 +54,7 @@ fn malformed(victim: &KeyPair) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
             4 => datagram[0] = (choice >> 16) as u8,
             5 => datagram[1 + (choice >> 16) as usize % 3] = 1,
             6 => datagram.iter_mut().for_each(|byte| *byte = (noise() >> 24) as u8),
-            // Data with an index that may exist, a counter at its end, and no payload.
+            // Data with an index that may exist, the largest counter, and no payload.
             _ => {
                 datagram.clear();
                 datagram.extend([4, 0, 0, 0]);
@@ -71,24 +66,24 @@ fn malformed(victim: &KeyPair) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
     }
 }
 
-fn malformed_datagrams(backend: Backend) {
+fn malformed_datagrams_are_dropped(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let mut make = malformed(&relay.hub.key);
-    under_fire(&relay, || {
-        Flood::start(&relay.mallory, stranger_target(), move |datagram| make(datagram))
+    survives_attack(&relay, || {
+        Flood::start(&relay.mallory, MALLORY.hub(Family::V4), move |datagram| make(datagram))
     });
 }
 
-/// Trains: segments of every size, the last one shorter than any header.
-fn trains(backend: Backend) {
+/// Trains with segments of every size and a short last one.
+fn malformed_trains_are_dropped(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let key = relay.hub.key.clone();
     let mut noise = noise();
     let mut forgeries: Vec<_> =
         Forgery::UNANSWERED.iter().map(|forgery| forgery.maker(&key, None)).collect();
     let mut message = Vec::new();
-    under_fire(&relay, || {
-        Flood::of_trains(&relay.mallory, stranger_target(), move |payload| {
+    survives_attack(&relay, || {
+        Flood::of_trains(&relay.mallory, MALLORY.hub(Family::V4), move |payload| {
             let choice = noise();
             let sizes = [1, 15, 16, 31, 32, 33, 64, 92, 148, 149, 1000, 1452, 1472];
             let segment: u16 = sizes[choice as usize % sizes.len()];
@@ -108,9 +103,9 @@ fn trains(backend: Backend) {
     });
 }
 
-/// A man in the middle who repeats, flips, cuts and lengthens what passes, in both directions.
-/// TCP goes on, and nobody but the true sender moves an endpoint.
-fn tampering(backend: Backend) {
+/// A man in the middle duplicates, corrupts, truncates and extends datagrams in both directions.
+/// TCP continues, and only the authentic sender moves an endpoint.
+fn a_flow_survives_tampering(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let proxy = Proxy::start(&alice.namespace, ALICE.hub(Family::V4), || {
@@ -136,7 +131,7 @@ fn tampering(backend: Backend) {
     alice.set(&format!("peer {} endpoint {}", hub.key.public(), proxy.endpoint));
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
     let endpoint = hub.of_peer("endpoints", &alice.key);
-    assert_ne!(endpoint, "192.0.2.2:51821", "alice comes through the proxy");
+    assert_ne!(endpoint, "192.0.2.2:51821", "alice's datagrams arrive through the proxy");
 
     let _server = IperfServer::start(&relay.lab, &hub.namespace);
     Iperf::run(&alice.namespace, HUB.inner(Family::V4), "--time 1");
@@ -155,9 +150,9 @@ fn tampering(backend: Backend) {
     assert_eq!(hub.of_peer("endpoints", &alice.key), endpoint);
 }
 
-/// Handshakes and data that were recorded on the way are sent again from elsewhere: no answer,
-/// no new session, no other endpoint, and no packet comes out twice.
-fn replays(backend: Backend) {
+/// Recorded handshakes and data are replayed from another address: no reply, no new session, no
+/// changed endpoint, no packet delivered twice.
+fn replays_are_dropped(backend: Backend) {
     let relay = Relay::new(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let recorded = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -191,21 +186,21 @@ fn replays(backend: Backend) {
     let rounds = 20;
     for _ in 0..rounds {
         for datagram in &recorded {
-            mallory.send_to(datagram, stranger_target()).expect("the link has room");
+            mallory.send_to(datagram, MALLORY.hub(Family::V4)).expect("the link has room");
         }
     }
     let sent = rounds * recorded.len() as u64;
     eventually(seconds(5), "the replays arrive", || arriving.packets() == sent);
-    // A packet of alice's that comes later than all replays: they have been dealt with.
+    // A reply to a later packet of alice's proves that the replays have been handled.
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
-    assert_eq!(packets.packets(), 1, "a replayed packet came out of the tunnel");
-    assert!(hub.counter("drop_replayed") >= rounds, "each round repeats accepted data");
+    assert_eq!(packets.packets(), 1, "a replayed packet left the tunnel");
+    assert!(hub.counter("drop_replayed") >= rounds, "each round replays accepted data");
     assert_eq!(state(), before);
     assert_eq!(answers.packets(), 0);
 }
 
-/// A client under fire: what is sent to a peer behind its port is dropped as well.
-fn a_client_under_fire(backend: Backend) {
+/// A client drops malformed datagrams, too.
+fn a_client_survives_malformed_datagrams(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, bob) = (&relay.hub, &relay.bob);
     let port = bob.show("listen-port");
@@ -219,4 +214,10 @@ fn a_client_under_fire(backend: Backend) {
     assert!(flow.longest_pause() <= seconds(2), "{flow:?}");
 }
 
-on_both_backends!(malformed_datagrams, trains, tampering, replays, a_client_under_fire);
+on_both_backends!(
+    malformed_datagrams_are_dropped,
+    malformed_trains_are_dropped,
+    a_flow_survives_tampering,
+    replays_are_dropped,
+    a_client_survives_malformed_datagrams
+);

@@ -1,4 +1,4 @@
-//! What a tunnel owes to the packets that it cannot carry, and to those that the network marks.
+//! ICMP errors for undeliverable packets, ECN, DSCP of handshakes, and routing loops.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -7,25 +7,24 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Namespace, Options, Relay, eventually,
-    holds_for, ping, ping_until_answered, seconds, within,
+    ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Namespace, Options, Relay, endpoint,
+    eventually, holds_for, ping, ping_until_answered, seconds, within,
 };
 
-/// Sends datagrams to `target` until the kernel reports what an ICMP message said.
-fn hears_host_unreachable(from: &Namespace, target: &str) -> bool {
+/// Sends datagrams to `target` until the kernel reports host unreachable; returns whether it did.
+fn gets_host_unreachable(from: &Namespace, target: &str) -> bool {
     let is_v6 = target.contains(':');
-    let target = if is_v6 { format!("[{target}]:9") } else { format!("{target}:9") };
     let socket: UdpSocket = from.udp_socket(if is_v6 { "[::]:0" } else { "0.0.0.0:0" });
-    // Host unreachable may pass, so UDP tells only those of it who ask for such errors.
+    // Host unreachable may be transient, so UDP reports it only on request.
     if is_v6 {
         setsockopt(&socket, sockopt::Ipv6RecvErr, &true).expect("it is an IPv6 socket");
     } else {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true).expect("it is an IPv4 socket");
     }
-    socket.connect(&target).expect("there is a route");
+    socket.connect(endpoint(target, 9)).expect("there is a route");
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("not zero");
     within(seconds(4), || {
-        let sent = socket.send(b"anybody there?");
+        let sent = socket.send(b"hello");
         let heard = socket.recv(&mut [0; 16]);
         [sent, heard]
             .into_iter()
@@ -33,28 +32,28 @@ fn hears_host_unreachable(from: &Namespace, target: &str) -> bool {
     })
 }
 
-/// A local socket hears that nobody owns its destination, or that its owner's endpoint is
-/// unknown, as it does from the kernel module.
-fn a_local_socket_hears_of_it(backend: Backend) {
+/// A local socket gets an error if no peer owns its destination or the peer's endpoint is unknown,
+/// as with the kernel module.
+fn a_local_socket_gets_host_unreachable(backend: Backend) {
     let relay = Relay::new(&Options::new(backend));
     let hub = &relay.hub;
     for target in ["10.77.0.99", "fd77::99"] {
-        assert!(hears_host_unreachable(&hub.namespace, target), "no peer: {target}");
+        assert!(gets_host_unreachable(&hub.namespace, target), "no peer: {target}");
     }
     for family in Family::BOTH {
         let target = BOB.inner(family);
-        assert!(hears_host_unreachable(&hub.namespace, target), "no endpoint: {target}");
+        assert!(gets_host_unreachable(&hub.namespace, target), "no endpoint: {target}");
     }
-    // A peer that can be reached answers in another way: its port is closed.
+    // A reachable peer replies with port unreachable instead.
     relay.connect();
     for family in Family::BOTH {
         let target = BOB.inner(family);
-        assert!(!hears_host_unreachable(&hub.namespace, target), "{target} is there");
+        assert!(!gets_host_unreachable(&hub.namespace, target), "{target} is reachable");
     }
 }
 
-/// A host behind a peer hears it too, through the tunnel.
-fn a_remote_host_hears_of_it(backend: Backend) {
+/// A host behind a peer gets the error too, through the tunnel.
+fn a_host_behind_a_peer_gets_host_unreachable(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let lan = relay.lab.namespace("lan");
@@ -76,27 +75,27 @@ fn a_remote_host_hears_of_it(backend: Backend) {
         ping_until_answered(&lan, HUB.inner(family));
     }
     for target in ["10.77.0.99", "fd77::99"] {
-        assert!(hears_host_unreachable(&lan, target), "{target}");
+        assert!(gets_host_unreachable(&lan, target), "{target}");
     }
 }
 
-/// Congestion marks cross in both directions: the inner mark is on the outer packet, and what
-/// the network marks outside arrives marked inside. The rest of the inner byte stays inside.
+/// ECN crosses the tunnel: the outer packet carries the inner mark, and congestion marked on the
+/// outer packet arrives on the inner one. The inner DSCP is not exposed.
 fn ecn_is_carried(backend: Backend, outer: Family) {
     let relay = Relay::connected(&Options { outer, ..Options::new(backend) });
     let (hub, alice) = (&relay.hub, &relay.alice);
-    let word = if outer == Family::V4 { "ip" } else { "ip6" };
+    let word = outer.nft();
     let leaving = |mark: &str| {
         Counter::new(&alice.namespace, "output", &format!("udp dport {HUB_PORT} {word} {mark}"))
     };
     for family in Family::BOTH {
         let target = HUB.inner(family);
-        let inner = if family == Family::V4 { "ip" } else { "ip6" };
+        let inner = family.nft();
         for (tos, mark) in [("0x2", "ect0"), ("0x1", "ect1"), ("0xba", "ect0")] {
             let (marked, dscp) = (leaving(&format!("ecn {mark}")), leaving("dscp != cs0"));
             assert_eq!(ping(&alice.namespace, target, &format!("-Q {tos} -c 5 -i 0.05")), (5, 5));
-            assert!(marked.packets() >= 5, "{family:?} in {outer:?}: {mark} stays inside");
-            assert_eq!(dscp.packets(), 0, "the inner DSCP must stay inside");
+            assert!(marked.packets() >= 5, "{family:?} in {outer:?}: no {mark} outside");
+            assert_eq!(dscp.packets(), 0, "the inner DSCP is visible outside");
         }
         let congested = Counter::acting(
             &alice.namespace,
@@ -107,9 +106,9 @@ fn ecn_is_carried(backend: Backend, outer: Family) {
         let rule = format!("iifname {} {inner} ecn ce", hub.interface);
         let arrived = Counter::new(&hub.namespace, "prerouting", &rule);
         ping(&alice.namespace, target, "-Q 0x2 -c 5 -i 0.05");
-        assert!(congested.packets() >= 5, "the network marks");
+        assert!(congested.packets() >= 5, "the network marks packets");
         assert_eq!(arrived.packets(), 5, "{family:?} in {outer:?}: the mark is lost");
-        // A packet that cannot bear marks is not given one.
+        // A packet without ECN support is not marked.
         drop(congested);
         let before = arrived.packets();
         ping(&alice.namespace, target, "-c 5 -i 0.05");
@@ -125,11 +124,11 @@ fn ecn_is_carried_v6(backend: Backend) {
     ecn_is_carried(backend, Family::V6);
 }
 
-/// Handshake messages carry DSCP AF41, so that they pass where queues are full.
-fn handshakes_are_marked(backend: Backend) {
+/// Handshake messages carry DSCP AF41.
+fn handshakes_carry_dscp_af41(backend: Backend) {
     for outer in Family::BOTH {
         let relay = Relay::new(&Options { outer, ..Options::new(backend) });
-        let word = if outer == Family::V4 { "ip" } else { "ip6" };
+        let word = outer.nft();
         let rule = |port: &str, length| format!("udp {port} 51820 udp length {length} {word}");
         let out = |port, length, mark: &str| {
             let rule = format!("{} dscp {mark}", rule(port, length));
@@ -147,40 +146,36 @@ fn handshakes_are_marked(backend: Backend) {
     }
 }
 
-/// An endpoint that lies inside the tunnel: the daemon's own datagrams come back to it from the
-/// TUN and are dropped, not wrapped again and again.
+/// With an endpoint inside the tunnel, the daemon's own datagrams return through the TUN and are
+/// dropped instead of being encapsulated again.
 fn an_endpoint_inside_the_tunnel_makes_no_loop(backend: Backend) {
     for family in Family::BOTH {
         let relay = Relay::connected(&Options::new(backend));
         let (hub, alice) = (&relay.hub, &relay.alice);
-        let inside = HUB.inner(family);
-        let endpoint = match family {
-            Family::V4 => format!("{inside}:{HUB_PORT}"),
-            Family::V6 => format!("[{inside}]:{HUB_PORT}"),
-        };
+        let inside = endpoint(HUB.inner(family), HUB_PORT);
         let entering = Counter::new(
             &alice.namespace,
             "output",
             &format!("oifname {} udp dport {HUB_PORT}", alice.interface),
         );
-        alice.set(&format!("peer {} endpoint {endpoint}", hub.key.public()));
+        alice.set(&format!("peer {} endpoint {inside}", hub.key.public()));
         ping(&alice.namespace, BOB.inner(Family::V4), "-c 20 -i 0.05 -W 1");
         let sent = entering.packets();
         assert!(sent < 200, "20 packets became {sent}");
-        holds_for(seconds(1), "it is quiet", || entering.packets() < sent + 10);
-        // The way out: an operator sets the endpoint right again.
+        holds_for(seconds(1), "no loop", || entering.packets() < sent + 10);
+        // Correcting the endpoint restores the tunnel.
         alice.set(&format!("peer {} endpoint {}", hub.key.public(), ALICE.hub(Family::V4)));
         ping_until_answered(&alice.namespace, BOB.inner(family));
     }
 }
 
-/// A peer that roams there by itself: its datagrams reach the hub through the tunnel of another.
+/// A peer roams into the tunnel: its datagrams reach the hub through another peer's tunnel.
 fn roaming_into_the_tunnel_makes_no_loop(backend: Backend) {
     let relay = Relay::connected(&Options { keepalive: 1, ..Options::new(backend) });
     let (hub, alice, bob) = (&relay.hub, &relay.alice, &relay.bob);
     let own = hub.key.public();
-    // Alice talks to the hub's inner address, which her own tunnel carries: only the packets
-    // that bob forwards for her reach it. Bob is her gateway for it on a wire of their own.
+    // Alice uses the hub's inner address as its endpoint. Bob is her gateway to it, on a separate
+    // link.
     relay.lab.link((&alice.namespace, "wire"), (&bob.namespace, "wire"), 1500);
     alice.namespace.run("ip address add 172.16.9.1/24 dev wire");
     bob.namespace.run("ip address add 172.16.9.2/24 dev wire");
@@ -193,19 +188,19 @@ fn roaming_into_the_tunnel_makes_no_loop(backend: Backend) {
     eventually(seconds(5), "alice is seen inside the tunnel", || {
         hub.of_peer("endpoints", &alice.key).starts_with("10.77.0.3:")
     });
-    // The hub's own datagrams to her would enter its own tunnel: it drops them.
+    // The hub's datagrams to her would enter its own tunnel: it drops them.
     let rule = format!("oifname {} udp sport {HUB_PORT}", hub.interface);
     let entering = Counter::new(&hub.namespace, "output", &rule);
     let before = entering.packets();
     assert_eq!(ping(&hub.namespace, "fd77::2", "-c 10 -i 0.05 -W 1").1, 0);
     let entered = entering.packets() - before;
     assert!((1..100).contains(&entered), "10 packets became {entered}");
-    // Bob follows her inside: now each is reached through the other, or through itself.
+    // Bob's endpoint moves inside as well: each is now reached through the other or itself.
     hub.set(&format!("peer {} endpoint 10.77.0.2:4444", bob.key.public()));
     ping(&hub.namespace, "10.77.0.3", "-c 10 -i 0.05 -W 1");
     let before = entering.packets();
     holds_for(seconds(2), "no storm", || entering.packets() < before + 100);
-    eventually(seconds(5), "bob's next keepalive brings him back", || {
+    eventually(seconds(5), "bob's next keepalive restores his endpoint", || {
         hub.of_peer("endpoints", &bob.key).starts_with("198.51.100.2:")
     });
     alice.set(&format!("peer {own} endpoint {}", ALICE.hub(Family::V4)));
@@ -213,11 +208,11 @@ fn roaming_into_the_tunnel_makes_no_loop(backend: Backend) {
 }
 
 on_both_backends!(
-    a_local_socket_hears_of_it,
-    a_remote_host_hears_of_it,
+    a_local_socket_gets_host_unreachable,
+    a_host_behind_a_peer_gets_host_unreachable,
     ecn_is_carried_v4,
     ecn_is_carried_v6,
-    handshakes_are_marked,
+    handshakes_carry_dscp_af41,
     an_endpoint_inside_the_tunnel_makes_no_loop,
     roaming_into_the_tunnel_makes_no_loop,
 );

@@ -1,4 +1,4 @@
-//! The public peers: each as the hub of ours, and as the client of ours.
+//! Interoperability: other implementations as the hub and as clients.
 
 use wg_bounce_aead::{Aead, Choice};
 
@@ -29,8 +29,8 @@ fn exchange(relay: &Relay) {
     }
 }
 
-/// We are the hub, they are both clients: they start the handshakes.
-fn we_serve(backend: Backend, peer: Program) {
+/// wg-bounce is the hub, `peer` both clients, which initiate the handshakes.
+fn our_hub_serves(backend: Backend, peer: Program) {
     for outer in Family::BOTH {
         let preshared_key = Some(KeyPair::new().private());
         let options = Options { alice: peer, bob: peer, outer, ..Options::new(backend) };
@@ -38,8 +38,8 @@ fn we_serve(backend: Backend, peer: Program) {
     }
 }
 
-/// They are the hub, we are both clients: we start the handshakes.
-fn they_serve(backend: Backend, peer: Program) {
+/// `peer` is the hub, wg-bounce both clients, which initiate the handshakes.
+fn its_hub_serves_us(backend: Backend, peer: Program) {
     for outer in Family::BOTH {
         let preshared_key = Some(KeyPair::new().private());
         let options = Options { hub: peer, outer, ..Options::new(backend) };
@@ -47,8 +47,7 @@ fn they_serve(backend: Backend, peer: Program) {
     }
 }
 
-/// A hub that speaks first to a client whose endpoint it has been told: the roles of the
-/// handshake are the other way round.
+/// The hub initiates a handshake with a client whose endpoint it knows.
 fn the_hub_initiates(backend: Backend, peer: Program) {
     let ours = Program::Ours(backend);
     for (hub, alice) in [(ours, peer), (peer, ours)] {
@@ -60,41 +59,41 @@ fn the_hub_initiates(backend: Backend, peer: Program) {
     }
 }
 
-fn wireguard_go_is_served(backend: Backend) {
-    we_serve(backend, Program::WireguardGo);
+fn wireguard_go_as_clients(backend: Backend) {
+    our_hub_serves(backend, Program::WireguardGo);
 }
 
-fn wireguard_go_serves(backend: Backend) {
-    they_serve(backend, Program::WireguardGo);
+fn wireguard_go_as_the_hub(backend: Backend) {
+    its_hub_serves_us(backend, Program::WireguardGo);
 }
 
-fn wireguard_go_answers_the_hub(backend: Backend) {
+fn wireguard_go_when_the_hub_initiates(backend: Backend) {
     the_hub_initiates(backend, Program::WireguardGo);
 }
 
-fn boringtun_is_served(backend: Backend) {
-    we_serve(backend, Program::Boringtun);
+fn boringtun_as_clients(backend: Backend) {
+    our_hub_serves(backend, Program::Boringtun);
 }
 
-fn boringtun_serves(backend: Backend) {
-    they_serve(backend, Program::Boringtun);
+fn boringtun_as_the_hub(backend: Backend) {
+    its_hub_serves_us(backend, Program::Boringtun);
 }
 
-fn boringtun_answers_the_hub(backend: Backend) {
+fn boringtun_when_the_hub_initiates(backend: Backend) {
     the_hub_initiates(backend, Program::Boringtun);
 }
 
-/// One of each behind our hub.
-fn a_mixed_network(backend: Backend) {
+/// One client of each implementation behind our hub.
+fn wireguard_go_talks_to_boringtun(backend: Backend) {
     let (alice, bob) = (Program::WireguardGo, Program::Boringtun);
     exchange(&Relay::connected(&Options { alice, bob, ..Options::new(backend) }));
 }
 
-/// Whatever encrypts at the hub, the public peers understand it, and it them. One that this
-/// processor lacks is refused: `start` sees to that.
-fn every_aead_is_understood(backend: Backend) {
+/// Every AEAD implementation of the hub interoperates. Those that this CPU does not support are
+/// covered in `start`.
+fn every_aead_interoperates(backend: Backend) {
     let (alice, bob) = (Program::WireguardGo, Program::Boringtun);
-    for aead in ["ring", "avx2", "avx512", "auto"].into_iter().filter(|aead| runs_here(aead)) {
+    for aead in ["ring", "avx2", "avx512", "auto"].into_iter().filter(|aead| is_supported(aead)) {
         let mut options = Options { alice, bob, ..Options::new(backend) };
         options.relay = RelayMode::Direct;
         options.environment.push(("WG_BOUNCE_AEAD", aead));
@@ -102,8 +101,8 @@ fn every_aead_is_understood(backend: Backend) {
     }
 }
 
-/// Whether this processor has what `--aead` names.
-pub fn runs_here(aead: &str) -> bool {
+/// Whether this CPU supports this value of `--aead`.
+pub fn is_supported(aead: &str) -> bool {
     Aead::new(match aead {
         "avx512" => Choice::Avx512,
         "avx2" => Choice::Avx2,
@@ -113,12 +112,12 @@ pub fn runs_here(aead: &str) -> bool {
 }
 
 on_both_backends!(
-    every_aead_is_understood,
-    wireguard_go_is_served,
-    wireguard_go_serves,
-    wireguard_go_answers_the_hub,
-    boringtun_is_served,
-    boringtun_serves,
-    boringtun_answers_the_hub,
-    a_mixed_network,
+    every_aead_interoperates,
+    wireguard_go_as_clients,
+    wireguard_go_as_the_hub,
+    wireguard_go_when_the_hub_initiates,
+    boringtun_as_clients,
+    boringtun_as_the_hub,
+    boringtun_when_the_hub_initiates,
+    wireguard_go_talks_to_boringtun,
 );

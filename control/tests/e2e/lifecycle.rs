@@ -1,4 +1,4 @@
-//! How a daemon ends: with code 0, and leaving nothing behind.
+//! Termination: exit code 0 and nothing left behind.
 
 use std::os::unix::net::UnixListener;
 
@@ -7,10 +7,8 @@ use nix::sys::signal::Signal;
 use crate::harness::{Backend, Daemon, Lab, Program, eventually, seconds, socket_path};
 
 fn daemon(backend: Backend) -> (Daemon, Lab) {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
-    // With a configuration and an open port, as it is when it matters.
+    let (daemon, lab) = Daemon::alone(backend);
+    // Configured and with an open port, as in production.
     daemon.set("listen-port 0");
     daemon.set_private_key();
     daemon.bring_up(1420, &["10.77.0.1/24"]);
@@ -18,7 +16,7 @@ fn daemon(backend: Backend) -> (Daemon, Lab) {
 }
 
 #[track_caller]
-fn ends_cleanly(mut daemon: Daemon) {
+fn expect_clean_exit(mut daemon: Daemon) {
     assert_eq!(daemon.exit_code(), Some(0), "log: {}", daemon.log());
     assert!(!daemon.is_reachable(), "the control socket is gone");
     assert!(!daemon.has_interface(), "the interface is gone");
@@ -26,43 +24,43 @@ fn ends_cleanly(mut daemon: Daemon) {
     assert_eq!(sockets.trim(), "", "the port is closed");
 }
 
-fn terminated(backend: Backend) {
+fn exits_on_sigterm(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     daemon.signal(Signal::SIGTERM);
-    ends_cleanly(daemon);
+    expect_clean_exit(daemon);
 }
 
-fn interrupted(backend: Backend) {
+fn exits_on_sigint(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     daemon.signal(Signal::SIGINT);
-    ends_cleanly(daemon);
+    expect_clean_exit(daemon);
 }
 
-fn terminal_closed(backend: Backend) {
+fn exits_on_sighup(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     daemon.signal(Signal::SIGHUP);
-    ends_cleanly(daemon);
+    expect_clean_exit(daemon);
 }
 
-fn interface_deleted(backend: Backend) {
+fn exits_when_its_interface_is_deleted(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     daemon.namespace.run(&format!("ip link del {}", daemon.interface));
-    ends_cleanly(daemon);
+    expect_clean_exit(daemon);
 }
 
-fn socket_deleted(backend: Backend) {
+fn exits_when_its_control_socket_is_deleted(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     std::fs::remove_file(socket_path(&daemon.interface)).expect("it exists");
-    ends_cleanly(daemon);
+    expect_clean_exit(daemon);
 }
 
-/// What a crashed daemon leaves is replaced.
+/// The control socket left by a crashed daemon is replaced.
 fn a_stale_socket_is_replaced(backend: Backend) {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     let path = socket_path(&lab.interface("alone"));
     std::fs::create_dir_all(path.parent().expect("a directory")).expect("root may");
-    drop(UnixListener::bind(&path).expect("nobody else has this name"));
+    drop(UnixListener::bind(&path).expect("the name is unique"));
     assert!(path.exists(), "a listener leaves its file behind");
     let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
     eventually(seconds(2), "the new daemon answers", || {
@@ -70,8 +68,8 @@ fn a_stale_socket_is_replaced(backend: Backend) {
     });
 }
 
-/// A start again under the same name, right after the end, works.
-fn restarted_at_once(backend: Backend) {
+/// A daemon can start with the same name and port right after another has exited.
+fn can_restart_at_once(backend: Backend) {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     for _ in 0..3 {
@@ -83,11 +81,11 @@ fn restarted_at_once(backend: Backend) {
 }
 
 on_both_backends!(
-    terminated,
-    interrupted,
-    terminal_closed,
-    interface_deleted,
-    socket_deleted,
+    exits_on_sigterm,
+    exits_on_sigint,
+    exits_on_sighup,
+    exits_when_its_interface_is_deleted,
+    exits_when_its_control_socket_is_deleted,
     a_stale_socket_is_replaced,
-    restarted_at_once,
+    can_restart_at_once,
 );

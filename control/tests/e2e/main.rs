@@ -1,8 +1,9 @@
-//! End-to-end tests: the real binary, real interfaces, network namespaces made and removed by each
-//! test. Run as root: `sudo scripts/test`, or `cargo test -p wg-bounce-control --test e2e`.
+//! End-to-end tests: the real binary and real interfaces, in network namespaces that each test
+//! creates and removes. They need root and are ignored by default: run `sudo scripts/test`, or as
+//! root `cargo test -p wg-bounce-control --test e2e -- --include-ignored`.
 //!
-//! `WG_BOUNCE_TEST_BINARY` names another implementation to put under test (wireguard-go, say):
-//! a test that no implementation can fail proves nothing.
+//! `WG_BOUNCE_TEST_BINARY` puts another implementation under test, such as wireguard-go, to show
+//! that a test can fail.
 #![forbid(unsafe_code)]
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! New sessions under traffic, with the protocol's timers shortened for the test.
+//! Rekeying under traffic, with shortened protocol timers.
 
 use std::collections::BTreeSet;
 
@@ -7,26 +7,26 @@ use crate::harness::{
     ping, ping_until_answered, seconds, within,
 };
 
-/// Divides REKEY_AFTER_TIME to 2 s and REJECT_AFTER_TIME to 3 s.
+/// Divisor of the timers: REKEY_AFTER_TIME becomes 2 s, REJECT_AFTER_TIME 3 s.
 const DIVISOR: &str = "60";
 
-/// What the traffic lasts (seconds): several sessions.
+/// Duration of the traffic (seconds): several sessions.
 const DURATION: u64 = 12;
 
 fn options(backend: Backend) -> Options {
     Options { environment: vec![("WG_BOUNCE_TEST_TIMERS", DIVISOR)], ..Options::new(backend) }
 }
 
-fn no_packet_is_lost(backend: Backend) {
+fn no_packet_is_lost_over_a_rekey(backend: Backend) {
     every_packet_arrives(&options(backend));
 }
 
-/// Relayed inside the worker, too: what finds no session waits there.
-fn no_packet_is_lost_direct(backend: Backend) {
+/// With `--relay direct`, packets without a session are staged in the worker.
+fn no_packet_is_lost_over_a_rekey_with_direct_relay(backend: Backend) {
     every_packet_arrives(&Options { relay: RelayMode::Direct, ..options(backend) });
 }
 
-/// Packets in both directions, from before the first rekey until after the last one: all arrive.
+/// Every packet arrives in both directions while sessions are rekeyed.
 fn every_packet_arrives(options: &Options) {
     let relay = Relay::connected(options);
     let (hub, alice) = (&relay.hub, &relay.alice);
@@ -42,15 +42,15 @@ fn every_packet_arrives(options: &Options) {
             handshakes.insert(hub.handshake_with(&alice.key));
             done_a.is_finished() && done_b.is_finished()
         });
-        assert!(is_done, "ping does not end");
+        assert!(is_done, "ping does not exit");
         assert_eq!(from_alice.join().expect("no panic"), (count, count), "from alice to bob");
         assert_eq!(from_bob.join().expect("no panic"), (count, count), "from bob to alice");
     });
     assert!(handshakes.len() >= 3, "too few handshakes in {DURATION} s: {handshakes:?}");
 }
 
-/// UDP at a steady rate and TCP at full speed see nothing of it either.
-fn a_stream_goes_on(backend: Backend) {
+/// Rekeying disturbs neither UDP at a steady rate nor TCP at full speed.
+fn streams_continue_over_a_rekey(backend: Backend) {
     let relay = Relay::connected(&options(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
@@ -64,16 +64,16 @@ fn a_stream_goes_on(backend: Backend) {
     assert!(after >= before + 4, "no new handshakes: {before} {after}");
 }
 
-/// An idle session ends; the next packet waits for a new one and is not lost.
+/// After an idle session has expired, the next packet is staged until a new one exists.
 fn an_idle_session_is_replaced_on_demand(backend: Backend) {
     let relay = Relay::connected(&options(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     for _ in 0..2 {
         let before = hub.handshake_with(&alice.key);
-        // REJECT_AFTER_TIME passes without a packet: there is no event to wait for.
+        // REJECT_AFTER_TIME passes without a packet, so no event can be awaited.
         std::thread::sleep(seconds(5));
-        assert_eq!(hub.handshake_with(&alice.key), before, "silence asks for no session");
-        // The hub asks too: either side may start.
+        assert_eq!(hub.handshake_with(&alice.key), before, "an idle peer does not rekey");
+        // Either side may initiate.
         assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V4), "-c 5 -i 0.2"), (5, 5));
         assert!(hub.handshake_with(&alice.key) > before);
         std::thread::sleep(seconds(5));
@@ -81,8 +81,8 @@ fn an_idle_session_is_replaced_on_demand(backend: Backend) {
     }
 }
 
-/// A hub that starts anew knows no session: its peers notice and shake hands again.
-fn a_restarted_hub_is_found_again(backend: Backend) {
+/// Peers of a restarted hub notice that it lost their sessions and start new handshakes.
+fn peers_reconnect_to_a_restarted_hub(backend: Backend) {
     let options = Options { keepalive: 1, ..options(backend) };
     let mut relay = Relay::connected(&options);
     relay.hub.signal(nix::sys::signal::Signal::SIGTERM);
@@ -99,16 +99,20 @@ fn a_restarted_hub_is_found_again(backend: Backend) {
     let config = relay.hub_config(&options);
     relay.hub.configure("setconf", &config);
     relay.hub.bring_up(1420, &["10.77.0.1/24", "fd77::1/64"]);
-    eventually(seconds(30), "alice comes back", || relay.hub.handshake_with(&relay.alice.key) > 0);
-    eventually(seconds(30), "bob comes back", || relay.hub.handshake_with(&relay.bob.key) > 0);
+    eventually(seconds(30), "alice completes a new handshake", || {
+        relay.hub.handshake_with(&relay.alice.key) > 0
+    });
+    eventually(seconds(30), "bob completes a new handshake", || {
+        relay.hub.handshake_with(&relay.bob.key) > 0
+    });
     ping_until_answered(&relay.alice.namespace, BOB.inner(Family::V4));
     ping_until_answered(&relay.bob.namespace, HUB.inner(Family::V6));
 }
 
 on_both_backends!(
-    no_packet_is_lost,
-    no_packet_is_lost_direct,
-    a_stream_goes_on,
+    no_packet_is_lost_over_a_rekey,
+    no_packet_is_lost_over_a_rekey_with_direct_relay,
+    streams_continue_over_a_rekey,
     an_idle_session_is_replaced_on_demand,
-    a_restarted_hub_is_found_again,
+    peers_reconnect_to_a_restarted_hub,
 );

@@ -1,6 +1,6 @@
-//! `--relay auto`: who forwards from peer to peer, for every reason that this kernel can produce.
-//! What the hub says is read from its log; what it does, from the packets that cross its TUN
-//! (nothing else may count them: a counter would be a reason itself).
+//! `--relay auto`: the relay mode under every condition that this kernel can produce. The hub's log
+//! shows the mode it announces, the packets that cross its TUN the mode it uses. (An nftables
+//! counter would itself be a reason to leave relaying to the kernel.)
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -10,37 +10,38 @@ use crate::harness::{
     holds_for, ping, ping_until_answered, seconds,
 };
 
-/// How long a change may take until it counts.
+/// Longest time until a change takes effect.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Which families are relayed by the worker.
+/// Whether the worker relays IPv4 and IPv6.
 type Direct = [bool; 2];
 const BOTH: Direct = [true, true];
 const NONE: Direct = [false, false];
 const V4_ONLY: Direct = [true, false];
 const V6_ONLY: Direct = [false, true];
 
-/// Alice, bob and a hub with `--relay MODE`, connected.
+/// A connected relay with `--relay MODE` at the hub.
 fn connected(backend: Backend, mode: &'static str) -> Relay {
     let mut options = Options::new(backend);
     options.environment.push(("WG_BOUNCE_RELAY", mode));
     Relay::connected(&options)
 }
 
-/// The last that the hub has said about relaying.
+/// The last log line of the hub about relaying.
 fn said(relay: &Relay) -> String {
     let log = relay.hub.log();
     let last = log.lines().rev().find_map(|line| line.split_once(" relay: IPv4"));
     last.map(|(_, text)| format!("IPv4{text}")).unwrap_or_default()
 }
 
-/// What that means.
+/// The mode announced by such a line.
 fn direct(said: &str) -> Direct {
     let both = said.starts_with("IPv4 and IPv6 direct");
     [both || said.starts_with("IPv4 direct"), both || said.contains(", IPv6 direct")]
 }
 
-/// Waits until the hub says so, with this reason, and checks that packets go that way.
+/// Waits until the hub announces this mode with this reason, and checks that packets take that
+/// path.
 #[track_caller]
 fn expect(relay: &Relay, expected: Direct, reason: &str) {
     let says_so = || {
@@ -54,24 +55,24 @@ fn expect(relay: &Relay, expected: Direct, reason: &str) {
     }
 }
 
-/// How many of three pings from alice to bob, and of their answers, reach the kernel through the
-/// hub's interface, which is in `namespace`.
+/// Sends three pings from alice to bob; returns how many of the six packets reach the kernel
+/// through the hub's interface, which is in `namespace`.
 #[track_caller]
 fn crossed(relay: &Relay, namespace: &Namespace, family: Family) -> u64 {
     let before = received(relay, namespace);
     let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 3 -i 0.02 -W 2");
-    assert_eq!(counts, (3, 3), "whoever forwards, they arrive: {}", said(relay));
+    assert_eq!(counts, (3, 3), "pings arrive in every mode: {}", said(relay));
     received(relay, namespace) - before
 }
 
-/// Packets that the kernel has got from the hub's interface.
+/// Packets received by the kernel on the hub's interface.
 fn received(relay: &Relay, namespace: &Namespace) -> u64 {
     let path = format!("/sys/class/net/{}/statistics/rx_packets", relay.hub.interface);
     namespace.run(&format!("cat {path}")).trim().parse().expect("a number")
 }
 
-/// While `add` is in force, only `expected` is relayed by the worker, for this reason; after
-/// `remove` both families are again. IF stands for the hub's interface.
+/// Checks that after the command `add` the worker relays only the families in `expected`, for this
+/// reason, and both again after `remove`. IF stands for the hub's interface.
 #[track_caller]
 fn holds(relay: &Relay, add: &str, remove: &str, expected: Direct, reason: &str) {
     let run = |line: &str| relay.hub.namespace.run(&line.replace("IF", &relay.hub.interface));
@@ -81,7 +82,7 @@ fn holds(relay: &Relay, add: &str, remove: &str, expected: Direct, reason: &str)
     expect(relay, BOTH, "");
 }
 
-/// As [`holds`], for a table of nftables named t.
+/// As [`holds`], for an nftables table named t.
 #[track_caller]
 fn table_holds(relay: &Relay, family: &str, content: &str, expected: Direct, reason: &str) {
     let text = format!("table {family} t {{\n{content}\n}}\n");
@@ -91,7 +92,7 @@ fn table_holds(relay: &Relay, family: &str, content: &str, expected: Direct, rea
     expect(relay, BOTH, "");
 }
 
-fn rules_of_nftables(backend: Backend) {
+fn nftables_rules_are_respected(backend: Backend) {
     let relay = connected(backend, "auto");
     expect(&relay, BOTH, "");
     for (family, expected) in [("ip", V6_ONLY), ("ip6", V4_ONLY), ("inet", NONE)] {
@@ -107,19 +108,20 @@ fn rules_of_nftables(backend: Backend) {
         let reason = format!("chain c of table {family} t, hook {hook}, has rules");
         table_holds(&relay, family, &chain, NONE, &reason);
     }
-    // What is not on the way does not count: other hooks, other devices, chains without rules.
-    let beside = "chain i {\ntype filter hook input priority 0; policy accept;\ncounter\n}\n\
+    // Other hooks, other devices and chains without rules do not matter.
+    let unrelated = "chain i {\ntype filter hook input priority 0; policy accept;\ncounter\n}\n\
         chain o {\ntype filter hook output priority 0;\ncounter\n}\n\
         chain e {\ntype filter hook forward priority 0; policy accept;\n}\n\
         chain n {\ncounter\n}";
-    table_holds(&relay, "inet", beside, BOTH, "");
+    table_holds(&relay, "inet", unrelated, BOTH, "");
     let elsewhere = "chain c {\ntype filter hook ingress device lo priority 0;\ncounter\n}";
     table_holds(&relay, "netdev", elsewhere, BOTH, "");
 }
 
-/// Rules that come and go in a chain that stays.
+/// Rules are added to and removed from an existing chain.
 #[test]
-fn rules_come_and_go() {
+#[ignore = "needs root: creates network namespaces"]
+fn rules_are_added_and_removed() {
     let relay = connected(Backend::Mmsg, "auto");
     let hub = &relay.hub.namespace;
     hub.run_with(
@@ -128,7 +130,7 @@ fn rules_come_and_go() {
     );
     expect(&relay, BOTH, "");
     holds(&relay, "nft add rule inet t c counter", "nft flush chain inet t c", NONE, "has rules");
-    // By a policy nothing passes: a ping cannot tell who forwards.
+    // With a drop policy no ping passes, so `expect` cannot be used.
     hub.run_with("nft -f -", "add chain inet t c { policy drop; }");
     eventually(LATE, "the policy counts", || said(&relay).contains("does not accept by policy"));
     for family in Family::BOTH {
@@ -139,8 +141,8 @@ fn rules_come_and_go() {
     expect(&relay, BOTH, "");
 }
 
-/// A rule that drops, added while packets flow, and taken away again.
-fn takes_effect_while_traffic_runs(backend: Backend) {
+/// A drop rule is added and removed under traffic.
+fn rules_take_effect_under_traffic(backend: Backend) {
     let relay = connected(backend, "auto");
     expect(&relay, BOTH, "");
     let arrived = || relay.bob.transfer_with(&relay.hub.key).0;
@@ -157,7 +159,7 @@ fn takes_effect_while_traffic_runs(backend: Backend) {
             "table ip t {\nchain c {\ntype filter hook forward priority 0;\ndrop\n}\n}",
         );
         eventually(LATE, "it is said", || direct(&said(&relay)) == V6_ONLY);
-        // What was under way has arrived when the next ping would have.
+        // Packets in flight have arrived by now.
         std::thread::sleep(Duration::from_millis(100));
         let before = arrived();
         holds_for(seconds(1), "nothing passes", || arrived() < before + 200);
@@ -167,10 +169,10 @@ fn takes_effect_while_traffic_runs(backend: Backend) {
     }
 }
 
-fn iptables(backend: Backend) {
+fn iptables_rules_are_respected(backend: Backend) {
     let relay = connected(backend, "auto");
     expect(&relay, BOTH, "");
-    // What the usual example of a relay does when it comes up and goes down.
+    // The rules in the usual PostUp and PostDown of a relay.
     for (program, expected) in [("iptables-nft", V6_ONLY), ("ip6tables-nft", V4_ONLY)] {
         let line = |verb| format!("{program} {verb} FORWARD -i IF -o IF -j ACCEPT");
         let reason = "chain FORWARD of table ip";
@@ -186,7 +188,7 @@ fn iptables(backend: Backend) {
             let reason = format!("{program}: chain {chain} of table {table} has rules");
             holds(&relay, &line("-A"), &line("-D"), expected, &reason);
         }
-        // Input is not on the way. A chain of one's own is only if it is jumped to.
+        // INPUT does not matter, nor does a user chain without a jump to it.
         let hub = &relay.hub.namespace;
         hub.run(&format!("{program} -A INPUT -p tcp --dport 9 -j DROP"));
         hub.run(&format!("{program} -N OWN"));
@@ -201,7 +203,8 @@ fn iptables(backend: Backend) {
 }
 
 #[test]
-fn traffic_control() {
+#[ignore = "needs root: creates network namespaces"]
+fn traffic_control_is_respected() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
     let hub = &relay.hub.namespace;
@@ -216,7 +219,7 @@ fn traffic_control() {
         let remove = format!("tc filter del dev IF {hook}");
         let u32_filter = format!("tc filter add dev IF {hook} u32 match u32 0 0");
         holds(&relay, &u32_filter, &remove, NONE, &format!("u32 {reason}"));
-        // A program is one word: it cannot go through `run`.
+        // The bytecode is one argument with spaces, so `run` cannot pass it.
         let mut command = hub.command("tc");
         command.args(["filter", "add", "dev", &relay.hub.interface, hook]);
         command.args(["bpf", "bytecode", "1,6 0 0 0"]);
@@ -225,13 +228,14 @@ fn traffic_control() {
         hub.run(&remove.replace("IF", &relay.hub.interface));
         expect(&relay, BOTH, "");
     }
-    // On another device it is nobody's business here.
+    // A qdisc on another device does not matter.
     hub.run("tc qdisc add dev alice root tbf rate 1gbit burst 100k latency 10ms");
     expect(&relay, BOTH, "");
 }
 
 #[test]
-fn captures() {
+#[ignore = "needs root: creates network namespaces"]
+fn captures_see_every_packet() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
     for options in ["-i IF", "-p -i IF", "-i any"] {
@@ -240,7 +244,7 @@ fn captures() {
         let capture = relay.hub.namespace.spawn(&relay.lab, &line);
         eventually(seconds(5), "tcpdump listens", || capture.output().contains("listening on"));
         expect(&relay, NONE, "captures");
-        // It misses nothing of what passes from now on.
+        // The capture sees every packet from now on.
         let seen = || capture.output().matches("echo request").count();
         let before = seen();
         let counts = ping(&relay.alice.namespace, BOB.inner(Family::V4), "-c 3 -i 0.02");
@@ -249,14 +253,15 @@ fn captures() {
         drop(capture);
         expect(&relay, BOTH, "");
     }
-    // A capture on another device sees nothing of it either way.
+    // A capture on another device does not matter.
     let capture = relay.hub.namespace.spawn(&relay.lab, "tcpdump -n -i alice -w /dev/null");
     eventually(seconds(5), "tcpdump listens", || capture.output().contains("listening on"));
     holds_for(LATE, "direct", || direct(&said(&relay)) == BOTH);
 }
 
 #[test]
-fn settings_rules_and_policies() {
+#[ignore = "needs root: creates network namespaces"]
+fn policies_and_ip_rules_are_respected() {
     let relay = connected(Backend::Mmsg, "auto");
     expect(&relay, BOTH, "");
     let policy = "src 10.9.0.0/24 dst 10.8.0.0/24 dir";
@@ -270,16 +275,17 @@ fn settings_rules_and_policies() {
         let line = |verb| format!("ip {family} rule {verb} {selector} table main priority 77");
         holds(&relay, &line("add"), &line("del"), expected, "rule of priority 77");
     }
-    // What addresses and marks decide, a question answers.
+    // Rules on addresses and marks are covered by route queries.
     relay.hub.namespace.run("ip rule add from 10.77.0.9 fwmark 7 table 99 priority 78");
     expect(&relay, BOTH, "");
     let policy = "sysctl -qw net.ipv4.fib_multipath_hash_policy";
     holds(&relay, &format!("{policy}=1"), &format!("{policy}=0"), V6_ONLY, "multipath");
 }
 
-/// A kernel that does not forward is asked all the same: it is its to refuse.
+/// Without forwarding, packets are left to the kernel, which drops them.
 #[test]
-fn forwarding_is_off() {
+#[ignore = "needs root: creates network namespaces"]
+fn nothing_is_relayed_while_forwarding_is_off() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
     let hub = &relay.hub.namespace;
@@ -299,8 +305,8 @@ fn forwarding_is_off() {
     }
 }
 
-/// The interface is moved to a namespace with another name and other rules, and renamed there.
-fn moved(backend: Backend) {
+/// The interface is moved to a namespace with other rules and renamed there.
+fn moving_the_interface_changes_the_rules(backend: Backend) {
     let relay = connected(backend, "auto");
     expect(&relay, BOTH, "");
     let (hub, interface) = (&relay.hub.namespace, &relay.hub.interface);
@@ -316,17 +322,17 @@ fn moved(backend: Backend) {
     });
     inside.run(&format!("ip address add {}/24 dev {interface}", HUB.inner(Family::V4)));
     inside.run(&format!("ip link set {interface} up"));
-    // The hub forgot its sessions when the link went down, and makes new ones.
+    // The hub dropped its sessions when the link went down.
     for peer in [ALICE, BOB] {
         ping_until_answered(&inside, peer.inner(Family::V4));
     }
     assert_eq!(crossed(&relay, &inside, Family::V4), 0);
-    // The old one does not count any more.
+    // The old namespace no longer matters.
     let table = "table inet t {\nchain c {\ntype filter hook forward priority 0;\ncounter\n}\n}";
     hub.run_with("nft -f -", table);
     holds_for(LATE, "nothing changes", || direct(&said(&relay)) == V4_ONLY);
     assert_eq!(crossed(&relay, &inside, Family::V4), 0);
-    // The new one does, also under another name.
+    // The new namespace does, also after a rename.
     inside.run(&format!("ip link set {interface} name other"));
     inside.sysctl("net.ipv4.conf.other.forwarding=0");
     eventually(LATE, "the new name counts", || said(&relay).contains("conf.other.forwarding"));
@@ -334,9 +340,9 @@ fn moved(backend: Backend) {
     eventually(LATE, "it is direct again", || direct(&said(&relay)) == V4_ONLY);
 }
 
-/// A route that leads elsewhere counts at once, also while a whole table of others comes in, and
-/// for the one destination only.
-fn routes_are_asked_for_anew(backend: Backend) {
+/// A route out of another interface takes effect at once, even while a large table is being loaded,
+/// and only for its own destination.
+fn route_changes_take_effect_at_once(backend: Backend) {
     const OTHER_ROUTES: u32 = 100_000;
     let relay = connected(backend, "auto");
     expect(&relay, BOTH, "");
@@ -368,9 +374,10 @@ fn routes_are_asked_for_anew(backend: Backend) {
     }
 }
 
-/// What the daemon may not see leaves it to the kernel, and it says what it lacks.
+/// A daemon that lacks a capability leaves relaying to the kernel and logs the capability.
 #[test]
-fn blindness_is_a_reason() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_missing_capability_leaves_relaying_to_the_kernel() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     namespace.sysctl("net.ipv4.ip_forward=1");
@@ -387,9 +394,10 @@ fn blindness_is_a_reason() {
     });
 }
 
-/// `--relay direct` passes over all that, says so once, and stops where forwarding is off.
+/// `--relay direct` bypasses the firewall, logs that once, and stops when forwarding is off.
 #[test]
-fn direct_bypasses_and_says_so() {
+#[ignore = "needs root: creates network namespaces"]
+fn direct_bypasses_the_firewall_and_logs_it() {
     let relay = connected(Backend::Uring, "direct");
     expect(&relay, BOTH, "");
     let table = "table inet t {\nchain c {\ntype filter hook forward priority 0;\ndrop\n}\n}";
@@ -405,9 +413,10 @@ fn direct_bypasses_and_says_so() {
     assert_eq!(bypassed(), 1);
 }
 
-/// `--relay kernel` watches nothing.
+/// `--relay kernel` does not start the watching thread.
 #[test]
-fn kernel_has_no_watch() {
+#[ignore = "needs root: creates network namespaces"]
+fn kernel_mode_does_not_watch_rules() {
     let relay = connected(Backend::Uring, "kernel");
     expect(&relay, NONE, "--relay kernel");
     let threads = std::fs::read_dir(format!("/proc/{}/task", relay.hub.pid())).expect("it runs");
@@ -418,9 +427,10 @@ fn kernel_has_no_watch() {
     assert!(names.into_iter().all(|name| name.trim() != "forwarding"));
 }
 
-/// The advice names what holds it, and the way out; the counters say how it is.
+/// The log names the reason and the option that overrides it; the counters report the mode.
 #[test]
-fn it_is_said_how_it_is() {
+#[ignore = "needs root: creates network namespaces"]
+fn the_reason_is_logged_and_reported() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
     let line = "iptables-legacy -A FORWARD -s 10.77.0.0/24 -j ACCEPT";
@@ -436,9 +446,9 @@ fn it_is_said_how_it_is() {
 }
 
 on_both_backends!(
-    rules_of_nftables,
-    routes_are_asked_for_anew,
-    takes_effect_while_traffic_runs,
-    iptables,
-    moved
+    nftables_rules_are_respected,
+    route_changes_take_effect_at_once,
+    rules_take_effect_under_traffic,
+    iptables_rules_are_respected,
+    moving_the_interface_changes_the_rules
 );

@@ -1,12 +1,14 @@
-//! Endpoints that move: peers roam, gateways translate, source addresses come and go.
+//! Changing endpoints: roaming peers, NATs, and source addresses that appear and vanish.
+
+use std::net::SocketAddr;
 
 use crate::harness::{
     ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Iperf, IperfServer, Options, Relay,
-    eventually, ping, ping_until_answered, seconds,
+    endpoint, eventually, ping, ping_until_answered, seconds,
 };
 
-/// Alice changes between IPv4 and IPv6; the hub follows, loses nothing and needs no handshake.
-fn v4_to_v6_to_v4(backend: Backend) {
+/// Alice roams between IPv4 and IPv6: the hub follows without loss and without a handshake.
+fn a_peer_roams_between_v4_and_v6(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let handshake = hub.handshake_with(&alice.key);
@@ -23,8 +25,8 @@ fn v4_to_v6_to_v4(backend: Backend) {
     assert_eq!(hub.handshake_with(&alice.key), handshake, "the same session");
 }
 
-/// A peer that only sends keepalives is followed too, and `wg show` says so.
-fn keepalives_alone_move_the_endpoint(backend: Backend) {
+/// Keepalives alone update the endpoint, as `wg show` reports.
+fn keepalives_update_the_endpoint(backend: Backend) {
     let relay = Relay::connected(&Options { keepalive: 1, ..Options::new(backend) });
     let (hub, alice) = (&relay.hub, &relay.alice);
     alice.set("listen-port 43210");
@@ -33,14 +35,14 @@ fn keepalives_alone_move_the_endpoint(backend: Backend) {
     });
 }
 
-/// Behind a gateway whose mappings live two seconds, a keepalive of one second keeps alice
-/// reachable from outside; without it she is not.
-fn a_keepalive_holds_a_mapping_open(backend: Backend) {
+/// Behind a NAT whose mappings expire after two seconds, alice is reachable only with a keepalive
+/// of one second.
+fn keepalives_keep_a_nat_mapping_open(backend: Backend) {
     let relay = Relay::new(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let gateway = relay.lab.namespace("nat");
     gateway.sysctl("net.ipv4.ip_forward=1");
-    // Alice's link moves behind the gateway, which takes her place on the hub's network.
+    // The gateway takes alice's link and address on the hub's network; alice moves behind it.
     let gateway_name = gateway.name();
     alice.namespace.run(&format!("ip link set out0 netns {gateway_name}"));
     gateway.run("ip address add 192.0.2.2/24 dev out0");
@@ -60,14 +62,14 @@ fn a_keepalive_holds_a_mapping_open(backend: Backend) {
     let mappings = || gateway.run("conntrack -L -p udp").lines().count();
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
     assert!(mappings() > 0, "the gateway translates");
-    eventually(seconds(20), "the mapping is forgotten", || mappings() == 0);
+    eventually(seconds(20), "the mapping expires", || mappings() == 0);
     let (_, received) = ping(&hub.namespace, ALICE.inner(Family::V4), "-c 1 -W 1");
-    assert_eq!(received, 0, "without a mapping nobody reaches alice");
+    assert_eq!(received, 0, "alice is unreachable without a mapping");
 
     let own = hub.key.public();
     let before = hub.of_peer("endpoints", &alice.key);
     alice.set(&format!("peer {own} persistent-keepalive 1"));
-    // Turning it on sends one at once, which opens a new mapping.
+    // Enabling keepalives sends one at once, which opens a new mapping.
     eventually(seconds(1), "the hub sees the new mapping", || {
         hub.of_peer("endpoints", &alice.key) != before
     });
@@ -78,37 +80,40 @@ fn a_keepalive_holds_a_mapping_open(backend: Backend) {
     }
 }
 
-/// Replies leave from the address that was addressed, in bulk as well; when that address
-/// disappears it is forgotten.
+/// Replies use the address that the peer sent to, also in bulk, until that address is removed.
 fn sticky_source(backend: Backend, family: Family) {
     let relay = Relay::connected(&Options { outer: family, ..Options::new(backend) });
     let (hub, alice) = (&relay.hub, &relay.alice);
-    let (second, length, word) = match family {
-        Family::V4 => ("192.0.2.10", 24, "ip"),
-        Family::V6 => ("2001:db8:a::10", 64, "ip6"),
-    };
-    // Deprecated (v6) or secondary (v4): an address that the kernel would not choose by itself.
-    let options = if family == Family::V6 { "nodad preferred_lft 0" } else { "" };
-    hub.namespace.run(&format!("ip address add {second}/{length} dev alice {options}"));
-    let bracketed = if family == Family::V6 { format!("[{second}]") } else { second.to_owned() };
-    let endpoint = format!("{bracketed}:{HUB_PORT}");
-    alice.set(&format!("peer {} endpoint {endpoint}", hub.key.public()));
+    let (prefix, second) = use_second_address(&relay, family);
     ping_until_answered(&alice.namespace, HUB.inner(Family::V4));
 
     let first = HUB.outer(family);
-    let rule = format!("{word} saddr {first} udp sport {HUB_PORT}");
+    let rule = format!("{} saddr {first} udp sport {HUB_PORT}", family.nft());
     let strays = Counter::new(&alice.namespace, "input", &rule);
     let _server = IperfServer::start(&relay.lab, &hub.namespace);
     Iperf::run(&alice.namespace, HUB.inner(Family::V4), "--time 1 --bidir");
     assert_eq!(ping(&hub.namespace, ALICE.inner(Family::V6), "-c 10 -i 0.05"), (10, 10));
     assert_eq!(strays.packets(), 0, "all replies come from {second}");
-    assert_eq!(alice.of_peer("endpoints", &hub.key), endpoint);
+    assert_eq!(alice.of_peer("endpoints", &hub.key), second.to_string());
 
-    hub.namespace.run(&format!("ip address del {second}/{length} dev alice"));
+    hub.namespace.run(&format!("ip address del {prefix} dev alice"));
     ping_until_answered(&hub.namespace, ALICE.inner(Family::V4));
     assert!(strays.packets() > 0, "now from {first}");
-    let bracketed = if family == Family::V6 { format!("[{first}]") } else { first.to_owned() };
-    assert_eq!(alice.of_peer("endpoints", &hub.key), format!("{bracketed}:{HUB_PORT}"));
+    assert_eq!(alice.of_peer("endpoints", &hub.key), endpoint(first, HUB_PORT).to_string());
+}
+
+/// Adds an address to the hub that its kernel would not choose by default (secondary in IPv4,
+/// deprecated in IPv6), and makes alice use it. Returns its prefix and the endpoint.
+fn use_second_address(relay: &Relay, family: Family) -> (&'static str, SocketAddr) {
+    let (prefix, options) = match family {
+        Family::V4 => ("192.0.2.10/24", ""),
+        Family::V6 => ("2001:db8:a::10/64", "nodad preferred_lft 0"),
+    };
+    relay.hub.namespace.run(&format!("ip address add {prefix} dev alice {options}"));
+    let (address, _) = prefix.split_once('/').expect("a prefix");
+    let endpoint = endpoint(address, HUB_PORT);
+    relay.alice.set(&format!("peer {} endpoint {endpoint}", relay.hub.key.public()));
+    (prefix, endpoint)
 }
 
 fn sticky_source_v4(backend: Backend) {
@@ -119,30 +124,20 @@ fn sticky_source_v6(backend: Backend) {
     sticky_source(backend, Family::V6);
 }
 
-/// The handshake's answer already leaves from the address that was addressed: before there is
-/// any session.
-fn the_first_answer_is_sticky(backend: Backend) {
+/// The handshake response, too, uses the address that the initiation was sent to.
+fn handshake_responses_use_a_sticky_source(backend: Backend) {
     for family in Family::BOTH {
         let relay = Relay::new(&Options { outer: family, ..Options::new(backend) });
-        let (second, length, options) = match family {
-            Family::V4 => ("192.0.2.10", 24, ""),
-            Family::V6 => ("2001:db8:a::10", 64, "nodad preferred_lft 0"),
-        };
-        let hub = &relay.hub;
-        hub.namespace.run(&format!("ip address add {second}/{length} dev alice {options}"));
-        let bracketed = if family == Family::V6 { format!("[{second}]") } else { second.into() };
-        let endpoint = format!("{bracketed}:{HUB_PORT}");
-        relay.alice.set(&format!("peer {} endpoint {endpoint}", hub.key.public()));
-        let word = if family == Family::V4 { "ip" } else { "ip6" };
-        let rule = format!("{word} saddr != {second} udp sport {HUB_PORT}");
+        let (_, second) = use_second_address(&relay, family);
+        let rule = format!("{} saddr != {} udp sport {HUB_PORT}", family.nft(), second.ip());
         let strays = Counter::new(&relay.alice.namespace, "input", &rule);
         ping_until_answered(&relay.alice.namespace, HUB.inner(family));
         assert_eq!(strays.packets(), 0, "{family:?}");
     }
 }
 
-/// A peer whose process starts anew from another port is let in at once.
-fn a_restarted_peer_is_let_in(backend: Backend) {
+/// A peer that restarts with another port can complete a handshake at once.
+fn a_restarted_peer_reconnects(backend: Backend) {
     let options = Options::new(backend);
     let mut relay = Relay::connected(&options);
     relay.alice.signal(nix::sys::signal::Signal::SIGTERM);
@@ -158,11 +153,11 @@ fn a_restarted_peer_is_let_in(backend: Backend) {
 }
 
 on_both_backends!(
-    v4_to_v6_to_v4,
-    keepalives_alone_move_the_endpoint,
-    a_keepalive_holds_a_mapping_open,
+    a_peer_roams_between_v4_and_v6,
+    keepalives_update_the_endpoint,
+    keepalives_keep_a_nat_mapping_open,
     sticky_source_v4,
     sticky_source_v6,
-    the_first_answer_is_sticky,
-    a_restarted_peer_is_let_in,
+    handshake_responses_use_a_sticky_source,
+    a_restarted_peer_reconnects,
 );

@@ -1,4 +1,4 @@
-//! The interface in its surroundings: marks and policy routing, other namespaces, link state.
+//! Firewall marks and policy routing, moving between namespaces, link state.
 
 use std::thread::sleep;
 
@@ -7,8 +7,8 @@ use crate::harness::{
     eventually, holds_for, ping, ping_until_answered, seconds, socket_path,
 };
 
-/// Everything goes into the tunnel but what carries the daemon's own mark: what wg-quick does
-/// for `AllowedIPs = 0.0.0.0/0`.
+/// All packets are routed into the tunnel except those with the daemon's mark, as wg-quick does for
+/// `AllowedIPs = 0.0.0.0/0`.
 fn fwmark_keeps_the_outer_packets_out_of_the_tunnel(backend: Backend) {
     let relay = Relay::new(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
@@ -21,14 +21,14 @@ fn fwmark_keeps_the_outer_packets_out_of_the_tunnel(backend: Backend) {
         alice.namespace.run(&format!("ip {family} rule add not fwmark 0x77 table 77"));
         alice.namespace.run(&format!("ip {family} rule add table main suppress_prefixlength 0"));
     }
-    // The endpoint itself goes through the tunnel unless the packet is marked.
+    // Now even the endpoint is routed into the tunnel, unless a packet is marked.
     alice.namespace.run("ip rule del table main suppress_prefixlength 0");
     let marked = Counter::new(&alice.namespace, "output", "meta mark 0x77 udp dport 51820");
     ping_until_answered(&alice.namespace, "203.0.113.77");
     ping_until_answered(&alice.namespace, "2001:db8:d::77");
     assert!(marked.packets() > 0);
 
-    // The handshake's packets and data follow a change of the mark at once.
+    // A change of the mark applies to handshakes and data at once.
     let changed = Counter::new(&alice.namespace, "output", "meta mark 0x78 udp dport 51820");
     for family in ["-4", "-6"] {
         alice.namespace.run(&format!("ip {family} rule add not fwmark 0x78 table 77 priority 9"));
@@ -41,9 +41,9 @@ fn fwmark_keeps_the_outer_packets_out_of_the_tunnel(backend: Backend) {
     assert!(changed.packets() >= 5);
 }
 
-/// The background start returns when the interface can be moved; the sockets stay where they
-/// were made (wireguard-go returns early and loses the interface).
-fn moved_right_after_start(backend: Backend) {
+/// A background start returns once the interface can be moved; its sockets stay in the original
+/// namespace. (wireguard-go returns early and loses the interface.)
+fn an_interface_moves_right_after_start(backend: Backend) {
     let relay = Relay::new(&Options::new(backend));
     let (lab, outside) = (&relay.lab, relay.lab.namespace("outside"));
     let inside = lab.namespace("inside");
@@ -62,44 +62,44 @@ fn moved_right_after_start(backend: Backend) {
         key.private(),
         relay.hub.key.public()
     );
-    // The control socket is in the file system: it does not move.
+    // The control socket is in the file system and does not move.
     inside.run_with(&format!("wg setconf {interface} /dev/stdin"), &config);
     inside.run(&format!("ip address add 10.77.0.2/24 dev {interface}"));
     inside.run(&format!("ip link set {interface} mtu 1420 up"));
     ping_until_answered(&inside, HUB.inner(Family::V4));
-    // A change of the MTU is noticed there too: packets of the new size pass.
+    // A changed MTU is noticed there, too: packets of the new size pass.
     inside.run(&format!("ip link set {interface} mtu 1300"));
     assert_eq!(ping(&inside, HUB.inner(Family::V4), "-c 5 -i 0.05 -s 1272"), (5, 5));
-    // Link state as well.
+    // So is the link state.
     inside.run(&format!("ip link set {interface} down"));
     inside.run(&format!("ip link set {interface} up"));
     ping_until_answered(&inside, HUB.inner(Family::V4));
     inside.run(&format!("ip link del {interface}"));
-    eventually(seconds(5), "the daemon is gone with its interface", || {
+    eventually(seconds(5), "the daemon exits with its interface", || {
         !socket_path(&interface).exists() && outside.processes().is_empty()
     });
 }
 
 fn start_in_background(namespace: &Namespace, backend: Backend, interface: &str) -> Outcome {
-    let io = if backend == Backend::Uring { "uring" } else { "mmsg" };
     let binary = Program::under_test();
     let line = format!(
-        "env WG_BOUNCE_IO={io} WG_BOUNCE_WORKERS=2 {} {interface}",
+        "env WG_BOUNCE_IO={} WG_BOUNCE_WORKERS=2 {} {interface}",
+        backend.name(),
         binary.to_str().expect("UTF-8")
     );
     namespace.attempt(&line)
 }
 
-/// While the link is down nothing is sent: no keepalive, no handshake (wireguard-go sends).
-/// When it comes up, what is due starts at once.
-fn link_down_is_silent(backend: Backend) {
+/// Nothing is sent while the link is down: no keepalive, no handshake (unlike wireguard-go).
+/// Overdue messages are sent as soon as it comes up.
+fn nothing_is_sent_while_the_link_is_down(backend: Backend) {
     let relay = Relay::connected(&Options { keepalive: 1, ..Options::new(backend) });
     let (hub, alice) = (&relay.hub, &relay.alice);
     let sent = Counter::new(&alice.namespace, "output", "udp dport 51820");
     eventually(seconds(4), "keepalives are sent", || sent.packets() >= 2);
     alice.namespace.run(&format!("ip link set {} down", alice.interface));
     let before = sent.packets();
-    // The keepalive interval twice over; also an edit must not send.
+    // Two keepalive intervals pass; a configuration change must not send, either.
     alice.set(&format!("peer {} persistent-keepalive 2", hub.key.public()));
     alice.set(&format!("peer {} persistent-keepalive 1", hub.key.public()));
     holds_for(seconds(3), "nothing is sent", || sent.packets() <= before);
@@ -111,19 +111,19 @@ fn link_down_is_silent(backend: Backend) {
     assert!(hub.handshake_with(&alice.key) >= handshake);
 }
 
-/// A hub whose link is down answers nobody.
-fn link_down_does_not_answer(backend: Backend) {
+/// A hub whose link is down does not respond.
+fn no_response_while_the_link_is_down(backend: Backend) {
     let relay = Relay::new(&Options { keepalive: 1, ..Options::new(backend) });
     relay.hub.namespace.run(&format!("ip link set {} down", relay.hub.interface));
     let answers = Counter::new(&relay.hub.namespace, "output", "udp sport 51820");
     let asked = Counter::new(&relay.hub.namespace, "input", "udp dport 51820");
     let (before, asked_before) = (answers.packets(), asked.packets());
-    eventually(seconds(15), "alice and bob ask", || asked.packets() > asked_before);
-    holds_for(seconds(1), "no answer", || answers.packets() == before);
+    eventually(seconds(15), "alice and bob initiate", || asked.packets() > asked_before);
+    holds_for(seconds(1), "no response", || answers.packets() == before);
 }
 
-/// The private key may come last: the handshake that a keepalive asks for starts then, at once.
-fn a_late_key_starts_at_once(backend: Backend) {
+/// If the private key is set last, the handshake required by a keepalive starts at once.
+fn setting_the_key_last_starts_a_handshake(backend: Backend) {
     let relay = Relay::new(&Options::new(backend));
     let (hub, alice) = (&relay.hub, &relay.alice);
     let daemon = Daemon::start(&relay.lab, &alice.namespace, "late", Program::Ours(backend));
@@ -138,13 +138,13 @@ fn a_late_key_starts_at_once(backend: Backend) {
         ALICE.hub(Family::V4)
     ));
     sleep(seconds(1));
-    assert_eq!(sent.packets(), 0, "without a key there is nothing to send");
+    assert_eq!(sent.packets(), 0, "nothing is sent without a private key");
     daemon.set_private_key();
     eventually(seconds(1), "the handshake is done", || daemon.handshake_with(&hub.key) > 0);
 }
 
-/// An interface that comes up after its configuration shakes hands at once.
-fn link_up_starts_at_once(backend: Backend) {
+/// A configured interface starts its handshake as soon as it comes up.
+fn link_up_starts_a_handshake(backend: Backend) {
     let lab = Lab::new();
     let (left, right) = (lab.namespace("left"), lab.namespace("right"));
     lab.link((&left, "out0"), (&right, "out0"), 1500);
@@ -169,19 +169,19 @@ fn link_up_starts_at_once(backend: Backend) {
     eventually(seconds(1), "the handshake is done", || one.handshake_with(&two.key) > 0);
 }
 
-/// A larger or smaller MTU takes effect while packets flow.
+/// A changed MTU takes effect under traffic.
 fn a_changed_mtu_is_noticed(backend: Backend) {
     let relay = Relay::connected(&Options::new(backend));
     let alice = &relay.alice;
     for mtu in [1300, 1420, 576, 1400] {
         for daemon in [&relay.hub, alice] {
-            // IPv6 leaves an interface whose MTU falls below 1280; IPv4 stays.
+            // An MTU below 1280 disables IPv6 on the interface, so only IPv4 is tested.
             daemon.namespace.run(&format!("ip link set {} mtu {mtu}", daemon.interface));
         }
         let options = format!("-c 20 -i 0.05 -M do -s {}", mtu - 28);
         let counts = ping(&alice.namespace, HUB.inner(Family::V4), &options);
         assert_eq!(counts, (20, 20), "MTU {mtu}");
-        // Padding never makes a message larger than a packet of the MTU's size.
+        // Padding must not make a message longer than that of a full-size packet.
         let rule = format!("udp dport 51820 udp length > {}", mtu + 8 + 32);
         let longer = Counter::new(&alice.namespace, "output", &rule);
         let options = format!("-c 3 -i 0.05 -M do -s {}", mtu - 29);
@@ -192,10 +192,10 @@ fn a_changed_mtu_is_noticed(backend: Backend) {
 
 on_both_backends!(
     fwmark_keeps_the_outer_packets_out_of_the_tunnel,
-    moved_right_after_start,
-    link_down_is_silent,
-    link_down_does_not_answer,
-    a_late_key_starts_at_once,
-    link_up_starts_at_once,
+    an_interface_moves_right_after_start,
+    nothing_is_sent_while_the_link_is_down,
+    no_response_while_the_link_is_down,
+    setting_the_key_last_starts_a_handshake,
+    link_up_starts_a_handshake,
     a_changed_mtu_is_noticed,
 );

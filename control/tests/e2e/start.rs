@@ -1,4 +1,4 @@
-//! How a daemon starts: ready when it returns; a clear error for each way that it can fail.
+//! Starting: the daemon is ready when the command returns, and each failure has a clear error.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -8,38 +8,46 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_f
 use crate::harness::{
     Backend, Daemon, Lab, Namespace, Outcome, Program, eventually, seconds, socket_path,
 };
-use crate::interop::runs_here;
+use crate::interop::is_supported;
 
 fn binary() -> String {
     Program::under_test().to_str().expect("UTF-8").to_owned()
 }
 
-/// Starts the daemon in the foreground, where it must fail, with an error that says `reasons`.
+/// A lab with a namespace, and the name of an interface that does not exist yet.
+fn empty_lab() -> (Lab, Namespace, String) {
+    let lab = Lab::new();
+    let (namespace, interface) = (lab.namespace("alone"), lab.interface("alone"));
+    (lab, namespace, interface)
+}
+
+/// Checks that the daemon fails to start, with an error that contains `reasons`.
 #[track_caller]
 fn fails(namespace: &Namespace, before: &str, arguments: &str, reasons: &[&str]) {
     let line = format!("timeout --foreground 10 {before} {} {arguments}", binary());
     let outcome = namespace.attempt(&line);
     assert!(
         matches!(outcome.code, Some(code) if code != 0 && code != 124 && code < 128),
-        "it must fail with an exit code of its own: {outcome:#?}"
+        "must fail with an exit code of its own: {outcome:#?}"
     );
     let text = outcome.stderr.to_lowercase();
     for reason in reasons {
-        assert!(text.contains(reason), "no word of {reason:?}: {outcome:#?}");
+        assert!(text.contains(reason), "{reason:?} is missing: {outcome:#?}");
     }
-    assert!(!text.contains("panicked"), "a mistake of the operator is no bug: {outcome:#?}");
+    assert!(!text.contains("panicked"), "an operator error must not panic: {outcome:#?}");
 }
 
 #[test]
-fn returns_when_ready() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_background_start_returns_when_ready() {
     for backend in [Backend::Uring, Backend::Mmsg] {
         let lab = Lab::new();
         let namespace = lab.namespace("alone");
         let interface = lab.interface("alone");
-        let io = if backend == Backend::Uring { "uring" } else { "mmsg" };
+        let io = backend.name();
         let line = format!("env WG_BOUNCE_IO={io} {} {interface}", binary());
         namespace.run(&line);
-        // No waiting here: both exist when the command returns.
+        // No waiting: both exist when the command returns.
         namespace.run(&format!("ip link show {interface}"));
         namespace.run(&format!("wg show {interface}"));
         namespace.run(&format!("ip link del {interface}"));
@@ -48,10 +56,9 @@ fn returns_when_ready() {
 }
 
 #[test]
-fn the_service_manager_is_told() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn the_service_manager_is_notified() {
+    let (lab, namespace, interface) = empty_lab();
     let path = lab.file("notify");
     let manager = UnixDatagram::bind(&path).expect("a socket");
     manager.set_read_timeout(Some(seconds(10))).expect("a timeout");
@@ -73,10 +80,9 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
-fn foreground_by_environment() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn the_environment_selects_the_foreground() {
+    let (lab, namespace, interface) = empty_lab();
     let line = format!("env WG_PROCESS_FOREGROUND=1 {} {interface}", binary());
     let mut process = namespace.spawn(&lab, &line);
     eventually(seconds(10), "it is ready", || socket_path(&interface).exists());
@@ -86,6 +92,7 @@ fn foreground_by_environment() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_name_may_be_a_pattern() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
@@ -98,7 +105,8 @@ fn a_name_may_be_a_pattern() {
 }
 
 #[test]
-fn too_long_a_name() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_name_that_is_too_long_is_rejected() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     fails(&namespace, "", "-f abcdefghijklmnop", &["abcdefghijklmnop", "15"]);
@@ -106,7 +114,8 @@ fn too_long_a_name() {
 }
 
 #[test]
-fn a_name_that_no_interface_can_have() {
+#[ignore = "needs root: creates network namespaces"]
+fn an_invalid_name_is_rejected() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     for name in ["a/b", "..", "a%sb"] {
@@ -115,7 +124,8 @@ fn a_name_that_no_interface_can_have() {
 }
 
 #[test]
-fn no_name() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_missing_name_or_unknown_option_is_rejected() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     fails(&namespace, "", "", &["usage"]);
@@ -123,10 +133,9 @@ fn no_name() {
 }
 
 #[test]
-fn a_taken_name() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn an_existing_interface_is_rejected() {
+    let (_lab, namespace, interface) = empty_lab();
     namespace.run(&format!("ip link add {interface} type veth peer name other"));
     for mode in ["-f ", ""] {
         fails(&namespace, "", &format!("{mode}{interface}"), &[&interface]);
@@ -135,23 +144,23 @@ fn a_taken_name() {
 }
 
 #[test]
-fn a_live_control_socket() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn a_control_socket_in_use_is_rejected() {
+    let (_lab, namespace, interface) = empty_lab();
     let path = socket_path(&interface);
     std::fs::create_dir_all(path.parent().expect("a directory")).expect("root may");
-    let _other = UnixListener::bind(&path).expect("nobody else has this name");
+    let _other = UnixListener::bind(&path).expect("the name is unique");
     for mode in ["-f ", ""] {
         fails(&namespace, "", &format!("{mode}{interface}"), &["in use"]);
     }
-    assert!(path.exists(), "the other's socket stays");
+    assert!(path.exists(), "the socket of the other daemon stays");
     let found = namespace.attempt(&format!("ip link show {interface}"));
     assert!(!found.is_ok(), "a failed start leaves no interface: {found:?}");
 }
 
 #[test]
-fn a_second_daemon_of_the_same_name() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_second_daemon_with_the_same_name_is_rejected() {
     let lab = Lab::new();
     let (first, second) = (lab.namespace("first"), lab.namespace("second"));
     let daemon = Daemon::start(&lab, &first, "alone", Program::Ours(Backend::Mmsg));
@@ -160,16 +169,16 @@ fn a_second_daemon_of_the_same_name() {
     daemon.show("peers");
 }
 
-/// What encrypts is said in the log; what the processor lacks is an error that says what to do.
+/// The log names the AEAD implementation; one that the CPU does not support is an error with
+/// advice.
 #[test]
-fn every_aead_runs_or_is_refused() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn every_aead_runs_or_is_rejected() {
+    let (lab, namespace, interface) = empty_lab();
     for (aead, says) in
         [("ring", "AEAD: ring"), ("avx2", "AEAD: AVX2"), ("avx512", "AEAD: AVX-512")]
     {
-        if !runs_here(aead) {
+        if !is_supported(aead) {
             let reasons = ["this processor", &says["AEAD: ".len()..].to_lowercase(), "--aead auto"];
             fails(&namespace, "", &format!("--aead {aead} -f {interface}"), &reasons);
             continue;
@@ -182,12 +191,11 @@ fn every_aead_runs_or_is_refused() {
     }
 }
 
-/// Rings count against the limit for locked memory where CAP_IPC_LOCK is missing.
+/// Without CAP_IPC_LOCK, rings count against the limit for locked memory.
 #[test]
-fn too_little_locked_memory() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn a_low_limit_for_locked_memory_falls_back() {
+    let (lab, namespace, interface) = empty_lab();
     let limited = "setpriv --bounding-set=-ipc_lock,-sys_resource prlimit --memlock=16384:16384";
     let reasons = ["locked memory", "limitmemlock", "--io mmsg"];
     fails(&namespace, limited, &format!("--io uring -f {interface}"), &reasons);
@@ -201,13 +209,14 @@ fn too_little_locked_memory() {
 }
 
 #[test]
-fn not_root() {
+#[ignore = "needs root: creates network namespaces"]
+fn an_unprivileged_start_is_rejected() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     let copy = lab.file("copy");
     std::fs::copy(binary(), &copy).expect("the lab's directory is writable");
     let interface = lab.interface("alone");
-    // The copy lies where others may not look: the shell opens it first.
+    // User 65534 cannot reach the copy's directory, so the shell opens it first.
     let line = format!(
         "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all \
          -- /proc/self/fd/9 -f {interface}"
@@ -221,10 +230,9 @@ fn not_root() {
 }
 
 #[test]
-fn no_tun_device() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let interface = lab.interface("alone");
+#[ignore = "needs root: creates network namespaces"]
+fn a_missing_tun_device_is_rejected() {
+    let (_lab, namespace, interface) = empty_lab();
     let script = format!(
         "exec unshare --mount sh -c 'mount -t tmpfs none /dev/net && exec {} -f {interface}'",
         binary()
@@ -240,20 +248,8 @@ fn shell(namespace: &Namespace, script: &str) -> Outcome {
     Outcome::of(command, "")
 }
 
-#[test]
-fn version_and_help() {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let version = namespace.run(&format!("{} --version", binary()));
-    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
-    let help = namespace.run(&format!("{} --help", binary()));
-    for word in ["--foreground", "--io", "--workers", "WG_BOUNCE_IO", "LOG_LEVEL"] {
-        assert!(help.contains(word), "no {word} in: {help}");
-    }
-}
-
-/// Makes the kernel refuse io_uring to this thread and to what it starts, as container runtimes do.
-fn refuse_io_uring() {
+/// Makes io_uring fail with EPERM in this thread and its children, as container runtimes do.
+fn deny_io_uring() {
     let system_calls = [425i64, 426, 427]; // io_uring_setup, _enter, _register: same everywhere
     let rules: BTreeMap<i64, Vec<SeccompRule>> =
         system_calls.into_iter().map(|number| (number, Vec::new())).collect();
@@ -265,11 +261,12 @@ fn refuse_io_uring() {
 }
 
 #[test]
-fn falls_back_where_io_uring_is_refused() {
-    // The filter is the thread's: it ends with this test.
+#[ignore = "needs root: creates network namespaces"]
+fn falls_back_where_io_uring_is_denied() {
+    // The filter applies to this thread only and ends with it.
     std::thread::scope(|scope| {
         let test = scope.spawn(|| {
-            refuse_io_uring();
+            deny_io_uring();
             let lab = Lab::new();
             let namespace = lab.namespace("alone");
             let ours = Program::Ours(Backend::Uring);
@@ -280,7 +277,7 @@ fn falls_back_where_io_uring_is_refused() {
             assert!(log.contains("mmsg"), "it says what it uses: {log}");
             let reason = log.lines().find(|line| line.contains("io_uring"));
             assert!(reason.is_some(), "and why: {log}");
-            // Where io_uring is demanded, its absence is an error.
+            // `--io uring` has no fallback.
             let interface = lab.interface("demanded");
             let demanded = format!("--io uring -f {interface}");
             fails(&namespace, "", &demanded, &["io_uring"]);
@@ -289,9 +286,10 @@ fn falls_back_where_io_uring_is_refused() {
     });
 }
 
-/// The counterpart: where it is allowed, `auto` takes it and says so.
+/// `auto` uses io_uring where it is allowed, and logs that.
 #[test]
-fn takes_io_uring_where_it_is_allowed() {
+#[ignore = "needs root: creates network namespaces"]
+fn uses_io_uring_where_it_is_allowed() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
     let auto = [("WG_BOUNCE_IO", "auto")];
@@ -302,8 +300,9 @@ fn takes_io_uring_where_it_is_allowed() {
     assert!(log.contains("io_uring") && !log.contains("mmsg"), "{log}");
 }
 
-/// Secrets are in no log, however verbose.
+/// The log never contains a secret, even if verbose.
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn no_secret_is_logged() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");

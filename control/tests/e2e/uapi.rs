@@ -1,51 +1,43 @@
-//! The control socket itself, used in ways that `wg` never does.
+//! The control socket, used in ways that `wg` never does.
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Backend, Daemon, KeyPair, Lab, Program, Uapi, socket_path};
+use crate::harness::{Backend, Daemon, KeyPair, Uapi, socket_path};
 
-fn daemon(backend: Backend) -> (Daemon, Lab) {
-    let lab = Lab::new();
-    let namespace = lab.namespace("alone");
-    let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
-    (daemon, lab)
-}
-
-/// wireguard-go swallows one of them.
+/// wireguard-go loses one of them.
 fn pipelined_requests_are_answered_in_order(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut uapi = Uapi::connect(&daemon.interface);
     uapi.send("get=1\n\nset=1\nfwmark=1\n\nget=1\n\nset=1\nfwmark=2\n\nget=1\n\n");
-    let marked = |answer: &[String]| answer.iter().find(|line| line.starts_with("fwmark")).cloned();
-    let answer = uapi.answer();
-    assert_eq!(marked(&answer), None);
-    assert_eq!(uapi.answer(), ["errno=0"]);
-    let answer = uapi.answer();
-    assert_eq!(marked(&answer).as_deref(), Some("fwmark=1"));
-    assert_eq!(answer.last().map(String::as_str), Some("errno=0"));
-    assert_eq!(uapi.answer(), ["errno=0"]);
-    let answer = uapi.answer();
-    assert_eq!(marked(&answer).as_deref(), Some("fwmark=2"));
+    let marked = |reply: &[String]| reply.iter().find(|line| line.starts_with("fwmark")).cloned();
+    let reply = uapi.reply();
+    assert_eq!(marked(&reply), None);
+    assert_eq!(uapi.reply(), ["errno=0"]);
+    let reply = uapi.reply();
+    assert_eq!(marked(&reply).as_deref(), Some("fwmark=1"));
+    assert_eq!(reply.last().map(String::as_str), Some("errno=0"));
+    assert_eq!(uapi.reply(), ["errno=0"]);
+    let reply = uapi.reply();
+    assert_eq!(marked(&reply).as_deref(), Some("fwmark=2"));
 }
 
-/// A client that stops in the middle of its request is alone with that; in wireguard-go nobody
-/// gets an answer any more.
-fn a_stalled_client_blocks_nobody(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+/// A client that stops in the middle of a request blocks no other client, unlike in wireguard-go.
+fn a_stalled_client_blocks_no_other(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut stalled = Uapi::connect(&daemon.interface);
     stalled.send("set=1\nlisten_port=4");
     let mut other = Uapi::connect(&daemon.interface);
     assert_eq!(other.ask("get=1").last().map(String::as_str), Some("errno=0"));
     assert_eq!(other.ask("set=1\nfwmark=7"), ["errno=0"]);
     stalled.send("242\n\n");
-    assert_eq!(stalled.answer(), ["errno=0"], "it may go on");
+    assert_eq!(stalled.reply(), ["errno=0"], "the stalled client may continue");
     let state = other.ask("get=1");
     assert!(state.contains(&"listen_port=4242".to_owned()), "{state:?}");
     assert!(state.contains(&"fwmark=7".to_owned()), "{state:?}");
 }
 
-fn bad_lines_are_refused_and_the_connection_goes_on(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+fn bad_lines_are_rejected_and_the_connection_stays_open(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut uapi = Uapi::connect(&daemon.interface);
     let peer = KeyPair::new().public_hex();
     for (lines, errno) in [
@@ -60,16 +52,16 @@ fn bad_lines_are_refused_and_the_connection_goes_on(backend: Backend) {
         (format!("public_key={peer}\npersistent_keepalive_interval=65536"), -22),
         (format!("public_key={peer}\nlisten_port=1"), -22),
     ] {
-        let answer = uapi.ask(&format!("set=1\n{lines}"));
-        assert_eq!(answer, [format!("errno={errno}")], "{lines}");
+        let reply = uapi.ask(&format!("set=1\n{lines}"));
+        assert_eq!(reply, [format!("errno={errno}")], "{lines}");
     }
     assert_eq!(uapi.ask("set=1\nfwmark=3\nnonsense=1"), ["errno=-22"]);
     let state = uapi.ask("get=1");
-    assert!(state.contains(&"fwmark=3".to_owned()), "what came before stays: {state:?}");
+    assert!(state.contains(&"fwmark=3".to_owned()), "changes before the error apply: {state:?}");
 }
 
-fn an_unknown_operation_closes(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+fn an_unknown_operation_closes_the_connection(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     for operation in ["delete=1\n\n", "get=2\n\n", "\n", "get\n\n"] {
         let mut uapi = Uapi::connect(&daemon.interface);
         uapi.send(operation);
@@ -79,9 +71,9 @@ fn an_unknown_operation_closes(backend: Backend) {
     assert_eq!(uapi.ask("get=1").last().map(String::as_str), Some("errno=0"));
 }
 
-/// `get` in the order that clients rely on.
-fn the_answer_has_the_documented_order(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+/// A `get` reply has the order that clients rely on.
+fn a_get_reply_has_the_documented_order(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let (peer, mut uapi) = (KeyPair::new(), Uapi::connect(&daemon.interface));
     assert!(uapi.ask("get=1").iter().all(|line| !line.starts_with("private_key")));
     let set = format!(
@@ -110,10 +102,10 @@ fn the_answer_has_the_documented_order(backend: Backend) {
     assert_eq!(uapi.ask("get=1"), expected);
 }
 
-/// Flags of a peer: `update_only` creates nothing, `remove` and `replace_allowed_ips` do as
-/// they say, a leading `-` takes one prefix away, and nothing leaks into the next peer.
-fn flags_of_a_peer(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+/// `update_only` creates no peer, `remove` and `replace_allowed_ips` work, a leading `-` removes
+/// one prefix, and no setting leaks into the next peer.
+fn flags_of_a_peer_work(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let (first, second) = (KeyPair::new().public_hex(), KeyPair::new().public_hex());
     let mut uapi = Uapi::connect(&daemon.interface);
     let mut allowed = |request: String| {
@@ -139,29 +131,29 @@ fn flags_of_a_peer(backend: Backend) {
     assert_eq!(allowed(replace_peers), [second.as_str()]);
 }
 
-/// A line that never ends costs its client the request, not the daemon its memory.
-fn an_endless_line_is_refused(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+/// An endless line is rejected without taking memory.
+fn an_endless_line_is_rejected(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let mut uapi = Uapi::connect(&daemon.interface);
     uapi.send(&format!("set=1\nprivate_key={}\n\n", "0".repeat(100_000)));
-    assert!(["errno=-5", "errno=-22"].contains(&uapi.answer()[0].as_str()));
+    assert!(["errno=-5", "errno=-22"].contains(&uapi.reply()[0].as_str()));
     let mut other = Uapi::connect(&daemon.interface);
     assert_eq!(other.ask("get=1").last().map(String::as_str), Some("errno=0"));
 }
 
-fn the_socket_is_private(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+fn the_socket_is_accessible_to_its_owner_only(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
     let metadata = std::fs::metadata(socket_path(&daemon.interface)).expect("it listens");
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }
 
 on_both_backends!(
     pipelined_requests_are_answered_in_order,
-    a_stalled_client_blocks_nobody,
-    bad_lines_are_refused_and_the_connection_goes_on,
-    an_unknown_operation_closes,
-    the_answer_has_the_documented_order,
-    flags_of_a_peer,
-    an_endless_line_is_refused,
-    the_socket_is_private,
+    a_stalled_client_blocks_no_other,
+    bad_lines_are_rejected_and_the_connection_stays_open,
+    an_unknown_operation_closes_the_connection,
+    a_get_reply_has_the_documented_order,
+    flags_of_a_peer_work,
+    an_endless_line_is_rejected,
+    the_socket_is_accessible_to_its_owner_only,
 );

@@ -1,4 +1,4 @@
-//! What a hostile sender can do to a device: nothing.
+//! Hostile senders: forged, damaged and replayed messages do not change a device's state.
 
 use std::net::SocketAddr;
 
@@ -6,52 +6,14 @@ use wg_bounce_control::cookie::Jar;
 use wg_bounce_control::device::Counters;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_uapi::types::Change;
 
-use crate::node::{Node, allowed_ip, peer_change, secret};
+use crate::node::Node;
+use crate::pair::{START, join, pair};
 
-const START: Millis = Millis(1_000_000);
 const ATTACKER: ([u8; 4], u16) = ([203, 0, 113, 9], 9);
 
 fn attacker() -> SocketAddr {
     SocketAddr::from(ATTACKER)
-}
-
-/// Two nodes that know each other; the first is at 10.0.0.1 inside.
-pub fn pair() -> (Node, Node) {
-    let (mut a, mut b) = (Node::new([1; 32], 2, 1), Node::new([2; 32], 2, 2));
-    a.address = SocketAddr::from(([192, 0, 2, 1], 1));
-    b.address = SocketAddr::from(([192, 0, 2, 2], 2));
-    join(&mut a, &b, "10.0.0.2/32");
-    join(&mut b, &a, "10.0.0.1/32");
-    (a, b)
-}
-
-pub fn join(node: &mut Node, other: &Node, prefix: &str) {
-    let mut change = peer_change(other.public_key);
-    change.endpoint = Some(other.address);
-    change.allowed_ips = vec![allowed_ip(prefix)];
-    let key = Change::PrivateKey(Some(secret(node.private_key)));
-    node.set(START, vec![key, Change::Peer(change)]);
-    node.link(true, START);
-}
-
-/// Carries everything that waits between two nodes, until nothing does.
-pub fn exchange(a: &mut Node, b: &mut Node, now: Millis) {
-    loop {
-        a.run(now);
-        b.run(now);
-        let (from_a, from_b) = (std::mem::take(&mut a.sent), std::mem::take(&mut b.sent));
-        if from_a.is_empty() && from_b.is_empty() {
-            return;
-        }
-        for datagram in from_a {
-            b.receive(a.address, &datagram.bytes, false, now);
-        }
-        for datagram in from_b {
-            a.receive(b.address, &datagram.bytes, false, now);
-        }
-    }
 }
 
 fn begin_handshake(a: &mut Node, now: Millis) -> Vec<u8> {
@@ -68,7 +30,7 @@ fn deliver(to: &mut Node, from: SocketAddr, bytes: &[u8], now: Millis) -> Vec<Ve
     std::mem::take(&mut to.sent).into_iter().map(|datagram| datagram.bytes).collect()
 }
 
-/// Everything that can be seen of a device, but for the counts of what it dropped.
+/// The observable state of a device, except the counters of dropped messages.
 fn state(node: &Node) -> impl PartialEq + std::fmt::Debug + use<> {
     let peers: Vec<_> = node
         .device
@@ -82,64 +44,55 @@ fn state(node: &Node) -> impl PartialEq + std::fmt::Debug + use<> {
     (peers, node.device.next_deadline(), node.device.sizes(), node.held(), counts, sessions)
 }
 
-#[test]
-fn damaged_initiations_change_nothing() {
-    let (mut a, mut b) = pair();
-    let initiation = begin_handshake(&mut a, START);
-    let before = state(&b);
-    for bit in 0..8 * INITIATION_LEN - 8 * 16 {
-        let mut damaged = initiation.clone();
+/// Checks that `node` ignores `message` with any bit of it flipped, also with a valid mac1 (which
+/// takes only the public key) from byte `signed_from` on, and with any number of bytes cut off.
+fn ignores_damaged(node: &mut Node, message: &[u8], signed_from: usize) {
+    let (before, public_key) = (state(node), node.public_key);
+    let flip = |bit: usize| {
+        let mut damaged = message.to_vec();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        assert!(deliver(&mut b, attacker(), &damaged, START).is_empty(), "bit {bit}");
-        assert_eq!(state(&b), before, "bit {bit}");
+        damaged
+    };
+    let mut ignores = |damaged: &[u8], text: &str| {
+        assert!(deliver(node, attacker(), damaged, START).is_empty(), "{text}");
+        assert_eq!(state(node), before, "{text}");
+    };
+    for bit in 0..8 * (message.len() - 16) {
+        ignores(&flip(bit), &format!("bit {bit}"));
     }
-    // With a mac1 that fits, as anybody can make who knows the public key.
-    for bit in 8 * 8..8 * (INITIATION_LEN - 32) {
-        let mut damaged = initiation.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        Jar::new(&b.public_key).sign(&mut damaged, START);
-        assert!(deliver(&mut b, attacker(), &damaged, START).is_empty(), "bit {bit}");
-        assert_eq!(state(&b), before, "bit {bit}");
+    for bit in 8 * signed_from..8 * (message.len() - 32) {
+        let mut damaged = flip(bit);
+        Jar::new(&public_key).sign(&mut damaged, START);
+        ignores(&damaged, &format!("bit {bit}, valid mac1"));
     }
-    for length in 0..INITIATION_LEN {
-        assert!(deliver(&mut b, attacker(), &initiation[..length], START).is_empty());
-        assert_eq!(state(&b), before, "length {length}");
+    for length in 0..message.len() {
+        ignores(&message[..length], &format!("length {length}"));
     }
-    assert_eq!(deliver(&mut b, a.address, &initiation, START).len(), 1, "the true one passes");
 }
 
 #[test]
-fn damaged_responses_change_nothing_and_the_wait_goes_on() {
+fn damaged_initiations_do_not_change_state() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    ignores_damaged(&mut b, &initiation, 8);
+    assert_eq!(deliver(&mut b, a.address, &initiation, START).len(), 1, "the authentic one passes");
+}
+
+#[test]
+fn damaged_responses_do_not_disturb_the_handshake() {
     let (mut a, mut b) = pair();
     let initiation = begin_handshake(&mut a, START);
     let response = deliver(&mut b, a.address, &initiation, START).remove(0);
     assert_eq!(response.len(), RESPONSE_LEN);
-    let before = state(&a);
-    for bit in 0..8 * (RESPONSE_LEN - 16) {
-        let mut damaged = response.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        assert!(deliver(&mut a, attacker(), &damaged, START).is_empty(), "bit {bit}");
-        assert_eq!(state(&a), before, "bit {bit}");
-    }
-    for bit in 8 * 12..8 * (RESPONSE_LEN - 32) {
-        let mut damaged = response.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        Jar::new(&a.public_key).sign(&mut damaged, START);
-        assert!(deliver(&mut a, attacker(), &damaged, START).is_empty(), "bit {bit}");
-        assert_eq!(state(&a), before, "bit {bit}");
-    }
-    for length in 0..RESPONSE_LEN {
-        assert!(deliver(&mut a, attacker(), &response[..length], START).is_empty());
-        assert_eq!(state(&a), before, "length {length}");
-    }
-    assert_eq!(deliver(&mut a, b.address, &response, START).len(), 1, "the staged packet leaves");
+    ignores_damaged(&mut a, &response, 12);
+    assert_eq!(deliver(&mut a, b.address, &response, START).len(), 1, "the staged packet is sent");
     let after = state(&a);
     assert!(deliver(&mut a, attacker(), &response, START).is_empty(), "replayed");
     assert_eq!(state(&a), after);
 }
 
 #[test]
-fn replayed_and_older_initiations_are_refused() {
+fn replayed_and_older_initiations_are_dropped() {
     let (mut a, mut b) = pair();
     let first = begin_handshake(&mut a, START);
     let later = START + Millis::from_secs(6);
@@ -157,7 +110,7 @@ fn replayed_and_older_initiations_are_refused() {
 }
 
 #[test]
-fn initiations_of_one_peer_are_spaced() {
+fn initiations_of_one_peer_are_rate_limited() {
     let (mut a, mut b) = pair();
     let first = begin_handshake(&mut a, START);
     a.link(false, START);
@@ -171,7 +124,7 @@ fn initiations_of_one_peer_are_spaced() {
 }
 
 #[test]
-fn strangers_are_not_answered() {
+fn unknown_peers_get_no_reply() {
     let (mut a, mut b) = pair();
     let mut stranger = Node::new([3; 32], 1, 3);
     join(&mut stranger, &b, "10.0.0.2/32");
@@ -187,7 +140,7 @@ fn strangers_are_not_answered() {
 }
 
 #[test]
-fn messages_to_unknown_indexes_change_nothing() {
+fn messages_with_unknown_indexes_do_not_change_state() {
     let (mut a, mut b) = pair();
     let initiation = begin_handshake(&mut a, START);
     let response = deliver(&mut b, a.address, &initiation, START).remove(0);
@@ -195,7 +148,7 @@ fn messages_to_unknown_indexes_change_nothing() {
     let before = (state(&c), c.device.counters().messages_tried);
     let mut cookie = vec![0; COOKIE_REPLY_LEN];
     cookie[0] = 3;
-    // Past the fake worker, which would refuse them: the device must as well.
+    // Bypasses the fake worker, which would drop them: the device must drop them, too.
     for bytes in [&response, &cookie] {
         for under_load in [false, true] {
             let message = wg_bounce_dataplane::messages::HandshakeMessage {
@@ -212,7 +165,7 @@ fn messages_to_unknown_indexes_change_nothing() {
 }
 
 #[test]
-fn under_load_only_cookies_are_spent_on_strangers() {
+fn under_load_unverified_sources_get_cookies_only() {
     let (mut a, mut b) = pair();
     let initiation = begin_handshake(&mut a, START);
     let before = b.device.counters();
@@ -221,13 +174,17 @@ fn under_load_only_cookies_are_spent_on_strangers() {
         b.receive(from, &initiation, true, START);
     }
     let after = b.device.counters();
-    assert_eq!(after, Counters { cookie_replies_sent: 1000, ..before }, "no DH, nothing else");
+    assert_eq!(
+        after,
+        Counters { cookie_replies_sent: 1000, ..before },
+        "no Diffie-Hellman, only cookie replies"
+    );
     assert!(b.sent.iter().all(|datagram| datagram.bytes.len() == COOKIE_REPLY_LEN));
-    assert_eq!(b.device.sizes(), (0, 0, 0), "who has not proved its address is not remembered");
+    assert_eq!(b.device.sizes(), (0, 0, 0), "no state is kept for an unverified address");
 }
 
 #[test]
-fn a_cookie_lets_its_owner_in_and_nobody_else() {
+fn a_cookie_is_valid_for_its_owner_only() {
     let (mut a, mut b) = pair();
     let initiation = begin_handshake(&mut a, START);
     b.receive(a.address, &initiation, true, START);
@@ -236,7 +193,7 @@ fn a_cookie_lets_its_owner_in_and_nobody_else() {
     a.receive(attacker(), &cookie, false, START);
     assert_eq!(a.device.counters().cookies_received, 1);
     assert_eq!(a.peer(&b.public_key).expect("a peer").endpoint, endpoint, "no roaming");
-    assert!(a.sent.is_empty(), "the next attempt bears it");
+    assert!(a.sent.is_empty(), "only the next attempt uses the cookie");
     let later = START + Millis::from_secs(6);
     a.run(later);
     let second = a.sent.remove(0).bytes;
@@ -249,7 +206,7 @@ fn a_cookie_lets_its_owner_in_and_nobody_else() {
     assert_eq!(b.sent.remove(0).bytes.len(), COOKIE_REPLY_LEN, "mac2 is wrong");
     b.receive(a.address, &second, true, later);
     assert_eq!(b.sent.remove(0).bytes.len(), RESPONSE_LEN);
-    // The same source again: replays cost a DH each, but no more than its rate allows.
+    // Replays from the same source cost one Diffie-Hellman each, up to its rate limit.
     for _ in 0..10 {
         b.receive(a.address, &second, true, later);
     }
@@ -258,7 +215,7 @@ fn a_cookie_lets_its_owner_in_and_nobody_else() {
 }
 
 #[test]
-fn a_response_under_load_needs_a_cookie_as_well() {
+fn a_response_under_load_needs_a_cookie() {
     let (mut a, mut b) = pair();
     let initiation = begin_handshake(&mut a, START);
     let response = deliver(&mut b, a.address, &initiation, START).remove(0);
@@ -266,7 +223,7 @@ fn a_response_under_load_needs_a_cookie_as_well() {
     let cookie = a.sent.remove(0).bytes;
     assert_eq!(cookie.len(), COOKIE_REPLY_LEN);
     b.receive(a.address, &cookie, false, START);
-    assert_eq!(b.device.counters().cookies_received, 1, "a reply to the responder");
+    assert_eq!(b.device.counters().cookies_received, 1, "the responder gets a cookie reply");
     let later = START + Millis::from_secs(6);
     a.run(later);
     let again = a.sent.remove(0).bytes;

@@ -1,4 +1,4 @@
-//! What a UAPI `set` changes, and what it leaves alone.
+//! The effects of a UAPI `set`.
 
 use std::net::SocketAddr;
 
@@ -6,10 +6,8 @@ use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
 
-use crate::adversary::{exchange, pair};
 use crate::node::{Node, allowed_ip, peer_change, public_key, secret};
-
-const START: Millis = Millis(1_000_000);
+use crate::pair::{START, exchange, pair};
 
 fn connected() -> (Node, Node) {
     let (mut a, mut b) = pair();
@@ -40,7 +38,7 @@ fn with_ips(key: [u8; 32], prefixes: &[&str]) -> PeerChange {
     change
 }
 
-fn is_connected(a: &mut Node, b: &mut Node, handshakes: u64) {
+fn expect_connected(a: &mut Node, b: &mut Node, handshakes: u64) {
     talk(a, b, START + Millis(100));
     assert_eq!(a.device.counters().initiations_sent, handshakes);
 }
@@ -57,7 +55,7 @@ fn an_edit_keeps_the_session_and_counters() {
     a.set(START, vec![Change::PrivateKey(Some(secret([1; 32]))), Change::Peer(change)]);
     let after = a.peer(&b.public_key).expect("a peer");
     assert_eq!((after.tx_bytes, after.last_handshake), (before.tx_bytes, before.last_handshake));
-    is_connected(&mut a, &mut b, 1);
+    expect_connected(&mut a, &mut b, 1);
 }
 
 #[test]
@@ -69,11 +67,11 @@ fn an_endpoint_change_keeps_the_session() {
     a.set(START, vec![Change::Peer(change)]);
     a.send("10.0.0.2".parse().expect("an address"), b"data", START);
     assert_eq!(a.sent.remove(0).to, b.address);
-    is_connected(&mut a, &mut b, 1);
+    expect_connected(&mut a, &mut b, 1);
 }
 
 #[test]
-fn replace_peers_keeps_who_is_named_again() {
+fn replace_peers_keeps_peers_that_are_set_again() {
     let (mut a, mut b) = connected();
     let other = public_key(&[3; 32]);
     let mut change = peer_change(b.public_key);
@@ -90,15 +88,15 @@ fn replace_peers_keeps_who_is_named_again() {
     a.set(START, again);
     assert_eq!(a.device.peers_len(), 1);
     let after = a.peer(&b.public_key).expect("a peer");
-    assert_eq!(*after.preshared_key, [0; 32], "settings begin from their defaults");
+    assert_eq!(*after.preshared_key, [0; 32], "settings start from their defaults");
     assert_eq!(after.persistent_keepalive, 0);
     assert_eq!((after.endpoint, after.tx_bytes), (before.endpoint, before.tx_bytes));
     assert_eq!(owner(&a, "10.0.0.3"), Some(b.public_key));
-    is_connected(&mut a, &mut b, 1);
+    expect_connected(&mut a, &mut b, 1);
 }
 
 #[test]
-fn replace_peers_forgets_the_others_and_what_only_updates() {
+fn replace_peers_removes_other_peers_and_update_only_adds_none() {
     let (mut a, b) = connected();
     let mut change = peer_change(b.public_key);
     change.update_only = true;
@@ -130,7 +128,7 @@ fn a_packet_staged_while_its_peer_is_removed_is_dropped_later() {
     let mut change = peer_change(b.public_key);
     change.remove = true;
     a.set(START, vec![Change::Peer(change)]);
-    // A worker whose turn began before the snapshot still has the old table.
+    // A worker whose turn began before the new snapshot still has the old routes.
     a.routes = routes;
     a.send(address, b"data", START);
     assert_eq!(a.held(), (0, 1));
@@ -139,7 +137,7 @@ fn a_packet_staged_while_its_peer_is_removed_is_dropped_later() {
 }
 
 #[test]
-fn our_own_key_is_no_peer() {
+fn our_own_key_is_not_added_as_a_peer() {
     let (mut a, _) = pair();
     a.set(START, vec![Change::Peer(with_ips(a.public_key, &["10.0.0.2/32"]))]);
     assert_eq!(a.device.peers_len(), 1);
@@ -153,16 +151,16 @@ fn a_private_key_removes_the_peer_with_its_public_key_and_ends_sessions() {
     a.set(START, vec![Change::Peer(with_ips(future, &["10.0.0.9/32"]))]);
     a.set(START, vec![Change::PrivateKey(Some(secret([9; 32])))]);
     assert!(a.peer(&future).is_none() && owner(&a, "10.0.0.9").is_none());
-    assert_eq!(a.held(), (0, 0), "sessions of the old key end");
+    assert_eq!(a.held(), (0, 0), "sessions of the old key are removed");
     b.set(START, vec![Change::Peer(PeerChange { remove: true, ..peer_change(a.public_key) })]);
     let mut change = with_ips(future, &["10.0.0.1/32"]);
     change.endpoint = Some(a.address);
     b.set(START, vec![Change::Peer(change)]);
-    is_connected(&mut a, &mut b, 2);
+    expect_connected(&mut a, &mut b, 2);
 }
 
 #[test]
-fn without_a_private_key_nothing_is_said() {
+fn nothing_is_sent_without_a_private_key() {
     let (mut a, mut b) = connected();
     a.set(START, vec![Change::PrivateKey(None)]);
     assert_eq!((a.held(), a.device.next_deadline()), ((0, 0), None));
@@ -178,7 +176,7 @@ fn without_a_private_key_nothing_is_said() {
 }
 
 #[test]
-fn allowed_ips_move_and_go() {
+fn allowed_ips_move_and_are_removed() {
     let (mut a, b) = pair();
     let other = public_key(&[3; 32]);
     a.set(START, vec![Change::Peer(with_ips(other, &["10.0.0.2/32", "10.1.2.3/8", "::1/128"]))]);
@@ -189,7 +187,7 @@ fn allowed_ips_move_and_go() {
     let mut foreign = peer_change(b.public_key);
     foreign.allowed_ips = vec![minus];
     a.set(START, vec![Change::Peer(foreign)]);
-    assert_eq!(owner(&a, "10.0.0.2"), Some(other), "only from the peer that has it");
+    assert_eq!(owner(&a, "10.0.0.2"), Some(other), "only its owner can lose a prefix");
     let mut change = peer_change(other);
     change.allowed_ips = vec![minus];
     a.set(START, vec![Change::Peer(change)]);
@@ -200,19 +198,19 @@ fn allowed_ips_move_and_go() {
     a.set(START, vec![Change::Peer(change)]);
     assert_eq!((prefixes(&a, &other), a.published), (vec!["10.0.0.0/8".into()], published + 1));
     a.set(START, vec![Change::Peer(with_ips(other, &["10.0.0.0/8"]))]);
-    assert_eq!(a.published, published + 1, "nothing changed, nothing is published");
+    assert_eq!(a.published, published + 1, "an empty change is not published");
 }
 
 #[test]
-fn a_moved_prefix_costs_no_session() {
+fn a_moved_prefix_keeps_the_session() {
     let (mut a, mut b) = connected();
     a.set(START, vec![Change::Peer(with_ips(public_key(&[3; 32]), &["10.0.0.2/32"]))]);
     a.set(START, vec![Change::Peer(with_ips(b.public_key, &["10.0.0.2/32"]))]);
-    is_connected(&mut a, &mut b, 1);
+    expect_connected(&mut a, &mut b, 1);
 }
 
 #[test]
-fn updating_or_removing_nobody_adds_nobody() {
+fn updating_or_removing_an_unknown_peer_does_not_add_it() {
     let (mut a, _) = pair();
     let key = public_key(&[3; 32]);
     let update = PeerChange { update_only: true, ..with_ips(key, &["10.0.0.2/32"]) };
@@ -237,7 +235,7 @@ fn turning_keepalives_on_sends_one_at_once_and_only_then() {
 }
 
 #[test]
-fn peers_spread_over_workers_and_stay() {
+fn peers_are_spread_over_workers_and_stay() {
     let mut hub = Node::new([1; 32], 3, 1);
     hub.set(START, vec![Change::PrivateKey(Some(secret([1; 32])))]);
     hub.link(true, START);
@@ -263,7 +261,7 @@ fn peers_spread_over_workers_and_stay() {
 }
 
 #[test]
-fn many_idle_peers_cost_nothing() {
+fn many_idle_peers_need_no_timers() {
     let mut hub = Node::new([1; 32], 2, 1);
     let changes = (0..20_000u32).map(|number| {
         let mut key = [7; 32];

@@ -1,10 +1,11 @@
-//! Devices against each other on virtual time. A failing seed is printed; it is replayed by
-//! `WG_BOUNCE_SEED=<seed> cargo test -p wg-bounce-control --test simulation seeds`, and
-//! `WG_BOUNCE_SEEDS=<count>` runs more of them.
+//! Simulation of several devices on virtual time. A failure prints its seed, and
+//! `WG_BOUNCE_SEED=<seed> cargo test -p wg-bounce-control --test simulation seeds` replays it.
+//! `WG_BOUNCE_SEEDS=<count>` sets the number of seeds.
 
 mod adversary;
 mod config;
 mod node;
+mod pair;
 mod timers;
 mod world;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use world::World;
 
-/// Seeds of an ordinary run.
+/// Default number of seeds.
 const SEEDS: u64 = 2000;
 
 fn variable(name: &str) -> Option<u64> {

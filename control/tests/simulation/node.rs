@@ -1,7 +1,7 @@
-//! One endpoint on virtual time: the device, a minimal runtime, and fake workers made of the
+//! One endpoint on virtual time: the device, a minimal runtime, and fake workers built from the
 //! data path's pure types. Datagrams and packets go in and come out as values.
 
-#![allow(dead_code, reason = "each test binary that includes this uses a part of it")]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -27,21 +27,21 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange, PeerState, SecretKey};
 
-/// A datagram on its way.
+/// A sent datagram.
 #[derive(Clone, Debug)]
 pub struct Datagram {
     pub to: SocketAddr,
     pub bytes: Vec<u8>,
 }
 
-/// A packet that came out of the tunnel.
+/// A packet received through the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     pub from: [u8; 32],
     pub payload: Vec<u8>,
 }
 
-/// A worker's part of the state, as far as control can tell.
+/// The state of a worker that matters to control.
 #[derive(Default)]
 struct Worker {
     expected: HashSet<u32>,
@@ -54,22 +54,22 @@ pub struct Node {
     pub address: SocketAddr,
     pub private_key: [u8; 32],
     pub public_key: [u8; 32],
-    /// What the wall clock shows at boot time zero; tests make it jump.
+    /// The wall clock at boot time zero; tests make it jump.
     pub wall: Duration,
     pub sent: Vec<Datagram>,
     pub received: Vec<Packet>,
     /// Peers about which a worker has queued a notice.
     pub notices: Vec<PeerId>,
-    /// Datagrams that nobody took: for a dead session, replayed, not authentic.
+    /// Dropped datagrams: for a dead session, replayed or not authentic.
     pub dropped: usize,
-    /// Packets dropped because too many wait, or a handshake was given up.
+    /// Staged packets dropped because of the limit or an abandoned handshake.
     pub discarded: usize,
-    /// How often a snapshot was published.
+    /// Number of published snapshots.
     pub published: usize,
     pub routes: Routes<Arc<Peer>>,
     workers: Vec<Worker>,
     is_up: bool,
-    /// Each key that was ever sent with (by what it makes of nothing), with each counter.
+    /// Every send key ever used (by its fingerprint), with every counter.
     pub used: HashSet<([u8; 16], u64)>,
     fingerprints: HashMap<PeerId, [u8; 16]>,
 }
@@ -149,7 +149,7 @@ impl Node {
         self.transmit(worker, &peer, payload, now);
     }
 
-    /// A datagram arrives.
+    /// Handles a received datagram.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], under_load: bool, now: Millis) {
         if !self.is_up {
             return;
@@ -178,7 +178,8 @@ impl Node {
         self.device.peer_states().into_iter().find(|peer| &peer.public_key == public_key)
     }
 
-    /// What the workers hold: awaited indexes and sessions, peers with packets that wait.
+    /// State in the workers: number of expected indexes and sessions, number of peers with staged
+    /// packets.
     pub fn held(&self) -> (usize, usize) {
         let indexes = self.workers.iter().map(|w| w.expected.len() + w.sessions.len()).sum();
         (indexes, self.workers.iter().map(|worker| worker.staged.len()).sum())
@@ -226,7 +227,7 @@ impl Node {
             Command::Forget { index } => {
                 let was_expected = worker.expected.remove(&index);
                 let was_installed = worker.sessions.remove(&index).is_some();
-                assert!(was_expected != was_installed, "what is forgotten was known");
+                assert!(was_expected != was_installed, "a forgotten index was known");
             }
             Command::SendStaged { peer } => {
                 for payload in self.unstage(number, peer.id) {
@@ -341,7 +342,7 @@ impl Node {
     }
 }
 
-/// What a key makes of an empty message: tells keys apart without knowing them.
+/// The tag of an empty message, which identifies a key without revealing it.
 fn fingerprint(session: &SendSession) -> [u8; 16] {
     let mut message = [0; DATA_OVERHEAD];
     Aead::best().seal(&mut [Seal { key: &session.key, counter: u64::MAX, message: &mut message }]);
@@ -356,7 +357,7 @@ pub fn secret(bytes: [u8; 32]) -> SecretKey {
     SecretKey::new(bytes)
 }
 
-/// A change of the peer with this key that changes nothing yet.
+/// An empty change of the peer with this key.
 pub fn peer_change(public_key: [u8; 32]) -> PeerChange {
     PeerChange::new(public_key)
 }

@@ -1,13 +1,11 @@
-//! The timers of a pair, second by second.
+//! Protocol timers between two nodes.
 
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN};
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::Change;
 
-use crate::adversary::{exchange, pair};
 use crate::node::{Node, peer_change, secret};
-
-const START: Millis = Millis(1_000_000);
+use crate::pair::{START, exchange, pair};
 
 fn at(seconds: u64) -> Millis {
     START + Millis::from_secs(seconds)
@@ -17,7 +15,15 @@ fn to_b(a: &mut Node, now: Millis) {
     a.send("10.0.0.2".parse().expect("an address"), b"data", now);
 }
 
-/// Runs `node` alone until `until`; tells when it sent how many bytes.
+/// Sends a packet to b and delivers the resulting initiation.
+fn initiate(a: &mut Node, b: &mut Node, now: Millis) {
+    to_b(a, now);
+    a.run(now);
+    let initiation = a.sent.remove(0);
+    b.receive(a.address, &initiation.bytes, false, now);
+}
+
+/// Runs `node` alone until `until`; returns the time and length of each datagram it sent.
 fn alone(node: &mut Node, from: Millis, until: Millis) -> Vec<(Millis, usize)> {
     let mut sent = Vec::new();
     let mut now = from;
@@ -42,17 +48,14 @@ fn connected() -> (Node, Node) {
 #[test]
 fn the_responder_waits_for_confirmation() {
     let (mut a, mut b) = pair();
-    to_b(&mut a, START);
-    a.run(START);
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, START);
+    initiate(&mut a, &mut b, START);
     let response = b.sent.remove(0);
     b.send("10.0.0.1".parse().expect("an address"), b"answer", START);
     b.run(START);
     assert!(b.sent.is_empty(), "nothing may be sent before the initiator has confirmed");
     assert_eq!(b.peer(&a.public_key).expect("a peer").last_handshake, (0, 0));
     a.receive(b.address, &response.bytes, false, START);
-    assert_eq!(a.sent.len(), 1, "what was staged confirms; no keepalive beside it");
+    assert_eq!(a.sent.len(), 1, "the staged packet confirms the session; no extra keepalive");
     exchange(&mut a, &mut b, START);
     assert_eq!((a.received.len(), b.received.len()), (1, 1));
     assert_ne!(b.peer(&a.public_key).expect("a peer").last_handshake, (0, 0));
@@ -65,7 +68,7 @@ fn an_initiator_with_nothing_to_send_confirms_with_a_keepalive() {
     change.persistent_keepalive = Some(25);
     a.set(START, vec![Change::Peer(change)]);
     a.run(START);
-    assert_eq!(a.sent.len(), 1, "turned on: one is sent at once, and that needs a session");
+    assert_eq!(a.sent.len(), 1, "enabling keepalives sends one at once, which needs a session");
     exchange(&mut a, &mut b, START);
     assert_ne!(b.peer(&a.public_key).expect("a peer").last_handshake, (0, 0));
     assert_eq!(alone(&mut a, START, at(24)), []);
@@ -82,45 +85,45 @@ fn a_handshake_is_retried_and_given_up() {
         let pause = pair[1].0.since(pair[0].0);
         assert!((5000..5333).contains(&pause.0), "REKEY_TIMEOUT and jitter, not {pause:?}");
     }
-    let last = sent.last().expect("tried").0;
+    let last = sent.last().expect("an attempt").0;
     assert!(last < at(90) && last > at(84), "tried for REKEY_ATTEMPT_TIME: {last:?}");
     assert_eq!((a.discarded, a.device.counters().given_up), (1, 1));
     assert_eq!(a.device.next_deadline(), None);
-    assert_eq!((a.device.sizes(), a.held()), ((0, 0, 0), (0, 0)), "the residue is gone");
+    assert_eq!((a.device.sizes(), a.held()), ((0, 0, 0), (0, 0)), "no state is left");
     let pauses: std::collections::BTreeSet<_> =
         sent.windows(2).map(|pair| pair[1].0.since(pair[0].0)).collect();
     assert!(pauses.len() > 5, "jitter differs");
 }
 
 #[test]
-fn new_packets_prolong_the_attempts() {
+fn new_packets_extend_the_attempts() {
     let (mut a, _) = pair();
     for second in 0..20 {
         to_b(&mut a, at(5 * second));
         alone(&mut a, at(5 * second), at(5 * second + 5));
     }
     let sent = alone(&mut a, at(100), at(2000));
-    let last = sent.last().expect("tried on").0;
+    let last = sent.last().expect("an attempt").0;
     assert!(last > at(95 + 84) && last < at(95 + 90), "90 s from the last packet: {last:?}");
 }
 
 #[test]
-fn received_data_is_acknowledged_after_ten_seconds_once() {
+fn received_data_is_acknowledged_by_one_keepalive_after_ten_seconds() {
     let (mut a, mut b) = connected();
     assert_eq!(alone(&mut b, START, at(170)), [(at(10), DATA_OVERHEAD)]);
-    // What b sends keeps a from asking.
+    // Data from b acknowledges the data from a.
     to_b(&mut a, at(20));
     let data = a.sent.remove(0);
     b.receive(a.address, &data.bytes, false, at(20));
     b.send("10.0.0.1".parse().expect("an address"), b"answer", at(21));
     let answer = b.sent.remove(0);
     a.receive(b.address, &answer.bytes, false, at(21));
-    assert_eq!(alone(&mut b, at(21), at(35)), [], "the answer is the acknowledgement");
+    assert_eq!(alone(&mut b, at(21), at(35)), [], "data acknowledges, so no keepalive is due");
     assert_eq!(alone(&mut a, at(21), at(100)), [(at(31), DATA_OVERHEAD)]);
 }
 
 #[test]
-fn keepalives_are_not_answered() {
+fn keepalives_are_not_acknowledged() {
     let (mut a, mut b) = connected();
     let keepalive = loop {
         let next = b.device.next_deadline().expect("b owes a keepalive");
@@ -134,7 +137,7 @@ fn keepalives_are_not_answered() {
 }
 
 #[test]
-fn silence_starts_a_handshake_after_fifteen_seconds() {
+fn missing_replies_start_a_handshake_after_fifteen_seconds() {
     let (mut a, mut b) = connected();
     exchange(&mut a, &mut b, at(10));
     to_b(&mut a, at(20));
@@ -146,7 +149,7 @@ fn silence_starts_a_handshake_after_fifteen_seconds() {
 }
 
 #[test]
-fn only_the_initiator_renews_by_age() {
+fn only_the_initiator_rekeys_by_age() {
     let (mut a, mut b) = connected();
     exchange(&mut a, &mut b, at(10));
     b.send("10.0.0.1".parse().expect("an address"), b"x", at(119));
@@ -154,20 +157,20 @@ fn only_the_initiator_renews_by_age() {
     to_b(&mut a, at(119));
     b.send("10.0.0.1".parse().expect("an address"), b"x", at(130));
     b.run(at(130));
-    assert_eq!(b.sent.len(), 1, "the responder does not");
+    assert_eq!(b.sent.len(), 1, "the responder does not rekey");
     exchange(&mut a, &mut b, at(130));
     assert_eq!(a.device.counters().initiations_sent, 1);
     to_b(&mut a, at(131));
     exchange(&mut a, &mut b, at(131));
-    assert_eq!(a.device.counters().sessions_initiated, 2, "the initiator does, as it sends");
+    assert_eq!(a.device.counters().sessions_initiated, 2, "the initiator rekeys when it sends");
     assert_eq!(a.held().0, 2, "the previous session still receives");
     to_b(&mut a, at(260));
     exchange(&mut a, &mut b, at(260));
-    assert_eq!((a.held().0, b.held().0), (2, 2), "current and previous, no more");
+    assert_eq!((a.held().0, b.held().0), (2, 2), "only the current and the previous session");
 }
 
 #[test]
-fn the_last_minute_handshake_comes_once() {
+fn the_last_minute_handshake_is_sent_once() {
     let (mut a, mut b) = connected();
     exchange(&mut a, &mut b, at(10));
     for second in [166, 167, 175] {
@@ -182,7 +185,7 @@ fn the_last_minute_handshake_comes_once() {
 }
 
 #[test]
-fn keys_are_forgotten_nine_minutes_after_the_last_handshake() {
+fn keys_are_erased_nine_minutes_after_the_last_handshake() {
     let (mut a, mut b) = connected();
     for seconds in [10, 20, 30, 539] {
         exchange(&mut a, &mut b, at(seconds));
@@ -194,7 +197,7 @@ fn keys_are_forgotten_nine_minutes_after_the_last_handshake() {
 }
 
 #[test]
-fn crossing_handshakes_part() {
+fn crossing_handshakes_are_resolved() {
     let (mut a, mut b) = pair();
     to_b(&mut a, START);
     b.send("10.0.0.1".parse().expect("an address"), b"x", START);
@@ -210,56 +213,50 @@ fn crossing_handshakes_part() {
         }
         a.run(now);
         b.run(now);
-        assert!(now < at(7), "jitter parts them at the first retry");
+        assert!(now < at(7), "jitter resolves the collision at the first retry");
     }
 }
 
 #[test]
-fn crossing_handshakes_part_though_both_sides_keep_sending() {
+fn crossing_handshakes_are_resolved_while_both_sides_send() {
     const DELAY: Millis = Millis(10);
     let (mut a, mut b) = pair();
-    let mut under_way = std::collections::VecDeque::new();
+    let mut in_flight = std::collections::VecDeque::new();
     let mut now = START;
     while a.received.is_empty() || b.received.is_empty() {
         to_b(&mut a, now);
         b.send("10.0.0.1".parse().expect("an address"), b"x", now);
         a.run(now);
         b.run(now);
-        under_way.extend(a.sent.drain(..).map(|datagram| (now + DELAY, true, datagram)));
-        under_way.extend(b.sent.drain(..).map(|datagram| (now + DELAY, false, datagram)));
-        while under_way.front().is_some_and(|(at, ..)| *at <= now) {
-            let (_, to_b, datagram) = under_way.pop_front().expect("looked at");
+        in_flight.extend(a.sent.drain(..).map(|datagram| (now + DELAY, true, datagram)));
+        in_flight.extend(b.sent.drain(..).map(|datagram| (now + DELAY, false, datagram)));
+        while in_flight.front().is_some_and(|(at, ..)| *at <= now) {
+            let (_, to_b, datagram) = in_flight.pop_front().expect("looked at");
             let (to, from) = if to_b { (&mut b, a.address) } else { (&mut a, b.address) };
             to.receive(from, &datagram.bytes, false, now);
         }
         now = now + Millis(1);
-        assert!(now < at(12), "packets must not undo the jitter");
+        assert!(now < at(12), "packets must not cancel the jitter");
     }
 }
 
 #[test]
-fn a_responder_whose_session_is_never_confirmed_begins_by_itself() {
+fn a_responder_without_confirmation_initiates() {
     let (mut a, mut b) = pair();
-    to_b(&mut a, START);
-    a.run(START);
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, START);
+    initiate(&mut a, &mut b, START);
     b.send("10.0.0.1".parse().expect("an address"), b"staged", START);
     b.run(START);
     b.sent.clear();
-    // Response and confirmation are lost, and nothing new is sent that would ask again.
+    // Response and confirmation are lost, and no new packet asks for a handshake.
     let sent = alone(&mut b, START, at(6));
     let [(when, INITIATION_LEN)] = sent[..] else { panic!("one initiation: {sent:?}") };
     assert!((5000..5333).contains(&when.since(START).0), "{when:?}");
 }
 
 #[test]
-fn a_confirmation_counts_before_the_initiation_that_came_after_it() {
+fn a_confirmation_is_handled_before_a_later_initiation() {
     let (mut a, mut b) = pair();
-    to_b(&mut a, START);
-    a.run(START);
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, START);
+    initiate(&mut a, &mut b, START);
     let response = b.sent.remove(0);
     a.receive(b.address, &response.bytes, false, START);
     let confirmation = a.sent.remove(0);
@@ -269,14 +266,14 @@ fn a_confirmation_counts_before_the_initiation_that_came_after_it() {
     a.run(at(1));
     let second = a.sent.remove(0);
     b.receive(a.address, &confirmation.bytes, false, at(1));
-    assert_eq!(b.device.counters().sessions_confirmed, 0, "the notice is under way");
+    assert_eq!(b.device.counters().sessions_confirmed, 0, "the notice has not been handled yet");
     b.receive(a.address, &second.bytes, false, at(1));
     assert_eq!(b.device.counters().sessions_confirmed, 1);
     assert_eq!(b.held().0, 2, "current and next");
 }
 
 #[test]
-fn link_down_ends_everything_and_up_starts_what_is_due() {
+fn link_down_removes_sessions_and_link_up_starts_due_handshakes() {
     let (mut a, mut b) = connected();
     let mut change = peer_change(b.public_key);
     change.persistent_keepalive = Some(5);
@@ -293,7 +290,7 @@ fn link_down_ends_everything_and_up_starts_what_is_due() {
 }
 
 #[test]
-fn a_key_that_comes_late_starts_what_is_due() {
+fn setting_the_key_last_starts_due_handshakes() {
     let (mut a, b) = (Node::new([1; 32], 1, 1), Node::new([2; 32], 1, 2));
     let mut change = peer_change(b.public_key);
     change.endpoint = Some(b.address);
@@ -307,7 +304,7 @@ fn a_key_that_comes_late_starts_what_is_due() {
 }
 
 #[test]
-fn an_endpoint_that_comes_late_starts_what_is_due() {
+fn setting_the_endpoint_last_starts_due_handshakes() {
     let (mut a, b) = (Node::new([1; 32], 1, 1), Node::new([2; 32], 1, 2));
     let mut change = peer_change(b.public_key);
     change.persistent_keepalive = Some(25);
@@ -321,14 +318,11 @@ fn an_endpoint_that_comes_late_starts_what_is_due() {
 }
 
 #[test]
-fn a_wall_clock_that_jumps_back_does_not_lock_us_out() {
+fn a_wall_clock_that_jumps_back_does_not_block_handshakes() {
     let (mut a, mut b) = connected();
     a.wall = std::time::Duration::from_secs(5);
     a.link(false, at(1));
     a.link(true, at(1));
-    to_b(&mut a, at(2));
-    a.run(at(2));
-    let initiation = a.sent.remove(0);
-    b.receive(a.address, &initiation.bytes, false, at(2));
+    initiate(&mut a, &mut b, at(2));
     assert_eq!(b.sent.remove(0).bytes.len(), RESPONSE_LEN);
 }

@@ -1,5 +1,5 @@
-//! Two to four nodes, each a peer of each other, on a network that loses, delays, doubles and
-//! forges; driven by one seed, on virtual time.
+//! Two to four nodes, all peers of each other, on a network that loses, delays, duplicates and
+//! forges datagrams. Driven by one seed, on virtual time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
@@ -14,40 +14,40 @@ use wg_bounce_uapi::types::Change;
 
 use crate::node::{Datagram, Node, allowed_ip, peer_change, secret};
 
-/// After the faults every pair talks again within this: a silent session is noticed after 15.4 s
-/// of sending, its handshake may have to wait 5.4 s for an earlier one, and handshakes that
-/// cross are repeated after 5.4 s until jitter parts them: four times are granted.
+/// Longest time until every pair communicates again after the faults. A dead session is detected
+/// after sending for 15.4 s, its handshake may wait 5.4 s for an earlier one, and handshakes that
+/// cross are retried every 5.4 s until jitter separates them, at most four times.
 pub const RECOVERY: Millis = Millis::from_secs(43);
 
-/// How long packets are counted after that: two rekeys.
+/// Duration of steady traffic without loss after that: two rekeys.
 const STEADY: Millis = Millis::from_secs(300);
 
-/// All keys are gone this long after the last traffic.
+/// Time after the last traffic until all keys are erased.
 const SILENCE: Millis = Millis::from_secs(700);
 
 enum Event {
     Deliver { from: SocketAddr, datagram: Datagram },
-    Notice { node: usize, life: u32, peer: PeerId },
+    Notice { node: usize, restart_count: u32, peer: PeerId },
     Talk { from: usize, to: usize },
     Fault,
 }
 
 struct Faults {
     loss: u64,
-    double: u64,
+    duplicate: u64,
     forge: u64,
     delay_max: u64,
     load: u64,
 }
 
-const NONE: Faults = Faults { loss: 0, double: 0, forge: 0, delay_max: 40, load: 0 };
+const NONE: Faults = Faults { loss: 0, duplicate: 0, forge: 0, delay_max: 40, load: 0 };
 
 pub struct World {
     rng: ChaCha8Rng,
     now: Millis,
     nodes: Vec<Node>,
-    /// Counts restarts: a notice of an earlier life is void.
-    lives: Vec<u32>,
+    /// Restarts of each node: a notice from before a restart is ignored.
+    restarts: Vec<u32>,
     keepalives: Vec<u16>,
     events: BinaryHeap<Reverse<(Millis, u64)>>,
     bodies: BTreeMap<u64, Event>,
@@ -55,18 +55,18 @@ pub struct World {
     faults: Faults,
     talk_interval: u64,
     next_payload: u64,
-    /// Payloads on their way, by sender and receiver.
-    under_way: BTreeMap<u64, (usize, usize)>,
-    /// Pairs that have talked since this was cleared.
+    /// Payloads in flight, with sender and receiver.
+    in_flight: BTreeMap<u64, (usize, usize)>,
+    /// Pairs that have communicated since this was cleared.
     talked: BTreeSet<(usize, usize)>,
     lost: Vec<Datagram>,
     ports: u16,
-    /// A node may start again with a clock that is behind what it showed before. Its
-    /// initiations are refused until then, so the others must know where it is.
+    /// Whether a node may restart with a clock behind its earlier one. Its initiations are then
+    /// rejected until the clock has caught up, so the others must know its endpoint.
     bad_clocks: bool,
-    /// The greatest that each wall clock has shown.
-    greatest_wall: Vec<Duration>,
-    /// When the last pair had talked again, after the faults.
+    /// The latest time that each wall clock has shown.
+    latest_wall: Vec<Duration>,
+    /// Time after the faults until every pair had communicated again.
     pub recovered_after: Millis,
 }
 
@@ -82,7 +82,7 @@ impl World {
         let mut world = World {
             now: Millis(1_000_000),
             nodes: Vec::new(),
-            lives: vec![0; count],
+            restarts: vec![0; count],
             keepalives: (0..count * count)
                 .map(
                     |_| if with_keepalive { [0, 0, 1, 25][rng.next_u32() as usize % 4] } else { 0 },
@@ -94,12 +94,12 @@ impl World {
             faults: NONE,
             talk_interval: 1000,
             next_payload: 0,
-            under_way: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             talked: BTreeSet::new(),
             lost: Vec::new(),
             ports: 1000,
             bad_clocks: rng.next_u32().is_multiple_of(2),
-            greatest_wall: vec![Duration::from_secs(1_700_000_000); count],
+            latest_wall: vec![Duration::from_secs(1_700_000_000); count],
             recovered_after: Millis::ZERO,
             rng,
         };
@@ -115,20 +115,20 @@ impl World {
         world
     }
 
-    /// Faults, recovery, steady traffic, silence; panics if a promise is broken.
+    /// Runs faults, recovery, steady traffic and idleness; panics if an invariant is violated.
     pub fn run(&mut self) {
-        self.misbehave();
+        self.run_with_faults();
         self.recover();
         self.stay_steady();
-        self.fall_silent();
+        self.go_idle();
         self.check_keys();
     }
 
-    fn misbehave(&mut self) {
+    fn run_with_faults(&mut self) {
         let until = self.now + Millis(self.below(300_000));
         self.faults = Faults {
             loss: self.below(60),
-            double: self.below(20),
+            duplicate: self.below(20),
             forge: self.below(20),
             delay_max: 1 + self.below(400),
             load: [0, 0, 30, 100][self.below(4) as usize],
@@ -144,7 +144,7 @@ impl World {
     fn recover(&mut self) {
         self.faults = NONE;
         self.lost.clear();
-        // What is on its way is lost, but workers' notices always arrive.
+        // Datagrams in flight are lost, but workers' notices always arrive.
         self.bodies.retain(|_, event| matches!(event, Event::Notice { .. }));
         self.events.retain(|Reverse((_, id))| self.bodies.contains_key(id));
         for node in 0..self.nodes.len() {
@@ -166,34 +166,34 @@ impl World {
         for (number, node) in self.nodes.iter().enumerate().filter(|_| !silent.is_empty()) {
             println!("node {number} (wall {:?}): {:#?}", node.wall, node.device.counters());
         }
-        assert!(silent.is_empty(), "pairs that do not talk again: {silent:?}");
+        assert!(silent.is_empty(), "pairs that do not recover: {silent:?}");
         self.recovered_after = self.now.since(began);
-        // Both directions of each pair know of the session now; let stragglers arrive.
+        // Both directions of each pair have a session now; late datagrams may still arrive.
         self.run_until(self.now + Millis::from_secs(20));
     }
 
     fn stay_steady(&mut self) {
         self.talk_interval = 7000;
-        self.under_way.clear();
+        self.in_flight.clear();
         self.run_until(self.now + STEADY);
         self.talk_interval = 0;
         self.run_until(self.now + Millis::from_secs(7));
-        assert!(self.under_way.is_empty(), "packets lost over a rekey: {:?}", self.under_way);
+        assert!(self.in_flight.is_empty(), "packets lost over a rekey: {:?}", self.in_flight);
     }
 
-    fn fall_silent(&mut self) {
+    fn go_idle(&mut self) {
         if self.keepalives.iter().any(|&seconds| seconds != 0) {
             return;
         }
         self.run_until(self.now + SILENCE);
         for node in &self.nodes {
-            assert_eq!(node.device.next_deadline(), None, "an idle device sleeps");
-            assert_eq!(node.device.sizes(), (0, 0, 0), "an idle device keeps nothing");
-            assert_eq!(node.held(), (0, 0), "idle workers keep nothing");
+            assert_eq!(node.device.next_deadline(), None, "an idle device has no deadline");
+            assert_eq!(node.device.sizes(), (0, 0, 0), "an idle device keeps no state");
+            assert_eq!(node.held(), (0, 0), "idle workers keep no state");
         }
     }
 
-    /// No key of one node is a key of another: each direction has its own.
+    /// No two nodes share a key: each direction has its own.
     fn check_keys(&mut self) {
         let mut seen = HashSet::new();
         for node in &self.nodes {
@@ -219,13 +219,13 @@ impl World {
             {
                 self.events.pop();
                 let event = self.bodies.remove(&id).expect("scheduled with its body");
-                self.happen(event);
+                self.handle(event);
             }
         }
         self.now = until;
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Deliver { from, datagram } => {
                 let load = self.below(100) < self.faults.load;
@@ -235,8 +235,8 @@ impl World {
                     self.collect(node);
                 }
             }
-            Event::Notice { node, life, peer } => {
-                if life == self.lives[node] {
+            Event::Notice { node, restart_count, peer } => {
+                if restart_count == self.restarts[node] {
                     let input = wg_bounce_control::device::Input::Peer(peer);
                     self.nodes[node].input(input, self.now);
                     self.collect(node);
@@ -249,7 +249,7 @@ impl World {
                 }
             }
             Event::Fault => {
-                self.strike();
+                self.inject_fault();
                 let pause = 1 + self.below(30_000);
                 self.schedule(self.now + Millis(pause), Event::Fault);
             }
@@ -259,29 +259,33 @@ impl World {
     fn talk(&mut self, from: usize, to: usize) {
         let id = self.next_payload;
         self.next_payload += 1;
-        self.under_way.insert(id, (from, to));
+        self.in_flight.insert(id, (from, to));
         self.nodes[from].send(inner(to), &id.to_le_bytes(), self.now);
         self.collect(from);
     }
 
-    /// Takes what a node has to say: datagrams into the network, packets and notices to us.
+    /// Collects a node's outputs: sends its datagrams, schedules its notices, checks its packets.
     fn collect(&mut self, node: usize) {
         let from = self.nodes[node].address;
         for datagram in std::mem::take(&mut self.nodes[node].sent) {
-            self.carry(from, datagram);
+            self.transmit(from, datagram);
         }
         for peer in std::mem::take(&mut self.nodes[node].notices) {
             let at = self.now + Millis(self.below(4));
-            self.schedule(at, Event::Notice { node, life: self.lives[node], peer });
+            self.schedule(at, Event::Notice { node, restart_count: self.restarts[node], peer });
         }
         for packet in std::mem::take(&mut self.nodes[node].received) {
             let id = u64::from_le_bytes(packet.payload[..].try_into().expect("a payload of ours"));
             let sender =
                 self.nodes.iter().position(|node| node.public_key == packet.from).expect("known");
-            let pair = self.under_way.remove(&id);
-            let steady = self.faults.loss + self.faults.double + self.faults.forge == 0;
+            let pair = self.in_flight.remove(&id);
+            let steady = self.faults.loss + self.faults.duplicate + self.faults.forge == 0;
             if !steady || pair.is_some() {
-                assert_eq!(pair, Some((sender, node)), "each packet comes out once, as it went in");
+                assert_eq!(
+                    pair,
+                    Some((sender, node)),
+                    "each packet is delivered once, to its receiver"
+                );
             }
             self.talked.insert((sender, node));
         }
@@ -293,10 +297,10 @@ impl World {
         let (indexes, deadlines, _) = self.nodes[node].device.sizes();
         assert!(indexes <= 4 * peers, "a peer has three sessions and one handshake at most");
         assert!(deadlines <= peers, "a peer has one deadline at most");
-        assert_eq!(self.nodes[node].held().0, indexes, "workers hold what the device knows");
+        assert_eq!(self.nodes[node].held().0, indexes, "workers and device have the same indexes");
     }
 
-    fn carry(&mut self, from: SocketAddr, datagram: Datagram) {
+    fn transmit(&mut self, from: SocketAddr, datagram: Datagram) {
         if self.below(100) < self.faults.forge {
             self.forge(&datagram);
         }
@@ -307,14 +311,15 @@ impl World {
             }
             return;
         }
-        let copies = if self.below(100) < self.faults.double { 2 } else { 1 };
+        let copies = if self.below(100) < self.faults.duplicate { 2 } else { 1 };
         for _ in 0..copies {
             let at = self.now + Millis(1 + self.below(self.faults.delay_max));
             self.schedule(at, Event::Deliver { from, datagram: datagram.clone() });
         }
     }
 
-    /// Somebody on the path sends a copy from elsewhere, a damaged copy, or an old datagram.
+    /// An attacker on the path sends a copy from another address, a damaged copy, or an old
+    /// datagram.
     fn forge(&mut self, datagram: &Datagram) {
         let attacker = SocketAddr::from(([203, 0, 113, 1], 1 + self.below(9) as u16));
         let mut forged = datagram.clone();
@@ -340,7 +345,7 @@ impl World {
         self.schedule(at, Event::Deliver { from: attacker, datagram: forged });
     }
 
-    fn strike(&mut self) {
+    fn inject_fault(&mut self) {
         let node = self.below(self.nodes.len() as u64) as usize;
         match self.below(8) {
             0 => self.restart(node),
@@ -355,7 +360,7 @@ impl World {
                 let wall = self.nodes[node].wall;
                 self.nodes[node].wall =
                     if self.below(2) == 0 { wall + jump } else { wall.saturating_sub(jump) };
-                self.greatest_wall[node] = self.greatest_wall[node].max(self.nodes[node].wall);
+                self.latest_wall[node] = self.latest_wall[node].max(self.nodes[node].wall);
             }
             4 => {
                 let up = self.below(2) == 0;
@@ -371,15 +376,15 @@ impl World {
         self.collect(node);
     }
 
-    /// The process ends without a word, and starts again with the same configuration.
+    /// The process crashes and restarts with the same configuration.
     fn restart(&mut self, node: usize) {
         let old = &self.nodes[node];
         let mut fresh = Node::new(old.private_key, 1 + node % 2, self.next_event);
         fresh.address = old.address;
-        let greatest = if self.bad_clocks { Duration::ZERO } else { self.greatest_wall[node] };
-        fresh.wall = old.wall.max(greatest);
+        let latest = if self.bad_clocks { Duration::ZERO } else { self.latest_wall[node] };
+        fresh.wall = old.wall.max(latest);
         fresh.used = old.used.clone();
-        self.lives[node] += 1;
+        self.restarts[node] += 1;
         self.nodes[node] = fresh;
         self.configure(node);
     }
@@ -400,8 +405,8 @@ impl World {
         self.collect(node);
     }
 
-    /// Tells a node where the others are now, as `reresolve-dns.sh` does. With good clocks
-    /// nobody does for the first node: it must learn where the others are.
+    /// Updates a node's endpoints of all others, as `reresolve-dns.sh` does. With good clocks the
+    /// first node is excluded: it must learn the endpoints from authenticated packets.
     fn resolve(&mut self, node: usize) {
         if node == 0 && !self.bad_clocks {
             return;

@@ -1,11 +1,11 @@
-//! From a connection's bytes to requests.
+//! Parses a connection's bytes into requests.
 //!
-//! 1. `RequestReader` cuts lines out of whatever chunks arrive, within `limits`.
+//! 1. `RequestReader` splits the chunks it is given into lines, within `limits`.
 //! 2. The first line names the operation; an unknown one ends the connection.
 //! 3. `set::SetParser` turns each further line into a change at once, so that a request of
-//!    millions of lines never lies in memory as text.
-//! 4. An empty line ends the request and yields it. Nothing is applied before that: a client
-//!    that stalls half-way holds up nobody.
+//!    millions of lines is never held in memory as text.
+//! 4. An empty line ends the request and yields it. Nothing is applied before that, so a client
+//!    that stalls half-way blocks no other client.
 
 mod set;
 mod value;
@@ -16,29 +16,29 @@ use crate::limits::{LINE_LEN_MAX, REQUEST_LEN_MAX};
 use crate::types::{Errno, Rejection, Request};
 pub use set::{SetParser, parse_set};
 
-/// From an interface's name to its index, for the zone of an IPv6 endpoint. Asked only for
-/// zones that are not numbers; None makes the line an error.
+/// Maps an interface name to its index, for the zone of an IPv6 endpoint. Called only for zones
+/// that are not numbers; `None` rejects the line.
 pub type ZoneResolver<'a> = &'a dyn Fn(&str) -> Option<u32>;
 
-/// What a connection asked for.
+/// The next event of a connection.
 pub enum Incoming {
-    /// A whole request.
+    /// A complete request.
     Request(Request),
-    /// A whole operation that cannot be carried out in any part: answer its errno, carry on.
+    /// A complete but invalid request: reply with its errno and continue.
     Refused(Rejection),
-    /// The first line names no operation: close the connection. The reader yields nothing more.
+    /// An unknown operation: close the connection. The reader yields nothing more.
     Unknown,
 }
 
-/// Reads the requests of one connection. Input comes in chunks of any size; requests come out
-/// one at a time in their order, so pipelined ones wait in the caller's buffer.
+/// Reads the requests of one connection from chunks of any size. Yields one request at a time in
+/// order; pipelined requests wait in the caller's buffer.
 pub struct RequestReader {
-    /// The line that has begun but not ended. Never grows past `LINE_LEN_MAX`, which is reserved
-    /// at the start, so no reallocation leaves a key behind.
+    /// The incomplete line. Its capacity of `LINE_LEN_MAX` is reserved at the start and never
+    /// exceeded, so no reallocation leaves a key behind.
     line: Zeroizing<Vec<u8>>,
-    /// The present line was longer than the bound; its rest is skipped.
+    /// The current line is too long; its rest is skipped.
     line_overflow: bool,
-    /// Bytes of the present request so far.
+    /// Bytes of the current request so far.
     request_len: usize,
     state: State,
 }
@@ -46,7 +46,7 @@ pub struct RequestReader {
 enum State {
     /// Between requests: the next line is an operation.
     Operation,
-    /// After `get=1`; what stands between it and the empty line is an error.
+    /// After `get=1`; any line before the empty one is an error.
     Get { rejected: Option<Rejection> },
     /// After `set=1`.
     Set(SetParser),
@@ -71,15 +71,15 @@ impl RequestReader {
         }
     }
 
-    /// True between requests: no byte of a next one has come. A connection that ends elsewhere
-    /// has left a request unfinished, which is then void.
+    /// True between requests. A connection that ends at any other time leaves an incomplete
+    /// request, which is discarded.
     pub fn is_idle(&self) -> bool {
         self.request_len == 0
     }
 
-    /// Takes bytes off the front of `input` up to the end of the first request in it; None when
-    /// all are taken and the request is not complete. To be called until it gives None. The
-    /// caller's buffer may hold keys: it should be a zeroizing one.
+    /// Consumes `input` up to the end of its first request. Returns `None` once all of it is
+    /// consumed and the request is incomplete; call it until then. `input` may hold keys, so the
+    /// caller should zeroize its buffer.
     pub fn read(&mut self, input: &mut &[u8], zones: ZoneResolver<'_>) -> Option<Incoming> {
         while !input.is_empty() {
             if matches!(self.state, State::Closed) {
@@ -92,17 +92,17 @@ impl RequestReader {
             self.request_len = self.request_len.saturating_add(piece.len());
             let text = &piece[..newline.unwrap_or(piece.len())];
             if newline.is_none() {
-                self.keep(text);
+                self.append(text);
                 continue;
             }
             let incoming = if self.line.is_empty() && !self.line_overflow {
-                // The whole line lies in the input: no copy.
+                // The whole line is in the input: no copy.
                 self.end_line(text, zones)
             } else {
-                self.keep(text);
+                self.append(text);
                 let mut line = std::mem::take(&mut self.line);
                 let incoming = self.end_line(&line, zones);
-                line.zeroize(); // empties it, too, and keeps its capacity
+                line.zeroize(); // also clears it, and keeps its capacity
                 self.line = line;
                 incoming
             };
@@ -113,8 +113,8 @@ impl RequestReader {
         None
     }
 
-    /// Adds a part of a line to what is kept of it.
-    fn keep(&mut self, text: &[u8]) {
+    /// Appends a part of the current line.
+    fn append(&mut self, text: &[u8]) {
         if text.len() > LINE_LEN_MAX - self.line.len() {
             self.line_overflow = true;
         } else if !self.line_overflow {
@@ -122,10 +122,10 @@ impl RequestReader {
         }
     }
 
-    /// Takes one whole line, without its newline.
+    /// Handles one complete line, given without its newline.
     fn end_line(&mut self, line: &[u8], zones: ZoneResolver<'_>) -> Option<Incoming> {
         let overflow = std::mem::take(&mut self.line_overflow) || line.len() > LINE_LEN_MAX;
-        // wireguard-go's line scanner does so as well.
+        // As wireguard-go's line scanner does.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() && !overflow {
             return Some(self.end_request());
@@ -140,7 +140,7 @@ impl RequestReader {
                 };
             }
             State::Get { rejected } => {
-                let reason = "get=1 is followed by more than an empty line".to_owned();
+                let reason = "unexpected line after get=1".to_owned();
                 rejected.get_or_insert(Rejection { errno: Errno::INVALID, reason });
             }
             State::Set(parser) if overflow || too_large => parser.reject(too_long(overflow)),
@@ -150,7 +150,7 @@ impl RequestReader {
         None
     }
 
-    /// Takes the empty line at a request's end.
+    /// Handles the empty line at the end of a request.
     fn end_request(&mut self) -> Incoming {
         self.request_len = 0;
         match std::mem::replace(&mut self.state, State::Operation) {
@@ -169,9 +169,9 @@ impl RequestReader {
 
 fn too_long(line: bool) -> Rejection {
     let reason = if line {
-        format!("a line of more than {LINE_LEN_MAX} bytes")
+        format!("line exceeds {LINE_LEN_MAX} bytes")
     } else {
-        format!("a request of more than {REQUEST_LEN_MAX} bytes")
+        format!("request exceeds {REQUEST_LEN_MAX} bytes")
     };
     Rejection { errno: Errno::IO, reason }
 }

@@ -1,17 +1,17 @@
-//! The lines of a `set` as changes, in their order.
+//! Turns the lines of a `set` into changes.
 
 use super::ZoneResolver;
 use super::value::{self, Fault};
 use crate::types::{Change, Errno, PeerChange, Rejection, SetRequest};
 
-/// Reads what stands between `set=1` and the empty line. The first faulty line ends it: what
-/// stands before stays, what comes after is ignored.
+/// Reads the lines between `set=1` and the empty line. Stops at the first invalid line: changes
+/// before it are kept, lines after it are ignored.
 #[derive(Default)]
 pub struct SetParser {
     request: SetRequest,
 }
 
-/// Reads the lines of a `set`, without `set=1`; an empty line ends it.
+/// Parses the lines of a `set`, without `set=1`, up to the first empty line.
 pub fn parse_set(text: &str, zones: ZoneResolver<'_>) -> SetRequest {
     let mut parser = SetParser::default();
     for line in text.lines().take_while(|line| !line.is_empty()) {
@@ -21,7 +21,7 @@ pub fn parse_set(text: &str, zones: ZoneResolver<'_>) -> SetRequest {
 }
 
 impl SetParser {
-    /// Takes one line, without its newline.
+    /// Parses one line, given without its newline.
     pub fn line(&mut self, line: &[u8], zones: ZoneResolver<'_>) {
         if self.request.rejected.is_some() {
             return;
@@ -31,7 +31,7 @@ impl SetParser {
         }
     }
 
-    /// Ends the request with an error, unless one has ended it before.
+    /// Ends the request with an error; the first error wins.
     pub fn reject(&mut self, rejection: Rejection) {
         self.request.rejected.get_or_insert(rejection);
     }
@@ -43,36 +43,36 @@ impl SetParser {
 
     fn change(&mut self, line: &[u8], zones: ZoneResolver<'_>) -> Result<(), Rejection> {
         let Some(equals) = line.iter().position(|&byte| byte == b'=') else {
-            // The line is not quoted: it may be a key whose name was forgotten.
-            let reason = "a line without =".to_owned();
+            // Not quoted: it may be a key whose name is missing.
+            let reason = "line without '='".to_owned();
             return Err(Rejection { errno: Errno::PROTOCOL, reason });
         };
-        let (key, value) = (&line[..equals], &line[equals + 1..]);
-        if key == b"public_key" {
-            let public_key = value::key(value).map_err(|fault| fault.of(key, value))?;
+        let (name, value) = (&line[..equals], &line[equals + 1..]);
+        let reject = |fault: Fault| fault.rejection(name, value);
+        if name == b"public_key" {
+            let public_key = value::key(value).map_err(reject)?;
             self.push(Change::Peer(PeerChange::new(*public_key)));
             return Ok(());
         }
-        // A peer's keys belong to the last public_key; before the first they are the device's.
+        // Lines after a public_key belong to that peer, those before the first to the device.
         if let Some(Change::Peer(peer)) = self.request.changes.last_mut() {
-            change_peer(peer, key, value, zones).map_err(|fault| fault.of(key, value))
+            change_peer(peer, name, value, zones).map_err(reject)
         } else {
-            let change = device_change(key, value).map_err(|fault| fault.of(key, value))?;
-            self.push_device_change(change);
+            self.push_device_change(device_change(name, value).map_err(reject)?);
             Ok(())
         }
     }
 
-    /// A later line of the same kind wins, so at most one of each kind is kept: a request of
-    /// nothing but short device lines costs no memory.
+    /// A later line of the same kind wins, so at most one of each kind is kept: a flood of device
+    /// lines costs no memory.
     fn push_device_change(&mut self, change: Change) {
         let kind = std::mem::discriminant(&change);
         self.request.changes.retain(|earlier| std::mem::discriminant(earlier) != kind);
         self.push(change);
     }
 
-    /// Adds a change. Growing the list moves the old one's preshared keys by copies that are
-    /// wiped; `Vec` itself would free them as they are.
+    /// Adds a change. `Vec` would free the old buffer with its preshared keys in it, so growing
+    /// takes them out, which leaves zeros behind.
     fn push(&mut self, change: Change) {
         let changes = &mut self.request.changes;
         if changes.len() == changes.capacity() {
@@ -84,7 +84,7 @@ impl SetParser {
     }
 }
 
-/// Moves a change out so that no secret stays where it was.
+/// Moves a change out and leaves zeros in place of its keys.
 fn take_wiping(change: &mut Change) -> Change {
     match change {
         Change::PrivateKey(key) => Change::PrivateKey(key.as_mut().map(std::mem::take)),
@@ -99,8 +99,8 @@ fn take_wiping(change: &mut Change) -> Change {
     }
 }
 
-fn device_change(key: &[u8], value: &[u8]) -> Result<Change, Fault> {
-    Ok(match key {
+fn device_change(name: &[u8], value: &[u8]) -> Result<Change, Fault> {
+    Ok(match name {
         b"private_key" => {
             let secret = value::key(value)?;
             Change::PrivateKey((!value::is_zero(&secret)).then_some(secret))
@@ -117,11 +117,11 @@ fn device_change(key: &[u8], value: &[u8]) -> Result<Change, Fault> {
 
 fn change_peer(
     peer: &mut PeerChange,
-    key: &[u8],
+    name: &[u8],
     value: &[u8],
     zones: ZoneResolver<'_>,
 ) -> Result<(), Fault> {
-    match key {
+    match name {
         b"remove" => {
             value::only_true(value)?;
             peer.remove = true;

@@ -1,4 +1,4 @@
-//! One value: keys, numbers, addresses. As strict as wireguard-go, except where noted.
+//! Values: keys, numbers, addresses. As strict as wireguard-go, except where noted.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use super::ZoneResolver;
 use crate::limits::QUOTE_LEN_MAX;
 use crate::types::{AllowedIp, Errno, Rejection, SecretKey};
 
-/// What is wrong with a line that has a key and a value. All of them are EINVAL.
+/// The fault in a line `name=value`. The errno is always EINVAL.
 #[derive(Clone, Copy)]
 pub(super) enum Fault {
     UnknownDeviceKey,
@@ -26,30 +26,30 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// The rejection of the line `key=value`.
-    pub(super) fn of(self, key: &[u8], value: &[u8]) -> Rejection {
-        let (name, quoted) = (quote_name(key), quote(value));
+    /// The rejection of the line `name=value`.
+    pub(super) fn rejection(self, name: &[u8], value: &[u8]) -> Rejection {
+        let (name, quoted) = (quote_name(name), quote(value));
         let reason = match self {
             Fault::UnknownDeviceKey => format!("unknown device key {name}"),
             Fault::UnknownPeerKey => format!("unknown peer key {name}"),
             Fault::Key => format!("{name} is not 64 hex digits"),
-            Fault::Number => format!("{name} is not a number in its range: {quoted}"),
-            Fault::OnlyTrue => format!("{name} can only be true: {quoted}"),
+            Fault::Number => format!("{name} is not a number or out of range: {quoted}"),
+            Fault::OnlyTrue => format!("{name} must be true: {quoted}"),
             Fault::Endpoint => format!("{name} is not address:port: {quoted}"),
-            Fault::Zone => format!("{name} names an interface that does not exist: {quoted}"),
+            Fault::Zone => format!("{name} names an unknown interface: {quoted}"),
             Fault::AllowedIp => format!("{name} is not address/length: {quoted}"),
-            Fault::ProtocolVersion => format!("{name} is not 1: {quoted}"),
+            Fault::ProtocolVersion => format!("{name} must be 1: {quoted}"),
         };
         Rejection { errno: Errno::INVALID, reason }
     }
 }
 
-/// A name that is none of ours. A base64 key ends with `=` and so would appear as a name:
-/// only what looks like one is quoted.
+/// The name of a setting, for error messages. A base64 key on a line of its own ends with `=` and
+/// parses as a name, so only text that looks like a name is quoted.
 fn quote_name(name: &[u8]) -> &str {
     let plausible = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
     let text = std::str::from_utf8(name).unwrap_or_default();
-    if name.len() <= 32 && name.iter().all(plausible) { text } else { "(not shown)" }
+    if name.len() <= 32 && name.iter().all(plausible) { text } else { "(hidden)" }
 }
 
 fn quote(value: &[u8]) -> String {
@@ -57,7 +57,7 @@ fn quote(value: &[u8]) -> String {
     format!("\"{}\"", head.escape_ascii())
 }
 
-/// 64 hex digits of either case. Decoded without table or branch on a digit.
+/// 64 hex digits of either case, decoded in constant time.
 pub(super) fn key(value: &[u8]) -> Result<SecretKey, Fault> {
     let mut key = Zeroizing::new([0; 32]);
     let digits: &[u8; 64] = value.try_into().map_err(|_| Fault::Key)?;
@@ -65,14 +65,14 @@ pub(super) fn key(value: &[u8]) -> Result<SecretKey, Fault> {
     Ok(key)
 }
 
-/// Whether a key is all zeros, without a branch on its bytes.
+/// Whether a key is all zeros, in constant time.
 pub(super) fn is_zero(key: &SecretKey) -> bool {
     key.iter().fold(0, |sum, byte| sum | byte) == 0
 }
 
 /// A decimal number: no sign, no prefix, no space.
 pub(super) fn number<N: FromStr>(value: &[u8]) -> Result<N, Fault> {
-    // Rust's own parser would take a leading plus as well.
+    // `FromStr` alone would also accept a leading plus.
     if !value.iter().all(u8::is_ascii_digit) {
         return Err(Fault::Number);
     }
@@ -88,8 +88,8 @@ pub(super) fn protocol_version(value: &[u8]) -> Result<(), Fault> {
     if value == b"1" { Ok(()) } else { Err(Fault::ProtocolVersion) }
 }
 
-/// `ip:port`, `[ip6]:port` or `[ip6%zone]:port`, the zone a number or an interface's name. An
-/// IPv4 address written as IPv6 becomes IPv4: no IPv6 socket of ours can reach it.
+/// `ip:port`, `[ip6]:port` or `[ip6%zone]:port`, where the zone is a number or an interface name.
+/// An IPv4-mapped address becomes IPv4, since our IPv6 sockets are IPv6-only.
 pub(super) fn endpoint(value: &[u8], zones: ZoneResolver<'_>) -> Result<SocketAddr, Fault> {
     let text = std::str::from_utf8(value).map_err(|_| Fault::Endpoint)?;
     let (host, port) = text.rsplit_once(':').ok_or(Fault::Endpoint)?;
@@ -120,8 +120,8 @@ fn scope(zone: &str, zones: ZoneResolver<'_>) -> Result<u32, Fault> {
     }
 }
 
-/// `address/length` or `address` alone for the full length (wireguard-go refuses the latter),
-/// after a `-` if it is to be taken away.
+/// `address/length`, or `address` alone for the full length (which wireguard-go rejects). A
+/// leading `-` removes the prefix.
 pub(super) fn allowed_ip(value: &[u8]) -> Result<AllowedIp, Fault> {
     let text = std::str::from_utf8(value).map_err(|_| Fault::AllowedIp)?;
     let (remove, text) = match text.strip_prefix('-') {

@@ -1,4 +1,4 @@
-//! Counting packets as they pass a namespace, by nftables.
+//! Packet counters in a namespace, made with nftables.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,21 +6,21 @@ use super::lab::Namespace;
 
 static TABLES: AtomicU32 = AtomicU32::new(0);
 
-/// Counts the packets that match a rule at a hook (and may act on them).
+/// Counts the packets that match a rule at a hook, and optionally acts on them.
 pub struct Counter {
     namespace: Namespace,
     table: String,
 }
 
 impl Counter {
-    /// Counts what matches `rule` (nft's words) at `hook`: prerouting, input, forward, output or
-    /// postrouting.
+    /// Counts packets that match `rule` (nft syntax) at `hook`: prerouting, input, forward, output
+    /// or postrouting.
     #[track_caller]
     pub fn new(namespace: &Namespace, hook: &str, rule: &str) -> Counter {
         Counter::acting(namespace, hook, rule, "")
     }
 
-    /// As [`Counter::new`], and then does `action` (nft's words) to what matches.
+    /// As [`Counter::new`], and applies `action` (nft syntax) to every match.
     #[track_caller]
     pub fn acting(namespace: &Namespace, hook: &str, rule: &str, action: &str) -> Counter {
         let table = format!("count{}", TABLES.fetch_add(1, Ordering::Relaxed));

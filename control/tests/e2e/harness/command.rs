@@ -1,4 +1,4 @@
-//! Commands: run to the end with their output, or in the background until dropped.
+//! Commands: run to completion with captured output, or in the background until dropped.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,16 +10,16 @@ use nix::unistd::Pid;
 
 use super::wait::{eventually, seconds, within};
 
-/// A command that has ended.
+/// The result of a finished command.
 #[derive(Debug)]
 pub struct Outcome {
-    /// As a user would type it.
+    /// The command line.
     pub line: String,
-    /// Its exit code; none if a signal ended it.
+    /// Its exit code; `None` if a signal killed it.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -35,7 +35,7 @@ impl Outcome {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run `{line}`: {error}"));
         let mut stdin = child.stdin.take().expect("piped");
-        // A command that does not read its input closes the pipe: that is no error of the test.
+        // A command may exit without reading its input: the write error is ignored.
         let output = std::thread::scope(|scope| {
             scope.spawn(move || stdin.write_all(input.as_bytes()));
             child.wait_with_output().expect("a child can be waited for")
@@ -53,7 +53,7 @@ impl Outcome {
         self.code == Some(0)
     }
 
-    /// The standard output of a command that must have succeeded.
+    /// The standard output; panics unless the command succeeded.
     #[track_caller]
     pub fn expect_ok(self) -> String {
         assert!(self.is_ok(), "`{}` failed: {self:#?}", self.line);
@@ -61,7 +61,7 @@ impl Outcome {
     }
 }
 
-/// A process in the background, its output in a file; ended when dropped.
+/// A background process with its output in a file; killed when dropped.
 pub struct Background {
     child: Child,
     output: PathBuf,
@@ -87,12 +87,12 @@ impl Background {
         self.child.id()
     }
 
-    /// All that it has written so far.
+    /// Its output so far.
     pub fn output(&self) -> String {
         read(&self.output)
     }
 
-    /// Whether it has ended.
+    /// Whether it has exited.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }
@@ -103,7 +103,7 @@ impl Background {
         kill(pid, signal).expect("our own child can be signalled");
     }
 
-    /// Waits up to ten seconds for its end; the exit code, none if a signal ended it.
+    /// Waits up to ten seconds for it to exit. Returns its exit code; `None` if a signal killed it.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         eventually(seconds(10), &format!("{} ends", self.title), || self.has_ended());

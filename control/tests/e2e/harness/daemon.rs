@@ -1,4 +1,4 @@
-//! A running WireGuard daemon: ours, or one of the peers that we talk to.
+//! A running WireGuard daemon: wg-bounce or another implementation.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::lab::{Lab, Namespace};
 use super::uapi::socket_path;
 use super::wait::{eventually, seconds};
 
-/// How our daemon does its input and output.
+/// The I/O backend of wg-bounce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// `--io uring`.
@@ -20,7 +20,17 @@ pub enum Backend {
     Mmsg,
 }
 
-/// Who forwards from peer to peer.
+impl Backend {
+    /// The value of `--io`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Uring => "uring",
+            Backend::Mmsg => "mmsg",
+        }
+    }
+}
+
+/// The relay mode of wg-bounce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayMode {
     /// `--relay kernel`.
@@ -30,8 +40,8 @@ pub enum RelayMode {
 }
 
 impl RelayMode {
-    /// As the daemon takes it.
-    pub fn word(self) -> &'static str {
+    /// The value of `--relay`.
+    pub fn name(self) -> &'static str {
         match self {
             RelayMode::Kernel => "kernel",
             RelayMode::Direct => "direct",
@@ -39,10 +49,10 @@ impl RelayMode {
     }
 }
 
-/// Which implementation a daemon is.
+/// A WireGuard implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// The one under test.
+    /// wg-bounce.
     Ours(Backend),
     /// Debian's wireguard-go.
     WireguardGo,
@@ -51,7 +61,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// The implementation under test: `WG_BOUNCE_TEST_BINARY`, or the one cargo has built.
+    /// The binary under test: `WG_BOUNCE_TEST_BINARY`, or the one built by cargo.
     pub fn under_test() -> PathBuf {
         let other = std::env::var_os("WG_BOUNCE_TEST_BINARY");
         other.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_wg-bounce")), PathBuf::from)
@@ -74,15 +84,14 @@ impl Program {
         }
     }
 
-    /// What this program is told by its environment, whatever the test.
+    /// Environment variables set in every test.
     fn environment(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Program::Ours(backend) => {
-                let io = if backend == Backend::Uring { "uring" } else { "mmsg" };
-                // Two workers: steering and hand-off take part in every test.
+                // Two workers, so that every test exercises steering and hand-off.
                 vec![
                     ("LOG_LEVEL", "verbose"),
-                    ("WG_BOUNCE_IO", io),
+                    ("WG_BOUNCE_IO", backend.name()),
                     ("WG_BOUNCE_WORKERS", "2"),
                     ("WG_BOUNCE_RELAY", "kernel"),
                 ]
@@ -92,7 +101,7 @@ impl Program {
         }
     }
 
-    /// Options that make it stay in the foreground and keep its rights.
+    /// Options that keep it in the foreground with its privileges.
     fn options(self) -> &'static [&'static str] {
         match self {
             Program::Ours(_) | Program::WireguardGo => &["-f"],
@@ -101,14 +110,14 @@ impl Program {
     }
 }
 
-/// A daemon in the foreground with its interface; ended when dropped.
+/// A daemon in the foreground and its interface; killed when dropped.
 pub struct Daemon {
     process: Background,
-    /// Where it was started.
+    /// The namespace it was started in.
     pub namespace: Namespace,
     /// Its interface.
     pub interface: String,
-    /// A key pair for it; the test decides when it gets the private key.
+    /// Its key pair; the test decides when to configure the private key.
     pub key: KeyPair,
 }
 
@@ -120,7 +129,16 @@ impl Daemon {
         Daemon::start_with(lab, namespace, role, program, &[])
     }
 
-    /// As [`Daemon::start`], with more environment.
+    /// Starts wg-bounce in a lab of its own.
+    #[track_caller]
+    pub fn alone(backend: Backend) -> (Daemon, Lab) {
+        let lab = Lab::new();
+        let namespace = lab.namespace("alone");
+        let daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
+        (daemon, lab)
+    }
+
+    /// As [`Daemon::start`], with more environment variables.
     #[track_caller]
     pub fn start_with(
         lab: &Lab,
@@ -139,8 +157,8 @@ impl Daemon {
         let mut daemon = Daemon { process, namespace: namespace.clone(), interface, key };
         eventually(seconds(10), &format!("{title} is ready"), || {
             let code = daemon.process.has_ended().then(|| daemon.process.exit_code());
-            assert_eq!(code, None, "{title} ended instead of starting");
-            // `wg` deletes a socket that exists, but on which nobody listens yet.
+            assert_eq!(code, None, "{title} exited instead of starting");
+            // `wg` deletes a control socket that does not accept connections yet.
             let listens = || UnixStream::connect(socket_path(&daemon.interface)).is_ok();
             daemon.is_reachable() && listens() && daemon.has_interface()
         });
@@ -152,12 +170,12 @@ impl Daemon {
         self.process.pid()
     }
 
-    /// All of its log so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.process.output()
     }
 
-    /// Whether its interface exists in the namespace where it was started.
+    /// Whether its interface exists in the namespace it was started in.
     pub fn has_interface(&self) -> bool {
         self.namespace.attempt(&format!("ip link show {}", self.interface)).is_ok()
     }
@@ -167,7 +185,7 @@ impl Daemon {
         socket_path(&self.interface).exists()
     }
 
-    /// Waits for its end; the exit code, none if a signal ended it.
+    /// Waits for it to exit. Returns its exit code; `None` if a signal killed it.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         self.process.exit_code()
@@ -184,26 +202,26 @@ impl Daemon {
         self.namespace.run(&format!("wg set {} {arguments}", self.interface));
     }
 
-    /// Gives it the private key of [`Daemon::key`].
+    /// Configures the private key of [`Daemon::key`].
     #[track_caller]
     pub fn set_private_key(&self) {
         let line = format!("wg set {} private-key /dev/stdin", self.interface);
         self.namespace.run_with(&line, &self.key.private());
     }
 
-    /// `wg show INTERFACE FIELD`: one line for the interface, or one line for each peer.
+    /// `wg show INTERFACE FIELD`: one line for the interface, or one per peer.
     #[track_caller]
     pub fn show(&self, field: &str) -> String {
         self.namespace.run(&format!("wg show {} {field}", self.interface))
     }
 
-    /// `wg setconf`, `syncconf` or `addconf` with `text` as the file. Panics if it fails.
+    /// `wg setconf`, `syncconf` or `addconf` with `text` as the file. Panics on failure.
     #[track_caller]
     pub fn configure(&self, verb: &str, text: &str) {
         self.try_configure(verb, text).expect_ok();
     }
 
-    /// As [`Daemon::configure`], where failure is possible.
+    /// As [`Daemon::configure`], without the panic.
     pub fn try_configure(&self, verb: &str, text: &str) -> Outcome {
         let line = format!("wg {verb} {} /dev/stdin", self.interface);
         self.namespace.attempt_with(&line, text)
@@ -215,7 +233,7 @@ impl Daemon {
         self.namespace.run(&format!("wg showconf {}", self.interface))
     }
 
-    /// Gives the interface addresses, sets its MTU and brings it up.
+    /// Adds addresses to the interface, sets its MTU and brings it up.
     #[track_caller]
     pub fn bring_up(&self, mtu: u32, addresses: &[&str]) {
         for address in addresses {
@@ -226,7 +244,7 @@ impl Daemon {
         self.namespace.run(&format!("ip link set {} mtu {mtu} up", self.interface));
     }
 
-    /// What `wg show INTERFACE FIELD` says of one peer; empty if it is not there.
+    /// The value of `wg show INTERFACE FIELD` for one peer; empty if the peer is unknown.
     #[track_caller]
     pub fn of_peer(&self, field: &str, peer: &KeyPair) -> String {
         let text = self.show(field);
@@ -235,7 +253,7 @@ impl Daemon {
         line.unwrap_or_default().trim().to_owned()
     }
 
-    /// When the last handshake with a peer was (seconds since the epoch); 0: never.
+    /// Time of the last handshake with a peer (seconds since the epoch); 0 if never.
     #[track_caller]
     pub fn handshake_with(&self, peer: &KeyPair) -> u64 {
         self.of_peer("latest-handshakes", peer).parse().expect("a number for each peer")
@@ -249,7 +267,7 @@ impl Daemon {
         (received.parse().expect("a number"), sent.parse().expect("a number"))
     }
 
-    /// The sum over all workers of a counter of ours, as the daemon logs it on SIGUSR1.
+    /// A counter summed over all workers, from the report that SIGUSR1 makes the daemon log.
     #[track_caller]
     pub fn counter(&self, name: &str) -> u64 {
         const LAST: &str = "counters of handshakes";
@@ -271,7 +289,7 @@ impl Daemon {
         named.map(|value| value.parse::<u64>().expect("a number")).sum()
     }
 
-    /// Memory that the process holds (KiB, `VmRSS`).
+    /// Resident memory of the process (KiB, `VmRSS`).
     pub fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(path).expect("the daemon runs");

@@ -1,11 +1,10 @@
-//! Datagrams of somebody without a key: forged messages, noise, and trains of them.
+//! Floods of forged datagrams, alone and in trains, from a sender that has no key.
 
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac};
@@ -13,9 +12,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 use super::keys::{KeyPair, random_bytes};
 use super::lab::Namespace;
-use super::relay::Family;
+use super::threads::Threads;
 
-/// A cheap source of bytes that nobody has to foresee: xorshift, seeded by the kernel.
+/// A fast random number generator: xorshift, seeded by the kernel.
 pub fn noise() -> impl FnMut() -> u64 + Send {
     let mut state = u64::from_le_bytes(random_bytes()) | 1;
     move || {
@@ -26,23 +25,23 @@ pub fn noise() -> impl FnMut() -> u64 + Send {
     }
 }
 
-/// A kind of forged message, one for each way into the daemon.
+/// A kind of forged message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgery {
-    /// An initiation whose mac1 is wrong.
+    /// An initiation with a wrong mac1.
     BadMac1,
-    /// An initiation whose mac1 is right: anybody who knows the public key can make one.
+    /// An initiation with a valid mac1, which takes only the public key.
     GoodMac1,
-    /// A response that nobody waits for.
+    /// A response to no initiation.
     Response,
-    /// A cookie reply that nobody waits for.
+    /// A cookie reply to no message.
     CookieReply,
-    /// Transport data of no session.
+    /// Transport data for an unknown session.
     Data,
 }
 
 impl Forgery {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Forgery; 5] = [
         Forgery::BadMac1,
         Forgery::GoodMac1,
@@ -51,12 +50,12 @@ impl Forgery {
         Forgery::Data,
     ];
 
-    /// Those that nobody ever answers: a good mac1 may earn a cookie reply.
+    /// Kinds that are never answered. (A valid mac1 may get a cookie reply.)
     pub const UNANSWERED: [Forgery; 4] =
         [Forgery::BadMac1, Forgery::Response, Forgery::CookieReply, Forgery::Data];
 
-    /// A maker of such messages for the owner of `victim`. `worker` aims the receiver index at
-    /// one worker; without it the index is random.
+    /// Returns a generator of such messages for the owner of `victim`. `worker` sets the worker
+    /// byte of the receiver index, which is random otherwise.
     pub fn maker(
         self,
         victim: &KeyPair,
@@ -93,15 +92,14 @@ impl Forgery {
     }
 }
 
-/// A thread that sends as fast as it can until it is dropped.
+/// A thread that sends as fast as it can until dropped.
 pub struct Flood {
-    ends: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    _threads: Threads,
 }
 
 impl Flood {
-    /// Sends what `make` writes, from `namespace` to `target`.
+    /// Sends the messages written by `make` from `namespace` to `target`.
     pub fn start(
         namespace: &Namespace,
         target: SocketAddr,
@@ -111,7 +109,7 @@ impl Flood {
         let mut message = Vec::new();
         Flood::repeat(move || {
             make(&mut message);
-            // A full buffer or an ICMP error of an earlier datagram: the flood goes on.
+            // The flood continues after a full buffer or an earlier datagram's ICMP error.
             u64::from(socket.send_to(&message, target).is_ok())
         })
     }
@@ -126,50 +124,40 @@ impl Flood {
         let mut payload = Vec::new();
         Flood::repeat(move || {
             let segment = make(&mut payload);
-            u64::from(send_train(&socket, target, &payload, segment))
+            u64::from(send_segments(&socket, target, &payload, segment).is_ok())
         })
     }
 
     fn repeat(mut once: impl FnMut() -> u64 + Send + 'static) -> Flood {
-        let ends = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(AtomicU64::new(0));
-        let (thread_ends, thread_sent) = (ends.clone(), sent.clone());
-        let thread = std::thread::spawn(move || {
-            while !thread_ends.load(Ordering::Relaxed) {
-                thread_sent.fetch_add(once(), Ordering::Relaxed);
-            }
+        let (mut threads, sent) = (Threads::default(), Arc::new(AtomicU64::new(0)));
+        let thread_sent = sent.clone();
+        threads.repeat(move || {
+            thread_sent.fetch_add(once(), Ordering::Relaxed);
         });
-        Flood { ends, sent, thread: Some(thread) }
+        Flood { sent, _threads: threads }
     }
 
-    /// How much has been sent (datagrams, or trains).
+    /// Datagrams or trains sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// The wildcard address of the family of `target`.
+pub fn unspecified(target: SocketAddr) -> &'static str {
+    if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
 }
 
-/// Where to bind a socket that sends to `target`.
-fn unspecified(target: SocketAddr) -> &'static str {
-    match if target.is_ipv4() { Family::V4 } else { Family::V6 } {
-        Family::V4 => "0.0.0.0:0",
-        Family::V6 => "[::]:0",
-    }
-}
-
-/// Gives the kernel many datagrams of `segment` bytes at once (UDP_SEGMENT): they arrive as one
-/// train where the receiver takes trains.
-fn send_train(socket: &UdpSocket, to: SocketAddr, payload: &[u8], segment: u16) -> bool {
+/// Sends `payload` as datagrams of `segment` bytes in one call (UDP_SEGMENT). A receiver with GRO
+/// gets them as one train.
+pub fn send_segments(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    payload: &[u8],
+    segment: u16,
+) -> nix::Result<usize> {
     let address = SockaddrStorage::from(to);
     let parts = [IoSlice::new(payload)];
     let cut = [ControlMessage::UdpGsoSegments(&segment)];
-    sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address)).is_ok()
+    sendmsg(socket.as_raw_fd(), &parts, &cut, MsgFlags::empty(), Some(&address))
 }

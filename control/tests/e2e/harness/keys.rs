@@ -1,4 +1,4 @@
-//! Keys, as bytes and as `wg` writes them.
+//! Key pairs, as bytes, base64 and hexadecimal.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new one; the private key is clamped, as `wg genkey` does it.
+    /// A new key pair; the private key is clamped, as by `wg genkey`.
     pub fn new() -> KeyPair {
         let mut bytes: [u8; 32] = random_bytes();
         bytes[0] &= 248;
@@ -35,7 +35,7 @@ impl KeyPair {
         STANDARD.encode(self.secret)
     }
 
-    /// The private key in hexadecimal, as the control protocol writes it.
+    /// The private key in hexadecimal, as in the UAPI.
     pub fn private_hex(&self) -> String {
         hex(&self.secret)
     }
@@ -45,13 +45,13 @@ impl KeyPair {
         STANDARD.encode(self.public_bytes)
     }
 
-    /// The public key in hexadecimal, as the control protocol writes it.
+    /// The public key in hexadecimal, as in the UAPI.
     pub fn public_hex(&self) -> String {
         hex(&self.public_bytes)
     }
 }
 
-/// Random bytes of the kernel.
+/// Random bytes from the kernel.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let mut source = File::open("/dev/urandom").expect("every Linux has /dev/urandom");
@@ -59,7 +59,7 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Bytes in hexadecimal, without anything between them.
+/// Bytes in hexadecimal, without separators.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

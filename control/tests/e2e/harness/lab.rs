@@ -1,4 +1,4 @@
-//! Network namespaces that exist as long as the test does.
+//! Network namespaces that live as long as the test.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -13,13 +13,13 @@ use nix::unistd::{Pid, geteuid};
 
 use super::command::{Background, Outcome};
 
-/// Labs made by this process: with its id, what makes names unique.
+/// Labs created by this process; with the process id, this makes names unique.
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-/// Longest time that a command may take (seconds): a test that hangs says where.
+/// Timeout of a command (seconds), so that a hanging test shows where it hangs.
 const COMMAND_SECONDS_MAX: &str = "120";
 
-/// The namespaces, files and processes of one test; all are gone when it is dropped.
+/// The namespaces, files and processes of one test; dropping it removes them all.
 pub struct Lab {
     prefix: String,
     number: u32,
@@ -33,7 +33,7 @@ impl Lab {
     pub fn new() -> Lab {
         assert!(
             geteuid().is_root(),
-            "end-to-end tests make network namespaces: run them as root, `sudo scripts/test`"
+            "end-to-end tests create network namespaces; run them as root with `sudo scripts/test`"
         );
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("wgb-{}-{number}", std::process::id());
@@ -42,7 +42,7 @@ impl Lab {
         Lab { prefix, number, namespaces: RefCell::default(), files: Cell::new(0), directory }
     }
 
-    /// A new namespace with loopback up, forgiving of what tests do fast: no duplicate address
+    /// Creates a namespace with loopback up and without what slows tests down: no duplicate address
     /// detection, no rate limit on ICMP errors, no redirects.
     pub fn namespace(&self, role: &str) -> Namespace {
         let namespace = Namespace { name: format!("{}-{role}", self.prefix) };
@@ -62,7 +62,7 @@ impl Lab {
         namespace
     }
 
-    /// A pair of virtual Ethernet devices between two namespaces, both up.
+    /// Creates a veth pair between two namespaces and brings it up.
     pub fn link(&self, left: (&Namespace, &str), right: (&Namespace, &str), mtu: u32) {
         let ((left, left_device), (right, right_device)) = (left, right);
         left.run(&format!(
@@ -74,14 +74,14 @@ impl Lab {
         right.run(&format!("ip link set {right_device} up"));
     }
 
-    /// A name for a WireGuard interface that no other lab uses: their control sockets lie in one
-    /// directory for all namespaces. At most 15 characters.
+    /// An interface name that is unique among labs, since the control sockets of all namespaces
+    /// share one directory. At most 15 characters.
     pub fn interface(&self, role: &str) -> String {
         let initial = &role[..1];
         format!("wb{:x}x{:x}{initial}", std::process::id(), self.number)
     }
 
-    /// A path for a file that goes with the lab.
+    /// A path for a file that is removed with the lab.
     pub fn file(&self, name: &str) -> PathBuf {
         let number = self.files.replace(self.files.get() + 1);
         self.directory.join(format!("{number}-{name}"))
@@ -92,7 +92,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in self.namespaces.borrow().iter() {
             for pid in namespace.processes() {
-                // It may have ended by itself meanwhile.
+                // It may have exited already.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
             host(&format!("ip netns del {}", namespace.name));
@@ -121,20 +121,20 @@ impl Namespace {
         &self.name
     }
 
-    /// The ids of all processes that are inside.
+    /// The ids of all processes in it.
     pub fn processes(&self) -> Vec<i32> {
         let text = host(&format!("ip netns pids {}", self.name)).stdout;
         text.lines().filter_map(|pid| pid.trim().parse().ok()).collect()
     }
 
-    /// `program`, to be run inside.
+    /// A command that runs `program` in it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
     }
 
-    /// Runs a command line (words parted by spaces); its standard output. Panics if it fails.
+    /// Runs a command line, split at spaces, and returns its standard output. Panics on failure.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
         self.attempt(line).expect_ok()
@@ -145,13 +145,13 @@ impl Namespace {
         self.attempt_with(line, "")
     }
 
-    /// Runs a command line with `input` on its standard input. Panics if it fails.
+    /// As [`Namespace::run`], with `input` on standard input.
     #[track_caller]
     pub fn run_with(&self, line: &str, input: &str) -> String {
         self.attempt_with(line, input).expect_ok()
     }
 
-    /// Runs a command line, which may fail, with `input` on its standard input.
+    /// As [`Namespace::attempt`], with `input` on standard input.
     pub fn attempt_with(&self, line: &str, input: &str) -> Outcome {
         let mut command = self.command("timeout");
         command.args(["--foreground", COMMAND_SECONDS_MAX]).args(line.split_whitespace());
@@ -173,7 +173,7 @@ impl Namespace {
         self.run(&format!("sysctl -qw {setting}"));
     }
 
-    /// Runs `work` on a thread inside the namespace: sockets that it opens stay there.
+    /// Runs `work` on a thread in the namespace; sockets it opens stay in that namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -184,13 +184,13 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread into the namespace, for good.
+    /// Moves the calling thread into the namespace permanently.
     pub fn join(&self) {
         let file = File::open(format!("/var/run/netns/{}", self.name)).expect("made by the lab");
         setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
     }
 
-    /// A UDP socket inside.
+    /// A UDP socket bound in the namespace.
     #[track_caller]
     pub fn udp_socket(&self, local: &str) -> UdpSocket {
         let local: SocketAddr = local.parse().expect("an address and a port");
@@ -199,7 +199,7 @@ impl Namespace {
     }
 }
 
-/// Runs `ip netns`, which works on namespaces from outside.
+/// Runs a command outside all namespaces.
 fn host(line: &str) -> Outcome {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().expect("a program to run"));

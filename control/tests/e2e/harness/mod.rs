@@ -1,13 +1,20 @@
-//! What the tests stand on: namespaces, daemons, commands, traffic.
+//! Building blocks of the end-to-end tests: namespaces, daemons, commands, traffic.
 
-/// Makes a test of each named function for each backend of the daemon.
+/// Defines one test per function and I/O backend. Cargo ignores them by default: they need root.
 macro_rules! on_both_backends {
     ($($name:ident),+ $(,)?) => {
-        mod uring {
-            $(#[test] fn $name() { super::$name(crate::harness::Backend::Uring); })+
-        }
-        mod mmsg {
-            $(#[test] fn $name() { super::$name(crate::harness::Backend::Mmsg); })+
+        on_both_backends!(@uring Uring: $($name),+);
+        on_both_backends!(@mmsg Mmsg: $($name),+);
+    };
+    (@$module:ident $backend:ident: $($name:ident),+) => {
+        mod $module {
+            $(
+                #[test]
+                #[ignore = "needs root: creates network namespaces"]
+                fn $name() {
+                    super::$name(crate::harness::Backend::$backend);
+                }
+            )+
         }
     };
 }
@@ -15,14 +22,15 @@ macro_rules! on_both_backends {
 mod capture;
 mod command;
 mod daemon;
+mod fake_peer;
 mod flood;
 mod keys;
 mod lab;
 mod packet;
-mod player;
-mod players;
 mod proxy;
 mod relay;
+mod testbed;
+mod threads;
 mod traffic;
 mod uapi;
 mod wait;
@@ -34,9 +42,9 @@ pub use flood::{Flood, Forgery, noise};
 pub use keys::{KeyPair, hex};
 pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};
-pub use players::{DefaultRoute, MTU, Players, Seen, Setting};
 pub use proxy::Proxy;
-pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, Options, Relay};
+pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, MALLORY, Options, Relay, endpoint};
+pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions};
 pub use traffic::{Iperf, IperfServer, ping, ping_until_answered, tcp_reorders};
 pub use uapi::{Uapi, socket_path};
 pub use wait::{eventually, holds_for, seconds, within};

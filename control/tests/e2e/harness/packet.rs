@@ -1,4 +1,4 @@
-//! IP packets to inject, byte by byte: good ones, and such as no socket would send.
+//! IP packets built byte by byte, including ones that no socket would send.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ pub const DF: u16 = 0x4000;
 /// IPv4: more fragments follow.
 pub const MF: u16 = 0x2000;
 
-/// A packet in the making. Lengths and checksums are right when it is built.
+/// A packet builder; fills in lengths and checksums.
 #[derive(Clone, Debug)]
 pub struct Draft {
     source: IpAddr,
@@ -94,7 +94,7 @@ impl Draft {
         self
     }
 
-    /// Sets the IPv4 word of flags and fragment offset (0 otherwise); nothing for IPv6.
+    /// Sets the IPv4 flags and fragment offset (0 otherwise); ignored for IPv6.
     pub fn fragment(mut self, word: u16) -> Draft {
         self.fragment = word;
         self
@@ -106,8 +106,8 @@ impl Draft {
         self
     }
 
-    /// Adds one IPv6 extension header of type `kind`, whose first byte is filled in: a multiple
-    /// of eight bytes.
+    /// Adds an IPv6 extension header of type `kind`, a multiple of eight bytes. The builder fills
+    /// in its first byte.
     pub fn extension(mut self, kind: u8, bytes: &[u8]) -> Draft {
         self.extension = Some(kind);
         self.options = bytes.to_vec();
@@ -130,7 +130,7 @@ impl Draft {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let next = self.extension.unwrap_or(self.protocol);
-                // With a flow label, which nobody may change.
+                // A non-zero flow label, which must not change on the way.
                 let mut header = vec![0x60 | self.class >> 4, self.class << 4 | 0xa, 0xbc, 0xde];
                 header.extend([0, 0, next, self.hop_limit]);
                 header.extend(source.octets());
@@ -151,7 +151,7 @@ impl Draft {
         self.source.is_ipv4()
     }
 
-    /// Writes the checksum of the upper layer at `at` in it.
+    /// Writes the upper-layer checksum at offset `at` of the upper layer.
     fn sum_upper(mut self, at: usize) -> Draft {
         let packet = self.build();
         let length = self.upper.len();
@@ -165,23 +165,23 @@ impl Draft {
     }
 }
 
-/// Bytes that are easily told from zeros, and from each other.
+/// A payload of non-zero bytes that differ from their neighbours.
 fn payload(length: usize) -> impl Iterator<Item = u8> {
     (0..length).map(|number| (number % 251) as u8 + 1)
 }
 
-/// The packet without the padding behind it, which must be zeros.
+/// Removes the padding behind the packet; panics unless it is zero.
 #[track_caller]
 pub fn trim(mut plaintext: Vec<u8>) -> Vec<u8> {
     let Some(ip) = ip::parse(&plaintext) else {
-        panic!("no IP packet: {plaintext:02x?}");
+        panic!("not an IP packet: {plaintext:02x?}");
     };
     let padding = plaintext.split_off(ip.len);
     assert!(padding.iter().all(|&byte| byte == 0), "padding of {padding:02x?}");
     plaintext
 }
 
-/// What a router makes of `packet` when it forwards it.
+/// `packet` as a router forwards it.
 pub fn forwarded(packet: &[u8]) -> Vec<u8> {
     let ip = ip::parse(packet).expect("an IP packet");
     let mut packet = packet[..ip.len].to_vec();
@@ -194,18 +194,18 @@ pub fn forwarded(packet: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Whether the header checksum is right; IPv6 has none.
+/// Whether the header checksum is valid; always true for IPv6, which has none.
 pub fn has_right_checksum(packet: &[u8]) -> bool {
     let header_len = usize::from(packet[0] & 0xf) * 4;
     !ip::is_v4(packet) || checksum::is_valid(checksum::sum(&packet[..header_len]))
 }
 
-/// An ICMP error as a host hears it.
+/// A parsed ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IcmpError {
-    /// Who says so.
+    /// The sender of the error.
     pub source: IpAddr,
-    /// Whom it is told.
+    /// The receiver of the error.
     pub destination: IpAddr,
     /// ICMP type.
     pub kind: u8,
@@ -213,12 +213,12 @@ pub struct IcmpError {
     pub code: u8,
     /// The second word: MTU or pointer.
     pub word: u32,
-    /// The offending packet, or as much of it as fits.
+    /// The offending packet, possibly truncated.
     pub quoted: Vec<u8>,
 }
 
 impl IcmpError {
-    /// Reads an error; `None` for any other packet, and for one with a wrong checksum.
+    /// Parses an error; `None` for any other packet and for a wrong checksum.
     pub fn read(packet: &[u8]) -> Option<IcmpError> {
         let ip = ip::parse(packet)?;
         let body = &packet[ip.header_len..ip.len];
@@ -244,7 +244,7 @@ impl IcmpError {
     }
 }
 
-/// Puts fragments of one IPv4 packet together again; each may have at most `mtu` bytes.
+/// Reassembles the fragments of one IPv4 packet; panics if one exceeds `mtu` bytes.
 #[track_caller]
 pub fn reassemble(fragments: &[Vec<u8>], mtu: usize) -> Vec<u8> {
     let mut whole = fragments[0][..V4_HEADER_LEN].to_vec();
@@ -252,9 +252,9 @@ pub fn reassemble(fragments: &[Vec<u8>], mtu: usize) -> Vec<u8> {
         assert!(fragment.len() <= mtu && has_right_checksum(fragment), "{fragment:02x?}");
         let word = u16::from_be_bytes([fragment[6], fragment[7]]);
         let is_last = number + 1 == fragments.len();
-        assert_eq!(word & MF == 0, is_last, "only the last has none after it");
+        assert_eq!(word & MF == 0, is_last, "only the last fragment lacks MF");
         let offset = usize::from(word & 0x1fff) * 8;
-        assert_eq!(offset, whole.len() - V4_HEADER_LEN, "in order, without a gap");
+        assert_eq!(offset, whole.len() - V4_HEADER_LEN, "fragments are in order and contiguous");
         whole.extend(&fragment[V4_HEADER_LEN..]);
     }
     whole[6..8].fill(0);

@@ -1,5 +1,5 @@
-//! The topology that most tests share: alice and bob, each in a namespace, and between them a hub
-//! that relays. Mallory has a link to the hub, and nothing else.
+//! The topology of most tests: alice and bob, each in a namespace, with a relaying hub between
+//! them. Mallory has a link to the hub but no key.
 //!
 //! ```text
 //!   alice ── 192.0.2.0/24, 2001:db8:a::/64 ──── hub ── 198.51.100.0/24, 2001:db8:b::/64 ── bob
@@ -7,7 +7,7 @@
 //!   inside: 10.77.0.0/24 and fd77::/64; hub .1, alice .2, bob .3
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::daemon::{Backend, Daemon, Program, RelayMode};
 use super::lab::{Lab, Namespace};
@@ -23,12 +23,20 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// Its name in nftables rules.
+    pub fn nft(self) -> &'static str {
+        match self {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        }
+    }
 }
 
-/// Addresses of one host: `outer` on its link to the hub (the hub's own end of that link in
-/// `gateway`), `inner` in the tunnel.
+/// Addresses of one host: `outer` on its link to the hub, `gateway` at the hub's end of that link,
+/// `inner` in the tunnel.
 pub struct Host {
     outer: [&'static str; 2],
     gateway: [&'static str; 2],
@@ -41,7 +49,7 @@ pub const HUB_PORT: u16 = 51820;
 /// The UDP port of alice.
 pub const ALICE_PORT: u16 = 51821;
 
-/// The hub; its outer addresses are those that alice sees.
+/// The hub, with the outer addresses on its link to alice.
 pub const HUB: Host = Host {
     outer: ["192.0.2.1", "2001:db8:a::1"],
     gateway: ["192.0.2.1", "2001:db8:a::1"],
@@ -62,8 +70,8 @@ pub const BOB: Host = Host {
     inner: ["10.77.0.3", "fd77::3"],
 };
 
-/// A stranger, without a key.
-const MALLORY: Host = Host {
+/// A host without a key.
+pub const MALLORY: Host = Host {
     outer: ["203.0.113.2", "2001:db8:c::2"],
     gateway: ["203.0.113.1", "2001:db8:c::1"],
     inner: ["", ""],
@@ -80,46 +88,50 @@ impl Host {
         self.outer[family as usize]
     }
 
-    /// Where it reaches the hub.
+    /// The hub's endpoint as seen from this host.
     pub fn hub(&self, family: Family) -> SocketAddr {
-        let address: IpAddr = self.gateway[family as usize].parse().expect("an address");
-        SocketAddr::new(address, HUB_PORT)
+        endpoint(self.gateway[family as usize], HUB_PORT)
     }
 
-    /// What the hub allows it, as `wg` takes it.
+    /// Its allowed IPs at the hub, in the syntax of `wg`.
     pub fn allowed_ips(&self) -> String {
         format!("{}/32,{}/128", self.inner[0], self.inner[1])
     }
 }
 
-/// How to build a [`Relay`].
+/// The endpoint with this address and port.
+pub fn endpoint(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), port)
+}
+
+/// Options of a [`Relay`].
 pub struct Options {
-    /// Which addresses the endpoints have.
+    /// The IP version of the endpoints.
     pub outer: Family,
     /// MTU of the WireGuard interfaces (bytes).
     pub mtu: u32,
     /// MTU of the links (bytes).
     pub link_mtu: u32,
-    /// What the hub runs.
+    /// The hub's implementation.
     pub hub: Program,
-    /// What alice runs.
+    /// Alice's implementation.
     pub alice: Program,
-    /// What bob runs.
+    /// Bob's implementation.
     pub bob: Program,
     /// `persistent-keepalive` of alice and bob (seconds; 0 is off).
     pub keepalive: u16,
     /// A preshared key (base64) of the hub with each peer.
     pub preshared_key: Option<String>,
-    /// The hub is told alice's endpoint, so that it can speak first.
+    /// Whether the hub's configuration has alice's endpoint, so that it can initiate.
     pub hub_knows_alice: bool,
-    /// Who forwards from peer to peer at the hub.
+    /// The hub's relay mode.
     pub relay: RelayMode,
-    /// More environment of all three daemons.
+    /// More environment variables of all three daemons.
     pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Options {
-    /// The plain case: ours everywhere, outer IPv4, the MTUs of the internet.
+    /// wg-bounce everywhere, outer IPv4, the MTUs of the internet.
     pub fn new(backend: Backend) -> Options {
         let ours = Program::Ours(backend);
         Options {
@@ -138,8 +150,8 @@ impl Options {
     }
 }
 
-/// Three daemons that are configured and up. The daemons come first: they end before their
-/// namespaces go.
+/// Three configured daemons with their interfaces up. The daemons are the first fields, so that
+/// they end before their namespaces.
 pub struct Relay {
     /// The hub.
     pub hub: Daemon,
@@ -147,14 +159,14 @@ pub struct Relay {
     pub alice: Daemon,
     /// The second peer.
     pub bob: Daemon,
-    /// The stranger's namespace.
+    /// Mallory's namespace.
     pub mallory: Namespace,
-    /// What holds it all.
+    /// The lab of all namespaces.
     pub lab: Lab,
 }
 
 impl Relay {
-    /// Builds it; nothing has been sent yet (unless a keepalive was asked for).
+    /// Builds the topology. Without `keepalive`, nothing has been sent yet.
     pub fn new(options: &Options) -> Relay {
         let lab = Lab::new();
         let hub = lab.namespace("hub");
@@ -164,7 +176,7 @@ impl Relay {
             .map(|(role, host)| attach(&lab, &hub, role, &host, options.link_mtu));
 
         let environment = &options.environment;
-        let mut of_hub = vec![("WG_BOUNCE_RELAY", options.relay.word())];
+        let mut of_hub = vec![("WG_BOUNCE_RELAY", options.relay.name())];
         of_hub.extend(environment);
         let hub = Daemon::start_with(&lab, &hub, "hub", options.hub, &of_hub);
         let alice = Daemon::start_with(&lab, &alice, "alice", options.alice, environment);
@@ -181,18 +193,18 @@ impl Relay {
         relay
     }
 
-    /// Builds it and waits until a packet has gone from alice to bob and back.
+    /// Builds the topology and waits until alice and bob reach each other.
     pub fn connected(options: &Options) -> Relay {
         let relay = Relay::new(options);
         relay.connect();
         relay
     }
 
-    /// Waits until a packet has gone from alice to bob and back in each family.
+    /// Waits until alice and bob reach each other in both families.
     #[track_caller]
     pub fn connect(&self) {
         for family in Family::BOTH {
-            // Bob has to speak first: the hub does not know where he is.
+            // Bob must initiate, since the hub does not know his endpoint.
             ping_until_answered(&self.bob.namespace, HUB.inner(family));
             ping_until_answered(&self.alice.namespace, BOB.inner(family));
         }
@@ -200,10 +212,10 @@ impl Relay {
 
     /// The hub's configuration file.
     pub fn hub_config(&self, options: &Options) -> String {
-        let endpoint = match (options.hub_knows_alice, options.outer) {
-            (false, _) => String::new(),
-            (true, Family::V4) => format!("Endpoint = {}:{ALICE_PORT}\n", ALICE.outer[0]),
-            (true, Family::V6) => format!("Endpoint = [{}]:{ALICE_PORT}\n", ALICE.outer[1]),
+        let endpoint = if options.hub_knows_alice {
+            format!("Endpoint = {}\n", endpoint(ALICE.outer(options.outer), ALICE_PORT))
+        } else {
+            String::new()
         };
         format!(
             "[Interface]\nPrivateKey = {}\nListenPort = {HUB_PORT}\n\
@@ -235,7 +247,7 @@ impl Relay {
     }
 }
 
-/// Makes the namespace of `role` with its link to the hub.
+/// Creates the namespace of `role` with its link to the hub.
 fn attach(lab: &Lab, hub: &Namespace, role: &str, host: &Host, mtu: u32) -> Namespace {
     let namespace = lab.namespace(role);
     lab.link((hub, role), (&namespace, "out0"), mtu);

@@ -1,4 +1,4 @@
-//! Traffic through the tunnel: ping and iperf3, and what they report.
+//! Traffic through the tunnel with ping and iperf3, and their reports.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use super::command::{Background, Outcome};
 use super::lab::{Lab, Namespace};
 use super::wait::{eventually, seconds, within};
 
-/// How long an answer may take that ping did not wait for.
+/// Longest wait for a reply after ping itself has exited.
 const LATE: Duration = Duration::from_secs(2);
 
-/// Pings `target`; how many were sent and how many answers came. `options` are ping's own. After
-/// the last request ping waits no longer than one interval, or twice the longest round trip: on a
-/// busy machine it leaves before the last answer. The kernel counts that one all the same.
+/// Pings `target` with ping's own `options`; returns the numbers of requests and replies. After the
+/// last request, ping waits no longer than one interval or twice the longest round trip, and on a
+/// busy machine it exits before the last reply. The kernel's counters still include that one.
 #[track_caller]
 pub fn ping(from: &Namespace, target: &str, options: &str) -> (u64, u64) {
     let before = echo_replies(from, target);
     let outcome = from.attempt(&format!("ping -n -q {options} {target}"));
     let summary = outcome.stdout.lines().find(|line| line.contains("packets transmitted"));
     let numbers: Vec<u64> = summary
-        .unwrap_or_else(|| panic!("ping says nothing: {outcome:#?}"))
+        .unwrap_or_else(|| panic!("no summary from ping: {outcome:#?}"))
         .split(&[' ', ','])
         .filter_map(|word| word.parse().ok())
         .collect();
@@ -34,13 +34,13 @@ pub fn ping(from: &Namespace, target: &str, options: &str) -> (u64, u64) {
     (sent, received)
 }
 
-/// Echo replies of the target's family that have reached this namespace.
+/// Echo replies of the target's family received in this namespace.
 fn echo_replies(namespace: &Namespace, target: &str) -> u64 {
     let counter = if target.contains(':') { "Icmp6InEchoReplies" } else { "IcmpInEchoReps" };
     counters_sum(namespace, &[counter])
 }
 
-/// Pings `target` until an answer comes; panics after ten seconds.
+/// Pings `target` until a reply arrives; panics after ten seconds.
 #[track_caller]
 pub fn ping_until_answered(from: &Namespace, target: &str) {
     eventually(seconds(10), &format!("{target} answers {}", from.name()), || {
@@ -48,13 +48,13 @@ pub fn ping_until_answered(from: &Namespace, target: &str) {
     });
 }
 
-/// An iperf3 server that waits for one client at a time.
+/// An iperf3 server, which serves one client at a time.
 pub struct IperfServer {
     _process: Background,
 }
 
 impl IperfServer {
-    /// Starts it and waits until it listens.
+    /// Starts the server and waits until it listens.
     pub fn start(lab: &Lab, namespace: &Namespace) -> IperfServer {
         let process = namespace.spawn(lab, "iperf3 --server --forceflush");
         eventually(seconds(5), "iperf3 listens", || {
@@ -64,16 +64,15 @@ impl IperfServer {
     }
 }
 
-/// What iperf3's client reports.
+/// The report of an iperf3 client.
 #[derive(Debug)]
 pub struct Iperf {
     report: Value,
 }
 
 impl Iperf {
-    /// Runs a client with iperf3's own `options`; panics if it fails. The server is busy until
-    /// the last client's farewell has come through the tunnel, and then listens anew: a client
-    /// that comes too early is sent away, and tries again.
+    /// Runs a client with iperf3's own `options`; panics if it fails. The server is busy until the
+    /// previous client's last message has crossed the tunnel, so the client retries if rejected.
     #[track_caller]
     pub fn run(from: &Namespace, server: &str, options: &str) -> Iperf {
         let mut outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
@@ -88,12 +87,12 @@ impl Iperf {
         Iperf::of(outcome)
     }
 
-    /// Starts a client in the background; [`Iperf::finish`] takes its report.
+    /// Starts a client in the background; [`Iperf::finish`] returns its report.
     pub fn spawn(lab: &Lab, from: &Namespace, server: &str, options: &str) -> Background {
         from.spawn(lab, &format!("timeout 60 iperf3 --json --client {server} {options}"))
     }
 
-    /// Waits up to 30 seconds for a client in the background; panics if it fails.
+    /// Waits up to 30 seconds for a background client; panics if it fails.
     #[track_caller]
     pub fn finish(mut client: Background) -> Iperf {
         eventually(seconds(30), "iperf3 ends", || client.has_ended());
@@ -102,7 +101,7 @@ impl Iperf {
         Iperf::of(Outcome { line, code, stdout, stderr: String::new() })
     }
 
-    /// With `--json`, iperf3 reports some errors and exits with success all the same.
+    /// With `--json`, iperf3 exits with success even after some errors.
     #[track_caller]
     fn of(outcome: Outcome) -> Iperf {
         assert!(outcome.is_ok(), "iperf3 failed: {outcome:#?}");
@@ -111,14 +110,14 @@ impl Iperf {
         Iperf { report }
     }
 
-    /// What the receiver got (bytes per second).
+    /// The receiver's rate (bytes per second).
     pub fn bytes_per_second(&self) -> f64 {
         let end = &self.report["end"];
         let sum = if end["sum_received"].is_object() { &end["sum_received"] } else { &end["sum"] };
         sum["bits_per_second"].as_f64().expect("iperf3 reports a rate") / 8.0
     }
 
-    /// TCP segments sent twice, as a share of those sent.
+    /// Retransmitted TCP segments as a share of all segments.
     pub fn retransmitted_share(&self, segment: f64) -> f64 {
         let sent = &self.report["end"]["sum_sent"];
         let bytes = sent["bytes"].as_f64().expect("iperf3 reports bytes");
@@ -130,7 +129,7 @@ impl Iperf {
         self.report["end"]["sum"]["lost_percent"].as_f64().expect("iperf3 reports losses")
     }
 
-    /// The longest time without a byte (in whole intervals of iperf3's report).
+    /// The longest time without a byte (whole intervals of iperf3's report).
     pub fn longest_pause(&self) -> Duration {
         let (mut longest, mut pause) = (0.0, 0.0);
         for interval in self.report["intervals"].as_array().expect("iperf3 reports intervals") {
@@ -144,13 +143,12 @@ impl Iperf {
     }
 }
 
-/// How often TCP in this namespace has found its own segments acknowledged out of order: losses
-/// leave holes too, but only a reordered flow is counted here.
+/// Number of times TCP in this namespace detected reordering of its segments. Losses do not count.
 pub fn tcp_reorders(namespace: &Namespace) -> u64 {
     counters_sum(namespace, &["TcpExtTCPSACKReorder", "TcpExtTCPTSReorder"])
 }
 
-/// The sum of some of the kernel's counters of this namespace.
+/// The sum of these kernel counters of the namespace.
 fn counters_sum(namespace: &Namespace, names: &[&str]) -> u64 {
     let text = namespace.run(&format!("nstat -asz {}", names.join(" ")));
     let counters = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));

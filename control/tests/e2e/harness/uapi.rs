@@ -1,11 +1,11 @@
-//! A client of the control socket that can do what `wg` never does: wait, pipeline, send nonsense.
+//! A client of the control socket that can stall, pipeline requests and send garbage, unlike `wg`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the control socket of an interface is.
+/// The path of an interface's control socket.
 pub fn socket_path(interface: &str) -> PathBuf {
     PathBuf::from(format!("/var/run/wireguard/{interface}.sock"))
 }
@@ -24,15 +24,15 @@ impl Uapi {
         Uapi { stream }
     }
 
-    /// Sends `text` as it is.
+    /// Sends raw text.
     #[track_caller]
     pub fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).expect("the daemon reads");
     }
 
-    /// The next answer: its lines, without the empty one that ends it.
+    /// The lines of the next reply, without the empty one that ends it.
     #[track_caller]
-    pub fn answer(&mut self) -> Vec<String> {
+    pub fn reply(&mut self) -> Vec<String> {
         let mut text = Vec::new();
         while !text.ends_with(b"\n\n") {
             let mut byte = [0];
@@ -40,7 +40,7 @@ impl Uapi {
                 Ok(1) => text.push(byte[0]),
                 end => {
                     let so_far = String::from_utf8_lossy(&text);
-                    panic!("no whole answer: {end:?} after {so_far:?}")
+                    panic!("incomplete reply: {end:?} after {so_far:?}")
                 }
             }
         }
@@ -48,16 +48,16 @@ impl Uapi {
         text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
-    /// Sends one operation (without its empty line) and returns its answer.
+    /// Sends one operation, given without its empty line, and returns the reply.
     #[track_caller]
     pub fn ask(&mut self, operation: &str) -> Vec<String> {
         self.send(&format!("{operation}\n\n"));
-        self.answer()
+        self.reply()
     }
 
-    /// Whether the daemon has closed the connection, without another byte.
+    /// Whether the daemon closed the connection without sending another byte.
     pub fn is_closed(&mut self) -> bool {
-        // A reset instead of an end: the daemon closed with unread bytes in its buffer.
+        // Closing with unread bytes in the buffer resets the connection.
         match self.stream.read(&mut [0]) {
             Ok(length) => length == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,

@@ -1,24 +1,24 @@
-//! Waiting: always for an event, always bounded.
+//! Bounded waits for events.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Between two looks at a condition: short beside any bound, long enough to leave the processor
-/// to what is waited for.
+/// Pause between two checks of a condition: short compared with every timeout, and long enough to
+/// leave the CPU to the processes under test.
 const POLL: Duration = Duration::from_millis(20);
 
-/// So many seconds.
+/// Shorthand for a duration in seconds.
 pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// Waits until `condition` holds; panics with `what` if it does not within `limit`.
 pub fn eventually(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
-    assert!(within(limit, condition), "not within {limit:?}: {what}");
+    assert!(within(limit, condition), "timed out after {limit:?} waiting for: {what}");
 }
 
-/// Tells whether `condition` came to hold within `limit`.
-#[expect(clippy::disallowed_methods, reason = "a test's own patience; no protocol time")]
+/// Waits until `condition` holds; returns whether it did within `limit`.
+#[expect(clippy::disallowed_methods, reason = "a test timeout, not protocol time")]
 pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {
@@ -32,8 +32,8 @@ pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Watches `condition` for all of `period`; panics with `what` as soon as it does not hold.
-/// For what must *not* happen: there is no event to wait for.
+/// Checks that `condition` holds throughout `period`; panics with `what` otherwise. For things that
+/// must *not* happen and so have no event to wait for.
 pub fn holds_for(period: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    assert!(!within(period, || !condition()), "within {period:?} it ended: {what}");
+    assert!(!within(period, || !condition()), "did not hold for {period:?}: {what}");
 }

@@ -1,41 +1,42 @@
-//! An authenticated peer that is hostile, and a stranger on the way to a relay.
+//! A hostile authenticated peer, and forged messages on the path to a relay.
 
 use super::cases::hosts;
 use super::{Expect, comparable, judge, modes};
 use crate::harness::{
-    Backend, DF, Draft, Family, IcmpError, Players, RelayMode, Setting, forwarded, hex, noise, trim,
+    Backend, DF, Draft, Family, IcmpError, RelayMode, Testbed, TestbedOptions, forwarded, hex,
+    noise, trim,
 };
 use wg_bounce_dataplane::ip;
 
-/// How much the daemon's memory may grow under an attack (KiB), once warm.
+/// Largest growth of the daemon's memory under attack (KiB), once warm.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
-/// The hub still forwards, and still answers.
+/// Checks that the hub still forwards packets.
 #[track_caller]
-fn works_on(players: &mut Players) {
+fn still_forwards(testbed: &mut Testbed) {
     for family in Family::BOTH {
         let packet = Draft::udp(hosts(family).alice, hosts(family).bob, 60).build();
-        let seen = players.observe(&packet);
-        judge(&seen, &packet, &Expect::Forwarded).expect("the hub works on");
+        let seen = testbed.observe(&packet);
+        judge(&seen, &packet, &Expect::Forwarded).expect("the hub still works");
     }
 }
 
-/// Messages that are forged, sent again, or overtake each other.
-pub fn forged_replayed_reordered(backend: Backend) {
+/// Messages that are forged, replayed or reordered.
+pub fn forged_and_replayed_messages_are_dropped(backend: Backend) {
     const COUNT: u16 = 200;
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
         for family in Family::BOTH {
             let hosts = hosts(family);
             let packets: Vec<_> = (0..COUNT)
                 .map(|number| Draft::echo(hosts.alice, hosts.bob, number, 60).build())
                 .collect();
             let [replayed, forged] =
-                ["drop_replayed", "drop_not_authentic"].map(|name| players.hub.counter(name));
-            let seen = players.observe_all(|alice| {
+                ["drop_replayed", "drop_not_authentic"].map(|name| testbed.hub.counter(name));
+            let seen = testbed.observe_all(|alice| {
                 let messages: Vec<_> = packets.iter().map(|packet| alice.seal(packet)).collect();
                 for (number, message) in messages.iter().enumerate().rev() {
-                    // A forgery with the same counter comes first, and must not use it up.
+                    // An earlier forgery with the same counter must not use up the counter.
                     let mut forgery = message.clone();
                     let at = 16 + number % (message.len() - 16);
                     forgery[at] ^= 1;
@@ -53,18 +54,18 @@ pub fn forged_replayed_reordered(backend: Backend) {
             let arrived: Vec<_> = seen.bob.into_iter().map(trim).collect();
             assert!(arrived == expected, "{} arrived, {family:?} {relay:?}", arrived.len());
             let count = u64::from(COUNT);
-            assert_eq!(players.hub.counter("drop_replayed"), replayed + 2 * count);
-            assert_eq!(players.hub.counter("drop_not_authentic"), forged + 2 * count);
+            assert_eq!(testbed.hub.counter("drop_replayed"), replayed + 2 * count);
+            assert_eq!(testbed.hub.counter("drop_not_authentic"), forged + 2 * count);
         }
-        works_on(&mut players);
+        still_forwards(&mut testbed);
     }
 }
 
-/// Sources that belong to somebody else, or to nobody: silence, and each is counted.
-pub fn spoofed_sources(backend: Backend) {
+/// Packets from sources of other peers or of no peer are dropped silently and counted.
+pub fn spoofed_sources_are_dropped(backend: Backend) {
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
-        let before = players.hub.counter("drop_source_not_allowed");
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
+        let before = testbed.hub.counter("drop_source_not_allowed");
         let mut count = 0;
         for family in Family::BOTH {
             let hosts = hosts(family);
@@ -73,7 +74,7 @@ pub fn spoofed_sources(backend: Backend) {
                     for hop_limit in [64, 1] {
                         let packet = Draft::echo(source, target, 1, 60).hop_limit(hop_limit);
                         let packet = packet.build();
-                        let seen = players.observe(&packet);
+                        let seen = testbed.observe(&packet);
                         judge(&seen, &packet, &Expect::Silence)
                             .unwrap_or_else(|fault| panic!("{source} to {target}: {fault}"));
                         assert_eq!((seen.entered, seen.left), (0, 0), "{source} to {target}");
@@ -82,12 +83,12 @@ pub fn spoofed_sources(backend: Backend) {
                 }
             }
         }
-        assert_eq!(players.hub.counter("drop_source_not_allowed") - before, count);
-        works_on(&mut players);
+        assert_eq!(testbed.hub.counter("drop_source_not_allowed") - before, count);
+        still_forwards(&mut testbed);
     }
 }
 
-/// Good packets of all kinds, for mutations.
+/// Valid packets of all kinds, as seeds for mutation.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for family in Family::BOTH {
@@ -97,7 +98,7 @@ fn seeds() -> Vec<Vec<u8>> {
             seeds.push(Draft::tcp(hosts.alice, target, 1, 60));
             seeds.push(Draft::echo(hosts.alice, target, 1, 60));
             seeds.push(Draft::udp(hosts.alice_too, target, 60).hop_limit(2));
-            // Not UDP: what is joined on its way to the kernel is answered once.
+            // Not UDP, whose packets may be coalesced and then get a single ICMP error.
             seeds.push(Draft::other(hosts.alice, target, 253, &[7; 1400]).fragment(DF));
             seeds.push(match family {
                 Family::V4 => {
@@ -112,7 +113,7 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.iter().map(Draft::build).collect()
 }
 
-/// A packet with some bytes changed, cut or grown; often with a right header checksum again.
+/// Changes, truncates or extends a packet; often fixes the header checksum.
 fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
     let mut packet = seed.to_vec();
     for _ in 0..1 + noise() % 3 {
@@ -139,9 +140,8 @@ fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
     packet
 }
 
-/// Whatever a hostile peer sends, bob gets what he would get from the kernel, and alice hears
-/// what she would hear from it.
-pub fn mutations(backend: Backend) {
+/// For mutated packets, bob and alice receive exactly what they would with the kernel as the relay.
+pub fn mutated_packets_fare_as_with_the_kernel(backend: Backend) {
     const COUNT: usize = 20_000;
     const AT_ONCE: usize = 200;
     let (seeds, mut noise) = (seeds(), noise());
@@ -149,14 +149,14 @@ pub fn mutations(backend: Backend) {
         (0..COUNT).map(|number| mutate(&seeds[number % seeds.len()], &mut noise)).collect();
     let mut reference: Option<Vec<_>> = None;
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
         let rounds = packets.chunks(AT_ONCE).map(|part| {
-            let mut seen = players.observe_all(|alice| {
+            let mut seen = testbed.observe_all(|alice| {
                 for packet in part {
                     alice.send_exactly(packet);
                 }
             });
-            seen.alice.retain(|packet| !is_rationed(packet));
+            seen.alice.retain(|packet| !is_rate_limited(packet));
             let (alice, bob, _) = comparable(&seen);
             let mut all: Vec<_> = alice
                 .into_iter()
@@ -168,8 +168,8 @@ pub fn mutations(backend: Backend) {
         });
         let rounds: Vec<_> = rounds.collect();
         let count: usize = rounds.iter().map(Vec::len).sum();
-        assert!(count > COUNT / 4, "most packets must get somewhere: {count}");
-        works_on(&mut players);
+        assert!(count > COUNT / 4, "too few packets are forwarded or answered: {count}");
+        still_forwards(&mut testbed);
         let Some(reference) = &reference else {
             reference = Some(rounds);
             continue;
@@ -182,7 +182,7 @@ pub fn mutations(backend: Backend) {
             let (less, more) = (only(by_kernel, seen), only(seen, by_kernel));
             assert!(
                 by_kernel == seen,
-                "round {number}: by the kernel alone {less:?}; {relay:?} alone {more:?}; of {:?}",
+                "round {number}: kernel only {less:?}; {relay:?} only {more:?}; of {:?}",
                 packets[number * AT_ONCE..][..AT_ONCE]
                     .iter()
                     .map(|one| hex(one))
@@ -192,9 +192,9 @@ pub fn mutations(backend: Backend) {
     }
 }
 
-/// Host and address unreachable come from the daemon at a limited rate, network unreachable from
-/// the kernel (`ip_error` in net/ipv4/route.c), whatever the limits for ICMP.
-fn is_rationed(packet: &[u8]) -> bool {
+/// Whether this error has its own rate limit: host and address unreachable in the daemon, network
+/// unreachable in the kernel (`ip_error` in net/ipv4/route.c).
+fn is_rate_limited(packet: &[u8]) -> bool {
     let error = IcmpError::read(packet).map(|error| (error.kind, error.code));
     match packet[0] >> 4 {
         4 => matches!(error, Some((3, 0 | 1))),
@@ -202,19 +202,19 @@ fn is_rationed(packet: &[u8]) -> bool {
     }
 }
 
-/// Floods of packets on their last hop are answered at the kernel's rate, and stop nobody.
-pub fn flood_of_last_hops(backend: Backend) {
+/// Floods of packets on their last hop are answered at the kernel's rate and block no one else.
+pub fn icmp_errors_are_rate_limited(backend: Backend) {
     const COUNT: usize = 5000;
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
-        // As the kernel has it by default.
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
+        // The kernel's defaults.
         for setting in [
             "ipv4.icmp_ratelimit=1000",
             "ipv4.icmp_ratemask=6168",
             "ipv6.icmp.ratelimit=1000",
             "ipv6.icmp.ratemask=0-1,3-127",
         ] {
-            players.hub.namespace.sysctl(&format!("net.{setting}"));
+            testbed.hub.namespace.sysctl(&format!("net.{setting}"));
         }
         for family in Family::BOTH {
             let hosts = hosts(family);
@@ -222,44 +222,43 @@ pub fn flood_of_last_hops(backend: Backend) {
             let train = vec![packet; 250];
             let mut answers = 0;
             for _ in 0..COUNT / train.len() {
-                let seen = players.observe_all(|alice| alice.send_train(&train));
+                let seen = testbed.observe_all(|alice| alice.send_train(&train));
                 assert!(seen.bob.is_empty(), "{seen:?}");
                 answers += seen.alice.len();
             }
             assert!((1..200).contains(&answers), "{answers} answers, {family:?} {relay:?}");
         }
-        works_on(&mut players);
+        still_forwards(&mut testbed);
     }
 }
 
-/// Every address of bob's network, one packet each: all are forwarded, and memory stays flat.
-pub fn scan_of_all_destinations(backend: Backend) {
+/// One packet to every address of bob's network: all are forwarded, and memory stays flat.
+pub fn a_scan_takes_bounded_memory(backend: Backend) {
     const AT_ONCE: u32 = 256;
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
-        works_on(&mut players);
-        let warm = players.hub.resident_kib();
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
+        still_forwards(&mut testbed);
+        let warm = testbed.hub.resident_kib();
         for first in (0..0x1_0000).step_by(AT_ONCE as usize) {
             let targets = first..first + AT_ONCE;
             let packets: Vec<_> = targets
                 .map(|low| std::net::Ipv4Addr::from_bits(0x0a58_0000 | low).to_string())
                 .map(|target| Draft::udp("10.77.0.2", &target, 30).build())
                 .collect();
-            players.alice.send_train(&packets);
+            testbed.alice.send_train(&packets);
             for packet in &packets {
-                let arrived = trim(players.bob.receive());
+                let arrived = trim(testbed.bob.receive());
                 assert!(arrived == forwarded(packet), "{} {relay:?}", hex(&arrived));
             }
         }
-        // Now such as only the kernel can answer; how many of them it is asked about in a turn
-        // is the worker's to limit.
+        // Packets that only the kernel can answer. The worker limits its route queries per turn.
         let mut answers = 0;
         for first in (0..4096).step_by(AT_ONCE as usize) {
             let packets: Vec<_> = (first..first + AT_ONCE)
                 .map(|low| format!("fd88::{low:x}"))
                 .map(|target| Draft::udp("fd77::2", &target, 30).hop_limit(1).build())
                 .collect();
-            let seen = players.observe_all(|alice| alice.send_train(&packets));
+            let seen = testbed.observe_all(|alice| alice.send_train(&packets));
             assert!(seen.bob.is_empty(), "{seen:?}");
             answers += seen.alice.len();
         }
@@ -267,8 +266,8 @@ pub fn scan_of_all_destinations(backend: Backend) {
         if relay == RelayMode::Kernel {
             assert_eq!(answers, 4096);
         }
-        works_on(&mut players);
-        let grown = players.hub.resident_kib().saturating_sub(warm);
+        still_forwards(&mut testbed);
+        let grown = testbed.hub.resident_kib().saturating_sub(warm);
         assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB, {relay:?}");
     }
 }

@@ -1,29 +1,29 @@
-//! What alice sends, and what a router owes it: destinations and sources that any router knows.
+//! Packets from alice and what a router must do with each: ordinary sources and destinations.
 
-use super::{Case, Expect, IcmpExpected, Way};
+use super::{Case, Expect, IcmpExpected, Path};
 use crate::harness::{DF, Draft, Family, MF, MTU};
 
 /// Addresses inside the tunnel, of one family.
 pub struct Hosts {
     /// The hub.
     pub hub: &'static str,
-    /// Who sends.
+    /// The sender.
     pub alice: &'static str,
-    /// Another address of hers.
+    /// Another address of alice's.
     pub alice_too: &'static str,
-    /// Who is sent to.
+    /// The receiver.
     pub bob: &'static str,
-    /// Somebody behind bob.
+    /// A host behind bob.
     pub far: &'static str,
     /// A peer without an endpoint.
     pub carol: &'static str,
-    /// An address of the tunnel's subnet that no peer has.
-    pub nobody: &'static str,
-    /// An address that is nobody's, and to which no route leads.
+    /// An address in the tunnel's subnet that no peer has.
+    pub unassigned: &'static str,
+    /// An address without a peer and without a route.
     pub unknown: &'static str,
 }
 
-/// By family.
+/// The addresses of one family.
 pub fn hosts(family: Family) -> Hosts {
     match family {
         Family::V4 => Hosts {
@@ -33,7 +33,7 @@ pub fn hosts(family: Family) -> Hosts {
             bob: "10.77.0.3",
             far: "10.88.1.2",
             carol: "10.77.0.4",
-            nobody: "10.77.0.99",
+            unassigned: "10.77.0.99",
             unknown: "10.200.0.1",
         },
         Family::V6 => Hosts {
@@ -43,24 +43,24 @@ pub fn hosts(family: Family) -> Hosts {
             bob: "fd77::3",
             far: "fd88::2",
             carol: "fd77::4",
-            nobody: "fd77::99",
+            unassigned: "fd77::99",
             unknown: "fd99::1",
         },
     }
 }
 
-/// A case that is the same in both modes.
-pub fn case(name: impl Into<String>, packet: Vec<u8>, expect: Expect, way: Way) -> Case {
-    Case { name: name.into(), packet, expect, direct: None, way }
+/// A case with the same outcome in both modes.
+pub fn case(name: impl Into<String>, packet: Vec<u8>, expect: Expect, path: Path) -> Case {
+    Case { name: name.into(), packet, expect, direct: None, path }
 }
 
-/// An error that quotes the packet as it was sent.
+/// An ICMP error that quotes the packet as sent.
 pub fn error(kind: u8, code: u8, word: u32, source: &str) -> Expect {
     let source = source.parse().expect("an address");
     Expect::Error(IcmpExpected { what: (kind, code, word), source, quotes_forwarded: false })
 }
 
-/// An error that quotes the packet as it was forwarded.
+/// An ICMP error that quotes the packet as forwarded.
 fn late_error(kind: u8, code: u8, source: &str) -> Expect {
     let source = source.parse().expect("an address");
     Expect::Error(IcmpExpected { what: (kind, code, 0), source, quotes_forwarded: true })
@@ -82,14 +82,14 @@ fn too_big(family: Family) -> Expect {
     }
 }
 
-/// What any router forwards, as it is but for its hop limit.
+/// Packets that a router forwards, changing only the hop limit.
 pub fn plain() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
         let Hosts { alice, alice_too, bob, far, .. } = hosts(family);
         let mut add = |name: &str, draft: Draft| {
             let name = format!("{name}, {family:?}");
-            cases.push(case(name, draft.build(), Expect::Forwarded, Way::Worker));
+            cases.push(case(name, draft.build(), Expect::Forwarded, Path::Worker));
         };
         for length in [0, 1, 15, 16, 17, 100, 1372] {
             add("UDP", Draft::udp(alice, bob, length));
@@ -102,7 +102,7 @@ pub fn plain() -> Vec<Case> {
         add("from another address", Draft::udp(alice_too, bob, 100));
         add("an unknown protocol", Draft::other(alice, bob, 253, &[7; 33]));
         add("nothing but a header", Draft::other(alice, bob, 253, &[]));
-        // A router does not look at the upper layer.
+        // A router does not check the upper layer.
         add("UDP with a wrong checksum", Draft::other(alice, bob, 17, &[1, 2, 0, 9, 0, 16, 5, 5]));
         add("UDP that is cut short", Draft::other(alice, bob, 17, &[1, 2, 0, 9, 0]));
         add("TCP that is cut short", Draft::other(alice, bob, 6, &[1, 2, 0, 9, 0, 3]));
@@ -117,13 +117,13 @@ pub fn plain() -> Vec<Case> {
             add("no next header", Draft::other(alice, bob, 59, &[]));
         }
     }
-    cases.extend(chatter());
+    cases.extend(link_control());
     cases
 }
 
-/// What the hub's own kernel is not to say in the tunnel, said by alice: read from the TUN it is
-/// dropped, whoever made it.
-fn chatter() -> impl Iterator<Item = Case> {
+/// Link-local control messages from alice. The hub drops these when it reads them from the TUN,
+/// since its own kernel must not send them into the tunnel.
+fn link_control() -> impl Iterator<Item = Case> {
     let (v4, v6) = (hosts(Family::V4), hosts(Family::V6));
     let redirect = [5, 1, 0, 0, 10, 77, 0, 1, 0x45, 0, 0, 0];
     let (solicitation, redirect_v6) = ([133, 0, 0, 0, 0, 0, 0, 0], [137, 0, 0, 0, 0, 0, 0, 0]);
@@ -137,42 +137,42 @@ fn chatter() -> impl Iterator<Item = Case> {
         packet: draft.build(),
         expect: Expect::Silence,
         direct: None,
-        way: Way::Kernel,
+        path: Path::Kernel,
     })
 }
 
-/// Hop limits that end here, or just not.
+/// Hop limits that expire at the hub, and ones that do not.
 pub fn hop_limits() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
-        let Hosts { alice, bob, far, hub, nobody, unknown, .. } = hosts(family);
-        let mut add = |name: &str, draft: Draft, expect: Expect, way: Way| {
-            cases.push(case(format!("{name}, {family:?}"), draft.build(), expect, way));
+        let Hosts { alice, bob, far, hub, unassigned, unknown, .. } = hosts(family);
+        let mut add = |name: &str, draft: Draft, expect: Expect, path: Path| {
+            cases.push(case(format!("{name}, {family:?}"), draft.build(), expect, path));
         };
         for limit in [2, 3, 128, 255] {
             let draft = Draft::udp(alice, bob, 60).hop_limit(limit);
-            add("enough hops", draft, Expect::Forwarded, Way::Worker);
+            add("enough hops", draft, Expect::Forwarded, Path::Worker);
         }
         for limit in [0, 1] {
-            for (name, target) in [("bob", bob), ("far", far), ("nobody", nobody)] {
+            for (name, target) in [("bob", bob), ("far", far), ("unassigned", unassigned)] {
                 for length in [0, 60, 600, 1300] {
                     let draft = Draft::udp(alice, target, length).hop_limit(limit);
                     let name = format!("hop limit {limit} to {name}");
-                    add(&name, draft, time_exceeded(family), Way::Kernel);
+                    add(&name, draft, time_exceeded(family), Path::Kernel);
                 }
             }
             let draft = Draft::echo(alice, bob, 1, 60).hop_limit(limit);
-            add("an echo request on its last hop", draft, time_exceeded(family), Way::Kernel);
-            // Nobody is told of what happens to an error (RFC 1122 §3.2.2).
+            add("an echo request on its last hop", draft, time_exceeded(family), Path::Kernel);
+            // No ICMP error is sent about an ICMP error (RFC 1122 §3.2.2).
             let (protocol, kind) = if family == Family::V4 { (1, 3) } else { (58, 1) };
             let body = [kind, 1, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 0];
             let draft = Draft::other(alice, bob, protocol, &body).hop_limit(limit);
-            add("an error on its last hop", draft, Expect::Silence, Way::Either);
+            add("an error on its last hop", draft, Expect::Silence, Path::Either);
             let draft = Draft::echo(alice, hub, 1, 60).hop_limit(limit);
-            add("for the hub itself", draft, Expect::Reply, Way::Kernel);
+            add("for the hub itself", draft, Expect::Reply, Path::Kernel);
         }
         let draft = Draft::udp(alice, unknown, 60).hop_limit(1);
-        add("no route, last hop", draft, no_route(family), Way::Kernel);
+        add("no route, last hop", draft, no_route(family), Path::Kernel);
     }
     cases
 }
@@ -190,32 +190,32 @@ pub fn sizes() -> Vec<Case> {
     for family in Family::BOTH {
         let Hosts { alice, bob, far, .. } = hosts(family);
         let headers = if family == Family::V4 { 28 } else { 48 };
-        let mut add = |name: &str, draft: Draft, expect: Expect, way: Way| {
-            cases.push(case(format!("{name}, {family:?}"), draft.build(), expect, way));
+        let mut add = |name: &str, draft: Draft, expect: Expect, path: Path| {
+            cases.push(case(format!("{name}, {family:?}"), draft.build(), expect, path));
         };
         for size in [MTU - 20, MTU - 1, MTU] {
             let draft = Draft::udp(alice, bob, size - headers).fragment(DF);
-            add(&format!("{size} bytes"), draft, Expect::Forwarded, Way::Worker);
+            add(&format!("{size} bytes"), draft, Expect::Forwarded, Path::Worker);
         }
         for size in [MTU + 1, MTU + 3, 1500, 4000] {
             for target in [bob, far] {
                 let draft = Draft::udp(alice, target, size - headers).fragment(DF);
-                add(&format!("{size} bytes, DF"), draft, too_big(family), Way::Kernel);
+                add(&format!("{size} bytes, DF"), draft, too_big(family), Path::Kernel);
             }
             let draft = Draft::tcp(alice, bob, 9, size - headers - 12).fragment(DF);
-            add(&format!("{size} bytes of TCP, DF"), draft, too_big(family), Way::Kernel);
+            add(&format!("{size} bytes of TCP, DF"), draft, too_big(family), Path::Kernel);
             if family == Family::V4 {
                 let draft = Draft::udp(alice, bob, size - headers);
-                add(&format!("{size} bytes"), draft, Expect::Fragments, Way::Kernel);
+                add(&format!("{size} bytes"), draft, Expect::Fragments, Path::Kernel);
             }
         }
-        // A fragment that must be cut again keeps its place.
+        // A fragment with DF that exceeds the MTU.
         if family == Family::V4 {
             let draft = Draft::udp(alice, bob, 1500).fragment(DF | MF);
-            add("a large fragment, DF", draft, too_big(family), Way::Kernel);
+            add("a large fragment, DF", draft, too_big(family), Path::Kernel);
         }
         let draft = Draft::udp(alice, bob, 1600).fragment(DF).hop_limit(1);
-        add("too large on its last hop", draft, time_exceeded(family), Way::Kernel);
+        add("too large on its last hop", draft, time_exceeded(family), Path::Kernel);
     }
     cases
 }
@@ -236,14 +236,14 @@ pub fn options() -> Vec<Case> {
         ("loose source route", &[0x83, 7, 4, 10, 88, 1, 2, 0], Expect::Silence),
         ("strict source route", &[0x89, 7, 4, 10, 88, 1, 2, 0], Expect::Silence),
         ("an option of no length", &[7, 0, 0, 0], problem(20)),
-        ("an option that ends behind the header", &[7, 9, 4, 0], problem(20)),
+        ("an option that ends beyond the header", &[7, 9, 4, 0], problem(20)),
     ] {
         let draft = Draft::udp(alice, bob, 60).options(options);
-        cases.push(case(name, draft.build(), expect, Way::Either));
+        cases.push(case(name, draft.build(), expect, Path::Either));
     }
     let draft = Draft::udp(alice, bob, 60).options(&[1, 1, 1, 1]).hop_limit(1);
     let expect = time_exceeded(Family::V4);
-    cases.push(case("options on the last hop", draft.build(), expect, Way::Kernel));
+    cases.push(case("options on the last hop", draft.build(), expect, Path::Kernel));
 
     let Hosts { alice, bob: bob_v6, .. } = hosts(Family::V6);
     let problem = |pointer| error(4, 2, pointer, "fd77::1");
@@ -267,100 +267,105 @@ pub fn options() -> Vec<Case> {
         ("destination options", DESTINATION, [0, 0, 0x9e, 4, 0, 0, 0, 0], Expect::Forwarded),
     ] {
         let draft = Draft::udp(alice, bob_v6, 60).extension(kind, &bytes);
-        cases.push(case(name, draft.build(), expect, Way::Either));
+        cases.push(case(name, draft.build(), expect, Path::Either));
     }
     for (alice, bob, hub) in [(hosts(Family::V4).alice, bob, hub)] {
         let draft = Draft::echo(alice, hub, 1, 60).options(&[1, 1, 1, 1]);
-        cases.push(case("options, for the hub", draft.build(), Expect::Reply, Way::Kernel));
+        cases.push(case("options, for the hub", draft.build(), Expect::Reply, Path::Kernel));
         for word in [MF, MF | 2, 2, DF | MF] {
             let draft = Draft::udp(alice, bob, 64).fragment(word);
             let name = format!("fragment {word:#x}");
-            cases.push(case(name, draft.build(), Expect::Forwarded, Way::Either));
+            cases.push(case(name, draft.build(), Expect::Forwarded, Path::Either));
         }
-        // What lies in the middle of a packet is no ICMP type.
+        // The first byte of a later fragment is not an ICMP type.
         for first in [3, 5, 8, 11] {
             let draft = Draft::other(alice, bob, 1, &[first; 64]).fragment(MF | 2);
-            let name = format!("a middle that begins with {first}");
-            cases.push(case(name, draft.build(), Expect::Forwarded, Way::Either));
+            let name = format!("a middle fragment that begins with {first}");
+            cases.push(case(name, draft.build(), Expect::Forwarded, Path::Either));
         }
-        // The middle of a packet tells nobody anything (RFC 1122 §3.2.2).
+        // No ICMP error is sent about a later fragment (RFC 1122 §3.2.2).
         let draft = Draft::udp(alice, bob, 64).fragment(MF | 2).hop_limit(1);
-        cases.push(case("a middle on its last hop", draft.build(), Expect::Silence, Way::Either));
+        cases.push(case(
+            "a middle fragment on its last hop",
+            draft.build(),
+            Expect::Silence,
+            Path::Either,
+        ));
         let draft = Draft::udp(alice, bob, 64).fragment(MF).hop_limit(1);
         let expect = time_exceeded(Family::V4);
-        cases.push(case("a beginning on its last hop", draft.build(), expect, Way::Kernel));
+        cases.push(case("a first fragment on its last hop", draft.build(), expect, Path::Kernel));
     }
     cases
 }
 
-/// Packets that contradict themselves, and sources that are not alice's.
-pub fn broken() -> Vec<Case> {
+/// Malformed packets, and sources that are not alice's.
+pub fn malformed() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
         let Hosts { alice, bob, carol, hub, .. } = hosts(family);
         let packet = Draft::udp(alice, bob, 100).build();
-        let mut add = |name: &str, change: &dyn Fn(&mut Vec<u8>), expect: Expect, way: Way| {
+        let mut add = |name: &str, change: &dyn Fn(&mut Vec<u8>), expect: Expect, path: Path| {
             let mut packet = packet.clone();
             change(&mut packet);
-            cases.push(case(format!("{name}, {family:?}"), packet, expect, way));
+            cases.push(case(format!("{name}, {family:?}"), packet, expect, path));
         };
-        let (silence, nobody) = (Expect::Silence, Way::Either);
+        let (silence, either) = (Expect::Silence, Path::Either);
         for version in [0, 1, 5, 7, 15] {
             let change = move |packet: &mut Vec<u8>| packet[0] = version << 4 | 5;
-            add(&format!("version {version}"), &change, silence.clone(), nobody);
+            add(&format!("version {version}"), &change, silence.clone(), either);
         }
         let other = if family == Family::V4 { 0x60 } else { 0x45 };
-        add("the other version", &|packet| packet[0] = other, silence.clone(), nobody);
+        add("the other version", &|packet| packet[0] = other, silence.clone(), either);
         for length in [1, 10, 19, 20, 39, 40, 100] {
             let change = move |packet: &mut Vec<u8>| packet.truncate(length);
-            add(&format!("cut to {length} bytes"), &change, silence.clone(), nobody);
+            add(&format!("cut to {length} bytes"), &change, silence.clone(), either);
         }
         let at = if family == Family::V4 { 2 } else { 4 };
-        add("longer than it is", &|packet| packet[at] = 1, silence.clone(), nobody);
+        add("length field beyond the end", &|packet| packet[at] = 1, silence.clone(), either);
         let is_longer = |packet: &mut Vec<u8>| packet.extend([0xee; 37]);
-        add("with garbage behind it", &is_longer, Expect::Forwarded, Way::Worker);
+        add("with garbage behind it", &is_longer, Expect::Forwarded, Path::Worker);
         if family == Family::V4 {
             for (at, value) in [(10, 0), (10, 0xff), (11, 0), (8, 65), (1, 1), (4, 9)] {
                 let change = move |packet: &mut Vec<u8>| packet[at] = value;
                 let name = format!("wrong checksum ({at}: {value})");
-                add(&name, &change, silence.clone(), nobody);
+                add(&name, &change, silence.clone(), either);
             }
             for value in [0x40, 0x44, 0x4f] {
                 let change = move |packet: &mut Vec<u8>| packet[0] = value;
-                add(&format!("first byte {value:#x}"), &change, silence.clone(), nobody);
+                add(&format!("first byte {value:#x}"), &change, silence.clone(), either);
             }
-            add("no length", &|packet| packet[2..4].fill(0), silence.clone(), nobody);
+            add("no length", &|packet| packet[2..4].fill(0), silence.clone(), either);
         } else {
             let expect = Expect::Forwarded;
-            add("nothing behind the header", &|packet| packet[4..6].fill(0), expect, Way::Either);
+            add("nothing behind the header", &|packet| packet[4..6].fill(0), expect, Path::Either);
         }
         for (name, source) in [("bob", bob), ("carol", carol), ("the hub", hub)] {
             let packet = Draft::udp(source, bob, 100).build();
             let name = format!("{name}'s address, {family:?}");
-            cases.push(case(name, packet, Expect::Silence, Way::Either));
+            cases.push(case(name, packet, Expect::Silence, Path::Either));
         }
     }
     cases
 }
 
-/// Destinations that are not a live peer's.
+/// Destinations that do not belong to a live peer.
 pub fn destinations() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
-        let Hosts { alice, alice_too, hub, carol, nobody, unknown, .. } = hosts(family);
+        let Hosts { alice, alice_too, hub, carol, unassigned, unknown, .. } = hosts(family);
         let mut add = |name: &str, draft: Draft, expect: Expect| {
-            cases.push(case(format!("{name}, {family:?}"), draft.build(), expect, Way::Kernel));
+            cases.push(case(format!("{name}, {family:?}"), draft.build(), expect, Path::Kernel));
         };
         let (port, host) = if family == Family::V4 { ((3, 3), (3, 1)) } else { ((1, 4), (1, 3)) };
         for length in [0, 56, 1300] {
             add("to the hub", Draft::echo(alice, hub, 1, length), Expect::Reply);
             let closed = error(port.0, port.1, 0, hub);
             add("to a closed port", Draft::udp(alice, hub, length), closed);
-            add("to herself", Draft::udp(alice, alice, length), Expect::Returned);
-            add("to herself", Draft::udp(alice, alice_too, length), Expect::Returned);
-            add("to herself", Draft::tcp(alice_too, alice, 1, length), Expect::Returned);
+            add("to alice herself", Draft::udp(alice, alice, length), Expect::Returned);
+            add("to alice herself", Draft::udp(alice, alice_too, length), Expect::Returned);
+            add("to alice herself", Draft::tcp(alice_too, alice, 1, length), Expect::Returned);
             add("no route", Draft::udp(alice, unknown, length), no_route(family));
-            for (name, target) in [("nobody", nobody), ("no endpoint", carol)] {
+            for (name, target) in [("unassigned", unassigned), ("no endpoint", carol)] {
                 let expect = late_error(host.0, host.1, target);
                 add(name, Draft::udp(alice, target, length), expect);
             }

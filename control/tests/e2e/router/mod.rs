@@ -1,5 +1,5 @@
-//! A router's duties: what comes of one packet from alice with the kernel as the relay, and with
-//! the worker as the relay. Both must be what a router owes it, and both the same.
+//! Router behaviour: the result of one packet from alice, with the kernel and with the worker as
+//! the relay. Both must be what a router has to do, and must not differ.
 
 mod attacks;
 mod cases;
@@ -12,81 +12,81 @@ use std::net::IpAddr;
 use wg_bounce_dataplane::ip;
 
 use crate::harness::{
-    Backend, DefaultRoute, IcmpError, MTU, Players, RelayMode, Seen, Setting, forwarded,
+    Backend, DefaultRoute, IcmpError, MTU, Observed, RelayMode, Testbed, TestbedOptions, forwarded,
     has_right_checksum, hex, reassemble, trim,
 };
 
-/// The mode that is compared with the kernel's relaying.
+/// The mode that is compared with `kernel`.
 pub const UNDER_TEST: RelayMode = RelayMode::Direct;
 
-/// The modes that a test runs in.
+/// The modes in which a test runs.
 fn modes() -> impl Iterator<Item = RelayMode> {
     let other = (UNDER_TEST != RelayMode::Kernel).then_some(UNDER_TEST);
     [RelayMode::Kernel].into_iter().chain(other)
 }
 
-/// One packet, and what is to come of it.
+/// One packet and its expected result.
 pub struct Case {
-    /// What is special about the packet.
+    /// A description of the packet.
     pub name: String,
-    /// What alice sends.
+    /// The packet that alice sends.
     pub packet: Vec<u8>,
-    /// What comes of it with the kernel as the relay.
+    /// The expected result with the kernel as the relay.
     pub expect: Expect,
-    /// What comes of it with `--relay direct`, where it is something else.
+    /// The expected result with `--relay direct`, if different.
     pub direct: Option<Expect>,
-    /// Where it goes in `direct` mode.
-    pub way: Way,
+    /// The path it takes in `direct` mode.
+    pub path: Path,
 }
 
-/// The way of a packet in `direct` mode.
+/// The path of a packet in `direct` mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Through the worker alone: no frame passes the TUN.
+pub enum Path {
+    /// Through the worker only: no frame crosses the TUN.
     Worker,
     /// Into the kernel.
     Kernel,
-    /// Whichever the worker likes: for what is dropped in any case.
+    /// Either of them, for packets that are dropped in any case.
     Either,
 }
 
-/// What is to come of a packet.
+/// The expected result of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Bob receives it, changed only as a router changes it.
+    /// Bob receives it as a router forwards it.
     Forwarded,
-    /// Bob receives one packet with the same payload; the options are the router's to fill in.
+    /// Bob receives one packet with the same payload; the router may fill in the options.
     Rewritten,
     /// Bob receives it in fragments.
     Fragments,
-    /// Alice gets it back, changed only as a router changes it.
+    /// Alice receives it as a router forwards it.
     Returned,
-    /// Alice hears an ICMP error.
+    /// Alice receives an ICMP error.
     Error(IcmpExpected),
-    /// Alice hears an echo reply of the hub.
+    /// Alice receives an echo reply from the hub.
     Reply,
-    /// Nobody hears anything.
+    /// Neither alice nor bob receives anything.
     Silence,
-    /// It leaves in clear text by the other interface.
+    /// It leaves in clear text through the other interface.
     Elsewhere,
 }
 
-/// An ICMP error to come.
+/// An expected ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IcmpExpected {
     /// Type, code, and the second word.
     pub what: (u8, u8, u32),
-    /// Whose it is.
+    /// Its source address.
     pub source: IpAddr,
-    /// Whether it quotes the packet as it was sent, or as it was forwarded.
+    /// Whether it quotes the packet as forwarded instead of as sent.
     pub quotes_forwarded: bool,
 }
 
-/// Sends all of `cases` through a hub that relays by the kernel and through one of the mode under
+/// Sends all `cases` through a hub that relays in the kernel and through one in the mode under
 /// test. Panics with all differences.
-fn compare(setting: impl Fn(RelayMode) -> Setting, cases: &[Case]) {
-    let mut reference = Players::new(&setting(RelayMode::Kernel));
-    let mut tested = Players::new(&setting(UNDER_TEST));
+fn compare(setting: impl Fn(RelayMode) -> TestbedOptions, cases: &[Case]) {
+    let mut reference = Testbed::new(&setting(RelayMode::Kernel));
+    let mut tested = Testbed::new(&setting(UNDER_TEST));
     let mut faults = String::new();
     for case in cases {
         let packet = &case.packet;
@@ -99,10 +99,10 @@ fn compare(setting: impl Fn(RelayMode) -> Setting, cases: &[Case]) {
         let expect = case.direct.as_ref().filter(|_| is_direct).unwrap_or(&case.expect);
         let mut result = judge(&seen, packet, expect);
         if *expect == case.expect && comparable(&seen) != comparable(&by_kernel) {
-            result = Err(format!("{seen:?}, but by the kernel {by_kernel:?}"));
+            result = Err(format!("{seen:?}, but with the kernel {by_kernel:?}"));
         }
         if let (true, Ok(())) = (is_direct, &result) {
-            result = judge_way(&seen, case.way);
+            result = judge_path(&seen, case.path);
         }
         if let Err(fault) = result {
             let name = format!("{}, {UNDER_TEST:?}", case.name);
@@ -112,8 +112,8 @@ fn compare(setting: impl Fn(RelayMode) -> Setting, cases: &[Case]) {
     assert!(faults.is_empty(), "{} cases:\n{faults}", cases.len());
 }
 
-/// Compares what was seen with what was to come.
-fn judge(seen: &Seen, sent: &[u8], expect: &Expect) -> Result<(), String> {
+/// Compares the observed with the expected result.
+fn judge(seen: &Observed, sent: &[u8], expect: &Expect) -> Result<(), String> {
     let (alice, bob) = (trimmed(&seen.alice), trimmed(&seen.bob));
     let is_elsewhere = *expect == Expect::Elsewhere;
     let is_right = seen.elsewhere == u64::from(is_elsewhere)
@@ -134,14 +134,14 @@ fn judge(seen: &Seen, sent: &[u8], expect: &Expect) -> Result<(), String> {
     if is_right { Ok(()) } else { Err(text()) }
 }
 
-/// Checks by the frames that crossed the TUN which way a packet has taken.
-fn judge_way(seen: &Seen, way: Way) -> Result<(), String> {
-    let is_right = match way {
-        Way::Worker => (seen.entered, seen.left) == (0, 0),
-        Way::Kernel => seen.entered > 0,
-        Way::Either => true,
+/// Checks the path of a packet by the frames that crossed the TUN.
+fn judge_path(seen: &Observed, path: Path) -> Result<(), String> {
+    let is_right = match path {
+        Path::Worker => (seen.entered, seen.left) == (0, 0),
+        Path::Kernel => seen.entered > 0,
+        Path::Either => true,
     };
-    let text = || format!("{} frames entered, {} left, not {way:?}", seen.entered, seen.left);
+    let text = || format!("{} frames entered, {} left, not {path:?}", seen.entered, seen.left);
     if is_right { Ok(()) } else { Err(text()) }
 }
 
@@ -149,7 +149,7 @@ fn trimmed(plaintexts: &[Vec<u8>]) -> Vec<Vec<u8>> {
     plaintexts.iter().cloned().map(trim).collect()
 }
 
-/// Same length, addresses, protocol and payload, and a right checksum.
+/// Same length, addresses, protocol and payload, and a valid checksum.
 fn is_rewritten(arrived: &[u8], sent: &[u8]) -> bool {
     let expected = forwarded(sent);
     let (Some(a), Some(b)) = (ip::parse(arrived), ip::parse(&expected)) else { return false };
@@ -158,15 +158,15 @@ fn is_rewritten(arrived: &[u8], sent: &[u8]) -> bool {
 
 fn is_error(answer: &[u8], sent: &[u8], expected: &IcmpExpected) -> bool {
     let Some(error) = IcmpError::read(answer) else { return false };
-    let sent_ip = ip::parse(sent).expect("an answer to an IP packet");
-    // RFC 1812 §4.3.2.3 and RFC 4443 §2.4 c: as much as fits.
-    let room = if sent_ip.source.is_ipv4() { 576 - 28 } else { 1280 - 48 };
+    let sent_ip = ip::parse(sent).expect("alice sent an IP packet");
+    // Errors quote as much as fits (RFC 1812 §4.3.2.3, RFC 4443 §2.4 c).
+    let quoted_max = if sent_ip.source.is_ipv4() { 576 - 28 } else { 1280 - 48 };
     let quoted =
         if expected.quotes_forwarded { forwarded(sent) } else { sent[..sent_ip.len].to_vec() };
     (error.kind, error.code, error.word) == expected.what
         && error.source == expected.source
         && error.destination == sent_ip.source
-        && error.quoted == quoted[..quoted.len().min(room)]
+        && error.quoted == quoted[..quoted.len().min(quoted_max)]
 }
 
 fn is_reply(answer: &[u8], sent: &[u8]) -> bool {
@@ -180,9 +180,9 @@ fn is_reply(answer: &[u8], sent: &[u8]) -> bool {
 /// The hub's IPv4 addresses, inside and outside.
 const HUB: [[u8; 4]; 2] = [[10, 77, 0, 1], [192, 0, 2, 1]];
 
-/// What must be the same in all modes: every byte but the IPv4 identification of what the hub
-/// itself sends, which is the kernel's to choose.
-fn comparable(seen: &Seen) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, u64) {
+/// The part that must not differ between modes: everything except the IPv4 identification in
+/// packets from the hub itself, which the kernel chooses.
+fn comparable(seen: &Observed) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, u64) {
     let alice = trimmed(&seen.alice).into_iter().map(|mut packet| {
         if packet[0] >> 4 == 4 && HUB.contains(&[packet[12], packet[13], packet[14], packet[15]]) {
             packet[4..6].fill(0);
@@ -194,60 +194,64 @@ fn comparable(seen: &Seen) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, u64) {
 }
 
 fn plain_packets(backend: Backend) {
-    compare(|relay| Setting::new(backend, relay), &cases::plain());
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::plain());
 }
 
 fn hop_limits(backend: Backend) {
-    compare(|relay| Setting::new(backend, relay), &cases::hop_limits());
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::hop_limits());
 }
 
 fn sizes(backend: Backend) {
-    compare(|relay| Setting::new(backend, relay), &cases::sizes());
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::sizes());
 }
 
 fn options(backend: Backend) {
-    compare(|relay| Setting::new(backend, relay), &cases::options());
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::options());
 }
 
-fn broken_packets(backend: Backend) {
-    compare(|relay| Setting::new(backend, relay), &cases::broken());
+fn malformed_packets(backend: Backend) {
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::malformed());
 }
 
 fn destinations(backend: Backend) {
-    compare(|relay| Setting::new(backend, relay), &cases::destinations());
+    compare(|relay| TestbedOptions::new(backend, relay), &cases::destinations());
 }
 
-/// Alice may use any source address but bob's.
-fn odd_sources(backend: Backend) {
+/// Alice may use any source address except bob's.
+fn unusual_sources(backend: Backend) {
     let alice = "10.77.0.2/32,fd77::2/128,0.0.0.0/0,::/0";
     let default_route = DefaultRoute::Tunnel;
-    let setting = |relay| Setting { alice, default_route, ..Setting::new(backend, relay) };
+    let setting =
+        |relay| TestbedOptions { alice, default_route, ..TestbedOptions::new(backend, relay) };
     compare(setting, &sources::sources());
 }
 
-/// Bob has all addresses but alice's.
-fn odd_destinations(backend: Backend) {
+/// Bob has all addresses except alice's.
+fn unusual_destinations(backend: Backend) {
     let bob = "10.77.0.3/32,fd77::3/128,0.0.0.0/0,::/0";
     let default_route = DefaultRoute::Tunnel;
-    let setting = |relay| Setting { bob, default_route, ..Setting::new(backend, relay) };
+    let setting =
+        |relay| TestbedOptions { bob, default_route, ..TestbedOptions::new(backend, relay) };
     compare(setting, &sources::destinations());
 }
 
-/// The kernel's routes to some of bob's addresses lead elsewhere.
-fn routes_that_lead_astray(backend: Backend) {
+/// The kernel's routes to some of bob's addresses lead out of another interface.
+fn routes_out_of_the_tunnel(backend: Backend) {
     let bob = "10.77.0.3/32,10.99.0.0/16,fd77::3/128,fd99::99/128";
     let default_route = DefaultRoute::Elsewhere;
-    let setting = |relay| Setting { bob, default_route, ..Setting::new(backend, relay) };
-    compare(setting, &sources::astray());
+    let setting =
+        |relay| TestbedOptions { bob, default_route, ..TestbedOptions::new(backend, relay) };
+    compare(setting, &sources::routed_elsewhere());
 }
 
 use attacks::{
-    flood_of_last_hops, forged_replayed_reordered, mutations, scan_of_all_destinations,
-    spoofed_sources,
+    a_scan_takes_bounded_memory, forged_and_replayed_messages_are_dropped,
+    icmp_errors_are_rate_limited, mutated_packets_fare_as_with_the_kernel,
+    spoofed_sources_are_dropped,
 };
 use traffic::{
-    congestion_marks, forwarding_switches, no_session_yet, order_is_kept, padded_trains,
-    unpadded_trains,
+    ecn_marks_are_merged, forwarding_can_be_switched_off, order_is_kept,
+    packets_without_a_session_are_staged, padding_is_not_forwarded, unpadded_trains_are_forwarded,
 };
 
 on_both_backends!(
@@ -255,20 +259,20 @@ on_both_backends!(
     hop_limits,
     sizes,
     options,
-    broken_packets,
+    malformed_packets,
     destinations,
-    odd_sources,
-    odd_destinations,
-    routes_that_lead_astray,
-    unpadded_trains,
-    padded_trains,
+    unusual_sources,
+    unusual_destinations,
+    routes_out_of_the_tunnel,
+    unpadded_trains_are_forwarded,
+    padding_is_not_forwarded,
     order_is_kept,
-    congestion_marks,
-    no_session_yet,
-    forwarding_switches,
-    forged_replayed_reordered,
-    spoofed_sources,
-    mutations,
-    flood_of_last_hops,
-    scan_of_all_destinations,
+    ecn_marks_are_merged,
+    packets_without_a_session_are_staged,
+    forwarding_can_be_switched_off,
+    forged_and_replayed_messages_are_dropped,
+    spoofed_sources_are_dropped,
+    mutated_packets_fare_as_with_the_kernel,
+    icmp_errors_are_rate_limited,
+    a_scan_takes_bounded_memory,
 );

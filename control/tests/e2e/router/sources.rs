@@ -1,11 +1,11 @@
-//! Addresses that no router forwards, or that only look as if; and routes that lead out of the
-//! tunnel.
+//! Addresses that routers do not forward, addresses that only look like those, and routes out of
+//! the tunnel.
 
 use super::cases::{Hosts, case, error, hosts};
-use super::{Case, Expect, Way};
+use super::{Case, Expect, Path};
 use crate::harness::{DF, Draft, Family};
 
-/// Odd sources; alice may have them all by her allowed IPs, and all routes lead to the tunnel.
+/// Unusual sources. Alice's allowed IPs include them all, and all routes lead into the tunnel.
 pub fn sources() -> Vec<Case> {
     let mut cases = Vec::new();
     for (source, expect) in [
@@ -31,7 +31,7 @@ pub fn sources() -> Vec<Case> {
         ("10.88.0.1", Expect::Silence),
     ] {
         let packet = Draft::udp(source, "10.77.0.3", 60).build();
-        cases.push(case(source, packet, expect, way_of(source)));
+        cases.push(case(source, packet, expect, path_of(source)));
     }
     for (source, expect) in [
         ("::1", Expect::Silence),
@@ -50,21 +50,21 @@ pub fn sources() -> Vec<Case> {
         ("fd88::1", Expect::Silence),
     ] {
         let packet = Draft::udp(source, "fd77::3", 60).build();
-        cases.push(case(source, packet, expect, way_of(source)));
+        cases.push(case(source, packet, expect, path_of(source)));
     }
-    // What a martian asks for is not answered either.
+    // Martian sources get no ICMP errors, either.
     for source in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
         let packet = Draft::udp(source, "10.77.0.3", 60).hop_limit(1).build();
-        cases.push(case(format!("{source}, last hop"), packet, Expect::Silence, Way::Either));
+        cases.push(case(format!("{source}, last hop"), packet, Expect::Silence, Path::Either));
     }
     for source in ["::", "::1", "ff02::1"] {
         let packet = Draft::udp(source, "fd77::3", 60).hop_limit(1).build();
-        cases.push(case(format!("{source}, last hop"), packet, Expect::Silence, Way::Either));
+        cases.push(case(format!("{source}, last hop"), packet, Expect::Silence, Path::Either));
     }
     cases
 }
 
-/// Odd destinations; bob has them all by his allowed IPs, and all routes lead to the tunnel.
+/// Unusual destinations. Bob's allowed IPs include them all, and all routes lead into the tunnel.
 pub fn destinations() -> Vec<Case> {
     let mut cases = Vec::new();
     for (destination, expect) in [
@@ -84,12 +84,12 @@ pub fn destinations() -> Vec<Case> {
         ("255.255.255.254", Expect::Forwarded),
         ("10.77.0.77", Expect::Forwarded),
         ("8.8.8.8", Expect::Forwarded),
-        // The hub's own addresses are not bob's, whatever his allowed IPs.
+        // The hub keeps its own addresses, whatever bob's allowed IPs are.
         ("10.77.0.1", error(3, 3, 0, "10.77.0.1")),
         ("192.0.2.1", error(3, 3, 0, "192.0.2.1")),
     ] {
         let packet = Draft::udp("10.77.0.2", destination, 60).build();
-        cases.push(case(destination, packet, expect, way_of(destination)));
+        cases.push(case(destination, packet, expect, path_of(destination)));
     }
     for (destination, expect) in [
         ("::1", Expect::Silence),
@@ -110,28 +110,28 @@ pub fn destinations() -> Vec<Case> {
         ("fd77::", error(1, 4, 0, "fd77::")),
     ] {
         let packet = Draft::udp("fd77::2", destination, 60).build();
-        cases.push(case(destination, packet, expect, way_of(destination)));
+        cases.push(case(destination, packet, expect, path_of(destination)));
     }
     for hub in ["10.77.0.1", "192.0.2.1", "fd77::1"] {
         let alice = if hub.contains(':') { "fd77::2" } else { "10.77.0.2" };
         let packet = Draft::echo(alice, hub, 1, 60).build();
-        cases.push(case(format!("ping of {hub}"), packet, Expect::Reply, Way::Kernel));
+        cases.push(case(format!("ping of {hub}"), packet, Expect::Reply, Path::Kernel));
     }
     cases
 }
 
-/// Ordinary addresses are the worker's; of the others it may leave some to the kernel.
-fn way_of(address: &str) -> Way {
+/// Ordinary addresses are relayed by the worker; it may leave the others to the kernel.
+fn path_of(address: &str) -> Path {
     match address {
-        "8.8.8.8" | "10.77.0.77" | "2001:db8:77::1" | "fd77::77" => Way::Worker,
-        _ => Way::Either,
+        "8.8.8.8" | "10.77.0.77" | "2001:db8:77::1" | "fd77::77" => Path::Worker,
+        _ => Path::Either,
     }
 }
 
-/// Peers to whom no route leads through the tunnel: the default route leads out of another
-/// interface. By the kernel packets for them leave there in clear text, as the operator's routes
-/// have it; by the worker they stay in the tunnel, or go nowhere.
-pub fn astray() -> Vec<Case> {
+/// Peers without a route into the tunnel: the default route leads out of another interface. With
+/// the kernel as the relay, packets for them leave there in clear text, as routed by the operator.
+/// With the worker, they stay in the tunnel or are dropped.
+pub fn routed_elsewhere() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
         let Hosts { alice, bob, hub, unknown, .. } = hosts(family);
@@ -143,30 +143,30 @@ pub fn astray() -> Vec<Case> {
             Family::V4 => error(3, 4, 1500, hub),
             Family::V6 => error(2, 0, 1500, hub),
         };
-        let mut add = |name: &str, draft: Draft, expect, direct, way| {
+        let mut add = |name: &str, draft: Draft, expect, direct, path| {
             let (name, packet) = (format!("{name}, {family:?}"), draft.build());
-            cases.push(Case { name, packet, expect, direct, way });
+            cases.push(Case { name, packet, expect, direct, path });
         };
         let draft = Draft::udp(alice, astray, 60);
-        add("plain", draft, Expect::Elsewhere, Some(Expect::Forwarded), Way::Worker);
+        add("plain", draft, Expect::Elsewhere, Some(Expect::Forwarded), Path::Worker);
         let draft = Draft::tcp(alice, astray, 5, 1300);
-        add("plain TCP", draft, Expect::Elsewhere, Some(Expect::Forwarded), Way::Worker);
+        add("plain TCP", draft, Expect::Elsewhere, Some(Expect::Forwarded), Path::Worker);
         let draft = Draft::udp(alice, astray, 60).hop_limit(1);
-        add("last hop", draft, last_hop, Some(Expect::Silence), Way::Either);
+        add("last hop", draft, last_hop, Some(Expect::Silence), Path::Either);
         // Larger than the tunnel's MTU; the other interface has more room.
         let draft = Draft::udp(alice, astray, 1440).fragment(DF);
-        add("too large for one", draft, Expect::Elsewhere, Some(Expect::Silence), Way::Either);
+        add("too large for one", draft, Expect::Elsewhere, Some(Expect::Silence), Path::Either);
         let draft = Draft::udp(alice, astray, 1600).fragment(DF);
-        add("too large for both", draft, too_big, Some(Expect::Silence), Way::Either);
+        add("too large for both", draft, too_big, Some(Expect::Silence), Path::Either);
         let draft = match family {
             Family::V4 => Draft::udp(alice, astray, 60).options(&[1, 1, 1, 1]),
             Family::V6 => Draft::udp(alice, astray, 60).extension(0, &[0, 0, 0x1e, 4, 0, 0, 0, 0]),
         };
-        add("options", draft, Expect::Elsewhere, Some(Expect::Silence), Way::Either);
-        // What is nobody's leaves by the default route in any mode, as from any router.
+        add("options", draft, Expect::Elsewhere, Some(Expect::Silence), Path::Either);
+        // Packets for no peer leave through the default route in either mode, as with any router.
         let draft = Draft::udp(alice, unknown, 60);
-        add("nobody's", draft, Expect::Elsewhere, None, Way::Kernel);
-        add("bob's", Draft::udp(alice, bob, 60), Expect::Forwarded, None, Way::Worker);
+        add("to no peer", draft, Expect::Elsewhere, None, Path::Kernel);
+        add("to bob", Draft::udp(alice, bob, 60), Expect::Forwarded, None, Path::Worker);
     }
     cases
 }

@@ -1,40 +1,40 @@
-//! More than one packet: sizes, trains, order, congestion marks, and peers without a session.
+//! Series of packets: trains, order, ECN, peers without a session, and forwarding switched off.
 
 use super::cases::hosts;
 use super::modes;
 use crate::harness::{
-    Backend, Counter, Draft, Family, HUB_PORT, Players, RelayMode, Seen, Setting, eventually,
-    forwarded, hex, seconds, trim,
+    Backend, Counter, Draft, Family, HUB_PORT, Observed, RelayMode, Testbed, TestbedOptions,
+    eventually, forwarded, hex, seconds, trim,
 };
 
-/// Waits for `count` packets at bob.
+/// Waits until bob has received `count` packets.
 #[track_caller]
-fn bob_gets(players: &mut Players, count: usize) -> Vec<Vec<u8>> {
-    (0..count).map(|_| players.bob.receive()).collect()
+fn receive_at_bob(testbed: &mut Testbed, count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|_| testbed.bob.receive()).collect()
 }
 
-/// Two workers: as on a real hub, a train may reach the wrong one. One packet of the flow has
-/// passed already: the kernel learns from it to which queue the flow returns, and the next ones
-/// must not meet it on another.
-fn two_workers(backend: Backend, relay: RelayMode) -> Players {
-    let mut players = Players::new(&Setting { workers: "2", ..Setting::new(backend, relay) });
+/// A hub with two workers, so that a train may reach the wrong one. Sends one packet of each flow
+/// in advance: the kernel then knows the TUN queue of the flow and keeps later packets in order.
+fn two_workers(backend: Backend, relay: RelayMode) -> Testbed {
+    let mut testbed =
+        Testbed::new(&TestbedOptions { workers: "2", ..TestbedOptions::new(backend, relay) });
     for family in Family::BOTH {
         let hosts = hosts(family);
-        players.alice.send(&Draft::udp(hosts.alice, hosts.bob, 1).build());
-        players.bob.receive();
+        testbed.alice.send(&Draft::udp(hosts.alice, hosts.bob, 1).build());
+        testbed.bob.receive();
     }
-    players
+    testbed
 }
 
-/// Compares what bob got with what was sent. By the worker a message never grows: behind its tag
-/// there is the next one of the train.
+/// Compares the packets bob received with those sent. The worker must not let a message grow, since
+/// the next message of the train follows its tag.
 #[track_caller]
-fn arrived_as_sent(relay: RelayMode, arrived: Vec<Vec<u8>>, sent: &[Vec<u8>]) {
+fn expect_forwarded(relay: RelayMode, arrived: Vec<Vec<u8>>, sent: &[Vec<u8>]) {
     assert_eq!(arrived.len(), sent.len());
     for (number, (arrived, sent)) in arrived.into_iter().zip(sent).enumerate() {
         if relay == RelayMode::Direct {
             let (was, is) = (sent.len(), arrived.len());
-            assert!(is <= was, "packet {number} has grown from {was} bytes to {is}");
+            assert!(is <= was, "packet {number} grew from {was} bytes to {is}");
         }
         let (arrived, expected) = (trim(arrived), forwarded(sent));
         let differ = || format!("{}, not {}", hex(&arrived), hex(&expected));
@@ -42,12 +42,12 @@ fn arrived_as_sent(relay: RelayMode, arrived: Vec<Vec<u8>>, sent: &[Vec<u8>]) {
     }
 }
 
-/// Trains of packets of each length from 1,401 to 1,420 bytes, which boringtun sends without
-/// padding; of short ones; the last of a train shorter.
-pub fn unpadded_trains(backend: Backend) {
+/// Trains without padding, as boringtun sends them: lengths from 1,401 to 1,420 bytes and short
+/// ones, each with a shorter last packet.
+pub fn unpadded_trains_are_forwarded(backend: Backend) {
     for relay in modes() {
-        let mut players = two_workers(backend, relay);
-        let before = players.frames();
+        let mut testbed = two_workers(backend, relay);
+        let before = testbed.frames();
         for family in Family::BOTH {
             let (hosts, headers) = (hosts(family), if family == Family::V4 { 28 } else { 48 });
             for size in (1401..=1420).chain(headers..headers + 18).chain([500, 1025]) {
@@ -59,21 +59,21 @@ pub fn unpadded_trains(backend: Backend) {
                         draft.identification(number).build()
                     })
                     .collect();
-                players.alice.send_train(&packets);
-                let arrived = bob_gets(&mut players, packets.len());
-                arrived_as_sent(relay, arrived, &packets);
+                testbed.alice.send_train(&packets);
+                let arrived = receive_at_bob(&mut testbed, packets.len());
+                expect_forwarded(relay, arrived, &packets);
             }
         }
         if relay == RelayMode::Direct {
-            assert_eq!(players.frames(), before, "plain packets crossed the TUN");
+            assert_eq!(testbed.frames(), before, "relayed packets crossed the TUN");
         }
     }
 }
 
-/// Plaintexts longer than their packets: what lies behind the packet is not passed on.
-pub fn padded_trains(backend: Backend) {
+/// Plaintexts longer than their packets: bytes behind the packet are not passed on.
+pub fn padding_is_not_forwarded(backend: Backend) {
     for relay in modes() {
-        let mut players = two_workers(backend, relay);
+        let mut testbed = two_workers(backend, relay);
         for family in Family::BOTH {
             let hosts = hosts(family);
             for plaintext in [96, 101, 1000, 1420] {
@@ -84,20 +84,20 @@ pub fn padded_trains(backend: Backend) {
                 for packet in &mut packets {
                     packet.resize(plaintext, 0xee);
                 }
-                players.alice.send_train(&packets);
-                let arrived = bob_gets(&mut players, packets.len());
-                arrived_as_sent(relay, arrived, &packets);
+                testbed.alice.send_train(&packets);
+                let arrived = receive_at_bob(&mut testbed, packets.len());
+                expect_forwarded(relay, arrived, &packets);
             }
         }
     }
 }
 
-/// Packets of one flow in all sizes, alone and in trains, arrive in the order of their numbers.
+/// Packets of one flow, of all sizes, alone and in trains, arrive in order.
 pub fn order_is_kept(backend: Backend) {
     const COUNT: usize = 2000;
     for relay in modes() {
-        let mut players = two_workers(backend, relay);
-        // The kernel's queue for the interface is shorter than what a worker may hold.
+        let mut testbed = two_workers(backend, relay);
+        // The interface's kernel queue is shorter than a worker's.
         let at_once = if relay == RelayMode::Direct { COUNT } else { 250 };
         for family in Family::BOTH {
             let hosts = hosts(family);
@@ -113,27 +113,27 @@ pub fn order_is_kept(backend: Backend) {
                 while !rest.is_empty() {
                     let alike = rest.iter().take_while(|one| one.len() == rest[0].len()).count();
                     let (train, later) = rest.split_at(alike.min(9));
-                    players.alice.send_train(train);
+                    testbed.alice.send_train(train);
                     rest = later;
                 }
-                let arrived = bob_gets(&mut players, part.len());
-                arrived_as_sent(relay, arrived, part);
+                let arrived = receive_at_bob(&mut testbed, part.len());
+                expect_forwarded(relay, arrived, part);
             }
         }
     }
 }
 
-/// The inner congestion mark goes on outside, and what the network marks outside arrives inside.
-pub fn congestion_marks(backend: Backend) {
+/// The outer packet carries the inner ECN mark, and marks on the outer packet arrive inside.
+pub fn ecn_marks_are_merged(backend: Backend) {
     const OUTER: [&str; 4] = ["not-ect", "ect1", "ect0", "ce"];
     // RFC 6040 §4.2, as Linux does it: by inner and outer mark.
     const MERGED: [[u8; 4]; 4] = [[0, 0, 0, 0], [1, 1, 1, 3], [2, 1, 2, 3], [3, 3, 3, 3]];
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
         for (outer, word) in OUTER.into_iter().enumerate() {
             let rule = format!("udp dport {HUB_PORT}");
             let action = format!("ip ecn set {word}");
-            let _marks = Counter::acting(&players.outside, "output", &rule, &action);
+            let _marks = Counter::acting(&testbed.outside, "output", &rule, &action);
             for (inner, family) in (0..4).zip(Family::BOTH.into_iter().cycle()) {
                 let (hosts, dscp) = (hosts(family), 0xb8);
                 let draft = Draft::udp(hosts.alice, hosts.bob, 100);
@@ -141,11 +141,11 @@ pub fn congestion_marks(backend: Backend) {
                 let merged = MERGED[usize::from(inner)][outer];
                 // The mark that leaves the hub is that of the merged packet, ECT(0) for CE.
                 let leaving = OUTER[usize::from(if merged == 3 { 2 } else { merged })];
-                let port = players.bob.endpoint().port();
+                let port = testbed.bob.endpoint().port();
                 let rule = format!("udp dport {port} ip dscp cs0 ip ecn {leaving}");
-                let left = Counter::new(&players.outside, "prerouting", &rule);
-                players.alice.send(&sent);
-                let arrived = trim(players.bob.receive());
+                let left = Counter::new(&testbed.outside, "prerouting", &rule);
+                testbed.alice.send(&sent);
+                let arrived = trim(testbed.bob.receive());
                 let text = format!("{relay:?}: {inner} in {word}, {family:?}");
                 assert_eq!(arrived, forwarded(&draft.class(dscp | merged).build()), "{text}");
                 eventually(seconds(1), &text, || left.packets() == 1);
@@ -154,44 +154,44 @@ pub fn congestion_marks(backend: Backend) {
     }
 }
 
-/// Packets for a peer whose endpoint is known, but which has no session: they wait while the hub
-/// shakes hands with it, and arrive in order.
-pub fn no_session_yet(backend: Backend) {
+/// Packets for a peer with an endpoint but without a session are staged during the handshake and
+/// arrive in order.
+pub fn packets_without_a_session_are_staged(backend: Backend) {
     for relay in modes() {
         for (family, dave) in Family::BOTH.into_iter().zip(["10.77.0.5", "fd77::5"]) {
-            let mut players = Players::new(&Setting::new(backend, relay));
+            let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
             let alice = hosts(family).alice;
             let packets: Vec<_> =
                 (1..=20).map(|number| Draft::udp(alice, dave, 100 + number).build()).collect();
-            let seen = players.observe_all(|alice| {
+            let seen = testbed.observe_all(|alice| {
                 for packet in &packets {
                     alice.send(packet);
                 }
             });
             assert!(seen.alice.is_empty() && seen.bob.is_empty(), "{relay:?}: {seen:?}");
             if relay == RelayMode::Direct {
-                assert_eq!((seen.entered, seen.left), (0, 0), "it waits in the worker");
+                assert_eq!((seen.entered, seen.left), (0, 0), "packets are staged in the worker");
             }
             for packet in &packets {
-                assert_eq!(trim(players.dave.receive()), forwarded(packet), "{relay:?}");
+                assert_eq!(trim(testbed.dave.receive()), forwarded(packet), "{relay:?}");
             }
-            // From now on there is one.
-            let before = players.frames();
-            players.alice.send(&packets[0]);
-            assert_eq!(trim(players.dave.receive()), forwarded(&packets[0]));
+            // Now dave has a session.
+            let before = testbed.frames();
+            testbed.alice.send(&packets[0]);
+            assert_eq!(trim(testbed.dave.receive()), forwarded(&packets[0]));
             let is_direct = relay == RelayMode::Direct;
-            assert_eq!(players.frames() == before, is_direct, "{relay:?}");
+            assert_eq!(testbed.frames() == before, is_direct, "{relay:?}");
         }
     }
 }
 
-/// Forwarding is the operator's to switch off: for IPv4 on the interface, for IPv6 as a whole.
-pub fn forwarding_switches(backend: Backend) {
+/// The operator can switch forwarding off, for IPv4 on the interface, for IPv6 globally.
+pub fn forwarding_can_be_switched_off(backend: Backend) {
     for relay in modes() {
-        let mut players = Players::new(&Setting::new(backend, relay));
-        let interface = players.hub.interface.clone();
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
+        let interface = testbed.hub.interface.clone();
         let force = format!("net.ipv6.conf.{interface}.force_forwarding");
-        let has_force = players.hub.namespace.attempt(&format!("sysctl -n {force}")).is_ok();
+        let has_force = testbed.hub.namespace.attempt(&format!("sysctl -n {force}")).is_ok();
         let v4 = format!("net.ipv4.conf.{interface}.forwarding");
         let v6 = format!("net.ipv6.conf.{interface}.forwarding");
         let mut steps = vec![
@@ -210,25 +210,25 @@ pub fn forwarding_switches(backend: Backend) {
             steps.push((format!("{force}=0"), [true, false]));
         }
         for (setting, expected) in steps {
-            players.hub.namespace.sysctl(&setting);
+            testbed.hub.namespace.sysctl(&setting);
             let packets =
                 Family::BOTH.map(|family| Draft::udp(hosts(family).alice, hosts(family).bob, 60));
             let packets = packets.map(|draft| draft.build());
-            // What is not plain is not forwarded either, and its sender hears nothing.
+            // No ICMP errors while forwarding is off, either.
             let last_hops = Family::BOTH
                 .map(|family| Draft::udp(hosts(family).alice, hosts(family).bob, 60).hop_limit(1))
                 .map(|draft| draft.build());
             let text = format!("{setting}: {expected:?}, {relay:?}");
-            // The daemon hears of it by an event.
+            // The daemon is notified by an event.
             eventually(seconds(1), &text, || {
                 packets.each_ref().map(|packet| {
-                    let Seen { alice, bob, .. } = players.observe(packet);
+                    let Observed { alice, bob, .. } = testbed.observe(packet);
                     assert!(alice.is_empty(), "{text}: {alice:02x?}");
                     !bob.is_empty()
                 }) == expected
             });
             let answered = last_hops.each_ref().map(|packet| {
-                let Seen { alice, bob, .. } = players.observe(packet);
+                let Observed { alice, bob, .. } = testbed.observe(packet);
                 assert!(bob.is_empty(), "{text}: {bob:02x?}");
                 !alice.is_empty()
             });

@@ -1,9 +1,9 @@
-//! A hub whose peers are all played by the test, and what is seen of one packet's way through it.
+//! A hub whose peers are all controlled by the test, to observe what becomes of a single packet.
 //!
 //! ```text
-//!   alice, bob, dave: sockets at 192.0.2.2 ──── hub ──── elsewhere (nobody is there)
+//!   alice, bob, dave: sockets at 192.0.2.2 ──── hub ──── elsewhere (no host there)
 //!   inside: 10.77.0.0/24 and fd77::/64; hub .1, alice .2, bob .3,
-//!           carol .4 (no endpoint), dave .5 (an endpoint, no session), nobody .99
+//!           carol .4 (no endpoint), dave .5 (an endpoint, no session), .99 unassigned
 //!   behind bob and routed into the tunnel: 10.88.0.0/16 and fd88::/64
 //! ```
 
@@ -13,49 +13,48 @@ use std::io::{Read, Seek};
 
 use super::capture::Counter;
 use super::daemon::{Backend, Daemon, Program, RelayMode};
+use super::fake_peer::FakePeer;
 use super::keys::{KeyPair, hex};
 use super::lab::{Lab, Namespace};
 use super::packet::Draft;
-use super::player::Player;
 use super::relay::HUB_PORT;
 use super::wait::{eventually, seconds};
 
 /// MTU of the hub's WireGuard interface (bytes).
 pub const MTU: usize = 1420;
 
-/// How to build [`Players`].
+/// Options of a [`Testbed`].
 #[derive(Clone)]
-pub struct Setting {
-    /// How the hub does its input and output.
+pub struct TestbedOptions {
+    /// The hub's I/O backend.
     pub backend: Backend,
-    /// Who relays.
+    /// The hub's relay mode.
     pub relay: RelayMode,
-    /// The hub's workers. With one, all packets pass through the same queues: what was sent
-    /// first is dealt with first.
+    /// The hub's workers. A single worker handles all packets in the order they were sent.
     pub workers: &'static str,
     /// Alice's allowed IPs.
     pub alice: &'static str,
     /// Bob's allowed IPs.
     pub bob: &'static str,
-    /// The device that the hub's default routes lead to: none, the tunnel, or another.
+    /// The device of the hub's default routes.
     pub default_route: DefaultRoute,
 }
 
-/// Where the hub's default routes lead.
+/// The device of the hub's default routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultRoute {
-    /// There are none.
+    /// No default route.
     Nowhere,
-    /// Into the tunnel.
+    /// The tunnel.
     Tunnel,
-    /// Out of another interface, in clear text.
+    /// Another interface, in clear text.
     Elsewhere,
 }
 
-impl Setting {
-    /// The plain case.
-    pub fn new(backend: Backend, relay: RelayMode) -> Setting {
-        Setting {
+impl TestbedOptions {
+    /// One worker, no default route.
+    pub fn new(backend: Backend, relay: RelayMode) -> TestbedOptions {
+        TestbedOptions {
             backend,
             relay,
             workers: "1",
@@ -66,17 +65,17 @@ impl Setting {
     }
 }
 
-/// The hub and its peers. The daemon comes first: it ends before its namespace goes.
-pub struct Players {
+/// The hub and its peers. The daemon is the first field, so that it ends before its namespace.
+pub struct Testbed {
     /// The hub.
     pub hub: Daemon,
-    /// The peer that sends.
-    pub alice: Player,
-    /// The peer that is sent to.
-    pub bob: Player,
-    /// A peer whose endpoint is known, but which has no session.
-    pub dave: Player,
-    /// Where the peers' sockets are.
+    /// The sending peer.
+    pub alice: FakePeer,
+    /// The receiving peer.
+    pub bob: FakePeer,
+    /// A peer with a known endpoint but no session.
+    pub dave: FakePeer,
+    /// The namespace of the peers' sockets.
     pub outside: Namespace,
     elsewhere: Option<Counter>,
     devices: File,
@@ -84,24 +83,24 @@ pub struct Players {
     _lab: Lab,
 }
 
-/// What came of one packet.
-pub struct Seen {
-    /// What alice received, with padding.
+/// Everything observed after sending one or more packets.
+pub struct Observed {
+    /// Packets alice received, with padding.
     pub alice: Vec<Vec<u8>>,
-    /// What bob received, with padding.
+    /// Packets bob received, with padding.
     pub bob: Vec<Vec<u8>>,
     /// Frames from the daemon into the kernel.
     pub entered: u64,
     /// Frames from the kernel to the daemon.
     pub left: u64,
-    /// Packets that left by the other interface.
+    /// Packets that left through the other interface.
     pub elsewhere: u64,
 }
 
-impl fmt::Debug for Seen {
+impl fmt::Debug for Observed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let packets = |list: &[Vec<u8>]| list.iter().map(|one| hex(one)).collect::<Vec<_>>();
-        out.debug_struct("Seen")
+        out.debug_struct("Observed")
             .field("alice", &packets(&self.alice))
             .field("bob", &packets(&self.bob))
             .field("entered", &self.entered)
@@ -111,9 +110,9 @@ impl fmt::Debug for Seen {
     }
 }
 
-impl Players {
-    /// Builds it; alice and bob have sessions.
-    pub fn new(setting: &Setting) -> Players {
+impl Testbed {
+    /// Builds the testbed; alice and bob have sessions.
+    pub fn new(setting: &TestbedOptions) -> Testbed {
         let lab = Lab::new();
         let (hub, outside) = (lab.namespace("hub"), lab.namespace("outside"));
         lab.link((&hub, "outside"), (&outside, "out0"), 9000);
@@ -125,26 +124,26 @@ impl Players {
             hub.sysctl(&format!("net.{name}"));
         }
         hub.sysctl("net.ipv4.conf.default.rp_filter=0");
-        // What the kernel has to tell of multicast groups it tells at once, not amid the test.
+        // Makes the kernel send its multicast reports at once instead of during the test.
         hub.sysctl("net.ipv6.conf.default.mldv2_unsolicited_report_interval=1");
-        // No limit at all on ICMP errors, not even the one over all destinations.
+        // No rate limit on ICMP errors, not even the global one.
         hub.sysctl("net.ipv4.icmp_ratemask=0");
         hub.sysctl("net.ipv6.icmp.ratemask=");
 
         let program = Program::Ours(setting.backend);
         let environment =
-            [("WG_BOUNCE_RELAY", setting.relay.word()), ("WG_BOUNCE_WORKERS", setting.workers)];
+            [("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
         let hub = Daemon::start_with(&lab, &hub, "hub", program, &environment);
         let endpoint = format!("192.0.2.1:{HUB_PORT}").parse().expect("an endpoint");
         let [alice, bob, dave] =
-            [(); 3].map(|()| Player::new(&outside, "192.0.2.2:0", endpoint, &hub.key));
+            [(); 3].map(|()| FakePeer::new(&outside, "192.0.2.2:0", endpoint, &hub.key));
         hub.configure("setconf", &config(setting, &hub.key, [&alice, &bob, &dave]));
         hub.bring_up(MTU as u32, &["10.77.0.1/24", "fd77::1/64"]);
         for prefix in ["10.77.2.0/24", "10.88.0.0/16", "fd77:0:0:2::/64", "fd88::/64"] {
             hub.namespace.run(&format!("ip route add {prefix} dev {}", hub.interface));
         }
-        route_the_rest(&hub, setting.default_route);
-        // The kernel's own chatter about multicast groups is none of our packets.
+        add_default_routes(&hub, setting.default_route);
+        // Ignores the kernel's own multicast reports.
         let rule = "oifname elsewhere meta l4proto != ipv6-icmp";
         let elsewhere = (setting.default_route == DefaultRoute::Elsewhere)
             .then(|| Counter::new(&hub.namespace, "postrouting", rule));
@@ -152,28 +151,28 @@ impl Players {
         let devices = hub.namespace.enter(|| File::open(path)).expect("proc is mounted");
         wait_for_reports(&hub);
         let pings = 0;
-        let mut players =
-            Players { hub, alice, bob, dave, outside, elsewhere, devices, pings, _lab: lab };
-        players.alice.connect();
-        players.bob.connect();
-        players.settle();
-        players
+        let mut testbed =
+            Testbed { hub, alice, bob, dave, outside, elsewhere, devices, pings, _lab: lab };
+        testbed.alice.connect();
+        testbed.bob.connect();
+        testbed.settle();
+        testbed
     }
 
-    /// Has alice send `packet`, and waits until all is seen that comes of it.
+    /// Sends `packet` from alice and waits for everything that results from it.
     #[track_caller]
-    pub fn observe(&mut self, packet: &[u8]) -> Seen {
+    pub fn observe(&mut self, packet: &[u8]) -> Observed {
         self.observe_all(|alice| alice.send(packet))
     }
 
-    /// As [`Players::observe`], for all that `send` has alice send.
+    /// As [`Testbed::observe`], for every packet that `send` sends from alice.
     #[track_caller]
-    pub fn observe_all(&mut self, send: impl FnOnce(&mut Player)) -> Seen {
+    pub fn observe_all(&mut self, send: impl FnOnce(&mut FakePeer)) -> Observed {
         let (before, elsewhere) = (self.frames(), self.elsewhere());
         send(&mut self.alice);
         let (alice, bob) = self.settle();
         let after = self.frames();
-        Seen {
+        Observed {
             alice,
             bob,
             entered: after.0 - before.0 - SETTLING_FRAMES,
@@ -182,10 +181,9 @@ impl Players {
         }
     }
 
-    /// Waits until the hub has dealt with everything that was sent to it; what alice and bob
-    /// have received meanwhile. With one worker, the answer to a ping of the hub's own address
-    /// comes after everything that was sent before; an ICMP error that the daemon makes is one
-    /// round behind, so alice asks twice.
+    /// Waits until the hub has handled everything sent to it; returns what alice and bob received
+    /// meanwhile. With one worker, the reply to a ping of the hub's own address comes after all
+    /// earlier packets. ICMP errors made by the daemon lag one round behind, so alice pings twice.
     #[track_caller]
     pub fn settle(&mut self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let mut of_alice = self.ping(true);
@@ -194,30 +192,30 @@ impl Players {
         (of_alice, of_bob)
     }
 
-    /// Pings the hub; what arrives before the answer.
+    /// Pings the hub; returns the packets that arrive before the reply.
     #[track_caller]
     fn ping(&mut self, is_alice: bool) -> Vec<Vec<u8>> {
         self.pings += 1;
-        let (player, inner) =
+        let (peer, inner) =
             if is_alice { (&mut self.alice, "10.77.0.2") } else { (&mut self.bob, "10.77.0.3") };
         let request = Draft::echo(inner, "10.77.0.1", self.pings, 32).build();
-        player.send(&request);
+        peer.send(&request);
         let mut before = Vec::new();
         loop {
-            let packet = player.receive();
-            // Our pings alone have this length; identifier and payload come back as they went.
-            let is_answer = packet.len() == request.len().next_multiple_of(16)
+            let packet = peer.receive();
+            // Only our pings have this length; identifier and payload come back unchanged.
+            let is_reply = packet.len() == request.len().next_multiple_of(16)
                 && packet[9] == 1
                 && packet[20] == 0
                 && packet[24..60] == request[24..60];
-            if is_answer {
+            if is_reply {
                 return before;
             }
             before.push(packet);
         }
     }
 
-    /// Frames that have entered the kernel by the hub's interface, and left it.
+    /// Frames received and sent by the kernel on the hub's interface.
     pub fn frames(&mut self) -> (u64, u64) {
         let mut text = String::new();
         self.devices.rewind().expect("proc files can be read again");
@@ -233,16 +231,16 @@ impl Players {
         (numbers[1], numbers[9])
     }
 
-    /// Packets that have left by the other interface.
+    /// Packets that left through the other interface.
     #[track_caller]
     pub fn elsewhere(&self) -> u64 {
         self.elsewhere.as_ref().map_or(0, Counter::packets)
     }
 }
 
-/// Makes the hub's default routes. Beyond the other interface nobody has to answer for a packet
-/// to leave.
-fn route_the_rest(hub: &Daemon, default_route: DefaultRoute) {
+/// Adds the hub's default routes. A permanent neighbour entry lets packets leave through the other
+/// interface although no host is there.
+fn add_default_routes(hub: &Daemon, default_route: DefaultRoute) {
     for (family, gateway) in [("-4", "198.51.100.2"), ("-6", "2001:db8:b::2")] {
         let route = match default_route {
             DefaultRoute::Nowhere => continue,
@@ -258,8 +256,8 @@ fn route_the_rest(hub: &Daemon, default_route: DefaultRoute) {
     }
 }
 
-/// Waits until the kernel has reported that the interface hears all routers (ff02::2), as it does
-/// twice (RFC 3810 §9.1): frames are counted from here on.
+/// Waits until the kernel has sent both reports of its membership in ff02::2 (RFC 3810 §9.1), so
+/// that they do not disturb frame counts.
 fn wait_for_reports(hub: &Daemon) {
     let groups = hub.namespace.run("cat /proc/net/igmp6");
     let is_due = groups.lines().any(|line| {
@@ -274,10 +272,10 @@ fn wait_for_reports(hub: &Daemon) {
     });
 }
 
-/// Frames in each direction that [`Players::settle`] itself makes.
+/// Frames in each direction caused by [`Testbed::settle`] itself.
 const SETTLING_FRAMES: u64 = 3;
 
-fn config(setting: &Setting, hub: &KeyPair, peers: [&Player; 3]) -> String {
+fn config(setting: &TestbedOptions, hub: &KeyPair, peers: [&FakePeer; 3]) -> String {
     let [alice, bob, dave] = peers;
     let mut text = format!("[Interface]\nPrivateKey = {}\nListenPort = 51820\n", hub.private());
     for (key, allowed_ips) in [

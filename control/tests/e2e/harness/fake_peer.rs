@@ -1,16 +1,17 @@
-//! A WireGuard peer played by the test: a real UDP socket and a real handshake with the daemon,
-//! but any plaintext. It sees what arrives byte for byte.
+//! A WireGuard peer that the test controls: real handshakes over a real UDP socket, but arbitrary
+//! plaintexts, and access to every received byte.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use wg_bounce_aead::{Aead, Key, Open, Seal};
 use wg_bounce_control::cookie::Jar;
-use wg_bounce_control::noise::{Identity, Invitation, Secret, initiate, open_initiation};
+use wg_bounce_control::noise::{
+    Identity, Invitation, Secret, SessionKeys, initiate, open_initiation,
+};
 use wg_bounce_control::tai64n::Timestamp;
 use wg_bounce_dataplane::wire::{
     DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, INITIATION_LEN, Kind, RESPONSE_LEN, TAG_LEN,
@@ -18,19 +19,20 @@ use wg_bounce_dataplane::wire::{
 };
 use wg_bounce_sys::clock::Millis;
 
+use super::flood::send_segments;
 use super::keys::{KeyPair, random_bytes};
 use super::lab::Namespace;
 use super::wait::seconds;
 
-/// Room for all that a test lets wait in a socket (bytes).
+/// Receive buffer of the socket (bytes); holds everything a test leaves unread.
 const RECEIVE_BUFFER: usize = 64 << 20;
-/// How long anything may take that must come.
+/// Timeout for an expected datagram.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest train that the kernel takes at once (segments, bytes).
+/// Longest train that the kernel accepts in one call (segments, bytes).
 const TRAIN_SEGMENTS_MAX: usize = 64;
 const TRAIN_BYTES_MAX: usize = 65_000;
 
-/// The keys of one finished handshake.
+/// The keys of a completed handshake.
 struct Session {
     local_index: u32,
     remote_index: u32,
@@ -40,29 +42,29 @@ struct Session {
 }
 
 /// A peer of a hub.
-pub struct Player {
-    /// Its keys.
+pub struct FakePeer {
+    /// Its key pair.
     pub key: KeyPair,
     socket: UdpSocket,
     hub: SocketAddr,
     hub_key: [u8; 32],
     identity: Identity,
-    /// Plaintexts are sent in the last one.
+    /// The last one is used for sending.
     sessions: Vec<Session>,
     handshakes: u32,
-    /// Plaintexts that arrived while something else was awaited.
+    /// Plaintexts received but not yet returned by `receive`.
     waiting: VecDeque<Vec<u8>>,
 }
 
-impl Player {
-    /// A peer at `local` in `namespace`, which has not spoken yet.
+impl FakePeer {
+    /// A peer at `local` in `namespace`, without a session.
     #[track_caller]
-    pub fn new(namespace: &Namespace, local: &str, hub: SocketAddr, hub_key: &KeyPair) -> Player {
+    pub fn new(namespace: &Namespace, local: &str, hub: SocketAddr, hub_key: &KeyPair) -> FakePeer {
         let socket = namespace.udp_socket(local);
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).expect("root may");
         socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
         let key = KeyPair::new();
-        Player {
+        FakePeer {
             identity: Identity::new(&key.private_bytes()),
             key,
             socket,
@@ -74,13 +76,13 @@ impl Player {
         }
     }
 
-    /// Where it can be reached.
+    /// The address of its socket.
     pub fn endpoint(&self) -> SocketAddr {
         self.socket.local_addr().expect("it is bound")
     }
 
-    /// Shakes hands with the hub, and confirms the session with a keepalive. An initiation may be
-    /// lost, as when the hub has not noticed yet that its interface is up: another follows.
+    /// Completes a handshake with the hub and confirms the session with a keepalive. Retries, since
+    /// the hub may not have noticed yet that its interface is up.
     #[track_caller]
     pub fn connect(&mut self) {
         self.socket.set_read_timeout(Some(seconds(1))).expect("not zero");
@@ -90,7 +92,7 @@ impl Player {
         self.send_exactly(&[]);
     }
 
-    /// Sends one initiation; tells whether its response has come.
+    /// Sends one initiation; returns whether its response arrived.
     fn try_connect(&mut self) -> bool {
         let mut message = [0; INITIATION_LEN];
         let timestamp = self.timestamp();
@@ -113,14 +115,18 @@ impl Player {
                 break initiated.finish(&self.identity, &psk, response).expect("authentic");
             }
         };
+        self.add_session(initiated.local_index, &keys);
+        true
+    }
+
+    fn add_session(&mut self, local_index: u32, keys: &SessionKeys) {
         self.sessions.push(Session {
-            local_index: initiated.local_index,
+            local_index,
             remote_index: keys.remote_index,
             send: Key::new(&keys.send),
             receive: Key::new(&keys.receive),
             counter: 0,
         });
-        true
     }
 
     /// Sends one packet, padded with zeros to a multiple of 16 bytes.
@@ -130,32 +136,29 @@ impl Player {
         self.send_exactly(&padded);
     }
 
-    /// Sends this plaintext as it is; empty: a keepalive.
+    /// Sends this plaintext unpadded; an empty one is a keepalive.
     pub fn send_exactly(&mut self, plaintext: &[u8]) {
         let message = self.seal(plaintext);
         self.send_raw(&message);
     }
 
-    /// Sends these plaintexts, all as long as the first but the last of each train, which may be
-    /// shorter, as trains that the kernel takes and delivers whole (UDP_SEGMENT).
+    /// Sends these plaintexts in trains (UDP_SEGMENT). All must be as long as the first, except
+    /// that the last of a train may be shorter.
     #[track_caller]
     pub fn send_train(&mut self, plaintexts: &[Vec<u8>]) {
         let Some(first) = plaintexts.first() else { return };
         let segment = (first.len() + DATA_OVERHEAD) as u16;
         let count = TRAIN_SEGMENTS_MAX.min(TRAIN_BYTES_MAX / usize::from(segment));
-        let to = SockaddrStorage::from(self.hub);
         for train in plaintexts.chunks(count) {
             let messages: Vec<_> = train.iter().map(|text| self.seal(text)).collect();
-            let parts: Vec<_> = messages.iter().map(|message| IoSlice::new(message)).collect();
-            let cut = [ControlMessage::UdpGsoSegments(&segment)];
-            let flags = MsgFlags::empty();
-            sendmsg(self.socket.as_raw_fd(), &parts, &cut, flags, Some(&to)).expect("it is taken");
+            let sent = send_segments(&self.socket, self.hub, &messages.concat(), segment);
+            sent.expect("the kernel accepts a train");
         }
     }
 
-    /// The next message of the session, with this plaintext.
+    /// Seals this plaintext as the next message of the session.
     pub fn seal(&mut self, plaintext: &[u8]) -> Vec<u8> {
-        let session = self.sessions.last_mut().expect("hands were shaken");
+        let session = self.sessions.last_mut().expect("the handshake is complete");
         let mut message = vec![0; plaintext.len() + DATA_OVERHEAD];
         let counter = session.counter;
         session.counter += 1;
@@ -166,13 +169,13 @@ impl Player {
         message
     }
 
-    /// Sends a datagram as it is.
+    /// Sends a raw datagram.
     pub fn send_raw(&self, datagram: &[u8]) {
         self.socket.send_to(datagram, self.hub).expect("the link has room");
     }
 
-    /// The next plaintext from the hub with its padding; keepalives are passed over, and the
-    /// hub's own handshakes answered. Panics after ten seconds.
+    /// Returns the next plaintext from the hub with its padding. Skips keepalives and responds to
+    /// the hub's initiations. Panics after ten seconds.
     #[track_caller]
     pub fn receive(&mut self) -> Vec<u8> {
         loop {
@@ -180,11 +183,11 @@ impl Player {
                 return plaintext;
             }
             let datagram = self.wait_for_datagram();
-            self.take(datagram.expect("something arrives within ten seconds"));
+            self.handle(datagram.expect("a datagram within ten seconds"));
         }
     }
 
-    /// The next datagram; none within the socket's patience.
+    /// The next datagram; `None` if the socket's timeout expires.
     fn wait_for_datagram(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
         loop {
@@ -200,7 +203,7 @@ impl Player {
         }
     }
 
-    fn take(&mut self, mut datagram: Vec<u8>) {
+    fn handle(&mut self, mut datagram: Vec<u8>) {
         match classify(&datagram) {
             Some(Kind::Data(header)) => {
                 let session = self.sessions.iter().find(|one| one.local_index == header.receiver);
@@ -222,7 +225,7 @@ impl Player {
         }
     }
 
-    /// Answers the hub's initiation; the new session is used at once.
+    /// Responds to the hub's initiation and switches to the new session.
     fn respond(&mut self, message: &[u8; INITIATION_LEN]) {
         let claimed = open_initiation(&self.identity, message).expect("it is for us");
         assert_eq!(claimed.remote_static, self.hub_key);
@@ -234,13 +237,7 @@ impl Player {
             .respond(&Secret::default(), &ephemeral, local_index, &mut response)
             .expect("good keys");
         Jar::new(&self.hub_key).sign(&mut response, Millis(1));
-        self.sessions.push(Session {
-            local_index,
-            remote_index: keys.remote_index,
-            send: Key::new(&keys.send),
-            receive: Key::new(&keys.receive),
-            counter: 0,
-        });
+        self.add_session(local_index, &keys);
         self.send_raw(&response);
     }
 
@@ -248,7 +245,7 @@ impl Player {
         self.identity.static_static(&self.hub_key).expect("the hub's key is a good one")
     }
 
-    /// Grows with each handshake: all that a responder asks for.
+    /// A timestamp that grows with each handshake, as the responder requires.
     fn timestamp(&mut self) -> Timestamp {
         self.handshakes += 1;
         let mut timestamp = Timestamp::default();
@@ -257,8 +254,8 @@ impl Player {
     }
 }
 
-/// The hub's kernel tells of its multicast groups when its interface comes up (RFC 3810 §5.2: to
-/// ff02::16); whoever owns that address hears it.
+/// Whether this is a report to ff02::16 (RFC 3810 §5.2), which the hub's kernel sends when its
+/// interface comes up, and which reaches the peer that owns that address.
 fn is_membership_report(plaintext: &[u8]) -> bool {
     plaintext[0] >> 4 == 6
         && plaintext.get(24..40) == Some(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x16])

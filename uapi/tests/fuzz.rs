@@ -1,22 +1,18 @@
-//! Feeds mutated requests to the reader for a given time, on stable Rust:
-//! `cargo run --release -p wg-bounce-uapi --example fuzz -- [SECONDS] [SEED]`.
+//! Feeds mutated requests to the reader. No input may make it panic, the chunks in which the input
+//! arrives must not matter, and the checks of [`common::transcript`] must hold.
 //!
-//! It must never panic, whatever comes; besides, for every input:
-//! 1. chunks do not matter: byte by byte gives what the whole gives;
-//! 2. what was understood, rendered and read again, is the same;
-//! 3. an error's reason is short and printable.
-//!
-//! A failure prints the seed and the round, which replay it.
+//! `WG_BOUNCE_FUZZ_SECONDS` sets the duration (default 1), `WG_BOUNCE_FUZZ_SEED` the seed (default
+//! 1). An input depends only on the seed and its round, so a failure replays.
 
 #![forbid(unsafe_code)]
 
+mod common;
+
 use std::time::{Duration, Instant};
 
-use wg_bounce_uapi::parse::{Incoming, RequestReader};
-use wg_bounce_uapi::render::render_set;
-use wg_bounce_uapi::types::{Rejection, Request};
+use common::transcript;
 
-/// What inputs start from.
+/// Requests that mutation starts from.
 const SEEDS: [&str; 4] = [
     "get=1\n\n",
     "set=1\nprivate_key=e84b5a6d2717c1003a13b431570353dbaca9146cf150c5f8575680feba52027a\n\
@@ -33,7 +29,7 @@ const SEEDS: [&str; 4] = [
     "set=1\nfwmark=x\n\nget=1\nx\n\n",
 ];
 
-/// Pieces that mutations put in.
+/// Fragments that mutation inserts.
 const WORDS: [&[u8]; 26] = [
     b"set=1\n",
     b"get=1\n",
@@ -63,7 +59,7 @@ const WORDS: [&[u8]; 26] = [
     b"listen_port=0\n",
 ];
 
-/// splitmix64: small, seeded, good enough to choose mutations.
+/// SplitMix64: a small seeded generator, good enough to choose mutations.
 struct Random(u64);
 
 impl Random {
@@ -81,31 +77,34 @@ impl Random {
     }
 }
 
-fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u64| match arguments.next() {
-        Some(text) => text.parse().expect("usage: fuzz [SECONDS] [SEED]"),
-        None => default,
-    };
-    let (seconds, seed) = (number(10), number(1));
-    #[expect(clippy::disallowed_methods, reason = "a run's length is all that it measures")]
+fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn fuzz() {
+    let seconds = variable("WG_BOUNCE_FUZZ_SECONDS", 1);
+    let seed = variable("WG_BOUNCE_FUZZ_SEED", 1);
+    #[expect(clippy::disallowed_methods, reason = "only bounds how long the test runs")]
     let now = Instant::now;
     let end = now() + Duration::from_secs(seconds);
     let mut rounds = 0;
     while now() < end {
-        for round in rounds..rounds + 1000 {
+        for round in rounds..rounds + 100 {
             let input = input(seed, round);
-            if std::panic::catch_unwind(|| check(&input)).is_err() {
-                eprintln!("seed {seed}, round {round}: {}", input.escape_ascii());
-                std::process::exit(1);
-            }
+            let is_ok = std::panic::catch_unwind(|| check(&input)).is_ok();
+            assert!(
+                is_ok,
+                "round {round}; replay with WG_BOUNCE_FUZZ_SEED={seed}; input: {}",
+                input.escape_ascii()
+            );
         }
-        rounds += 1000;
+        rounds += 100;
     }
-    println!("uapi fuzz: {rounds} inputs in {seconds} s, seed {seed}: no fault");
+    println!("{rounds} inputs in {seconds} s, seed {seed}: no failure");
 }
 
-/// The input of one round; depends on nothing but its arguments.
+/// The input of one round, a function of its arguments alone.
 fn input(seed: u64, round: u64) -> Vec<u8> {
     let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ round);
     let mut bytes = SEEDS[random.below(SEEDS.len())].as_bytes().to_vec();
@@ -144,45 +143,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 fn check(bytes: &[u8]) {
-    let whole = transcript(bytes, bytes.len().max(1));
-    assert_eq!(whole, transcript(bytes, 1), "chunks must not matter");
-    assert_eq!(whole, transcript(bytes, 61), "chunks must not matter");
-}
-
-/// All that a reader yields of these bytes, as text.
-fn transcript(bytes: &[u8], chunk_len: usize) -> Vec<String> {
-    let mut reader = RequestReader::new();
-    let mut all = Vec::new();
-    for mut chunk in bytes.chunks(chunk_len) {
-        while let Some(incoming) = reader.read(&mut chunk, &zones) {
-            all.push(match incoming {
-                Incoming::Request(Request::Get) => "get".to_owned(),
-                Incoming::Request(Request::Set(set)) => {
-                    let text = render_set(&set).to_string();
-                    assert_eq!(text, reread(&text), "what is rendered parses back");
-                    format!("{text}{}", set.rejected.map(reason).unwrap_or_default())
-                }
-                Incoming::Refused(rejection) => reason(rejection),
-                Incoming::Unknown => "unknown".to_owned(),
-            });
-        }
-    }
-    all
-}
-
-fn reread(text: &str) -> String {
-    let incoming = RequestReader::new().read(&mut text.as_bytes(), &|_| None);
-    let Some(Incoming::Request(Request::Set(set))) = incoming else { panic!("not a set: {text}") };
-    assert_eq!(set.rejected, None);
-    render_set(&set).to_string()
-}
-
-fn reason(rejection: Rejection) -> String {
-    assert!(rejection.reason.len() < 400);
-    assert!(rejection.reason.bytes().all(|byte| (b' '..0x7f).contains(&byte)));
-    format!("{} {}", rejection.errno.0, rejection.reason)
-}
-
-fn zones(name: &str) -> Option<u32> {
-    name.starts_with('e').then_some(7)
+    let whole = transcript(std::iter::once(bytes));
+    assert_eq!(whole, transcript(bytes.chunks(1)), "chunks must not matter");
+    assert_eq!(whole, transcript(bytes.chunks(61)), "chunks must not matter");
 }
