@@ -139,7 +139,7 @@ pub struct Unavailable(Choice);
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this processor cannot encrypt by {}", self.0)
+        write!(f, "this CPU does not support {}", self.0)
     }
 }
 

@@ -135,7 +135,7 @@ fn bind_group(
             setsockopt(&socket, sockopt::ReusePort, &true)?;
             port = local_port(&socket)?;
         }
-        configure(&socket, address.is_ipv4(), options)?;
+        configure(&socket, SocketAddr::new(address, port), options)?;
         group.push(socket);
     }
     if options.members > 1 {
@@ -151,10 +151,10 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
     port.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
-fn configure(socket: &OwnedFd, is_v4: bool, options: &GroupOptions) -> io::Result<()> {
-    grow(socket, options.buffer);
+fn configure(socket: &OwnedFd, local: SocketAddr, options: &GroupOptions) -> io::Result<()> {
+    grow(socket, local, options.buffer);
     let one: libc::c_int = 1;
-    if is_v4 {
+    if local.is_ipv4() {
         set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, one)?;
         set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, one)?;
         // DF stays clear and a learned path MTU is ignored, as in the kernel module: one forged
@@ -167,13 +167,13 @@ fn configure(socket: &OwnedFd, is_v4: bool, options: &GroupOptions) -> io::Resul
     if options.gro
         && let Err(error) = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, one)
     {
-        log::warn!("UDP_GRO refused ({error}): datagrams are received one by one");
+        log::warn!("{local}: cannot enable UDP_GRO ({error}); receiving datagrams one by one");
     }
     Ok(())
 }
 
 /// Asks for large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without.
-fn grow(socket: &OwnedFd, buffer: usize) {
+fn grow(socket: &OwnedFd, local: SocketAddr, buffer: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &buffer).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &buffer);
     }
@@ -182,11 +182,11 @@ fn grow(socket: &OwnedFd, buffer: usize) {
     }
     let granted = nix::sys::socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
     // The kernel doubles what was asked for, to account for its own overhead.
-    log::debug!("receive buffer of a UDP socket: {granted} bytes");
+    log::debug!("{local}: receive buffer of {granted} bytes");
     if granted < buffer {
         log::warn!(
-            "only {granted} bytes of receive buffer granted: run with CAP_NET_ADMIN or raise \
-             net.core.rmem_max, or bursts will be dropped"
+            "{local}: receive buffer of only {granted} bytes, bursts may be dropped; run with \
+             CAP_NET_ADMIN or raise net.core.rmem_max"
         );
     }
 }

@@ -53,6 +53,13 @@ pub struct Queue {
     pub writers: Arc<[OwnedFd]>,
 }
 
+impl Queue {
+    /// The interface's current name, for log lines.
+    pub(crate) fn name(&self) -> String {
+        name_of(&self.fd).unwrap_or_else(|_| "TUN".to_owned())
+    }
+}
+
 /// A TUN device with one queue per worker.
 pub struct Tun {
     queues: Vec<Queue>,
@@ -111,11 +118,6 @@ impl Tun {
         let queue =
             |file: File| Queue { fd: file.into(), has_header, writers: Arc::clone(&writers) };
         Ok(Tun { queues: files.into_iter().map(queue).collect(), offloads })
-    }
-
-    /// The queues, one per worker.
-    pub fn queues_len(&self) -> usize {
-        self.queues.len()
     }
 
     /// Whether the kernel takes UDP super-packets from us.
@@ -194,7 +196,8 @@ fn prepare(file: &File, offload: bool) -> io::Result<libc::c_uint> {
         }
     }
     if let Some(errno) = refused {
-        log::warn!("the TUN refuses all offloads ({errno}): packets cross it one by one");
+        let name = name_of(file).unwrap_or_else(|_| "TUN".to_owned());
+        log::warn!("{name}: TUN offloads unavailable ({errno}); running without TSO/USO");
     }
     Ok(0)
 }

@@ -405,7 +405,7 @@ impl Uring {
             // EINVAL: no READ_MULTISHOT (before 6.7). EBADFD means "deleted", but also comes for
             // a file that cannot be polled; the poll tells the two apart.
             libc::EINVAL if self.tun_mode == TunMode::Multishot => {
-                log::info!("no multishot reads of the TUN in this kernel: polling it instead");
+                log::info!("{}: multishot read unsupported; polling the TUN", self.tun.name());
                 self.tun_mode = TunMode::Poll;
                 Ok(())
             }

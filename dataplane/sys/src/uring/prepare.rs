@@ -50,7 +50,7 @@ fn build_ring() -> io::Result<IoUring> {
         .build(entries);
     match full {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            log::info!("this kernel lacks single-issuer rings: io_uring with fewer flags");
+            log::info!("io_uring: IORING_SETUP_SINGLE_ISSUER unsupported; continuing without it");
             IoUring::builder().setup_coop_taskrun().setup_cqsize(COMPLETIONS).build(entries)
         }
         result => result,
