@@ -1,4 +1,4 @@
-//! What a backend takes and returns: trains, frames, sends, writes and their outcomes.
+//! Inputs and outputs of the backends: trains, frames, sends, writes and their outcomes.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;

@@ -17,7 +17,7 @@ use crate::message::{endpoint, read_control};
 use crate::send_header::{SendBlock, empty_header};
 use crate::tun::Queue;
 
-/// How frames are read from the TUN.
+/// The way frames are read from the TUN.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TunMode {
     /// READ_MULTISHOT into provided buffers (Linux 6.7).
