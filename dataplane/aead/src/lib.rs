@@ -6,7 +6,7 @@
 //!
 //! # Lanes
 //!
-//! *ChaCha20* ([`chacha`]): a stripe is the set of blocks that the unit computes at once. Each of
+//! *ChaCha20* (`chacha`): a stripe is the set of blocks that the unit computes at once. Each of
 //! its sixteen vectors holds one word of the state, with one block per lane:
 //!
 //! ```text
@@ -21,7 +21,7 @@
 //! rounds the sixteen vectors are transposed, and the 64 bytes of each lane are XORed onto their
 //! packet.
 //!
-//! *Poly1305* ([`poly`]): a 64-bit lane holds a limb of one packet's accumulator. Packets of
+//! *Poly1305* (`poly`): a 64-bit lane holds a limb of one packet's accumulator. Packets of
 //! similar length share a vector. Powers of `r` are not used, so that short packets cost little.
 //! Sums are carried lazily, and `const` assertions in each unit prove the bounds of its limbs.
 //!
@@ -36,13 +36,13 @@
 //! Branches and addresses depend on lengths, counters and packet indices, never on keys, plaintext
 //! or tags. Secret words stay in vectors, and integer vector instructions take the same time for
 //! all values. The only bit that decides a branch is the verdict on a packet.
-//! `scripts/constant-time` checks the machine code (`tests/constant_time.rs`) and runs the tests
-//! under memcheck.
+//! `scripts/constant-time` checks the machine code (`tests/constant_time`), and runs a test under
+//! Valgrind's memcheck.
 //!
 //! # Wiping
 //!
 //! Each batch on a vector unit ends by zeroing one-time keys, computed tags, the stack to which
-//! vectors may have been spilled, and the registers ([`wipe`]). A [`Key`] is zeroed when it is
+//! vectors may have been spilled, and the registers (`wipe`). A [`Key`] is zeroed when it is
 //! dropped. `ring` is not covered: what it leaves on the stack is not wiped.
 //!
 //! # Choice of implementation

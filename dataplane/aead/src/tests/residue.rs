@@ -1,5 +1,5 @@
-//! Batches leave no secrets in memory. They run on a thread with a stack of ours, which is searched
-//! afterwards. The memory of a key is inspected when it is freed.
+//! Batches leave no secrets in memory. They run on a thread whose stack the test provides, and
+//! searches afterwards. The memory of a key is inspected when it is freed.
 //!
 //! Registers are not inspected.
 
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::*;
 use crate::poly::CLAMP;
 
-/// A stack, in pages of its own.
+/// A stack, which shares no page with other data.
 #[repr(align(4096))]
 struct Stack([u8; 256 << 10]);
 
