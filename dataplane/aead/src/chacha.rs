@@ -1,11 +1,11 @@
-//! ChaCha20 (RFC 8439 §2.3) over stripes: as many blocks at a time as the vector unit has lanes,
-//! of any packets under any keys.
+//! ChaCha20 (RFC 8439 §2.3) over stripes: one block per lane of the vector unit, of any packets
+//! under any keys.
 //!
 //! Each vector holds one word of the state of every block, so a stripe is sixteen vectors, and a
-//! quarter round works on all its blocks at once. Afterwards they are transposed, and each block of
-//! key stream goes to its packet.
+//! quarter round works on all its blocks at once. Afterwards the vectors are transposed, and each
+//! block of key stream is XORed onto its packet.
 
-use super::batch::{OneTimeKey, Packet};
+use crate::packet::{OneTimeKey, Packet};
 
 /// Bytes of a block.
 pub const BLOCK_LEN: usize = 64;
@@ -13,9 +13,9 @@ pub const BLOCK_LEN: usize = 64;
 /// The first four words of every state: "expand 32-byte k" (RFC 8439 §2.3).
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// A vector unit that sees its registers as `W` lanes of 32 bits.
+/// A vector unit with registers of `W` 32-bit lanes.
 ///
-/// Implementations are tokens: who has one has seen that the processor can.
+/// Implementations are tokens: holding one proves CPU support.
 pub trait Words<const W: usize>: Copy {
     /// One word of each lane.
     type Word: Copy;
@@ -30,34 +30,34 @@ pub trait Words<const W: usize>: Copy {
     fn add(self, a: Self::Word, b: Self::Word) -> Self::Word;
     /// The twenty rounds (RFC 8439 §2.3).
     fn rounds(self, state: [Self::Word; 16]) -> [Self::Word; 16];
-    /// The words of a key for each lane.
+    /// The words of each lane's key.
     fn keys(self, keys: [&[u32; 8]; W]) -> [Self::Word; 8];
-    /// From words of all lanes to the block of each lane.
+    /// Transposes: from the words of all lanes to the block of each lane.
     fn blocks(self, state: [Self::Word; 16]) -> [Self::Block; W];
-    /// Its first 32 bytes as little-endian words: the one-time key (RFC 8439 §2.6).
+    /// The one-time key: the first 32 bytes of a block (RFC 8439 §2.6).
     fn one_time_key(self, block: Self::Block) -> OneTimeKey;
-    /// Adds key stream to 64 bytes.
+    /// XORs key stream onto 64 bytes.
     fn apply(self, block: Self::Block, bytes: &mut [u8; BLOCK_LEN]);
-    /// Adds key stream to fewer than 64 bytes.
+    /// XORs key stream onto fewer than 64 bytes.
     fn apply_part(self, block: Self::Block, bytes: &mut [u8]);
 }
 
-/// Up to `L` blocks that are computed at once.
+/// Up to `L` blocks, which are computed at once.
 pub struct Stripe<const L: usize> {
-    /// How many lanes have a block.
+    /// Lanes in use.
     count: usize,
-    /// Whether all of them are under one key.
+    /// Whether all blocks are under one key.
     has_one_key: bool,
-    /// Number of the block's packet in the batch.
+    /// Index of each block's packet in the batch.
     packets: [u8; L],
-    /// Word 12: 0 makes the one-time key, 1 and up the key stream.
+    /// Word 12: the block counter. Block 0 is the one-time key, the others are key stream.
     counters: [u32; L],
-    /// Words 13 to 15.
+    /// Words 13 to 15: the nonce.
     nonces: [[u32; L]; 3],
 }
 
 impl<const L: usize> Stripe<L> {
-    /// Without a block.
+    /// An empty stripe.
     pub fn new() -> Stripe<L> {
         Stripe {
             count: 0,
@@ -68,28 +68,29 @@ impl<const L: usize> Stripe<L> {
         }
     }
 
-    /// How many more blocks fit in.
-    pub fn room(&self) -> usize {
+    /// Lanes without a block.
+    pub fn free_lanes(&self) -> usize {
         L - self.count
     }
 
-    /// Whether it has no block.
+    /// Whether no lane has a block.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Forgets its blocks.
+    /// Removes all blocks.
     pub fn clear(&mut self) {
         self.count = 0;
         self.has_one_key = true;
     }
 
-    /// Adds `count` blocks of one packet, which must fit in, from the block with counter `first`.
+    /// Adds `count` blocks of one packet, from block counter `first` on. There must be enough free
+    /// lanes.
     #[inline(always)]
     pub fn push(&mut self, number: usize, packets: &[Packet<'_>], first: u32, count: usize) {
         let packet = &packets[number];
-        if let Some(&before) = self.packets[..self.count].last() {
-            self.has_one_key &= std::ptr::eq(packets[usize::from(before)].key, packet.key);
+        if let Some(&previous) = self.packets[..self.count].last() {
+            self.has_one_key &= std::ptr::eq(packets[usize::from(previous)].key, packet.key);
         }
         let [n0, n1, n2] = packet.nonce;
         let [to_n0, to_n1, to_n2] = &mut self.nonces;
@@ -104,16 +105,16 @@ impl<const L: usize> Stripe<L> {
     }
 }
 
-/// The states of the blocks of lanes `at` to `at + W` before the first round.
+/// The initial states of the blocks in `W` lanes from `first_lane` on.
 #[inline(always)]
 pub fn initial<const W: usize, const L: usize, M: Words<W>>(
     m: M,
     stripe: &Stripe<L>,
-    at: usize,
+    first_lane: usize,
     packets: &[Packet<'_>],
 ) -> [M::Word; 16] {
-    // Lanes without a block compute one that nobody reads.
-    let numbers: &[u8; W] = lanes(&stripe.packets, at);
+    // The blocks of unused lanes are computed and never read.
+    let numbers: &[u8; W] = lanes(&stripe.packets, first_lane);
     let first = packets[usize::from(numbers[0])].key;
     let mut state = [m.splat(0); 16];
     for (word, constant) in state.iter_mut().zip(CONSTANTS) {
@@ -130,47 +131,48 @@ pub fn initial<const W: usize, const L: usize, M: Words<W>>(
         }
         state[4..12].copy_from_slice(&m.keys(keys));
     }
-    state[12] = m.load(lanes(&stripe.counters, at));
+    state[12] = m.load(lanes(&stripe.counters, first_lane));
     for (word, nonces) in state[13..].iter_mut().zip(&stripe.nonces) {
-        *word = m.load(lanes(nonces, at));
+        *word = m.load(lanes(nonces, first_lane));
     }
     state
 }
 
-/// Lanes `at` to `at + W`.
+/// `W` lanes from `first_lane` on.
 #[inline(always)]
-fn lanes<const W: usize, T>(stripe: &[T], at: usize) -> &[T; W] {
-    stripe[at..].first_chunk().expect("a stripe is a whole number of vectors")
+fn lanes<const W: usize, T>(stripe: &[T], first_lane: usize) -> &[T; W] {
+    stripe[first_lane..].first_chunk().expect("a stripe is a whole number of vectors")
 }
 
-/// Adds the initial states, and gives each block of lanes `at` to `at + W` to its packet.
+/// Adds the initial states, and delivers the block of each of `W` lanes from `first_lane` on to its
+/// packet.
 #[inline(always)]
 pub fn finish<const W: usize, const L: usize, M: Words<W>>(
     m: M,
     stripe: &Stripe<L>,
-    at: usize,
+    first_lane: usize,
     mut state: [M::Word; 16],
     packets: &mut [Packet<'_>],
     keys: &mut [OneTimeKey],
 ) {
-    // Made again, not kept: the rounds need every register.
-    let initial = initial(m, stripe, at, packets);
+    // Computed again, not kept: the rounds need every register.
+    let initial = initial(m, stripe, first_lane, packets);
     for (word, first) in state.iter_mut().zip(initial) {
         *word = m.add(*word, first);
     }
     let blocks = m.blocks(state);
-    let end = stripe.count.min(at + W);
-    let mut lane = at;
+    let end = stripe.count.min(first_lane + W);
+    let mut lane = first_lane;
     while lane < end {
-        let blocks = &blocks[lane - at..end - at];
+        let blocks = &blocks[lane - first_lane..end - first_lane];
         let number = usize::from(stripe.packets[lane]);
-        let Some(before) = (stripe.counters[lane] as usize).checked_sub(1) else {
+        let Some(block) = (stripe.counters[lane] as usize).checked_sub(1) else {
             keys[number] = m.one_time_key(blocks[0]);
             lane += 1;
             continue;
         };
-        // The next lanes have what follows in this packet.
-        let rest = &mut packets[number].body[before * BLOCK_LEN..];
+        // The next lanes hold the following blocks of this packet.
+        let rest = &mut packets[number].body[block * BLOCK_LEN..];
         lane += rest.len().div_ceil(BLOCK_LEN).max(1);
         let (whole, part) = rest.as_chunks_mut();
         if let Some(&block) = blocks.get(whole.len())

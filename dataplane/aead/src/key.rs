@@ -5,16 +5,16 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::wipe;
-use crate::TAG_LEN;
+use crate::limits::TAG_LEN;
+use crate::wipe;
 
-/// A ChaCha20-Poly1305 key, ready for use; its memory is zeroed when it is dropped.
+/// A ChaCha20-Poly1305 key, expanded for use. Dropping it zeroes its memory.
 pub struct Key {
     // Boxed, so that moving a `Key` leaves no copy of the secret behind.
     expanded: Box<ManuallyDrop<Expanded>>,
 }
 
-/// A key in the forms that are used. Owns no heap memory, and nothing in it has a `Drop`.
+/// A key in the forms that the implementations use. It owns no heap memory and contains no `Drop`.
 struct Expanded {
     /// Words of the key (RFC 8439 §2.3).
     #[cfg(target_arch = "x86_64")]
@@ -23,10 +23,10 @@ struct Expanded {
 }
 
 impl Key {
-    /// Expands a session key of the handshake's last step (§5.4.5).
+    /// Expands a transport key, as derived at the end of the handshake (§5.4.5).
     pub fn new(secret: &[u8; 32]) -> Key {
         let key = Key::expand(secret);
-        // Where it was made.
+        // Zero the stack on which it was expanded.
         wipe::stack();
         key
     }
@@ -42,19 +42,19 @@ impl Key {
         Key { expanded: Box::new(ManuallyDrop::new(expanded)) }
     }
 
-    /// Its words, for the vector units.
+    /// The words of the key, for the vector units.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn words(&self) -> &[u32; 8] {
         &self.expanded.words
     }
 
-    /// Where it is.
+    /// The memory of the expanded key.
     #[cfg(test)]
     pub(super) fn memory(&self) -> *const [u8] {
         std::ptr::from_ref(&**self.expanded).cast::<[u8; size_of::<Expanded>()]>()
     }
 
-    /// Encrypts `plaintext` in place by `ring` and returns the tag.
+    /// Encrypts `plaintext` in place with `ring` and returns the tag.
     pub(super) fn seal(&self, counter: u64, plaintext: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self
             .expanded
@@ -64,7 +64,7 @@ impl Key {
         tag.as_ref().try_into().expect("a tag has sixteen bytes")
     }
 
-    /// Verifies and decrypts ciphertext and tag in place by `ring`; tells whether they were
+    /// Verifies and decrypts ciphertext and tag in place with `ring`. Returns whether they were
     /// authentic.
     pub(super) fn open(&self, counter: u64, body: &mut [u8]) -> bool {
         self.expanded.ring.open_in_place(nonce(counter), Aad::empty(), body).is_ok()
@@ -75,8 +75,8 @@ impl Drop for Key {
     fn drop(&mut self) {
         let memory: *mut Expanded = &mut **self.expanded;
         for offset in 0..size_of::<Expanded>() {
-            // SAFETY: the bytes are ours and inside the box; `Expanded` owns no heap memory, has
-            // no `Drop`, and is wrapped in `ManuallyDrop`, so nothing reads it afterwards.
+            // SAFETY: the bytes are inside our box, and nothing reads them afterwards, because
+            // `Expanded` contains no `Drop` and is wrapped in `ManuallyDrop`.
             unsafe { memory.cast::<u8>().add(offset).write_volatile(0) };
         }
         compiler_fence(Ordering::SeqCst);

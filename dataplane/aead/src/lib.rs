@@ -1,13 +1,13 @@
 //! ChaCha20-Poly1305 for transport data, over batches of packets (RFC 8439; §5.4.6).
 //!
-//! A relay always has many packets at a time, and public implementations take them one by one. Here
+//! A relay has many packets at a time, but public implementations process them one by one. Here
 //! vector units work **across packets**: their lanes hold blocks of different packets, under
-//! different keys if need be, so that short packets fill them as well as long ones do.
+//! different keys if need be, so that short packets fill the lanes as well as long ones.
 //!
 //! # Lanes
 //!
-//! *ChaCha20* ([`chacha`]): a stripe is as many blocks as the unit computes at once. A vector holds
-//! one of the sixteen words of the state, of a block in each lane:
+//! *ChaCha20* (`chacha`): a stripe is the set of blocks that the unit computes at once. Each of
+//! its sixteen vectors holds one word of the state, with one block per lane:
 //!
 //! ```text
 //!             lane 0     lane 1     lane 2     lane 3     ...
@@ -18,36 +18,38 @@
 //! ```
 //!
 //! Block 0 of each packet is its one-time key for Poly1305, the others are key stream. After the
-//! rounds the sixteen vectors are transposed, and each lane's 64 bytes go to their packet.
+//! rounds the sixteen vectors are transposed, and the 64 bytes of each lane are XORed onto their
+//! packet.
 //!
-//! *Poly1305* ([`poly`]): a lane of 64 bits holds a limb of one packet's sum. Packets of like
-//! length share a vector; no packet waits for powers of its `r`, so that short ones cost little.
-//! Sums are carried lazily; each unit proves the bounds of its limbs by `const` assertions.
+//! *Poly1305* (`poly`): a 64-bit lane holds a limb of one packet's accumulator. Packets of
+//! similar length share a vector. Powers of `r` are not used, so that short packets cost little.
+//! Sums are carried lazily, and `const` assertions in each unit prove the bounds of its limbs.
 //!
-//! # Open verifies first
+//! # Verification before decryption
 //!
-//! On vector units, one-time keys and tags come first, and only what is authentic is decrypted:
-//! what is forged costs no decryption, and stays as it came. (`ring` decrypts while it verifies,
-//! and zeroes what is forged.)
+//! Vector units compute one-time keys and tags first, and decrypt only authentic packets: a forged
+//! packet costs no decryption and stays unchanged. (`ring` decrypts while it verifies, and zeroes
+//! a forged packet.)
 //!
 //! # Constant time
 //!
-//! Branches and addresses depend on lengths, counters and numbers of packets, never on keys,
-//! plaintext or tags. Words that are secret stay in vectors, which have no instruction that could
-//! take longer for one value than for another; the only bit that decides anything is the verdict.
-//! `scripts/constant-time` checks the machine code.
+//! Branches and addresses depend on lengths, counters and packet indices, never on keys, plaintext
+//! or tags. Secret words stay in vectors, and integer vector instructions take the same time for
+//! all values. The only bit that decides a branch is the verdict on a packet.
+//! `scripts/constant-time` checks the machine code (`tests/constant_time`), and runs a test under
+//! Valgrind's memcheck.
 //!
-//! # What stays behind
+//! # Wiping
 //!
-//! Nothing of a batch on vector units: one-time keys and computed tags are zeroed at its end, with
-//! the part of the stack where vectors may have been put aside, and the registers ([`wipe`]); keys
-//! when their session ends ([`Key`]). `ring`, which takes single packets, keeps its own house.
+//! Each batch on a vector unit ends by zeroing one-time keys, computed tags, the stack to which
+//! vectors may have been spilled, and the registers (`wipe`). A [`Key`] is zeroed when it is
+//! dropped. `ring` is not covered: what it leaves on the stack is not wiped.
 //!
-//! # Which implementation
+//! # Choice of implementation
 //!
-//! [`Choice::Auto`] takes for each batch what is fastest: AVX-512 across packets of any length,
-//! AVX2 across short packets (for long ones `ring`, which has AVX2 too, is as fast), `ring`
-//! elsewhere and for batches that are too small. Each can be demanded, and then takes all packets.
+//! [`Choice::Auto`] picks the fastest for each batch: AVX-512 for packets of any length; AVX2 for
+//! short packets (for long ones `ring`, which uses AVX2 too, is as fast); `ring` elsewhere and for
+//! batches that are too small. An explicit choice applies to all packets.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -58,6 +60,11 @@ mod batch;
 #[cfg(target_arch = "x86_64")]
 mod chacha;
 mod key;
+mod limits;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod memcheck;
+#[cfg(target_arch = "x86_64")]
+mod packet;
 #[cfg(target_arch = "x86_64")]
 mod poly;
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -70,53 +77,45 @@ use std::fmt;
 use arrayvec::ArrayVec;
 
 #[cfg(target_arch = "x86_64")]
-use self::{
-    avx2::Avx2,
-    avx512::Avx512,
-    batch::{Packet, Unit},
+use self::{avx2::Avx2, avx512::Avx512, batch::Unit, packet::Packet};
+pub use self::{
+    key::Key,
+    limits::{BATCH, HEADER_LEN, TAG_LEN},
 };
-pub use key::Key;
 
-/// Bytes before the ciphertext of a message: left alone, and not authenticated (§5.4.6).
-pub const HEADER_LEN: usize = 16;
-/// Bytes of the Poly1305 tag that ends every message.
-pub const TAG_LEN: usize = 16;
-
-/// Messages that are worked on at once: who hands over as many at a time fills the lanes best.
-pub const BATCH: usize = 64;
-
-/// One message to seal: 16 bytes of header (left alone), plaintext, and 16 bytes for the tag.
+/// One message to seal.
 pub struct Seal<'a> {
     /// The session's key.
     pub key: &'a Key,
     /// The nonce: the message's counter.
     pub counter: u64,
-    /// Header, plaintext and room for the tag: at least 32 bytes.
+    /// [`HEADER_LEN`] bytes of header, which stay unchanged; the plaintext; [`TAG_LEN`] bytes for the
+    /// tag.
     pub message: &'a mut [u8],
 }
 
-/// One message to open: 16 bytes of header (left alone), ciphertext and tag.
+/// One message to open.
 pub struct Open<'a> {
     /// The session's key.
     pub key: &'a Key,
     /// The nonce: the message's counter.
     pub counter: u64,
-    /// The whole message, at least 32 bytes; on success the plaintext stands at
-    /// [`HEADER_LEN`].
+    /// [`HEADER_LEN`] bytes of header, which stay unchanged; the ciphertext, which becomes the
+    /// plaintext; the tag.
     pub message: &'a mut [u8],
-    /// Set by [`Aead::open`]: the message is authentic and has been decrypted.
+    /// Set by [`Aead::open`]: whether the message was authentic and has been decrypted.
     pub authentic: bool,
 }
 
-/// Which implementation is wanted.
+/// The requested implementation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The fastest that this processor can, for each batch.
+    /// The fastest supported by this CPU, for each batch.
     #[default]
     Auto,
-    /// AVX-512 for every packet, or nothing.
+    /// AVX-512 for every packet.
     Avx512,
-    /// AVX2 for every packet, or nothing.
+    /// AVX2 for every packet.
     Avx2,
     /// `ring`, one packet at a time.
     Ring,
@@ -133,25 +132,25 @@ impl fmt::Display for Choice {
     }
 }
 
-/// This processor lacks what was demanded.
+/// The CPU does not support the requested implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable(Choice);
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this processor cannot encrypt by {}", self.0)
+        write!(f, "this CPU does not support {}", self.0)
     }
 }
 
 impl std::error::Error for Unavailable {}
 
-/// An implementation that this processor can.
+/// An implementation supported by this CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Aead {
     implementation: Implementation,
-    /// Whether it takes packets for which another one would be faster.
+    /// Requested explicitly: applies to packets for which another one is faster, too.
     #[cfg(target_arch = "x86_64")]
-    takes_all: bool,
+    is_forced: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -164,20 +163,20 @@ enum Implementation {
 }
 
 impl Aead {
-    /// The implementation that is wanted.
+    /// Selects an implementation.
     ///
     /// # Errors
-    /// This processor, or its operating system, has not what it takes.
+    /// Unsupported by the CPU or not enabled by the operating system.
     pub fn new(choice: Choice) -> Result<Aead, Unavailable> {
         let implementation = Implementation::new(choice).ok_or(Unavailable(choice))?;
         Ok(Aead {
             implementation,
             #[cfg(target_arch = "x86_64")]
-            takes_all: choice != Choice::Auto,
+            is_forced: choice != Choice::Auto,
         })
     }
 
-    /// The fastest implementation that this processor can.
+    /// The fastest implementation supported by this CPU.
     pub fn best() -> Aead {
         Aead::new(Choice::Auto).expect("ring runs everywhere")
     }
@@ -189,53 +188,53 @@ impl Aead {
             Implementation::Avx512(unit) => self.seal_on(unit, batch),
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(unit) => self.seal_on(unit, batch),
-            Implementation::Ring => batch.iter_mut().for_each(Seal::by_ring),
+            Implementation::Ring => batch.iter_mut().for_each(Seal::with_ring),
         }
     }
 
-    /// Verifies and decrypts every message of the batch in place. What is not authentic is never
-    /// to be read: its body is as it came, or zeros where `ring` took it.
+    /// Verifies every message of the batch, and decrypts the authentic ones in place. The body of a
+    /// message that is not authentic must not be read: it is unchanged, or zeros after `ring`.
     pub fn open(self, batch: &mut [Open<'_>]) {
         match self.implementation {
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx512(unit) => self.open_on(unit, batch),
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(unit) => self.open_on(unit, batch),
-            Implementation::Ring => batch.iter_mut().for_each(Open::by_ring),
+            Implementation::Ring => batch.iter_mut().for_each(Open::with_ring),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Aead {
-    /// Seals on a vector unit what is faster there.
+    /// Seals on a vector unit the messages for which it is faster, the others with `ring`.
     fn seal_on<const L: usize, U: Unit<L>>(self, unit: U, batch: &mut [Seal<'_>]) {
         for part in batch.chunks_mut(BATCH) {
-            let longest = self.longest_on::<L, U>(part.iter().map(|it| it.message.len()));
+            let length_max = self.length_max_on::<L, U>(part.iter().map(|it| it.message.len()));
             let mut packets = ArrayVec::<_, BATCH>::new();
             for it in part {
-                if it.message.len() <= longest {
+                if it.message.len() <= length_max {
                     packets.push(packet(it.key, it.counter, it.message));
                 } else {
-                    it.by_ring();
+                    it.with_ring();
                 }
             }
             batch::seal(unit, &mut packets);
         }
     }
 
-    /// Opens on a vector unit what is faster there.
+    /// Opens on a vector unit the messages for which it is faster, the others with `ring`.
     fn open_on<const L: usize, U: Unit<L>>(self, unit: U, batch: &mut [Open<'_>]) {
         for part in batch.chunks_mut(BATCH) {
-            let longest = self.longest_on::<L, U>(part.iter().map(|it| it.message.len()));
+            let length_max = self.length_max_on::<L, U>(part.iter().map(|it| it.message.len()));
             let mut packets = ArrayVec::<_, BATCH>::new();
             let mut verdicts = ArrayVec::<_, BATCH>::new();
             for it in part {
-                if it.message.len() <= longest {
+                if it.message.len() <= length_max {
                     packets.push(packet(it.key, it.counter, it.message));
                     verdicts.push(&mut it.authentic);
                 } else {
-                    it.by_ring();
+                    it.with_ring();
                 }
             }
             let authentic = batch::open(unit, &mut packets);
@@ -245,26 +244,29 @@ impl Aead {
         }
     }
 
-    /// Up to which length messages go to the vector unit (bytes), in a batch of messages of these
-    /// lengths; zero if none does.
-    fn longest_on<const L: usize, U: Unit<L>>(self, lengths: impl Iterator<Item = usize>) -> usize {
-        if self.takes_all {
+    /// Length of the longest message for the vector unit (bytes), in a batch of messages of these
+    /// lengths; zero if there is none.
+    fn length_max_on<const L: usize, U: Unit<L>>(
+        self,
+        lengths: impl Iterator<Item = usize>,
+    ) -> usize {
+        if self.is_forced {
             return usize::MAX;
         }
-        let longest = U::LONGEST.saturating_add(HEADER_LEN + TAG_LEN);
-        let is_worth_it = lengths.filter(|&length| length <= longest).count() >= U::FEWEST;
-        if is_worth_it { longest } else { 0 }
+        let length_max = U::BODY_LEN_MAX.saturating_add(HEADER_LEN + TAG_LEN);
+        let count = lengths.filter(|&length| length <= length_max).count();
+        if count >= U::PACKETS_MIN { length_max } else { 0 }
     }
 }
 
-/// What it works by, for the log.
+/// The name of the implementation, for the log.
 impl fmt::Display for Aead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.implementation {
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx512(_) => Choice::Avx512.fmt(f),
             #[cfg(target_arch = "x86_64")]
-            Implementation::Avx2(_) if self.takes_all => Choice::Avx2.fmt(f),
+            Implementation::Avx2(_) if self.is_forced => Choice::Avx2.fmt(f),
             #[cfg(target_arch = "x86_64")]
             Implementation::Avx2(_) => f.write_str("AVX2 for short packets, ring for long ones"),
             Implementation::Ring => Choice::Ring.fmt(f),
@@ -292,7 +294,7 @@ impl Implementation {
 }
 
 impl Seal<'_> {
-    fn by_ring(&mut self) {
+    fn with_ring(&mut self) {
         let body = &mut self.message[HEADER_LEN..];
         let (plaintext, tag) = body.split_at_mut(body.len() - TAG_LEN);
         tag.copy_from_slice(&self.key.seal(self.counter, plaintext));
@@ -300,14 +302,14 @@ impl Seal<'_> {
 }
 
 impl Open<'_> {
-    fn by_ring(&mut self) {
+    fn with_ring(&mut self) {
         let body = &mut self.message[HEADER_LEN..];
         self.authentic = self.key.open(self.counter, body);
     }
 }
 
-/// A message as the vector units see it: WireGuard's nonce is four zero bytes, then the counter,
-/// little-endian (§5.4.6).
+/// A message in the form of the vector units. WireGuard's nonce is four zero bytes, then the
+/// counter, little-endian (§5.4.6).
 #[cfg(target_arch = "x86_64")]
 fn packet<'a>(key: &'a Key, counter: u64, message: &'a mut [u8]) -> Packet<'a> {
     let (body, tag) =

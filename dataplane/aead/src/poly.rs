@@ -1,66 +1,66 @@
-//! Poly1305 (RFC 8439 §2.5), one packet a lane: no powers of `r`, so that a short packet costs no
-//! preparation, and packets of one length keep all lanes busy to their end.
+//! Poly1305 (RFC 8439 §2.5), one packet per lane. Without powers of `r`, short packets need no
+//! preparation; packets of one length keep all lanes busy until the end.
 
-// Groups, lanes and blocks are numbers that several arrays share.
+// Several arrays share the indices of groups, lanes and blocks.
 #![allow(clippy::needless_range_loop)]
 
-use super::batch::{OneTimeKey, Packet, Tag};
-use super::chacha::BLOCK_LEN;
+use crate::chacha::BLOCK_LEN;
+use crate::packet::{OneTimeKey, Packet, Tag};
 
-/// The bits of `r` that count, as two little-endian words (RFC 8439 §2.5.1).
+/// The mask that clamps `r`, as two little-endian words (RFC 8439 §2.5.1).
 pub const CLAMP: [u64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
 /// Bytes of a block of Poly1305.
 const BLOCK: usize = 16;
-/// Blocks that are loaded at once from each packet: a line of the cache.
+/// Blocks loaded at once from each packet: a cache line.
 pub const BLOCKS: usize = BLOCK_LEN / BLOCK;
 
-/// A vector unit that sees its registers as `P` lanes of 64 bits, in arithmetic modulo 2^130 - 5.
+/// A vector unit with registers of `P` 64-bit lanes, in arithmetic modulo 2^130 - 5.
 ///
-/// Implementations are tokens: who has one has seen that the processor can. Each says how it cuts
-/// numbers into limbs, and proves that no limb overflows.
+/// Implementations are tokens: holding one proves CPU support. Each defines its limbs, and proves
+/// that no limb overflows.
 pub trait Lanes<const P: usize>: Copy {
-    /// A number for each lane, such as the sum so far.
+    /// A number for each lane, such as the accumulator.
     type Number: Copy;
-    /// `r` of each lane, prepared for multiplications.
+    /// `r` of each lane, prepared for multiplication.
     type Factor: Copy;
-    /// Which lanes are meant.
+    /// A set of lanes.
     type Mask: Copy;
 
-    /// The factor that the first half of each one-time key is, clamped (RFC 8439 §2.5.1).
+    /// The factor `r`: the first half of each one-time key, clamped (RFC 8439 §2.5.1).
     fn factor(self, keys: [&OneTimeKey; P]) -> Self::Factor;
     /// Zero in each lane.
     fn zero(self) -> Self::Number;
-    /// The four blocks of each chunk as numbers, each with the bit beyond its end set.
+    /// The four blocks of each chunk as numbers, each with its pad bit 2^128 set.
     fn blocks(self, chunks: [&[u8; BLOCK_LEN]; P]) -> [Self::Number; BLOCKS];
-    /// As [`Lanes::blocks`] does it, ends of up to [`BLOCK_LEN`] bytes, padded with zeros.
+    /// Like [`Lanes::blocks`], for tails of up to [`BLOCK_LEN`] bytes, padded with zeros.
     #[inline(always)]
-    fn ends(self, ends: [&[u8]; P]) -> [Self::Number; BLOCKS] {
+    fn tails(self, tails: [&[u8]; P]) -> [Self::Number; BLOCKS] {
         let mut padded = [[0; BLOCK_LEN]; P];
-        for (padded, end) in padded.iter_mut().zip(ends) {
-            padded[..end.len()].copy_from_slice(end);
+        for (padded, tail) in padded.iter_mut().zip(tails) {
+            padded[..tail.len()].copy_from_slice(tail);
         }
         self.blocks(padded.each_ref())
     }
-    /// A block of two 64-bit words for each lane, the bit beyond its end set.
+    /// A block of two 64-bit words for each lane, with its pad bit 2^128 set.
     fn block(self, low: &[u64; P], high: &[u64; P]) -> Self::Number;
-    /// `sum * factor + block`, lazily carried.
+    /// `sum * factor + block`, carried lazily.
     fn multiply_add(
         self,
         sum: Self::Number,
         factor: &Self::Factor,
         block: Self::Number,
     ) -> Self::Number;
-    /// The lanes where `left` is above `than`.
-    fn above(self, left: &[u64; P], than: u64) -> Self::Mask;
-    /// `a` in the lanes that are meant, `b` in the others.
+    /// The lanes where `left` is greater than `right`.
+    fn greater_than(self, left: &[u64; P], right: u64) -> Self::Mask;
+    /// `a` in the lanes of the mask, `b` in the others.
     fn select(self, mask: Self::Mask, a: Self::Number, b: Self::Number) -> Self::Number;
     /// The sum modulo 2^130 - 5, plus the second half of each one-time key, modulo 2^128.
     fn tags(self, sum: Self::Number, keys: [&OneTimeKey; P]) -> [Tag; P];
 }
 
-/// The tags of the packets that `order` names, into their places in `tags`. Fast where neighbours
-/// in `order` are of equal length.
+/// Writes the tags of the packets in `order` to `tags`, both indexed by packet. Fast where
+/// neighbours in `order` have equal length.
 #[inline(always)]
 pub fn tags_of_all<const P: usize, const G: usize, M: Lanes<P>>(
     m: M,
@@ -73,7 +73,7 @@ pub fn tags_of_all<const P: usize, const G: usize, M: Lanes<P>>(
     while let Some(&first) = rest.first() {
         let (now, later) = rest.split_at(rest.len().min(P * G));
         rest = later;
-        // Lanes without a packet compute the first one's tag again.
+        // Lanes without a packet compute the tag of the first packet again.
         let mut numbers = [[first; P]; G];
         numbers.as_flattened_mut()[..now.len()].copy_from_slice(now);
         if now.len() > P {
@@ -84,7 +84,7 @@ pub fn tags_of_all<const P: usize, const G: usize, M: Lanes<P>>(
     }
 }
 
-/// The tags of `G` vectors of packets, whose chains of multiplications do not depend on each other.
+/// Writes the tags of `G` vectors of packets, which are independent chains of multiplications.
 #[inline(always)]
 fn tags_of_group<const P: usize, const G: usize, M: Lanes<P>>(
     m: M,
@@ -124,7 +124,8 @@ fn tags_of_group<const P: usize, const G: usize, M: Lanes<P>>(
     }
 }
 
-/// Adds the blocks of `bytes` to the sums: what all lanes have at full speed, then the ends.
+/// Adds the blocks of `bytes` to the sums: at full speed the chunks that all lanes have, then the
+/// tails.
 #[inline(always)]
 fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
     m: M,
@@ -138,7 +139,7 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
         shortest = shortest.min(bytes.len());
         longest = longest.max(bytes.len());
     }
-    // Cut once, so that one comparison for each lane and chunk is enough.
+    // Sliced once, so that each lane and chunk needs a single bounds check.
     let whole = shortest / BLOCK_LEN;
     let mut chunks = [[&[][..]; P]; G];
     for (chunks, bytes) in chunks.as_flattened_mut().iter_mut().zip(bytes.as_flattened()) {
@@ -146,7 +147,7 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
     }
     let mut next = 0;
     if is_first && whole > 0 {
-        // There is no sum yet that could be multiplied.
+        // The sums are zero: nothing to multiply.
         let blocks = whole_chunks(m, &chunks, 0);
         for g in 0..G {
             sums[g] = blocks[g][0];
@@ -166,31 +167,32 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
             }
         }
     }
-    let mut at = whole * BLOCK_LEN;
-    while at < longest {
+    let mut offset = whole * BLOCK_LEN;
+    while offset < longest {
         let mut blocks = [[m.zero(); BLOCKS]; G];
         let mut left = [[0; P]; G];
         for g in 0..G {
-            let mut ends = [&[][..]; P];
+            let mut tails = [&[][..]; P];
             for lane in 0..P {
-                // Of a lane that has ended, its end: masked loads like an address that there is.
+                // Empty for a lane that has ended, but at a valid address: masked loads from unmapped
+                // pages are slow.
                 let whole = bytes[g][lane];
-                let rest = &whole[at.min(whole.len())..];
+                let rest = &whole[offset.min(whole.len())..];
                 left[g][lane] = rest.len() as u64;
-                ends[lane] = &rest[..rest.len().min(BLOCK_LEN)];
+                tails[lane] = &rest[..rest.len().min(BLOCK_LEN)];
             }
-            blocks[g] = m.ends(ends);
+            blocks[g] = m.tails(tails);
         }
         for block in 0..BLOCKS {
-            if longest - at <= block * BLOCK {
+            if longest - offset <= block * BLOCK {
                 break;
             }
             for g in 0..G {
                 let more = m.multiply_add(sums[g], &factors[g], blocks[g][block]);
-                sums[g] = m.select(m.above(&left[g], (block * BLOCK) as u64), more, sums[g]);
+                sums[g] = m.select(m.greater_than(&left[g], (block * BLOCK) as u64), more, sums[g]);
             }
         }
-        at += BLOCK_LEN;
+        offset += BLOCK_LEN;
     }
     sums
 }
@@ -213,7 +215,7 @@ fn whole_chunks<const P: usize, const G: usize, M: Lanes<P>>(
     blocks
 }
 
-/// Lengths in bytes, which end what is authenticated (RFC 8439 §2.8).
+/// Lengths in bytes, for the last authenticated block (RFC 8439 §2.8).
 #[inline(always)]
 fn lengths<const P: usize>(bytes: &[&[u8]; P]) -> [u64; P] {
     let mut lengths = [0; P];

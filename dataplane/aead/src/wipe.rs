@@ -1,28 +1,28 @@
-//! Zeroes secrets, in a way that the compiler cannot leave out.
+//! Zeroes secrets with writes that the compiler cannot remove.
 
 use std::mem::MaybeUninit;
 
-/// Bytes below its caller's frame that [`stack`] zeroes: more than the functions of any vector unit
-/// take for words that do not fit in registers. A test looks for what would be left.
-const STACK: usize = 8 << 10;
+/// Bytes below its caller's frame that [`stack`] zeroes: more than any function of a vector unit
+/// uses for spilled registers. The tests in `tests::residue` search for leftovers.
+const STACK_LEN: usize = 8 << 10;
 
-/// Zeroes values that nobody needs any more.
+/// Zeroes values.
 pub fn values<T: Copy + Default>(values: &mut [T]) {
     values.fill(T::default());
-    look_at(values.as_ptr());
+    keep_writes(values.as_ptr());
 }
 
-/// Zeroes the stack below the caller's frame, where the functions that it has called had theirs.
+/// Zeroes the stack below the caller's frame, where the functions that it called had their frames.
 #[inline(never)]
 pub fn stack() {
-    let mut frame = MaybeUninit::<[u8; STACK]>::uninit();
-    let frame = frame.write([0; STACK]);
-    look_at(frame.as_ptr());
+    let mut frame = MaybeUninit::<[u8; STACK_LEN]>::uninit();
+    let frame = frame.write([0; STACK_LEN]);
+    keep_writes(frame.as_ptr());
 }
 
-/// Has the compiler believe that somebody reads the memory there.
+/// Makes the compiler assume that the memory is read here.
 #[inline(always)]
-fn look_at<T>(memory: *const T) {
-    // SAFETY: no instruction at all.
+fn keep_writes<T>(memory: *const T) {
+    // SAFETY: the assembly contains only a comment.
     unsafe { std::arch::asm!("/* {} */", in(reg) memory, options(nostack, preserves_flags)) };
 }

@@ -1,5 +1,5 @@
-//! BPF programs that see packets, by bpf(2): those of an interface's TCX hooks, and those linked
-//! to netfilter's hooks.
+//! BPF programs that see packets, found with bpf(2): at an interface's TCX hooks, and at netfilter's
+//! hooks. For control only.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -13,7 +13,7 @@ const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 const BPF_LINK_TYPE_NETFILTER: u32 = 10;
 
-/// `union bpf_attr` as far as BPF_PROG_QUERY uses it. No pointer in it is set.
+/// The part of `union bpf_attr` that BPF_PROG_QUERY uses. All pointers in it are null.
 #[repr(C)]
 #[derive(Default)]
 struct ProgramQuery {
@@ -45,7 +45,7 @@ struct InfoQuery {
     info: u64,
 }
 
-/// The beginning of `struct bpf_link_info`, with the union's member for netfilter.
+/// The start of `struct bpf_link_info`, with the union's member for netfilter.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -59,7 +59,7 @@ struct LinkInfo {
     flags: u32,
 }
 
-/// Which way a packet passes a TCX hook.
+/// The direction of a TCX hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the interface into the kernel.
@@ -68,10 +68,10 @@ pub enum Direction {
     Egress,
 }
 
-/// A BPF program at a hook of netfilter, in some network namespace: links do not say in which.
+/// A BPF program at a netfilter hook. A link does not tell its network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetfilterLink {
-    /// The link's number.
+    /// The link's ID.
     pub id: u32,
     /// NFPROTO_IPV4 (2) or NFPROTO_IPV6 (10).
     pub family: u32,
@@ -79,11 +79,12 @@ pub struct NetfilterLink {
     pub hook: u32,
 }
 
-/// How many programs this hook of interface number `interface`, in the thread's network
-/// namespace, has. None where the kernel has no TCX (before 6.6).
+/// The number of programs at this hook of the interface with index `interface`, in the thread's
+/// network namespace. Zero where the kernel has no TCX (before 6.6).
 ///
 /// # Errors
-/// EPERM: no CAP_NET_ADMIN in the initial user namespace, or a seccomp profile.
+/// EPERM: no CAP_NET_ADMIN in the initial user namespace, or a seccomp profile. ENODEV: no such
+/// interface.
 pub fn tcx_programs(interface: u32, direction: Direction) -> io::Result<u32> {
     let attach_type = match direction {
         Direction::Ingress => BPF_TCX_INGRESS,
@@ -93,14 +94,14 @@ pub fn tcx_programs(interface: u32, direction: Direction) -> io::Result<u32> {
     match bpf(BPF_PROG_QUERY, &mut query) {
         Ok(_) => Ok(query.count),
         Err(error) => match error.raw_os_error() {
-            // Without TCX: an unknown type, or no bpf(2) at all. With it: nothing attached.
+            // EINVAL, EOPNOTSUPP: no TCX. ENOSYS: no bpf(2). ENOENT: nothing is attached.
             Some(libc::EINVAL | libc::ENOSYS | libc::ENOENT | libc::EOPNOTSUPP) => Ok(0),
             _ => Err(error),
         },
     }
 }
 
-/// All links of BPF programs to netfilter. None where the kernel has no such links (before 6.4).
+/// All links of BPF programs to netfilter. Empty where the kernel has no such links (before 6.4).
 ///
 /// # Errors
 /// EPERM: no CAP_SYS_ADMIN in the initial user namespace, or a seccomp profile.
@@ -112,7 +113,7 @@ pub fn netfilter_links() -> io::Result<Vec<NetfilterLink>> {
         match bpf(BPF_LINK_GET_NEXT_ID, &mut next) {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {
-                // The end of the list; or a kernel without links, or without bpf(2).
+                // ENOENT: end of the list. EINVAL: no links. ENOSYS: no bpf(2).
                 Some(libc::ENOENT | libc::EINVAL | libc::ENOSYS) => return Ok(links),
                 _ => return Err(error),
             },
@@ -123,7 +124,7 @@ pub fn netfilter_links() -> io::Result<Vec<NetfilterLink>> {
                 links.push(NetfilterLink { id: last, family: info.family, hook: info.hook });
             }
             Ok(_) => {}
-            // It is gone meanwhile, or not yet or no longer complete.
+            // ENOENT: it is gone. EAGAIN: it is being set up or taken down.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN)) => {}
             Err(error) => return Err(error),
         }
@@ -132,7 +133,7 @@ pub fn netfilter_links() -> io::Result<Vec<NetfilterLink>> {
 
 fn link_info(id: u32) -> io::Result<LinkInfo> {
     let fd = bpf(BPF_LINK_GET_FD_BY_ID, &mut LinkId { id, ..LinkId::default() })?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and we are its only owner.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut info = LinkInfo::default();
     let mut query = InfoQuery {
@@ -144,10 +145,11 @@ fn link_info(id: u32) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
-/// The attribute is one of the structures above: what it points to is as long as it says.
+/// Calls bpf(2). `attribute` is one of the structures above; a pointer in it must be valid for the
+/// length next to it.
 fn bpf<T>(command: i32, attribute: &mut T) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes `size_of::<T>()` bytes of `attribute`; the one pointer
-    // in any of them (`InfoQuery::info`) leads to as many bytes as `InfoQuery::length` says.
+    // SAFETY: the kernel reads and writes `size_of::<T>()` bytes of `attribute`, and the only
+    // pointer in any of them (`InfoQuery::info`) is valid for `InfoQuery::length` bytes.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<T>())
     };
@@ -193,16 +195,17 @@ mod tests {
         target: u32,
         attach_type: u32,
         flags: u32,
-        /// Of netfilter: family, hook, priority, flags.
-        place: [u32; 4],
+        /// For netfilter: family, hook, priority, flags.
+        netfilter: [u32; 4],
     }
 
     fn owned(fd: i32) -> OwnedFd {
-        // SAFETY: bpf(2) has just returned it: it is new and nobody else's.
+        // SAFETY: bpf(2) has just returned the descriptor, and we are its only owner.
         unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
-    /// Loads a program that returns 1 (netfilter: accept), and links it; it goes with the link.
+    /// Loads a program that returns 1 (netfilter: accept) and links it; it is unloaded with the
+    /// link.
     fn link(kind: u32, mut attach: Attach) -> io::Result<OwnedFd> {
         // r0 = 1; exit.
         let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
@@ -212,7 +215,7 @@ mod tests {
             instructions_len: 2,
             instructions: instructions.as_ptr().expose_provenance() as u64,
             license: license.as_ptr().expose_provenance() as u64,
-            // The one that netfilter's programs are loaded for, and tc's are not.
+            // Netfilter programs need it at load time, tc programs do not.
             attach_type: if kind == BPF_PROG_TYPE_NETFILTER { attach.attach_type } else { 0 },
             ..Load::default()
         };
@@ -222,16 +225,16 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_not_there_is_no_interface_without_programs() {
+    fn a_missing_interface_is_an_error() {
         let error = tcx_programs(u32::MAX, Direction::Egress).map_err(|error| error.raw_os_error());
-        // Kernels before 6.6 have none on any interface.
+        // Kernels before 6.6 answer zero for every interface.
         assert!(matches!(error, Ok(0) | Err(Some(libc::ENODEV | libc::EPERM))), "{error:?}");
     }
 
-    /// In a namespace of its own. Without the rights, or on an older kernel, there is nothing to
-    /// be seen.
+    /// In its own network namespace. Without the capabilities, or on an older kernel, the test
+    /// attaches nothing and passes.
     #[test]
-    fn programs_are_found_where_they_are() {
+    fn finds_attached_programs() {
         let thread = std::thread::spawn(|| {
             if unshare(CloneFlags::CLONE_NEWNET).is_err() {
                 return;
@@ -244,9 +247,9 @@ mod tests {
                 drop(held);
                 assert_eq!(tcx_programs(LOOPBACK, Direction::Egress).expect("allowed"), 0);
             }
-            // Family 2 is IPv4; hook 1 is input, which no daemon on this machine minds.
-            let place = [2, 1, 4711, 0];
-            let attach = Attach { attach_type: BPF_NETFILTER, place, ..Attach::default() };
+            // Family 2 is IPv4; hook 1 is input, which no daemon on this machine evaluates.
+            let netfilter = [2, 1, 4711, 0];
+            let attach = Attach { attach_type: BPF_NETFILTER, netfilter, ..Attach::default() };
             if let Ok(held) = link(BPF_PROG_TYPE_NETFILTER, attach) {
                 let found = netfilter_links().expect("allowed");
                 let is_ours = |link: &NetfilterLink| (link.family, link.hook) == (2, 1);
@@ -254,6 +257,6 @@ mod tests {
                 drop(held);
             }
         });
-        thread.join().expect("nothing of this fails");
+        thread.join().expect("the thread does not panic");
     }
 }

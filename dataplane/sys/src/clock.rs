@@ -1,18 +1,18 @@
-//! The clocks, and the unit of time. Time is an argument everywhere else: only the packet path's
-//! `worker` and the control crate's `runtime` read a clock.
+//! The clocks, and the unit of time. Only the packet path's `worker` and the control crate's
+//! `runtime` read a clock; elsewhere time is an argument.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A point in time or a span, in milliseconds. Points count from an arbitrary origin that is
-/// never reached, so that zero can mean "never" in the atomics of a peer.
+/// A point in time or a span, in milliseconds. [`boot_time`] is never zero, so zero can mean
+/// "never" in the atomics of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// No time at all; as a point: never.
+    /// The empty span; as a point in time: never.
     pub const ZERO: Millis = Millis(0);
 
     /// A span of whole seconds.
@@ -20,7 +20,7 @@ impl Millis {
         Millis(seconds * 1000)
     }
 
-    /// The span from `earlier` to `self`; zero if `earlier` lies ahead.
+    /// The span from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Millis) -> Millis {
         Millis(self.0.saturating_sub(earlier.0))
     }
@@ -40,8 +40,8 @@ impl Sub for Millis {
     }
 }
 
-/// Time since boot, suspended time included, as the kernel module counts session ages; one
-/// millisecond ahead, so that it is never [`Millis::ZERO`].
+/// Time since boot, suspended time included, as the kernel module counts session ages. One
+/// millisecond is added, so that it is never [`Millis::ZERO`].
 pub fn boot_time() -> Millis {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the boot clock exists since 2.6.39");
     Millis(now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000 + 1)

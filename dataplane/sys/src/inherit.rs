@@ -1,17 +1,17 @@
-//! Descriptors that the parent process left open for us.
+//! Descriptors inherited from the parent process. For control only.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-/// Takes over the inherited descriptor `number`; it is closed in programs that we start.
+/// Takes over the inherited descriptor `number` and makes it close-on-exec.
 ///
-/// To be called once per number, early in the process, with a number that somebody outside has
-/// named (`WG_TUN_FD`, `WG_UAPI_FD`).
+/// Must be called at most once per number, early in the process, with a number that the parent has
+/// passed (`WG_TUN_FD`, `WG_UAPI_FD`).
 ///
 /// # Errors
-/// EBADF: no such descriptor is open.
+/// EBADF: no such descriptor is open, or it is a standard stream (0 to 2).
 pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -19,7 +19,7 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: borrowed for one call, which fails with EBADF if the descriptor is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: the descriptor is open, and nobody in this process knows of it: it was inherited.
+    // SAFETY: the descriptor is open, and inherited, so nothing else in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -29,11 +29,11 @@ mod tests {
     use std::os::fd::{AsRawFd, IntoRawFd};
 
     #[test]
-    fn an_open_descriptor_is_taken_and_a_closed_one_refused() {
+    fn takes_an_open_descriptor_and_refuses_a_closed_one() {
         let number = std::fs::File::open("/dev/null").expect("readable").into_raw_fd();
         let taken = take(number).expect("open");
         assert_eq!(taken.as_raw_fd(), number);
         assert!(take(1 << 20).is_err(), "not open");
-        assert!(take(1).is_err(), "standard output is nobody's to take");
+        assert!(take(1).is_err(), "fd 1 must be rejected");
     }
 }

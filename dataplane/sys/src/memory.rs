@@ -1,4 +1,4 @@
-//! Buffers that the kernel fills: one mapping per kind and worker, cut into slots of one size.
+//! Receive buffers: one mapping per kind and worker, divided into slots of one size.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -11,9 +11,9 @@ struct Mapping {
     length: usize,
 }
 
-// SAFETY: the mapping is plain memory; who may touch which part is decided by the slots.
+// SAFETY: the mapping is plain memory, and only its slots give access to it.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; `Mapping` itself gives no access to the memory.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -38,41 +38,41 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no slot is left: each holds a reference to it.
+        // SAFETY: the mapping is ours, and no slot is left, because each holds a reference to it.
         unsafe { libc::munmap(self.base.as_ptr(), self.length) };
     }
 }
 
-/// One buffer. Whoever holds it owns its bytes: it is neither `Copy` nor `Clone`, and a backend
-/// that offers it to the kernel keeps it until the kernel gives it back.
+/// One buffer. A slot owns its bytes: it is neither `Copy` nor `Clone`, and a backend that offers
+/// it to the kernel keeps it until the kernel returns it.
 pub struct Slot {
     base: NonNull<u8>,
     length: usize,
-    /// Its number within its kind.
+    /// Its index within its kind.
     pub id: u16,
     _mapping: Arc<Mapping>,
 }
 
-// SAFETY: a slot is the only access to its bytes, like a `Box<[u8]>`.
+// SAFETY: like a `Box<[u8]>`, a slot is the only access to its bytes.
 unsafe impl Send for Slot {}
 
 impl Deref for Slot {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the mapping, which lives as long as the slot; the kernel
-        // does not write to a slot that is not offered to it.
+        // SAFETY: the bytes lie within the mapping, which lives as long as the slot, and the kernel
+        // writes only to slots that are offered to it.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) }
     }
 }
 
 impl DerefMut for Slot {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`; no other slot covers these bytes.
+        // SAFETY: as for `deref`, and no other slot covers these bytes.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length) }
     }
 }
 
-/// Where the datagrams of a train lie.
+/// The buffer of a train.
 pub enum Buffer {
     /// As the kernel delivered them.
     Slot(Slot),
@@ -100,6 +100,9 @@ impl DerefMut for Buffer {
 }
 
 /// Maps `count` slots of `length` bytes each, numbered from zero.
+///
+/// # Errors
+/// ENOMEM: out of memory or address space; use fewer or smaller buffers.
 pub fn slots(count: u16, length: usize) -> io::Result<Vec<Slot>> {
     let mapping = Arc::new(Mapping::new(usize::from(count) * length)?);
     Ok((0..count)
@@ -111,18 +114,21 @@ pub fn slots(count: u16, length: usize) -> io::Result<Vec<Slot>> {
         .collect())
 }
 
-/// A page-aligned, zeroed block that the kernel reads as long as it lives: a buffer ring.
+/// A page-aligned, zeroed block: a buffer ring, which the kernel reads while it is registered.
 pub struct Pages {
     mapping: Mapping,
 }
 
 impl Pages {
     /// Maps at least `length` bytes.
+    ///
+    /// # Errors
+    /// ENOMEM: out of memory or address space.
     pub fn new(length: usize) -> io::Result<Pages> {
         Ok(Pages { mapping: Mapping::new(length)? })
     }
 
-    /// Where it begins.
+    /// Its first byte.
     pub fn base(&self) -> NonNull<u8> {
         self.mapping.base.cast()
     }

@@ -1,27 +1,27 @@
 //! Socket addresses and control messages as bytes (`struct sockaddr_in`, `sockaddr_in6`,
-//! `cmsghdr` of Linux), and the layout of a receive buffer. No `unsafe`: it is all arithmetic.
+//! `cmsghdr` of Linux), and the layout of a receive buffer. Arithmetic without `unsafe`.
 
-use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::Endpoint;
+use crate::endpoint::Endpoint;
 
-/// Bytes of `struct io_uring_recvmsg_out`, which a multishot receive writes first.
+/// Bytes of `struct io_uring_recvmsg_out`, with which a multishot receive begins.
 pub const OUT_LEN: usize = 16;
 /// Bytes reserved for the sender's address.
 pub const NAME_LEN: usize = 32;
 /// Bytes reserved for control messages: pktinfo, traffic class, GRO size, and the overflow count.
 pub const CONTROL_LEN: usize = 144;
-/// Where the payload begins in a receive buffer.
+/// Offset of the payload in a receive buffer (bytes).
 pub const PAYLOAD_AT: usize = OUT_LEN + NAME_LEN + CONTROL_LEN;
 const _: () = assert!(PAYLOAD_AT.is_multiple_of(64), "payloads are aligned for the vector AEAD");
 
-/// Bytes of one receive buffer; no multiple of a page, so that payloads do not alias in caches.
+/// Bytes of one receive buffer. Not a multiple of the page size, so that payloads do not alias in
+/// caches.
 pub const TRAIN_SLOT_LEN: usize = PAYLOAD_AT + 65_536 + 64;
 
-/// Bytes of the longest socket address that we write.
+/// Bytes of the longest socket address that is written.
 pub const ADDRESS_LEN: usize = size_of::<libc::sockaddr_in6>();
-/// Bytes that the control messages of one send take at most.
+/// Upper limit for the control messages of one send (bytes).
 pub const SEND_CONTROL_LEN: usize = 96;
 
 const CMSG_HEADER_LEN: usize = size_of::<libc::cmsghdr>();
@@ -30,20 +30,20 @@ const SOL_UDP: i32 = libc::SOL_UDP;
 const UDP_SEGMENT: i32 = libc::UDP_SEGMENT;
 const UDP_GRO: i32 = libc::UDP_GRO;
 
-/// What the control messages of a receive told.
+/// The control messages of a receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Our address that the datagram was sent to.
+pub struct ReceiveInfo {
+    /// The local address that the datagram was sent to.
     pub destination: Option<IpAddr>,
     /// TOS or traffic class.
     pub traffic_class: u8,
-    /// GRO segment size; zero: not a train.
+    /// GRO segment size (bytes); zero: not a train.
     pub segment: usize,
 }
 
 /// Reads the control messages of a receive.
-pub fn read_control(mut control: &[u8]) -> Told {
-    let mut told = Told::default();
+pub fn read_control(mut control: &[u8]) -> ReceiveInfo {
+    let mut info = ReceiveInfo::default();
     while control.len() >= CMSG_HEADER_LEN {
         let length = usize::from_ne_bytes(control[..8].try_into().expect("eight bytes"));
         let level = i32_at(control, 8);
@@ -55,24 +55,24 @@ pub fn read_control(mut control: &[u8]) -> Told {
         match (level, kind) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) if data.len() >= 12 => {
                 let bytes: [u8; 4] = data[4..8].try_into().expect("four bytes");
-                told.destination = Some(IpAddr::V4(Ipv4Addr::from(bytes)));
+                info.destination = Some(IpAddr::V4(Ipv4Addr::from(bytes)));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if data.len() >= 20 => {
                 let bytes: [u8; 16] = data[..16].try_into().expect("sixteen bytes");
-                told.destination = Some(IpAddr::V6(Ipv6Addr::from(bytes)));
+                info.destination = Some(IpAddr::V6(Ipv6Addr::from(bytes)));
             }
-            (libc::IPPROTO_IP, libc::IP_TOS) if !data.is_empty() => told.traffic_class = data[0],
+            (libc::IPPROTO_IP, libc::IP_TOS) if !data.is_empty() => info.traffic_class = data[0],
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if data.len() >= 4 => {
-                told.traffic_class = i32_at(data, 0) as u8;
+                info.traffic_class = i32_at(data, 0) as u8;
             }
             (SOL_UDP, UDP_GRO) if data.len() >= 4 => {
-                told.segment = usize::try_from(i32_at(data, 0)).unwrap_or(0);
+                info.segment = usize::try_from(i32_at(data, 0)).unwrap_or(0);
             }
             _ => {}
         }
         control = &control[length.next_multiple_of(CMSG_ALIGN).min(control.len())..];
     }
-    told
+    info
 }
 
 /// Writes the control messages of a send; returns their length.
@@ -80,23 +80,23 @@ pub fn write_control(
     out: &mut [u8; SEND_CONTROL_LEN],
     to: &Endpoint,
     traffic_class: u8,
-    segment: usize,
+    segment_size: usize,
 ) -> usize {
     out.fill(0);
-    let mut at = 0;
+    let mut length = 0;
     match (to.remote, to.source) {
         (SocketAddr::V4(_), Some(IpAddr::V4(source))) => {
-            // struct in_pktinfo: interface (any), our address, unused.
+            // struct in_pktinfo: interface (any), local address, unused.
             let mut info = [0u8; 12];
             info[4..8].copy_from_slice(&source.octets());
-            put(out, &mut at, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            append(out, &mut length, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
         }
         (SocketAddr::V6(remote), Some(IpAddr::V6(source))) => {
-            // struct in6_pktinfo: our address, interface (only link-local ones need it).
+            // struct in6_pktinfo: local address, interface (for link-local addresses).
             let mut info = [0u8; 20];
             info[..16].copy_from_slice(&source.octets());
             info[16..].copy_from_slice(&remote.scope_id().to_ne_bytes());
-            put(out, &mut at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            append(out, &mut length, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
         }
         _ => {}
     }
@@ -105,43 +105,23 @@ pub fn write_control(
             SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
             SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
         };
-        put(out, &mut at, level, kind, &i32::from(traffic_class).to_ne_bytes());
+        append(out, &mut length, level, kind, &i32::from(traffic_class).to_ne_bytes());
     }
-    if segment != 0 {
-        put(out, &mut at, SOL_UDP, UDP_SEGMENT, &(segment as u16).to_ne_bytes());
+    if segment_size != 0 {
+        append(out, &mut length, SOL_UDP, UDP_SEGMENT, &(segment_size as u16).to_ne_bytes());
     }
-    at
+    length
 }
 
-/// Makes `header` that of one send: `name` and `control` are written for it, and must stay where
-/// they are, as `payload` must, until the kernel has read them.
-pub fn fill_header(
-    header: &mut libc::msghdr,
-    name: &mut [u8; ADDRESS_LEN],
-    control: &mut [u8; SEND_CONTROL_LEN],
-    to: &Endpoint,
-    traffic_class: u8,
-    segment: usize,
-    payload: &[IoSlice<'_>],
-) {
-    header.msg_namelen = write_address(name, &to.remote) as libc::socklen_t;
-    header.msg_name = name.as_mut_ptr().cast();
-    header.msg_controllen = write_control(control, to, traffic_class, segment) as _;
-    header.msg_control = control.as_mut_ptr().cast();
-    // `IoSlice` has the layout of `struct iovec`.
-    header.msg_iov = payload.as_ptr().cast_mut().cast();
-    header.msg_iovlen = payload.len() as _;
-    header.msg_flags = 0;
-}
-
-fn put(out: &mut [u8; SEND_CONTROL_LEN], at: &mut usize, level: i32, kind: i32, data: &[u8]) {
+/// Appends a control message at offset `end` of `out`, and moves `end` behind it.
+fn append(out: &mut [u8; SEND_CONTROL_LEN], end: &mut usize, level: i32, kind: i32, data: &[u8]) {
     let length = CMSG_HEADER_LEN + data.len();
-    let place = &mut out[*at..*at + length];
-    place[..8].copy_from_slice(&length.to_ne_bytes());
-    place[8..12].copy_from_slice(&level.to_ne_bytes());
-    place[12..16].copy_from_slice(&kind.to_ne_bytes());
-    place[CMSG_HEADER_LEN..].copy_from_slice(data);
-    *at += length.next_multiple_of(CMSG_ALIGN);
+    let message = &mut out[*end..*end + length];
+    message[..8].copy_from_slice(&length.to_ne_bytes());
+    message[8..12].copy_from_slice(&level.to_ne_bytes());
+    message[12..16].copy_from_slice(&kind.to_ne_bytes());
+    message[CMSG_HEADER_LEN..].copy_from_slice(data);
+    *end += length.next_multiple_of(CMSG_ALIGN);
 }
 
 /// Reads a socket address.
@@ -181,9 +161,9 @@ pub fn write_address(out: &mut [u8; ADDRESS_LEN], address: &SocketAddr) -> usize
     }
 }
 
-/// The endpoint that a receive told of.
-pub fn endpoint(name: &[u8], told: &Told) -> Option<Endpoint> {
-    Some(Endpoint { remote: read_address(name)?, source: told.destination })
+/// The endpoint of a received datagram: its sender's address `name`, and its destination.
+pub fn endpoint(name: &[u8], info: &ReceiveInfo) -> Option<Endpoint> {
+    Some(Endpoint { remote: read_address(name)?, source: info.destination })
 }
 
 fn i32_at(bytes: &[u8], offset: usize) -> i32 {
@@ -207,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_after_an_ipv6_one_leaves_no_stale_bytes() {
+    fn ipv4_address_overwrites_all_of_an_ipv6_address() {
         let mut bytes = [0u8; ADDRESS_LEN];
         write_address(&mut bytes, &"[ffff::ffff%9]:9".parse().expect("an address"));
         write_address(&mut bytes, &"192.0.2.1:51820".parse().expect("an address"));
@@ -215,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_control_fits_and_reads_back() {
+    fn longest_control_fits_and_reads_back() {
         for (remote, source) in [("192.0.2.1:1", "192.0.2.2"), ("[fe80::1%3]:1", "fe80::2")] {
             let to = Endpoint {
                 remote: remote.parse().expect("an address"),
@@ -223,19 +203,19 @@ mod tests {
             };
             let mut control = [0u8; SEND_CONTROL_LEN];
             let length = write_control(&mut control, &to, 0x8b, 1452);
-            let told = read_control(&control[..length]);
-            assert_eq!(told.destination, to.source);
-            assert_eq!(told.traffic_class, 0x8b);
+            let info = read_control(&control[..length]);
+            assert_eq!(info.destination, to.source);
+            assert_eq!(info.traffic_class, 0x8b);
         }
     }
 
     #[test]
-    fn lying_lengths_end_the_reading() {
+    fn reading_stops_at_an_invalid_length() {
         let mut control = [0u8; 48];
         control[..8].copy_from_slice(&400usize.to_ne_bytes());
-        assert_eq!(read_control(&control), Told::default());
+        assert_eq!(read_control(&control), ReceiveInfo::default());
         control[..8].copy_from_slice(&3usize.to_ne_bytes());
-        assert_eq!(read_control(&control), Told::default());
-        assert_eq!(read_control(&[0; 15]), Told::default());
+        assert_eq!(read_control(&control), ReceiveInfo::default());
+        assert_eq!(read_control(&[0; 15]), ReceiveInfo::default());
     }
 }

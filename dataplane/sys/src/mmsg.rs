@@ -1,6 +1,6 @@
-//! The second backend: epoll, recvmmsg, sendmmsg, read, writev.
+//! The fallback backend: epoll, recvmmsg, sendmmsg, read, writev.
 //!
-//! For kernels before 6.0 and wherever io_uring is refused (container seccomp profiles,
+//! For kernels before 6.0 and where io_uring is refused (container seccomp profiles,
 //! `kernel.io_uring_disabled`). Same buffers, same order, same results as `uring`.
 
 use std::io::{self, IoSlice};
@@ -10,17 +10,17 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use super::memory::{self, Buffer, Slot};
-use super::message::{
-    ADDRESS_LEN, CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, SEND_CONTROL_LEN, TRAIN_SLOT_LEN,
-    endpoint, fill_header, read_control,
+use crate::io::{Delivery, Errno, NOT_TRIED, Outgoing, Ready, Sockets, Train, last_errno};
+use crate::memory::{self, Buffer, Slot};
+use crate::message::{
+    CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, TRAIN_SLOT_LEN, endpoint, read_control,
 };
-use super::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
-use super::{Delivery, Errno, Frame, NOT_TRIED, Outgoing, Ready, Sockets, Train};
+use crate::send_header::{SendBlock, empty_header};
+use crate::tun::{FRAME_SLOT_LEN, Queue};
 
 /// Messages of one recvmmsg or sendmmsg call.
 const CALL_MAX: usize = 64;
-/// Frames taken from the TUN in one turn; UDP gets its turn after that.
+/// Upper limit of frames read from the TUN in one turn, so that UDP is served too.
 const FRAMES_MAX: usize = 32;
 
 const V4: u64 = 0;
@@ -35,30 +35,32 @@ pub struct Mmsg {
     tun: Queue,
     bell: Arc<EventFd>,
     trains: Vec<Slot>,
-    /// Buffers that one socket may fill in one turn: the other one's share is left to it.
+    /// Buffers that one socket may fill in one turn; the rest is left to the other socket.
     share: usize,
-    /// Which sockets are watched for room, IPv4 and IPv6.
+    /// Whether the IPv4 and the IPv6 socket are watched for room.
     is_watched: [bool; 2],
     reads_frames: bool,
     frames: Vec<Slot>,
     headers: Vec<libc::mmsghdr>,
     iovecs: Vec<libc::iovec>,
-    names: Vec<[u8; ADDRESS_LEN]>,
-    controls: Vec<[u8; SEND_CONTROL_LEN]>,
+    send_blocks: Vec<SendBlock>,
 }
 
-// SAFETY: the raw pointers in `headers` and `iovecs` are written anew before each call and mean
-// nothing between calls.
+// SAFETY: the raw pointers in `headers` and `iovecs` are written before each system call and not
+// used between calls.
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// Registers the TUN queue and the doorbell; sockets come later.
+    /// Registers the TUN queue and the doorbell; sockets follow by [`Mmsg::set_sockets`].
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE: too many open files. ENOMEM, ENOSPC: out of memory or epoll watches.
     pub fn new(tun: Queue, bell: Arc<EventFd>, buffers: u16) -> io::Result<Mmsg> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&tun.fd, EpollEvent::new(EpollFlags::EPOLLIN, TUN))?;
         epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        // SAFETY: both structures are plain data; all zeros are valid.
-        let (header, iovec) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        let header = libc::mmsghdr { msg_hdr: empty_header(), msg_len: 0 };
+        let iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         Ok(Mmsg {
             epoll,
             sockets: Sockets::default(),
@@ -71,12 +73,11 @@ impl Mmsg {
             reads_frames: true,
             headers: vec![header; CALL_MAX],
             iovecs: vec![iovec; CALL_MAX],
-            names: vec![[0; ADDRESS_LEN]; CALL_MAX],
-            controls: vec![[0; SEND_CONTROL_LEN]; CALL_MAX],
+            send_blocks: vec![SendBlock::EMPTY; CALL_MAX],
         })
     }
 
-    /// See [`super::Backend::wait`].
+    /// See [`crate::Backend::wait`].
     pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 4];
         let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
@@ -98,22 +99,23 @@ impl Mmsg {
                         ready,
                     )?;
                 }
-                // Paused, only what cannot be masked comes: the device was deleted, a read tells.
-                TUN => read_frames(&self.tun, &mut self.frames, ready)?,
+                // While paused, only EPOLLERR and EPOLLHUP arrive, which cannot be masked: the
+                // device was deleted, and the read reports it.
+                TUN => self.tun.read_frames(&mut self.frames, ready)?,
                 _ => {
-                    let _ = self.bell.read(); // EAGAIN: one reading serves several rings
+                    let _ = self.bell.read(); // EAGAIN: an earlier read took this ring too
                 }
             }
         }
         Ok(())
     }
 
-    /// See [`super::Backend::release_train`].
+    /// See [`crate::Backend::release_train`].
     pub fn release_train(&mut self, slot: Slot) {
         self.trains.push(slot);
     }
 
-    /// See [`super::Backend::release_frame`].
+    /// See [`crate::Backend::release_frame`].
     pub fn release_frame(&mut self, slot: Slot) {
         self.frames.push(slot);
     }
@@ -123,7 +125,7 @@ impl Mmsg {
         &self.sockets
     }
 
-    /// See [`super::Backend::set_sockets`].
+    /// See [`crate::Backend::set_sockets`].
     pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
         for old in [&self.sockets.v4, &self.sockets.v6].into_iter().flatten() {
             self.epoll.delete(old)?;
@@ -138,7 +140,7 @@ impl Mmsg {
         Ok(())
     }
 
-    /// See [`super::Backend::watch_room`].
+    /// See [`crate::Backend::watch_room`].
     pub fn watch_room(&mut self, v4: bool, v6: bool) -> io::Result<()> {
         let Sockets { v4: socket_v4, v6: socket_v6 } = &self.sockets;
         for (number, socket, key, on) in [(0, socket_v4, V4, v4), (1, socket_v6, V6, v6)] {
@@ -153,7 +155,7 @@ impl Mmsg {
         Ok(())
     }
 
-    /// See [`super::Backend::read_frames`].
+    /// See [`crate::Backend::read_frames`].
     pub fn read_frames(&mut self, on: bool) -> io::Result<()> {
         if self.reads_frames != on {
             let events = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
@@ -163,8 +165,8 @@ impl Mmsg {
         Ok(())
     }
 
-    /// See [`super::Backend::send`]. sendmmsg stops at the first refusal: that one gets its
-    /// errno, and the call goes on behind it.
+    /// See [`crate::Backend::send`]. sendmmsg stops at the first refused send: it gets its errno,
+    /// and the next call starts after its group.
     pub fn send(
         &mut self,
         outgoing: &[Outgoing],
@@ -184,7 +186,7 @@ impl Mmsg {
                 continue;
             };
             self.fill(&rest[..count], pieces);
-            // SAFETY: `fill` has written `count` headers whose pointers live until the return.
+            // SAFETY: `fill` has written `count` headers, whose pointers stay valid for the call.
             let sent = unsafe {
                 libc::sendmmsg(
                     socket,
@@ -200,8 +202,8 @@ impl Mmsg {
                     errno => {
                         outcomes.push(errno);
                         let group = rest[0].group;
-                        let behind = rest[1..].iter().take_while(|out| out.group == group).count();
-                        outcomes.extend(std::iter::repeat_n(NOT_TRIED, behind));
+                        let later = rest[1..].iter().take_while(|out| out.group == group).count();
+                        outcomes.extend(std::iter::repeat_n(NOT_TRIED, later));
                     }
                 },
             }
@@ -209,7 +211,7 @@ impl Mmsg {
         Ok(())
     }
 
-    /// See [`super::Backend::write`].
+    /// See [`crate::Backend::write`].
     pub fn write(
         &mut self,
         frames: &[Delivery],
@@ -217,24 +219,23 @@ impl Mmsg {
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
         for frame in frames {
-            outcomes.push(write_frame(&self.tun, frame.queue, &pieces[frame.pieces.clone()]));
+            outcomes.push(self.tun.write_frame(frame.queue, &pieces[frame.pieces.clone()]));
         }
         Ok(())
     }
 
+    /// Fills one header per send.
     fn fill(&mut self, outgoing: &[Outgoing], pieces: &[IoSlice<'_>]) {
         for (index, out) in outgoing.iter().enumerate() {
             let header = &mut self.headers[index].msg_hdr;
-            let name = &mut self.names[index];
-            let control = &mut self.controls[index];
             let Outgoing { to, traffic_class, segment, .. } = out;
             let payload = &pieces[out.pieces.clone()];
-            fill_header(header, name, control, to, *traffic_class, *segment, payload);
+            self.send_blocks[index].fill(header, to, *traffic_class, *segment, payload);
         }
     }
 }
 
-/// Takes what waits on one socket, as far as its share of the buffers goes.
+/// Receives from one socket into at most `share` buffers.
 fn receive(
     socket: &Option<OwnedFd>,
     slots: &mut Vec<Slot>,
@@ -249,7 +250,7 @@ fn receive(
     for (index, slot) in slots[first..].iter_mut().enumerate() {
         let base = slot.as_mut_ptr();
         let header = &mut headers[index].msg_hdr;
-        // SAFETY: name, control and payload lie one after the other within the slot.
+        // SAFETY: name, control and payload are at these offsets within the slot.
         unsafe {
             header.msg_name = base.add(OUT_LEN).cast();
             header.msg_control = base.add(OUT_LEN + NAME_LEN).cast();
@@ -262,7 +263,7 @@ fn receive(
         header.msg_iovlen = 1;
         header.msg_flags = 0;
     }
-    // SAFETY: the first `count` headers were just filled; the slots are ours for the call.
+    // SAFETY: the first `count` headers were just filled, and the slots stay ours for the call.
     let received = unsafe {
         libc::recvmmsg(
             socket.as_raw_fd(),
@@ -273,8 +274,8 @@ fn receive(
         )
     };
     let Ok(received) = usize::try_from(received) else {
-        // EAGAIN: nothing there. Any other error is a pending ICMP error or a passing shortage
-        // of memory, which the call has consumed.
+        // EAGAIN: nothing has arrived. Any other is a pending ICMP error (ECONNREFUSED,
+        // EHOSTUNREACH, ...), which the call has consumed, or ENOMEM, which passes.
         return Ok(());
     };
     // In order of arrival: the first message is in slot `first`.
@@ -290,58 +291,19 @@ fn receive(
     Ok(())
 }
 
+/// The train in a slot; the slot itself if it was truncated or has no sender.
 fn train(slot: Slot, header: &libc::msghdr, length: usize) -> Result<Train, Slot> {
     let name = &slot[OUT_LEN..OUT_LEN + (header.msg_namelen as usize).min(NAME_LEN)];
     let control_len = header.msg_controllen.min(CONTROL_LEN);
-    let told = read_control(&slot[OUT_LEN + NAME_LEN..OUT_LEN + NAME_LEN + control_len]);
-    match endpoint(name, &told) {
+    let info = read_control(&slot[OUT_LEN + NAME_LEN..OUT_LEN + NAME_LEN + control_len]);
+    match endpoint(name, &info) {
         Some(from) if header.msg_flags & libc::MSG_TRUNC == 0 => Ok(Train {
             length,
-            segment: told.segment,
+            segment: info.segment,
             from,
-            traffic_class: told.traffic_class,
+            traffic_class: info.traffic_class,
             buffer: Buffer::Slot(slot),
         }),
         _ => Err(slot),
     }
-}
-
-/// Reads frames until there are none, or no buffers, or it is UDP's turn.
-pub(super) fn read_frames(tun: &Queue, slots: &mut Vec<Slot>, ready: &mut Ready) -> io::Result<()> {
-    while let Some(mut slot) = slots.pop() {
-        match read_frame(tun, &mut slot) {
-            Ok(length) => ready.frames.push(Frame { slot, length }),
-            Err(error) => {
-                slots.push(slot);
-                return match error.raw_os_error() {
-                    // EAGAIN: nothing is left. EIO: the link went down while we read.
-                    Some(libc::EAGAIN | libc::EINTR | libc::EIO) => Ok(()),
-                    _ => Err(error),
-                };
-            }
-        }
-    }
-    Ok(())
-}
-
-fn read_frame(tun: &Queue, slot: &mut Slot) -> io::Result<usize> {
-    let skipped = if tun.has_header { 0 } else { HEADER_LEN };
-    slot[..skipped].fill(0);
-    let length = nix::unistd::read(&tun.fd, &mut slot[skipped..])?;
-    Ok(skipped + length)
-}
-
-/// Writes one frame; its first piece begins with the virtio header.
-pub(super) fn write_frame(tun: &Queue, queue: usize, pieces: &[IoSlice<'_>]) -> Errno {
-    let written = if tun.has_header {
-        nix::sys::uio::writev(&tun.writers[queue], pieces)
-    } else {
-        // Without offloads there are no super-packets: the packet is one piece.
-        nix::unistd::write(&tun.writers[queue], &pieces[0][HEADER_LEN..])
-    };
-    written.err().map_or(0, |errno| errno as Errno)
-}
-
-fn last_errno() -> Errno {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }

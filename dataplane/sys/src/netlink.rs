@@ -1,5 +1,5 @@
-//! Netlink sockets (netlink(7)): each belongs to the network namespace of the thread that opens
-//! it, whatever becomes of the thread.
+//! Netlink sockets (netlink(7)). A socket stays in the network namespace of the thread that opened
+//! it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -9,24 +9,25 @@ use nix::sys::socket::{NetlinkAddr, bind, setsockopt, sockopt};
 /// NETLINK_XFRM (linux/netlink.h).
 const NETLINK_XFRM: i32 = 6;
 
-/// Receive buffer to ask for (bytes): a burst of events that it holds need not be asked for again.
+/// Receive buffer to request (bytes). An event burst beyond it is lost and needs a new dump.
 const BUFFER_LEN: usize = 1 << 20;
 
-/// Which part of the kernel a socket speaks to.
+/// The netlink family of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Links, addresses, routes, rules, queueing disciplines: rtnetlink(7).
     Route,
-    /// nftables and other parts of netfilter.
+    /// nftables and the rest of netfilter.
     Netfilter,
     /// IPsec policies.
     Xfrm,
 }
 
-/// Opens a socket that never blocks and gets the multicasts of `groups`, a mask.
+/// Opens a non-blocking socket that joins the multicast groups of the mask `groups`.
 ///
 /// # Errors
-/// `Unsupported`: this kernel has no such protocol. EPERM: one of the groups needs CAP_NET_ADMIN.
+/// `Unsupported`: this kernel lacks the protocol. EPERM: one of the groups needs CAP_NET_ADMIN.
+/// EMFILE, ENFILE: too many open files.
 pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
     let number = match protocol {
         Protocol::Route => libc::NETLINK_ROUTE,
@@ -34,7 +35,7 @@ pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
         Protocol::Xfrm => NETLINK_XFRM,
     };
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: takes numbers only.
+    // SAFETY: the call takes numbers only.
     let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, number) };
     if fd < 0 {
         let error = io::Error::last_os_error();
@@ -43,9 +44,9 @@ pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
             _ => error,
         });
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and we are its only owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // Best effort: lost events are noticed (ENOBUFS).
+    // Best effort (EPERM without CAP_NET_ADMIN): a lost event is reported as ENOBUFS.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_LEN);
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(socket)
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_can_be_watched_without_rights() {
+    fn watching_links_needs_no_capability() {
         const GROUP_LINK: u32 = 1;
         open(Protocol::Route, GROUP_LINK).expect("every kernel has rtnetlink");
     }

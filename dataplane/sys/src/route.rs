@@ -1,8 +1,8 @@
-//! Where the kernel would send a packet: RTM_GETROUTE (rtnetlink(7)).
+//! Route lookup in the kernel: RTM_GETROUTE (rtnetlink(7)).
 //!
-//! The kernel answers before `send` returns, without its configuration lock (`inet_rtm_getroute`
-//! in net/ipv4/route.c, `inet6_rtm_getroute` in net/ipv6/route.c of Linux), so a worker asks by
-//! itself; it remembers the answers.
+//! The kernel replies before `send` returns and does not take its configuration lock
+//! (`inet_rtm_getroute` in net/ipv4/route.c, `inet6_rtm_getroute` in net/ipv6/route.c of Linux). So
+//! a worker can ask during a turn; it caches the replies.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,9 +19,9 @@ const RTA_IIF: u16 = 3;
 const RTA_OIF: u16 = 4;
 const RTA_METRICS: u16 = 8;
 const RTA_ENCAP: u16 = 22;
-/// Within RTA_METRICS: the route has an MTU of its own, or learnt one.
+/// Within RTA_METRICS: the route has its own or a learned MTU.
 const RTAX_MTU: u16 = 2;
-/// Route types: forwarded; then local, broadcast, anycast and multicast.
+/// Route types: forwarded; local, broadcast, anycast, multicast (2 to 5).
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 const RTN_MULTICAST: u8 = 5;
@@ -32,28 +32,29 @@ const ROUTE_LEN: usize = 12;
 const ATTRIBUTE_LEN: usize = 4;
 /// Two addresses and an interface.
 const REQUEST_LEN_MAX: usize = HEADER_LEN + ROUTE_LEN + 2 * (ATTRIBUTE_LEN + 16) + 8;
-/// An answer about one route has a few attributes; a longer one is cut short and not understood.
-const ANSWER_LEN_MAX: usize = 4096;
+/// Upper limit of a reply (bytes). One route has a few attributes; a longer reply is truncated and
+/// reads as unknown.
+const REPLY_LEN_MAX: usize = 4096;
 
-/// What the kernel would do with a packet that it gets from the interface.
+/// The kernel's decision about a packet that arrives from the interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
-    /// Forward it back out of the interface, as it is.
+    /// Forward it back out of the interface, unchanged.
     Back,
-    /// Take it for itself: one of its own addresses, or a broadcast.
+    /// Deliver it locally: the host's own address, or a broadcast.
     Local,
-    /// Refuse it: a martian, a reverse path that leads elsewhere, a route that says so.
+    /// Reject it: a martian, a failed reverse-path check, or a rejecting route.
     Refused,
-    /// It knows no route.
+    /// No route.
     None,
-    /// Forward it out of another interface, or by a route with an MTU or an encapsulation.
+    /// Forward it out of another interface, or along a route with an MTU or an encapsulation.
     Elsewhere,
-    /// It did not say.
+    /// No reply.
     #[default]
     Unknown,
 }
 
-/// Asks the kernel for routes.
+/// Looks up routes for packets of one interface.
 pub struct RouteSocket {
     socket: OwnedFd,
     interface: u32,
@@ -61,31 +62,31 @@ pub struct RouteSocket {
 }
 
 impl RouteSocket {
-    /// Asks by this NETLINK_ROUTE socket about packets that come from interface number
-    /// `interface` of its namespace.
+    /// Looks up routes through this NETLINK_ROUTE socket, for packets that arrive from the interface
+    /// with index `interface` of its namespace.
     pub fn new(socket: OwnedFd, interface: u32) -> RouteSocket {
         RouteSocket { socket, interface, sequence: 0 }
     }
 
-    /// Asks about a packet of this source, destination (of one family) and DSCP (in the upper
-    /// bits of a traffic class).
+    /// Looks up the route of a packet. Source and destination are of one family; `dscp` is in the
+    /// upper six bits, as in a traffic class.
     pub fn ask(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> Route {
-        // Whatever goes wrong (ENOBUFS, a namespace that is being taken down): nothing is known.
-        self.question(source, destination, dscp).unwrap_or(Route::Unknown)
+        // Any error (ENOBUFS, or EAGAIN while the namespace is torn down) means unknown.
+        self.query(source, destination, dscp).unwrap_or(Route::Unknown)
     }
 
-    fn question(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> io::Result<Route> {
+    fn query(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> io::Result<Route> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = Request::new(self.sequence, source, dscp);
         request.attribute_address(RTA_DST, destination);
         request.attribute_address(RTA_SRC, source);
         request.attribute(RTA_IIF, &self.interface.to_ne_bytes());
         send(self.socket.as_raw_fd(), request.finish(), MsgFlags::MSG_DONTWAIT)?;
-        let mut answer = [0u8; ANSWER_LEN_MAX];
+        let mut reply = [0u8; REPLY_LEN_MAX];
         loop {
-            let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
-            // An answer with another number is a late one to a question that was given up.
-            if let Some(route) = read_answer(&answer[..length], self.sequence, self.interface) {
+            let length = recv(self.socket.as_raw_fd(), &mut reply, MsgFlags::MSG_DONTWAIT)?;
+            // A reply with another sequence number is a late one to an abandoned request.
+            if let Some(route) = read_reply(&reply[..length], self.sequence, self.interface) {
                 return Ok(route);
             }
         }
@@ -119,13 +120,13 @@ impl Request {
         }
     }
 
-    /// Appends an attribute; all that are used here have aligned lengths.
+    /// Appends an attribute; all used here have aligned lengths.
     fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = ATTRIBUTE_LEN + value.len();
-        let place = &mut self.bytes[self.length..self.length + length];
-        place[..2].copy_from_slice(&(length as u16).to_ne_bytes());
-        place[2..4].copy_from_slice(&kind.to_ne_bytes());
-        place[ATTRIBUTE_LEN..].copy_from_slice(value);
+        let attribute = &mut self.bytes[self.length..self.length + length];
+        attribute[..2].copy_from_slice(&(length as u16).to_ne_bytes());
+        attribute[2..4].copy_from_slice(&kind.to_ne_bytes());
+        attribute[ATTRIBUTE_LEN..].copy_from_slice(value);
         self.length += length;
     }
 
@@ -135,27 +136,27 @@ impl Request {
     }
 }
 
-/// Reads an answer; `None` if it belongs to another question.
-fn read_answer(answer: &[u8], sequence: u32, interface: u32) -> Option<Route> {
-    let header = answer.first_chunk::<HEADER_LEN>()?;
+/// Reads a reply; `None` if it belongs to another request.
+fn read_reply(reply: &[u8], sequence: u32, interface: u32) -> Option<Route> {
+    let header = reply.first_chunk::<HEADER_LEN>()?;
     if u32_at(header, 8) != sequence {
         return None;
     }
     if u16_at(header, 4) != RTM_NEWROUTE {
-        return Some(read_refusal(&answer[HEADER_LEN..]));
+        return Some(read_error(&reply[HEADER_LEN..]));
     }
-    let length = (u32_at(header, 0) as usize).min(answer.len());
-    let message = &answer[HEADER_LEN..length];
+    let length = (u32_at(header, 0) as usize).min(reply.len());
+    let message = &reply[HEADER_LEN..length];
     let (Some(route), Some(mut rest)) =
         (message.first_chunk::<ROUTE_LEN>(), message.get(ROUTE_LEN..))
     else {
         return Some(Route::Unknown);
     };
-    let mut out_of = None;
+    let mut output_interface = None;
     let mut is_special = false;
     while let Some((kind, value)) = next_attribute(&mut rest) {
         match kind {
-            RTA_OIF => out_of = value.first_chunk().copied().map(u32::from_ne_bytes),
+            RTA_OIF => output_interface = value.first_chunk().copied().map(u32::from_ne_bytes),
             RTA_METRICS => is_special |= has_mtu(value),
             RTA_ENCAP => is_special = true,
             _ => {}
@@ -164,18 +165,22 @@ fn read_answer(answer: &[u8], sequence: u32, interface: u32) -> Option<Route> {
     // struct rtmsg: the type is its eighth byte.
     Some(match route[7] {
         RTN_LOCAL..=RTN_MULTICAST => Route::Local,
-        RTN_UNICAST if out_of == Some(interface) && !is_special => Route::Back,
+        RTN_UNICAST if output_interface == Some(interface) && !is_special => Route::Back,
         _ => Route::Elsewhere,
     })
 }
 
-/// An NLMSG_ERROR. What is no verdict about the route (ENOBUFS, say) is something else.
-fn read_refusal(payload: &[u8]) -> Route {
+/// Reads an NLMSG_ERROR:
+/// - ENETUNREACH: no route;
+/// - EHOSTUNREACH: an "unreachable" route, or forwarding is off;
+/// - EACCES: a "prohibit" route;
+/// - EINVAL: a "blackhole" route, or a martian;
+/// - EXDEV: a failed reverse-path check;
+/// - others (ENOBUFS, ...) say nothing about the route.
+fn read_error(payload: &[u8]) -> Route {
     let errno = payload.first_chunk().map_or(0, |bytes| -i32::from_ne_bytes(*bytes));
     match errno {
         libc::ENETUNREACH => Route::None,
-        // "unreachable", or no forwarding; "prohibit"; "blackhole", or a martian; a reverse path
-        // that leads elsewhere.
         libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EXDEV => Route::Refused,
         _ => Route::Unknown,
     }
@@ -190,14 +195,14 @@ fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = usize::from(u16_at(bytes.first_chunk::<ATTRIBUTE_LEN>()?, 0));
     let value = bytes.get(ATTRIBUTE_LEN..length)?;
     *rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    // The two upper bits are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
+    // The upper two bits are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
     Some((u16_at(bytes, 2) & 0x3fff, value))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_ne_bytes([bytes[offset], bytes[offset + 1]])
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_ne_bytes(bytes[offset..offset + 4].try_into().expect("four bytes"))
 }

@@ -1,10 +1,10 @@
 //! UDP sockets: one group per family, one member per worker, steered by receiver index.
 //!
-//! The first member is bound without SO_REUSEPORT, so that a port that anybody holds is refused,
-//! also to a second process of the same user; then the option is set and the others join.
+//! The first member is bound without SO_REUSEPORT, so that a port in use is refused even to a
+//! second process of the same user. Then it gets the option, and the other members join.
 
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
@@ -12,11 +12,11 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::Errno;
-use super::message::{ADDRESS_LEN, SEND_CONTROL_LEN, fill_header};
-use crate::Endpoint;
+use crate::endpoint::Endpoint;
+use crate::io::{Errno, last_errno};
+use crate::send_header::{SendBlock, empty_header};
 
-/// What a socket may hold beyond its buffer for those who send little (bytes).
+/// Excess over the send buffer that [`send_over_limit`] allows (bytes).
 const EXCESS_LEN: usize = 2 << 20;
 
 /// One group: the members of all workers for one family.
@@ -35,35 +35,36 @@ pub struct Bound {
 /// A kind of message whose receiver index names the worker that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct SteeringRule {
-    /// The first byte of such messages.
+    /// Their first byte.
     pub message_type: u8,
-    /// Offset of the byte that is the worker's number (bytes).
+    /// Offset of the byte that holds the worker's number (bytes).
     pub worker_at: u8,
 }
 
 /// Options of the sockets of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions {
-    /// The messages that go to the member of a given number.
+    /// The messages that are steered to a member by number.
     pub steering: &'static [SteeringRule],
     /// Sockets per family.
     pub members: usize,
     /// SO_MARK; zero is none.
     pub fwmark: u32,
-    /// Receive trains.
+    /// Whether to receive trains (UDP_GRO).
     pub gro: bool,
-    /// Bytes of receive and of send buffer to ask for.
+    /// Receive and send buffer to request (bytes).
     pub buffer: usize,
 }
 
-/// Tries with a random port before giving up: another process may hold it in the other family.
+/// Random ports to try: another process may hold a port in the other family.
 const RANDOM_PORT_TRIES: usize = 32;
 
 /// Binds both families to `port`; zero lets the kernel choose one that is free in both.
 ///
 /// # Errors
-/// EADDRINUSE: somebody holds the port. EACCES: a port below 1024 without the capability. EPERM:
-/// a mark without CAP_NET_ADMIN.
+/// EADDRINUSE: another process holds the port. EACCES: a port below 1024 needs
+/// CAP_NET_BIND_SERVICE. EPERM: a mark needs CAP_NET_ADMIN. EAFNOSUPPORT: the kernel has neither
+/// IPv4 nor IPv6. EMFILE, ENFILE: too many open files.
 pub fn bind_groups(port: u16, options: &GroupOptions) -> io::Result<Bound> {
     for _ in 0..RANDOM_PORT_TRIES {
         let v4 = absent_is_none(bind_group(Ipv4Addr::UNSPECIFIED.into(), port, options))?;
@@ -101,7 +102,8 @@ pub fn set_mark<'a>(sockets: impl Iterator<Item = &'a OwnedFd>, fwmark: u32) -> 
     Ok(())
 }
 
-/// A host without this family has no group of it; everything else is an error.
+/// `None` where the host lacks the family. EAFNOSUPPORT: the kernel lacks it. EADDRNOTAVAIL: it is
+/// disabled (`net.ipv6.conf.all.disable_ipv6`). Everything else is an error.
 fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -112,11 +114,7 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn bind_group(
-    address: std::net::IpAddr,
-    port: u16,
-    options: &GroupOptions,
-) -> io::Result<(Group, u16)> {
+fn bind_group(address: IpAddr, port: u16, options: &GroupOptions) -> io::Result<(Group, u16)> {
     let mut group = Group::with_capacity(options.members);
     let mut port = port;
     for member in 0..options.members {
@@ -135,7 +133,7 @@ fn bind_group(
             setsockopt(&socket, sockopt::ReusePort, &true)?;
             port = local_port(&socket)?;
         }
-        configure(&socket, address.is_ipv4(), options)?;
+        configure(&socket, SocketAddr::new(address, port), options)?;
         group.push(socket);
     }
     if options.members > 1 {
@@ -151,13 +149,13 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
     port.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
-fn configure(socket: &OwnedFd, is_v4: bool, options: &GroupOptions) -> io::Result<()> {
-    grow(socket, options.buffer);
+fn configure(socket: &OwnedFd, local: SocketAddr, options: &GroupOptions) -> io::Result<()> {
+    grow(socket, local, options.buffer);
     let one: libc::c_int = 1;
-    if is_v4 {
+    if local.is_ipv4() {
         set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, one)?;
         set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, one)?;
-        // DF stays clear and a learned path MTU is ignored, as in the kernel module: one forged
+        // DF stays clear and a learned path MTU is ignored, as in the kernel module: a forged
         // "fragmentation needed" must not stop trains to a destination.
         set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?;
     } else {
@@ -167,13 +165,13 @@ fn configure(socket: &OwnedFd, is_v4: bool, options: &GroupOptions) -> io::Resul
     if options.gro
         && let Err(error) = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, one)
     {
-        log::warn!("UDP_GRO refused ({error}): datagrams are received one by one");
+        log::warn!("{local}: cannot enable UDP_GRO ({error}); receiving datagrams one by one");
     }
     Ok(())
 }
 
-/// Asks for large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without.
-fn grow(socket: &OwnedFd, buffer: usize) {
+/// Requests large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without (EPERM).
+fn grow(socket: &OwnedFd, local: SocketAddr, buffer: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &buffer).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &buffer);
     }
@@ -181,32 +179,33 @@ fn grow(socket: &OwnedFd, buffer: usize) {
         let _ = setsockopt(socket, sockopt::SndBuf, &buffer);
     }
     let granted = nix::sys::socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
-    // The kernel doubles what was asked for, to account for its own overhead.
-    log::debug!("receive buffer of a UDP socket: {granted} bytes");
+    // The kernel doubles the requested size, to account for its own overhead.
+    log::debug!("{local}: receive buffer of {granted} bytes");
     if granted < buffer {
         log::warn!(
-            "only {granted} bytes of receive buffer granted: run with CAP_NET_ADMIN or raise \
-             net.core.rmem_max, or bursts will be dropped"
+            "{local}: receive buffer of only {granted} bytes, bursts may be dropped; run with \
+             CAP_NET_ADMIN or raise net.core.rmem_max"
         );
     }
 }
 
-/// Attaches a classic BPF program that sends each message that a rule describes to the member it
-/// names. Everything else (an initiation, garbage) goes by the kernel's hash.
+/// Attaches a classic BPF program that steers each message matched by a rule to the member that it
+/// names. The kernel's hash distributes everything else (initiations, garbage).
 fn steer(member: &OwnedFd, rules: &[SteeringRule]) -> io::Result<()> {
     const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     const RETURN_LOADED: u16 = (libc::BPF_RET | 0x10) as u16;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    // Offset 0 is the first byte of the UDP payload; a load out of bounds returns 0.
+    // Offset 0 is the first byte of the UDP payload; a load out of bounds makes the program
+    // return 0.
     let mut program = vec![step(LOAD_BYTE, 0, 0, 0)];
     for rule in rules {
         program.push(step(JUMP_IF_EQUAL, 0, 2, rule.message_type.into()));
         program.push(step(LOAD_BYTE, 0, 0, rule.worker_at.into()));
         program.push(step(RETURN_LOADED, 0, 0, 0));
     }
-    program.push(step(RETURN, 0, 0, u32::MAX)); // outside the group: the hash decides
+    program.push(step(RETURN, 0, 0, u32::MAX)); // not a member: use the hash
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     set_option(member, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
@@ -216,8 +215,8 @@ fn set_int(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io:
 }
 
 fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes of `value`, and what it points to (the BPF
-    // program) lives until the call returns.
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of `value`, and the BPF program that a
+    // `sock_fprog` points to lives until the call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -230,55 +229,57 @@ fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Re
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a send may have been refused because its source address is not ours any more. IPv6
-/// says EINVAL (`ip6_datagram_send_ctl`), IPv4 ENETUNREACH (`ip_route_output_key_hash_rcu`), or
-/// EINVAL on older kernels. A retry without the source tells.
+/// Whether a send may have been refused because its source address has vanished. The errno is
+/// EINVAL for IPv6 (`ip6_datagram_send_ctl`); ENETUNREACH for IPv4 (`ip_route_output_key_hash_rcu`),
+/// or EINVAL on older kernels. To find out, retry without the source address.
 pub fn may_be_source(errno: Errno) -> bool {
     matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
 }
 
-/// Sends as [`send_one`] does, but may exceed the socket's buffer of `buffer` bytes a little: a
-/// full socket is the doing of others.
+/// Sends like [`send_one`], but may exceed the send buffer of `buffer` bytes by up to 2 MiB: for a
+/// peer that has not filled the socket itself.
 ///
 /// # Errors
-/// EAGAIN: that is full, too, or we lack CAP_NET_ADMIN. Others as for [`send_one`].
+/// EAGAIN: the excess is used up too, or CAP_NET_ADMIN is missing. Others as for [`send_one`].
 pub fn send_over_limit(
     socket: &OwnedFd,
     buffer: usize,
     to: &Endpoint,
     traffic_class: u8,
-    segment: usize,
+    segment_size: usize,
     payload: &[IoSlice<'_>],
 ) -> Result<(), Errno> {
-    // Two threads may do this to one socket at once: each sets what it wants, and both end with
-    // the same limit; at worst a send finds the socket full after all.
+    // Accepted race: when two threads do this to one socket, both end with the same limit; at
+    // worst one send finds the socket full after all.
     let limit = buffer + EXCESS_LEN;
     setsockopt(socket, sockopt::SndBufForce, &limit).map_err(|_| libc::EAGAIN)?;
-    let result = send_one(socket.as_raw_fd(), to, traffic_class, segment, payload);
+    let result = send_one(socket.as_raw_fd(), to, traffic_class, segment_size, payload);
     setsockopt(socket, sockopt::SndBufForce, &buffer).map_err(|_| libc::EAGAIN)?;
     result
 }
 
-/// Sends one datagram or train by itself: handshake messages, and what a batch could not send.
+/// Sends one datagram or train outside a batch: a handshake message, or a retry after a refusal.
 ///
-/// Errnos: EINVAL: the source address is not ours any more, or GSO is refused; EMSGSIZE: longer
-/// than the path's MTU; EAGAIN: the socket buffer is full; ENETUNREACH: no route, or the source
-/// address is not ours any more; EHOSTUNREACH: no route;
-/// EPERM: the firewall's output hook.
+/// # Errors
+/// - EAGAIN: the socket buffer is full; wait for room.
+/// - EINVAL: the source address has vanished, or the device rejects GSO; retry without.
+/// - EIO: the device cannot checksum, which GSO needs; retry without GSO.
+/// - EMSGSIZE: longer than the path MTU.
+/// - ENETUNREACH: no route, or the source address has vanished.
+/// - EHOSTUNREACH: no route.
+/// - EPERM: dropped by netfilter's output hook.
+/// - ENOBUFS, ENOMEM: the device queue is full, or memory is short.
 pub fn send_one(
     socket: RawFd,
     to: &Endpoint,
     traffic_class: u8,
-    segment: usize,
+    segment_size: usize,
     payload: &[IoSlice<'_>],
 ) -> Result<(), Errno> {
-    let mut name = [0u8; ADDRESS_LEN];
-    let mut control = [0u8; SEND_CONTROL_LEN];
-    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    fill_header(&mut header, &mut name, &mut control, to, traffic_class, segment, payload);
-    // SAFETY: all that the header points to lives until the call returns; `IoSlice` has the
-    // layout of `struct iovec`, and the kernel only reads it.
+    let mut block = SendBlock::EMPTY;
+    let mut header = empty_header();
+    block.fill(&mut header, to, traffic_class, segment_size, payload);
+    // SAFETY: block and payload, to which the header points, live until the call returns.
     let sent = unsafe { libc::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-    if sent < 0 { Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { Ok(()) }
+    if sent < 0 { Err(last_errno()) } else { Ok(()) }
 }

@@ -1,32 +1,35 @@
-//! The TUN device: creation, its queues, and what can be asked of it afterwards.
+//! The TUN device: creation, its queues, its name and namespace.
 //!
-//! Frames carry a virtio header of [`HEADER_LEN`] bytes (`TUNSETVNETHDRSZ`), so that an IP packet
-//! lands where a WireGuard data header fits in front of it (Linux, include/uapi/linux/if_tun.h).
+//! Frames carry a virtio header of [`HEADER_LEN`] bytes (`TUNSETVNETHDRSZ`), which leaves room for
+//! a WireGuard data header in front of the IP packet (Linux, include/uapi/linux/if_tun.h).
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::io::{Errno, Frame, Ready};
+use crate::memory::Slot;
+
 /// Bytes in front of the IP packet of every frame: ten of virtio header, six of padding.
 pub const HEADER_LEN: usize = 16;
 /// Bytes of one frame buffer.
 pub const FRAME_SLOT_LEN: usize = HEADER_LEN + 65_536 + 48;
-/// MTU of a new interface (bytes), as the kernel module sets it: 1500 less the outer IPv6 and UDP
-/// headers and the data message's overhead.
+/// MTU of a new interface (bytes), as in the kernel module: 1500 less the outer IPv6 and UDP
+/// headers and the overhead of a data message.
 pub const DEFAULT_MTU: i32 = 1420;
-/// Length of a queue (frames): super-packets of several flows arrive in bursts, and a full queue
-/// drops its tail.
+/// Length of a queue (frames). Super-packets of several flows arrive in bursts, and a full queue
+/// drops the newest.
 const QUEUE_LEN: i32 = 2048;
 
-/// Offloads to ask for, best first: checksum, TSO4, TSO6, USO4 and USO6 (both or none).
+/// Offloads to request, best first: checksum, TSO4, TSO6, USO4 and USO6 (both or none).
 const OFFLOADS: [libc::c_uint; 3] = [0x67, 0x07, 0x01];
 
 mod ioctl {
-    #![allow(missing_docs, reason = "the macros make public functions without docs")]
+    #![allow(missing_docs, reason = "the macros generate public functions without docs")]
     nix::ioctl_write_int!(set_offload, b'T', 208);
     nix::ioctl_write_ptr!(set_header_len, b'T', 216, libc::c_int);
     nix::ioctl_write_ptr!(set_interface, b'T', 202, libc::c_int);
@@ -42,15 +45,67 @@ const NAME_LEN: usize = libc::IFNAMSIZ;
 
 /// One queue of the device.
 pub struct Queue {
-    /// The file.
+    /// Its file descriptor.
     pub fd: OwnedFd,
-    /// Frames carry the virtio header; without it (a descriptor handed over by an older
-    /// program) they are bare IP packets and there are no offloads.
+    /// Frames carry the virtio header. Without it (a descriptor from an older program) they are
+    /// bare IP packets, and there are no offloads.
     pub has_header: bool,
-    /// All queues of the device, by number, to write to. The kernel sends a flow to the queue
-    /// that last wrote a packet of it, of either direction; so both directions are written to
-    /// one queue, whichever workers decrypt them, and the flow stays there in order.
+    /// All queues of the device, by number, for writes. The kernel sends a flow to the queue that
+    /// last wrote a packet of it, in either direction. So both directions are written to one
+    /// queue, whichever workers decrypt them, and the flow stays there in order.
     pub writers: Arc<[OwnedFd]>,
+}
+
+impl Queue {
+    /// The interface's current name, for log lines.
+    pub(crate) fn name(&self) -> String {
+        log_name(&self.fd)
+    }
+
+    /// Bytes at the start of a frame buffer that the kernel does not fill.
+    pub(crate) fn skipped_len(&self) -> usize {
+        if self.has_header { 0 } else { HEADER_LEN }
+    }
+
+    /// Reads frames until none is left or the slots are used up.
+    ///
+    /// # Errors
+    /// EBADFD: the device was deleted. Any other error is a broken invariant.
+    pub(crate) fn read_frames(&self, slots: &mut Vec<Slot>, ready: &mut Ready) -> io::Result<()> {
+        while let Some(mut slot) = slots.pop() {
+            match self.read_frame(&mut slot) {
+                Ok(length) => ready.frames.push(Frame { slot, length }),
+                Err(error) => {
+                    slots.push(slot);
+                    return match error.raw_os_error() {
+                        // EAGAIN: none is left. EIO: the link went down during the read.
+                        Some(libc::EAGAIN | libc::EINTR | libc::EIO) => Ok(()),
+                        _ => Err(error),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_frame(&self, slot: &mut Slot) -> io::Result<usize> {
+        let skipped = self.skipped_len();
+        slot[..skipped].fill(0);
+        let length = nix::unistd::read(&self.fd, &mut slot[skipped..])?;
+        Ok(skipped + length)
+    }
+
+    /// Writes one frame to queue `queue` of the device; its first piece starts with the virtio
+    /// header. Outcomes as for [`Backend::write`](crate::Backend::write).
+    pub(crate) fn write_frame(&self, queue: usize, pieces: &[IoSlice<'_>]) -> Errno {
+        let written = if self.has_header {
+            nix::sys::uio::writev(&self.writers[queue], pieces)
+        } else {
+            // Without offloads there are no super-packets: the packet is a single piece.
+            nix::unistd::write(&self.writers[queue], &pieces[0][HEADER_LEN..])
+        };
+        written.err().map_or(0, |errno| errno as Errno)
+    }
 }
 
 /// A TUN device with one queue per worker.
@@ -59,17 +114,17 @@ pub struct Tun {
     offloads: libc::c_uint,
 }
 
-/// What stays with control when the queues have gone to the workers.
+/// Control's handle on the device, once the workers have taken the queues.
 pub struct TunHandle {
     fd: OwnedFd,
 }
 
 impl Tun {
-    /// Makes a new interface, `name` may contain `%d`. It is down; its MTU is [`DEFAULT_MTU`].
+    /// Creates an interface; `name` may contain `%d`. It is down, its MTU is [`DEFAULT_MTU`].
     ///
     /// # Errors
-    /// EPERM: no CAP_NET_ADMIN. ENOENT: no /dev/net/tun. EBUSY: the name is taken.
-    /// EINVAL: no name for an interface.
+    /// EPERM: no CAP_NET_ADMIN. ENOENT, ENODEV: no /dev/net/tun, or no driver behind it (load the
+    /// module `tun`). EBUSY: the name is taken. EINVAL, ENAMETOOLONG: not a valid interface name.
     pub fn create(name: &str, queues: usize, offload: bool) -> io::Result<Tun> {
         let first = open_queue(name, queues > 1, true)?;
         let name = name_of(&first)?;
@@ -85,15 +140,15 @@ impl Tun {
         Tun::new(files, true, granted)
     }
 
-    /// Takes over an interface that another program has made (`WG_TUN_FD`): one queue.
+    /// Takes over an interface that another program has created (`WG_TUN_FD`), with one queue.
     ///
     /// # Errors
-    /// EBADFD or ENOTTY: the descriptor is no TUN interface. EINVAL: it is a TAP, or its frames
-    /// carry packet information (no `IFF_NO_PI`).
+    /// EBADFD, ENOTTY: the descriptor is not a TUN interface. EINVAL: it is a TAP interface, or its
+    /// frames carry packet information (no `IFF_NO_PI`).
     pub fn from_fd(fd: OwnedFd, offload: bool) -> io::Result<Tun> {
         let file = File::from(fd);
         let mut request = InterfaceRequest::new("")?;
-        // SAFETY: TUNGETIFF fills a `struct ifreq`; the request has its size.
+        // SAFETY: TUNGETIFF fills a `struct ifreq`, and the request has its size.
         unsafe { ioctl::get_interface(file.as_raw_fd(), request.as_mut_ptr().cast()) }?;
         let kind = libc::IFF_TUN | libc::IFF_NO_PI;
         if i32::from(request.flags()) & kind != kind {
@@ -113,17 +168,12 @@ impl Tun {
         Ok(Tun { queues: files.into_iter().map(queue).collect(), offloads })
     }
 
-    /// The queues, one per worker.
-    pub fn queues_len(&self) -> usize {
-        self.queues.len()
-    }
-
-    /// Whether the kernel takes UDP super-packets from us.
+    /// Whether the kernel accepts UDP super-packets written to the TUN.
     pub fn has_udp_offload(&self) -> bool {
         self.offloads & 0x60 == 0x60
     }
 
-    /// Whether the kernel takes TCP super-packets from us.
+    /// Whether the kernel accepts TCP super-packets written to the TUN.
     pub fn has_tcp_offload(&self) -> bool {
         self.offloads & 0x06 == 0x06
     }
@@ -133,28 +183,41 @@ impl Tun {
         self.queues
     }
 
-    /// Keeps a way to ask for name and namespace.
+    /// A handle that outlives [`Tun::into_queues`].
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE: too many open files.
     pub fn handle(&self) -> io::Result<TunHandle> {
         Ok(TunHandle { fd: self.queues[0].fd.try_clone()? })
     }
 
-    /// The interface's present name.
+    /// The interface's current name.
+    ///
+    /// # Errors
+    /// EBADFD: the device was deleted.
     pub fn name(&self) -> io::Result<String> {
         name_of(&self.queues[0].fd)
     }
 }
 
 impl TunHandle {
-    /// The interface's present name: it may have been renamed.
+    /// The interface's current name; it may have been renamed.
+    ///
+    /// # Errors
+    /// EBADFD: the device was deleted.
     pub fn name(&self) -> io::Result<String> {
         name_of(&self.fd)
     }
 
-    /// The network namespace that the interface is in: it may have been moved.
+    /// The network namespace that the interface is in; it may have been moved.
+    ///
+    /// # Errors
+    /// EBADFD: the device was deleted. EINVAL, ENOTTY: the kernel is too old (before 5.3). EPERM:
+    /// no CAP_NET_ADMIN in that namespace.
     pub fn namespace(&self) -> io::Result<OwnedFd> {
         // SAFETY: the ioctl takes no argument and returns a new descriptor.
         let fd = unsafe { ioctl::get_namespace(self.fd.as_raw_fd()) }?;
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new, and we are its only owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
@@ -170,31 +233,35 @@ fn open_queue(name: &str, is_multi: bool, is_first: bool) -> io::Result<File> {
         flags |= libc::IFF_MULTI_QUEUE;
     }
     if is_first {
-        // Never join an interface that somebody else has made under this name.
+        // Never join an interface that another program has created under this name.
         flags |= libc::IFF_TUN_EXCL;
     }
     let mut request = InterfaceRequest::new(name)?;
     request.set_flags(flags as i16);
-    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`; the request has its size.
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, and the request has its size.
     unsafe { ioctl::set_interface(file.as_raw_fd(), request.as_mut_ptr().cast()) }?;
     Ok(file)
 }
 
-/// Sets header length and offloads of a queue; returns the offloads granted.
+/// Sets header length and offloads of a queue; returns the granted offloads.
 fn prepare(file: &File, offload: bool) -> io::Result<libc::c_uint> {
     let length = HEADER_LEN as libc::c_int;
     // SAFETY: TUNSETVNETHDRSZ reads one int.
     unsafe { ioctl::set_header_len(file.as_raw_fd(), &length) }?;
     let mut refused = None;
     for &offloads in OFFLOADS.iter().filter(|_| offload) {
-        // SAFETY: TUNSETOFFLOAD takes its flags by value. EINVAL: the kernel lacks one of them.
+        // EINVAL: the kernel lacks one of them; request fewer.
+        // SAFETY: TUNSETOFFLOAD takes its flags by value.
         match unsafe { ioctl::set_offload(file.as_raw_fd(), offloads.into()) } {
             Ok(_) => return Ok(offloads),
             Err(errno) => refused = Some(errno),
         }
     }
     if let Some(errno) = refused {
-        log::warn!("the TUN refuses all offloads ({errno}): packets cross it one by one");
+        log::warn!(
+            "{}: TUN offloads unavailable ({errno}); running without TSO/USO",
+            log_name(file)
+        );
     }
     Ok(0)
 }
@@ -214,9 +281,14 @@ fn configure(name: &str) -> io::Result<()> {
 
 fn name_of(file: &impl AsRawFd) -> io::Result<String> {
     let mut request = InterfaceRequest::new("")?;
-    // SAFETY: TUNGETIFF fills a `struct ifreq`; the request has its size.
+    // SAFETY: TUNGETIFF fills a `struct ifreq`, and the request has its size.
     unsafe { ioctl::get_interface(file.as_raw_fd(), request.as_mut_ptr().cast()) }?;
     Ok(request.name())
+}
+
+/// The name for log lines: a placeholder where the device is gone.
+fn log_name(file: &impl AsRawFd) -> String {
+    name_of(file).unwrap_or_else(|_| "TUN".to_owned())
 }
 
 /// A `struct ifreq`: an interface's name and one argument.
@@ -227,10 +299,10 @@ impl InterfaceRequest {
         if name.len() >= NAME_LEN {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
-        // SAFETY: `struct ifreq` is plain bytes, all zeros are valid.
+        // SAFETY: `struct ifreq` is plain data; all zeros are valid.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *place = byte as libc::c_char;
+        for (character, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *character = byte as libc::c_char;
         }
         Ok(InterfaceRequest(request))
     }

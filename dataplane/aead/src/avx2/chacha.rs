@@ -1,10 +1,10 @@
-//! ChaCha20 by AVX2: a word of eight blocks in each register.
+//! ChaCha20 with AVX2: one word of eight blocks in each register.
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, STRIPE, Vector, avx2, to_words};
-use crate::batch::OneTimeKey;
+use super::vector::{Avx2, STRIPE, Vector, avx2, to_words};
 use crate::chacha::{BLOCK_LEN, Words};
+use crate::packet::OneTimeKey;
 
 impl Words<STRIPE> for Avx2 {
     type Word = Vector;
@@ -27,7 +27,7 @@ impl Words<STRIPE> for Avx2 {
 
     #[inline(always)]
     fn rounds(self, state: [Vector; 16]) -> [Vector; 16] {
-        // SAFETY: there is a token only where the processor has AVX2.
+        // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { rounds(state) }
     }
 
@@ -113,7 +113,7 @@ macro_rules! add_xor {
     };
 }
 
-/// x <<<= 16 or 8, by the order of bytes.
+/// x <<<= 16 or 8, as a permutation of bytes.
 macro_rules! rotate_bytes {
     ($x:literal, $y:literal, $order:literal) => {
         concat!(
@@ -177,7 +177,7 @@ macro_rules! rotate_bits {
     };
 }
 
-/// Two of the four words in the third row change places with the other two.
+/// Swaps two of the four words of the third row with the other two, which are in memory.
 macro_rules! exchange {
     ($out:literal, $in:literal) => {
         concat!(
@@ -209,17 +209,17 @@ static ROTATE_8: Aligned<[u8; 32]> = Aligned([
     3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14,
 ]);
 
-/// The twenty rounds (RFC 8439 §2.3). By hand, since the compiler moves a hundred registers to
-/// memory and back in each double round: here twelve words and two more of the third row stay in
-/// registers, and that row's other two are in memory until they are needed, four moves a time.
+/// The twenty rounds (RFC 8439 §2.3). In assembly, because the compiler spills a hundred registers
+/// in each double round. Here fourteen of the sixteen words stay in registers, and two of the third
+/// row are in memory until they are needed, at four moves per exchange.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn rounds(state: [Vector; 16]) -> [Vector; 16] {
     let [mut a0, mut a1, mut a2, mut a3, mut b0, mut b1, mut b2, mut b3, ..] = state;
     let [.., mut c0, mut c1, c2, c3, mut d0, mut d1, mut d2, mut d3] = state;
     let mut row = [c0, c1, c2, c3];
-    // SAFETY: AVX2's instructions, and there is a token only where the processor has it; `row` has
-    // the four vectors that are moved, and the two orders are only read.
+    // SAFETY: the caller has AVX2, `row` has the four vectors that are moved, and the two static
+    // arrays are only read.
     unsafe {
         std::arch::asm!(
             "2:",
@@ -250,11 +250,11 @@ fn rounds(state: [Vector; 16]) -> [Vector; 16] {
     [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3]
 }
 
-/// From eight rows of eight words to its columns.
+/// Transposes eight rows of eight words.
 #[inline(always)]
 fn transpose8(rows: [Vector; 8]) -> [Vector; 8] {
     let [a, b, c, d, e, f, g, h] = rows;
-    // Names: which rows, which columns (and those four further, in the upper half).
+    // Names: rows, then columns (in the upper half: columns plus four).
     avx2!({
         let (ab_01, ab_23) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
         let (cd_01, cd_23) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));

@@ -1,47 +1,36 @@
-//! AVX2: eight blocks of ChaCha20 at once, and two times four packets of Poly1305.
+//! AVX2: eight blocks of ChaCha20 at once, and two groups of four packets of Poly1305.
 
 mod chacha;
 mod poly;
+mod vector;
 
 use std::arch::asm;
-use std::arch::x86_64::*;
 
-use super::batch::{OneTimeKey, Packet, Tag, Unit};
-use super::chacha::{Stripe, Words, finish, initial};
-use super::poly::tags_of_all;
-
-/// Blocks of a stripe.
-pub const STRIPE: usize = 8;
-
-/// A processor that has AVX2.
-#[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
-
-impl Avx2 {
-    /// If this processor has it, and the operating system lets it be used.
-    pub fn detect() -> Option<Avx2> {
-        is_x86_feature_detected!("avx2").then_some(Avx2(()))
-    }
-}
+pub use self::vector::Avx2;
+use self::vector::STRIPE;
+use crate::batch::Unit;
+use crate::chacha::{Stripe, Words, finish, initial};
+use crate::packet::{OneTimeKey, Packet, Tag};
+use crate::poly::tags_of_all;
 
 impl Unit<STRIPE> for Avx2 {
-    // What `cargo bench --bench aead` says: beside `ring`, which has AVX2 as well, lanes across
-    // packets pay where packets are too short to fill lanes by themselves.
-    const FEWEST: usize = 8;
-    const LONGEST: usize = 256;
+    // Measured by `cargo bench --bench aead`: `ring` uses AVX2 too, so lanes across packets pay off
+    // only where a packet is too short to fill the lanes alone.
+    const PACKETS_MIN: usize = 8;
+    const BODY_LEN_MAX: usize = 256;
 
     fn compute(self, stripe: &Stripe<STRIPE>, packets: &mut [Packet<'_>], keys: &mut [OneTimeKey]) {
-        // SAFETY: there is a token only where the processor has AVX2.
+        // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { compute(self, stripe, packets, keys) }
     }
 
     fn tags(self, packets: &[Packet<'_>], order: &[u8], keys: &[OneTimeKey], tags: &mut [Tag]) {
-        // SAFETY: there is a token only where the processor has AVX2.
+        // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { self::tags(self, packets, order, keys, tags) }
     }
 
     fn clear(self) {
-        // SAFETY: there is a token only where the processor has AVX2.
+        // SAFETY: `self` proves that the CPU has AVX2.
         unsafe { clear() }
     }
 }
@@ -67,7 +56,7 @@ fn tags(unit: Avx2, packets: &[Packet<'_>], order: &[u8], keys: &[OneTimeKey], t
 #[target_feature(enable = "avx2")]
 #[inline(never)]
 fn clear() {
-    // SAFETY: it clears registers, all of which it names.
+    // SAFETY: the assembly clears registers, all of which it names.
     unsafe {
         asm!(
             "vzeroall",
@@ -78,24 +67,4 @@ fn clear() {
             options(nomem, nostack, preserves_flags),
         );
     }
-}
-
-/// Instructions that a token allows. They work on registers, and on arrays as long as they are.
-macro_rules! avx2 {
-    ($($instructions:tt)*) => {{
-        // SAFETY: they are AVX2's at most, and there is a token only where the processor has that;
-        // each load and store has the length of the array that its pointer was made from.
-        unsafe { $($instructions)* }
-    }};
-}
-use avx2;
-
-/// A register of 256 bits.
-type Vector = __m256i;
-
-#[inline(always)]
-fn to_words(vector: Vector) -> [u64; 4] {
-    let mut words = [0; 4];
-    avx2!(_mm256_storeu_si256(words.as_mut_ptr().cast(), vector));
-    words
 }

@@ -1,32 +1,32 @@
-//! Poly1305 by AVX2: numbers of five limbs of 26 bits, of four packets.
+//! Poly1305 with AVX2: numbers of five 26-bit limbs, of four packets.
 //!
-//! [`Lanes::multiply_add`] carries lazily: what it gives is at most [`SUM_MAX`] in each limb. With
-//! that as its input no column overflows, and what it gives is within that bound again: `const`
-//! assertions follow it step by step.
+//! [`Lanes::multiply_add`] carries lazily: each limb of its result is at most [`SUM_MAX`]. With
+//! such an input no column overflows, and the result is within the bound again. `const` assertions
+//! follow it step by step.
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Vector, avx2, to_words};
-use crate::batch::{OneTimeKey, Tag};
+use super::vector::{Avx2, Vector, avx2, to_words};
 use crate::chacha::BLOCK_LEN;
+use crate::packet::{OneTimeKey, Tag};
 use crate::poly::{CLAMP, Lanes};
 
 /// Bits of a limb.
 const LIMB_BITS: i32 = 26;
-/// The greatest limb that is carried fully.
+/// Maximum of a fully carried limb.
 const LIMB_MAX: u64 = (1 << LIMB_BITS) - 1;
-/// The bit beyond the end of a whole block, 2^128, in its last limb.
-const BEYOND: u64 = 1 << (128 - 4 * LIMB_BITS);
-/// The greatest limb that is carried lazily.
+/// The pad bit of a whole block, 2^128, in its last limb.
+const PAD_BIT: u64 = 1 << (128 - 4 * LIMB_BITS);
+/// Maximum of a lazily carried limb.
 const SUM_MAX: u64 = LIMB_MAX + (1 << 10);
 
-/// What 2^130 is modulo 2^130 - 5.
+/// 2^130 modulo 2^130 - 5.
 const FOLD: u64 = 5;
 
 const _: () = {
     // Multiplications read 32 bits.
     assert!(SUM_MAX < 1 << 32 && FOLD * LIMB_MAX < 1 << 32);
-    // A column: a limb of a block, and five products, one with `r`, the others with `5 r` at most.
+    // A column: a limb of a block and five products with limbs of at most `5 r`.
     let column = LIMB_MAX as u128 + 5 * SUM_MAX as u128 * (FOLD * LIMB_MAX) as u128;
     assert!(column < 1 << 63);
     // The carries of `multiply_add`, step by step: (0 to 1, 3 to 4), (1 to 2, 4 to 0), ...
@@ -40,12 +40,12 @@ const _: () = {
     assert!(LIMB_MAX + (limb_3 >> LIMB_BITS) <= SUM_MAX);
 };
 
-/// A factor of each lane.
+/// The factor of each lane.
 #[derive(Clone, Copy)]
 pub struct Factor {
     /// Limbs of `r`.
     r: [Vector; 5],
-    /// Limbs 1 to 4 of `5 r`: products beyond 2^130 come in again below.
+    /// Limbs 1 to 4 of `5 r`, for products beyond 2^130, which wrap around.
     folded: [Vector; 4],
 }
 
@@ -96,8 +96,8 @@ impl Lanes<4> for Avx2 {
     }
 
     #[inline(always)]
-    fn above(self, left: &[u64; 4], than: u64) -> Vector {
-        avx2!(_mm256_cmpgt_epi64(of_words(left), splat(than)))
+    fn greater_than(self, left: &[u64; 4], right: u64) -> Vector {
+        avx2!(_mm256_cmpgt_epi64(of_words(left), splat(right)))
     }
 
     #[inline(always)]
@@ -119,7 +119,7 @@ impl Lanes<4> for Avx2 {
                 _mm256_slli_epi64::<40>(h4),
             );
             let low = _mm256_add_epi64(low, s_low);
-            // The sum has passed 2^64 where it is below what was added, as numbers without a sign.
+            // The sum has passed 2^64 where it is less than `s_low`, compared as unsigned numbers.
             let sign = splat(1 << 63);
             let carry =
                 _mm256_cmpgt_epi64(_mm256_xor_si256(s_low, sign), _mm256_xor_si256(low, sign));
@@ -134,7 +134,7 @@ impl Lanes<4> for Avx2 {
     }
 }
 
-/// Half of each chunk, by 64-bit words.
+/// Half of each chunk, transposed to 64-bit words of all lanes.
 #[inline(always)]
 fn half(chunks: [&[u8; BLOCK_LEN]; 4], half: usize) -> [Vector; 4] {
     let mut rows = [splat(0); 4];
@@ -145,7 +145,7 @@ fn half(chunks: [&[u8; BLOCK_LEN]; 4], half: usize) -> [Vector; 4] {
     transpose4(rows)
 }
 
-/// A limb of a block, and the products that fall in with it.
+/// A limb of a block plus the products of the same weight.
 #[inline(always)]
 fn column(mut sum: Vector, h: [Vector; 5], factors: [Vector; 5]) -> Vector {
     for limb in 0..5 {
@@ -154,7 +154,7 @@ fn column(mut sum: Vector, h: [Vector; 5], factors: [Vector; 5]) -> Vector {
     sum
 }
 
-/// `a` in the lanes that are meant, `b` in the others.
+/// `a` in the lanes of the mask, `b` in the others.
 #[inline(always)]
 fn choose(mask: Vector, a: [Vector; 5], b: [Vector; 5]) -> [Vector; 5] {
     let mut chosen = b;
@@ -164,14 +164,14 @@ fn choose(mask: Vector, a: [Vector; 5], b: [Vector; 5]) -> [Vector; 5] {
     chosen
 }
 
-/// A whole block, the bit beyond its end set.
+/// A whole block with its pad bit set.
 #[inline(always)]
 fn block(low: Vector, high: Vector) -> [Vector; 5] {
     let [l0, l1, l2, l3, l4] = limbs(low, high);
-    [l0, l1, l2, l3, avx2!(_mm256_or_si256(l4, splat(BEYOND)))]
+    [l0, l1, l2, l3, avx2!(_mm256_or_si256(l4, splat(PAD_BIT)))]
 }
 
-/// Cuts 128 bits into limbs.
+/// Splits 128 bits into limbs.
 #[inline(always)]
 fn limbs(low: Vector, high: Vector) -> [Vector; 5] {
     let max = splat(LIMB_MAX);
@@ -188,7 +188,7 @@ fn limbs(low: Vector, high: Vector) -> [Vector; 5] {
     })
 }
 
-/// What is above a limb, and the limb.
+/// The carry out of a column, and its limb.
 #[inline(always)]
 fn split(column: Vector) -> (Vector, Vector) {
     avx2!((_mm256_srli_epi64::<LIMB_BITS>(column), _mm256_and_si256(column, splat(LIMB_MAX)),))
@@ -199,13 +199,13 @@ fn add(a: Vector, b: Vector) -> Vector {
     avx2!(_mm256_add_epi64(a, b))
 }
 
-/// Five times what is carried out of the last limb, to come in again below.
+/// Five times the carry out of the last limb, to be added to limb 0.
 #[inline(always)]
 fn fold(carry: Vector) -> Vector {
     avx2!(_mm256_add_epi64(carry, _mm256_slli_epi64::<2>(carry)))
 }
 
-/// Carries lazily, in two chains that do not wait for each other; at most [`SUM_MAX`] stays.
+/// Carries lazily, in two independent chains; at most [`SUM_MAX`] stays in a limb.
 #[inline(always)]
 fn carry([d0, d1, d2, d3, d4]: [Vector; 5]) -> [Vector; 5] {
     let ((c0, d0), (c3, d3)) = (split(d0), split(d3));
@@ -215,11 +215,11 @@ fn carry([d0, d1, d2, d3, d4]: [Vector; 5]) -> [Vector; 5] {
     [d0, add(d1, c0), d2, d3, add(d4, c3)]
 }
 
-/// Carries fully, and subtracts 2^130 - 5 from what is not below it.
+/// Carries fully, and subtracts 2^130 - 5 from numbers that are not less.
 #[inline(always)]
 fn reduce(mut h: [Vector; 5]) -> [Vector; 5] {
-    // Once around leaves little above limb 0. If that travels through all limbs again, what limb 0
-    // keeps is so small that the second fold stays in it.
+    // One pass leaves a small carry into limb 0. If it propagates through all limbs again, limb 0
+    // is then so small that the second fold does not overflow it.
     for _ in 0..2 {
         for limb in 0..5 {
             let (carried, kept) = split(h[limb]);
@@ -228,7 +228,8 @@ fn reduce(mut h: [Vector; 5]) -> [Vector; 5] {
             h[(limb + 1) % 5] = add(h[(limb + 1) % 5], carried);
         }
     }
-    // h + 5 passes 2^130 exactly where h is not below 2^130 - 5; then it is the difference.
+    // h + 5 reaches 2^130 exactly where h is not less than 2^130 - 5; its limbs are then the
+    // difference.
     let mut g = h;
     let mut carried = splat(FOLD);
     for limb in &mut g {
@@ -244,7 +245,7 @@ fn splat(word: u64) -> Vector {
     avx2!(_mm256_set1_epi64x(word.cast_signed()))
 }
 
-/// From four rows of four 64-bit words to its columns.
+/// Transposes four rows of four 64-bit words.
 #[inline(always)]
 fn transpose4([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
     avx2!({

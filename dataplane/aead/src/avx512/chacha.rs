@@ -1,18 +1,18 @@
-//! ChaCha20 by AVX-512: a word of sixteen blocks in each register.
+//! ChaCha20 with AVX-512: one word of sixteen blocks in each register.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Avx512, LANES, Vector, avx512, load_part, store_part, transpose_quarters};
-use crate::batch::OneTimeKey;
+use super::vector::{Avx512, LANES, Vector, avx512, load_part, store_part, transpose_quarters};
 use crate::chacha::{BLOCK_LEN, Words};
+use crate::packet::OneTimeKey;
 
-/// The twenty rounds of two vectors of states. They fill all 32 registers, which leaves none for a
-/// compiler to move anything through: instructions by hand keep them where they are.
+/// The twenty rounds of two vectors of states. In assembly, because they fill all 32 registers: the
+/// compiler, which wants one to move values through, would spill.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub fn rounds_of_two(s: &mut [Vector; 16], t: &mut [Vector; 16]) {
-    /// x += y; z ^= x; z <<<= bits. On four places of both states: no instruction waits for one of
+    /// x += y; z ^= x; z <<<= bits, on four words of both states, so that no instruction depends on
     /// the seven before it.
     macro_rules! step {
         ($bits:literal: $(($x:literal $y:literal $z:literal))+) => {
@@ -26,7 +26,7 @@ pub fn rounds_of_two(s: &mut [Vector; 16], t: &mut [Vector; 16]) {
             )
         };
     }
-    /// Four quarter rounds that do not depend on each other (RFC 8439 §2.1).
+    /// Four independent quarter rounds (RFC 8439 §2.1).
     macro_rules! quarter_rounds {
         ($(($a:literal $b:literal $c:literal $d:literal))+) => {
             concat!(
@@ -51,7 +51,7 @@ pub fn rounds_of_two(s: &mut [Vector; 16], t: &mut [Vector; 16]) {
             )
         };
     }
-    // SAFETY: it works on registers only, all of which it names, and needs AVX-512F at most.
+    // SAFETY: the assembly accesses only registers, all of which it names, and needs AVX-512F.
     unsafe {
         double_rounds!(
             s0 t0 = 0, s1 t1 = 1, s2 t2 = 2, s3 t3 = 3, s4 t4 = 4, s5 t5 = 5, s6 t6 = 6, s7 t7 = 7,
@@ -131,7 +131,7 @@ impl Words<LANES> for Avx512 {
     }
 }
 
-/// Four quarter rounds that do not depend on each other, step by step (RFC 8439 §2.1).
+/// Four independent quarter rounds, interleaved (RFC 8439 §2.1).
 #[inline(always)]
 fn quarter_rounds(state: &mut [Vector; 16], quarters: [[usize; 4]; 4]) {
     step::<16, 0, 1, 3>(state, quarters);
@@ -157,7 +157,7 @@ fn step<const BITS: i32, const X: usize, const Y: usize, const Z: usize>(
     }
 }
 
-/// From sixteen rows of sixteen words to its columns.
+/// Transposes sixteen rows of sixteen words.
 #[inline(always)]
 fn transpose16(rows: [Vector; 16]) -> [Vector; 16] {
     let mut columns = rows;

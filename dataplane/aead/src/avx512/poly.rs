@@ -1,16 +1,16 @@
-//! Poly1305 by AVX-512: a limb of eight packets in each register.
+//! Poly1305 with AVX-512: one limb of eight packets in each register.
 //!
-//! Numbers have limbs of 44, 44 and 42 bits. A multiplication of IFMA reads 52 bits of each of two
+//! Numbers have limbs of 44, 44 and 42 bits. An IFMA multiplication reads 52 bits of each of two
 //! limbs, and adds the lower or the upper 52 bits of the product: a column has a sum of each.
-//! [`Lanes::multiply_add`] carries lazily: it leaves at most [`SUM_MAX`] in limb 0. With that as
-//! its input nothing overflows, and what it gives is within that bound again: `const` assertions
-//! below follow it step by step.
+//! [`Lanes::multiply_add`] carries lazily: it leaves at most [`SUM_MAX`] in limb 0. With such an
+//! input nothing overflows, and the result is within the bound again. `const` assertions below
+//! follow it step by step.
 
 use std::arch::x86_64::*;
 
-use super::{Avx512, Vector, avx512, load_part, transpose_quarters};
-use crate::batch::{OneTimeKey, Tag};
+use super::vector::{Avx512, Vector, avx512, load_part, transpose_quarters};
 use crate::chacha::BLOCK_LEN;
+use crate::packet::{OneTimeKey, Tag};
 use crate::poly::{self, BLOCKS, Lanes};
 
 /// Packets of a vector.
@@ -20,25 +20,25 @@ const LANES: usize = 8;
 const LIMB_BITS: u32 = 44;
 /// Bits of limb 2.
 const TOP_BITS: u32 = 130 - 2 * LIMB_BITS;
-/// The greatest limb 0 or 1 that is carried fully.
+/// Maximum of a fully carried limb 0 or 1.
 const LIMB_MAX: u64 = (1 << LIMB_BITS) - 1;
-/// The greatest limb 2.
+/// Maximum of limb 2.
 const TOP_MAX: u64 = (1 << TOP_BITS) - 1;
-/// The bit beyond the end of a whole block, 2^128, in limb 2.
-const BEYOND: u64 = 1 << (128 - 2 * LIMB_BITS);
-/// The greatest limb 0 that is carried lazily.
+/// The pad bit of a whole block, 2^128, in limb 2.
+const PAD_BIT: u64 = 1 << (128 - 2 * LIMB_BITS);
+/// Maximum of a lazily carried limb 0.
 const SUM_MAX: u64 = (1 << 50) - 1;
 
-/// What 2^130 is modulo 2^130 - 5.
+/// 2^130 modulo 2^130 - 5.
 const FOLD: u64 = 5;
-/// Products beyond limb 2 begin at 2^132, which is 5 times 2^2.
+/// Products beyond limb 2 start at 2^132, which is 5 times 2^2.
 const FOLD_SHIFT: u32 = 3 * LIMB_BITS - 130;
 
-/// Bits of a factor that multiplications read, and of a product that each of them adds.
+/// Bits that a multiplication reads of each factor, and adds of the product.
 const PRODUCT_BITS: u32 = 52;
-/// Upper halves of products, seen from the limb above theirs, are multiples of 2^8.
+/// Weight of the upper half of a product, relative to the next limb: 2^8.
 const UPPER_SHIFT: u32 = PRODUCT_BITS - LIMB_BITS;
-/// Those of limb 2, seen from 2^130.
+/// The same for limb 2, relative to 2^130.
 const UPPER_SHIFT_TOP: u32 = PRODUCT_BITS - TOP_BITS;
 
 /// The sum of the upper halves of a column's products.
@@ -55,17 +55,17 @@ const fn upper(h: [u64; 3], factors: [u64; 3]) -> u64 {
 
 const _: () = {
     let h = [SUM_MAX, LIMB_MAX, TOP_MAX];
-    // Limb 2 of `r` is shorter than others, because the upper bits of `r` are clamped.
+    // Limb 2 of `r` is shorter, because the upper bits of `r` are clamped.
     let [r0, r1, r2] = [LIMB_MAX, LIMB_MAX, poly::CLAMP[1] >> (2 * LIMB_BITS - 64)];
     let [s1, s2] = [(FOLD * r1) << FOLD_SHIFT, (FOLD * r2) << FOLD_SHIFT];
     let read = 1 << PRODUCT_BITS;
     assert!(SUM_MAX < read && s1 < read && s2 < read);
-    // A column: a limb of a block, and the lower halves of three products.
+    // A column: a limb of a block and the lower halves of three products.
     let lower = LIMB_MAX + 3 * (read - 1);
     let upper_0 = upper(h, [r0, s2, s1]);
     let upper_1 = upper(h, [r1, r0, s2]);
     let upper_2 = upper(h, [r2, r1, r0]);
-    // The carries of `multiply_add`, step by step. An overflow would be an error of this constant.
+    // The carries of `multiply_add`, step by step. An overflow here is a compile-time error.
     let lower_1 = lower + (upper_0 << UPPER_SHIFT) + (lower >> LIMB_BITS);
     let lower_2 = lower + (upper_1 << UPPER_SHIFT) + (lower_1 >> LIMB_BITS);
     let beyond = (upper_2 << UPPER_SHIFT_TOP) + (lower_2 >> TOP_BITS);
@@ -75,12 +75,12 @@ const _: () = {
     assert!(upper_2.leading_zeros() >= UPPER_SHIFT_TOP);
 };
 
-/// A factor of each lane.
+/// The factor of each lane.
 #[derive(Clone, Copy)]
 pub struct Factor {
     /// Limbs of `r`.
     r: [Vector; 3],
-    /// Limbs 1 and 2 of `20 r`: products beyond limb 2 come in again below.
+    /// Limbs 1 and 2 of `20 r`, for products beyond limb 2, which wrap around.
     folded: [Vector; 2],
 }
 
@@ -114,10 +114,10 @@ impl Lanes<LANES> for Avx512 {
     }
 
     #[inline(always)]
-    fn ends(self, ends: [&[u8]; LANES]) -> [[Vector; 3]; BLOCKS] {
+    fn tails(self, tails: [&[u8]; LANES]) -> [[Vector; 3]; BLOCKS] {
         let mut rows = [splat(0); LANES];
-        for (row, end) in rows.iter_mut().zip(ends) {
-            *row = load_part(end);
+        for (row, tail) in rows.iter_mut().zip(tails) {
+            *row = load_part(tail);
         }
         blocks(rows)
     }
@@ -132,7 +132,7 @@ impl Lanes<LANES> for Avx512 {
         let [r0, r1, r2] = factor.r;
         let [s1, s2] = factor.folded;
         let (mut lower, mut upper) = (block, [splat(0); 3]);
-        // Limb 0, which is ready last, is multiplied last.
+        // Limb 0 is ready last, so it is multiplied last.
         add_products(&mut lower, &mut upper, h[1], [s2, r0, r1]);
         add_products(&mut lower, &mut upper, h[2], [s1, s2, r0]);
         add_products(&mut lower, &mut upper, h[0], [r0, r1, r2]);
@@ -140,8 +140,8 @@ impl Lanes<LANES> for Avx512 {
     }
 
     #[inline(always)]
-    fn above(self, left: &[u64; LANES], than: u64) -> __mmask8 {
-        avx512!(_mm512_cmpgt_epu64_mask(of_words(left), splat(than)))
+    fn greater_than(self, left: &[u64; LANES], right: u64) -> __mmask8 {
+        avx512!(_mm512_cmpgt_epu64_mask(of_words(left), splat(right)))
     }
 
     #[inline(always)]
@@ -157,7 +157,7 @@ impl Lanes<LANES> for Avx512 {
             let low = _mm512_or_si512(h0, _mm512_slli_epi64::<44>(h1));
             let high = _mm512_or_si512(_mm512_srli_epi64::<20>(h1), _mm512_slli_epi64::<24>(h2));
             let (low, high) = (add(low, s_low), add(high, s_high));
-            // The sum has passed 2^64 where it is below what was added.
+            // The sum has passed 2^64 where it is less than `s_low`.
             let carried = _mm512_cmplt_epu64_mask(low, s_low);
             (low, _mm512_mask_add_epi64(high, carried, high, splat(1)))
         });
@@ -198,7 +198,7 @@ fn of_keys(keys: [&OneTimeKey; LANES]) -> [Vector; 4] {
     [r_low, r_high, s_low, s_high]
 }
 
-/// From eight rows of eight 64-bit words to its columns.
+/// Transposes eight rows of eight 64-bit words.
 #[inline(always)]
 fn transpose8([a, b, c, d, e, f, g, h]: [Vector; 8]) -> [Vector; 8] {
     avx512!({
@@ -225,14 +225,14 @@ fn blocks(rows: [Vector; LANES]) -> [[Vector; 3]; BLOCKS] {
     [block(a, b), block(c, d), block(e, f), block(g, h)]
 }
 
-/// A whole block, the bit beyond its end set.
+/// A whole block with its pad bit set.
 #[inline(always)]
 fn block(low: Vector, high: Vector) -> [Vector; 3] {
     let [l0, l1, l2] = limbs(low, high);
-    [l0, l1, avx512!(_mm512_or_si512(l2, splat(BEYOND)))]
+    [l0, l1, avx512!(_mm512_or_si512(l2, splat(PAD_BIT)))]
 }
 
-/// Cuts 128 bits into limbs.
+/// Splits 128 bits into limbs.
 #[inline(always)]
 fn limbs(low: Vector, high: Vector) -> [Vector; 3] {
     let max = splat(LIMB_MAX);
@@ -243,7 +243,7 @@ fn limbs(low: Vector, high: Vector) -> [Vector; 3] {
     ])
 }
 
-/// Adds a limb's products with three factors, one for each column: lower and upper halves.
+/// Adds the lower and upper halves of the products of a limb with three factors, one per column.
 #[inline(always)]
 fn add_products(
     lower: &mut [Vector; 3],
@@ -269,19 +269,20 @@ fn carry([l0, l1, l2]: [Vector; 3], [u0, u1, u2]: [Vector; 3]) -> [Vector; 3] {
     [add(add(h0, beyond), shift::<2>(beyond)), h1, h2]
 }
 
-/// Carries fully, and subtracts 2^130 - 5 from what is not below it.
+/// Carries fully, and subtracts 2^130 - 5 from numbers that are not less.
 #[inline(always)]
 fn reduce([mut h0, mut h1, mut h2]: [Vector; 3]) -> [Vector; 3] {
     let mut carried;
-    // Once around leaves little above limb 0. If that travels through all limbs again, what limb 0
-    // keeps is so small that the second fold stays in it.
+    // One pass leaves a small carry into limb 0. If it propagates through all limbs again, limb 0
+    // is then so small that the second fold does not overflow it.
     for _ in 0..2 {
         (carried, h0) = split::<LIMB_BITS>(h0);
         (carried, h1) = split::<LIMB_BITS>(add(h1, carried));
         (carried, h2) = split::<TOP_BITS>(add(h2, carried));
         h0 = add(h0, fold(carried));
     }
-    // h + 5 passes 2^130 exactly where h is not below 2^130 - 5; then it is the difference.
+    // h + 5 reaches 2^130 exactly where h is not less than 2^130 - 5; its limbs are then the
+    // difference.
     let (carried, g0) = split::<LIMB_BITS>(add(h0, splat(FOLD)));
     let (carried, g1) = split::<LIMB_BITS>(add(h1, carried));
     let (carried, g2) = split::<TOP_BITS>(add(h2, carried));
@@ -289,7 +290,7 @@ fn reduce([mut h0, mut h1, mut h2]: [Vector; 3]) -> [Vector; 3] {
     choose(is_below, [h0, h1, h2], [g0, g1, g2])
 }
 
-/// `a` in the lanes that are meant, `b` in the others.
+/// `a` in the lanes of the mask, `b` in the others.
 #[inline(always)]
 fn choose(mask: __mmask8, a: [Vector; 3], b: [Vector; 3]) -> [Vector; 3] {
     let mut chosen = b;
@@ -299,7 +300,7 @@ fn choose(mask: __mmask8, a: [Vector; 3], b: [Vector; 3]) -> [Vector; 3] {
     chosen
 }
 
-/// What is above a limb of `BITS` bits, and the limb.
+/// The carry out of a column, and its limb of `BITS` bits.
 #[inline(always)]
 fn split<const BITS: u32>(column: Vector) -> (Vector, Vector) {
     avx512!((_mm512_srli_epi64::<BITS>(column), _mm512_and_si512(column, splat((1 << BITS) - 1)),))
@@ -316,13 +317,13 @@ fn shift<const BITS: u32>(number: Vector) -> Vector {
     avx512!(_mm512_slli_epi64::<BITS>(number))
 }
 
-/// [`FOLD`] times what is beyond limb 2, to come in again below.
+/// [`FOLD`] times a carry out of limb 2, to be added to limb 0.
 #[inline(always)]
 fn fold(carried: Vector) -> Vector {
     add(carried, shift::<2>(carried))
 }
 
-/// A limb of `r` for products beyond limb 2.
+/// A limb of `20 r`, for products beyond limb 2.
 #[inline(always)]
 fn fold_limb(limb: Vector) -> Vector {
     shift::<FOLD_SHIFT>(fold(limb))

@@ -1,5 +1,5 @@
-//! One batch through the public interface, sealed and opened beside another implementation. The
-//! fuzz target has this file, too.
+//! One batch through the public interface, compared with an independent implementation. Also
+//! included by `tests/fuzz.rs`.
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
@@ -10,9 +10,9 @@ use super::{Aead, Choice, Key, Open, Seal};
 
 const HEADER_LEN: usize = 16;
 const TAG_LEN: usize = 16;
-/// Alignments that differ: those within a line of the cache.
+/// Number of distinct alignments: within a cache line.
 pub const ALIGNMENTS: usize = 64;
-/// The most that messages differ from each other in address beyond what their alignment asks for.
+/// Upper limit of the random gap before a message, in addition to its alignment (bytes).
 const GAP: usize = 5;
 
 /// A message of a batch.
@@ -22,22 +22,22 @@ pub struct Message {
     pub length: usize,
     /// The address of the plaintext modulo [`ALIGNMENTS`].
     pub alignment: usize,
-    /// Number of its key.
+    /// Index of its key.
     pub key: usize,
     /// Its nonce.
     pub counter: u64,
-    /// The bit of ciphertext and tag that is flipped on the way.
+    /// The bit of ciphertext and tag that is flipped before opening.
     pub flipped: Option<usize>,
 }
 
 impl Message {
-    /// Any message of that length, under one of `keys` keys.
+    /// A random message of this length, under one of `keys` keys.
     pub fn random(random: &mut Random, length: usize, keys: usize) -> Message {
         Message {
             length,
             alignment: random.below(ALIGNMENTS),
             key: random.below(keys),
-            // Counters of few and of many bits.
+            // Counters with few and with many bits.
             counter: random.next() >> random.below(64),
             flipped: (random.below(8) == 0).then(|| random.below(8 * (length + TAG_LEN))),
         }
@@ -47,15 +47,15 @@ impl Message {
 /// A batch.
 #[derive(Debug)]
 pub struct Case {
-    /// What the bytes and the keys are made from.
+    /// Seed of the bytes and the keys.
     pub seed: u64,
-    /// The messages in the order of the batch, which is that in memory.
+    /// The messages, in the order of the batch and of memory.
     pub messages: Vec<Message>,
 }
 
 impl Case {
-    /// Seals and opens the batch, beside `ring` (beside RustCrypto where `path` is `ring`), and
-    /// panics if a byte or a verdict differs. What lies around the messages must stay, too.
+    /// Seals and opens the batch and compares with `ring` (with RustCrypto if `path` is `ring`).
+    /// Panics if a verdict or a byte differs, including the bytes around messages.
     pub fn check(&self, path: Choice, aead: Aead) {
         let mut random = Random::new(self.seed);
         let keys = 1 + self.messages.iter().map(|message| message.key).max().unwrap_or(0);
@@ -77,13 +77,13 @@ impl Case {
         let mut sealed = plain.clone();
         for (message, &body) in self.messages.iter().zip(&bodies) {
             let (text, tag) = sealed[body..].split_at_mut(message.length);
-            let reference = if path == Choice::Ring { by_rust_crypto } else { by_ring };
+            let reference = if path == Choice::Ring { with_rust_crypto } else { with_ring };
             let computed = reference(&secrets[message.key], message.counter, text);
             tag[..TAG_LEN].copy_from_slice(&computed);
         }
         let mut batch: Vec<Seal<'_>> = self
-            .cut(memory, &bodies)
-            .map(|(it, message)| Seal { key: &keys[it.key], counter: it.counter, message })
+            .split(memory, &bodies)
+            .map(|(it, bytes)| Seal { key: &keys[it.key], counter: it.counter, message: bytes })
             .collect();
         aead.seal(&mut batch);
         self.compare(path, "sealed", memory, &sealed);
@@ -101,12 +101,12 @@ impl Case {
             }
         }
         let mut batch: Vec<Open<'_>> = self
-            .cut(memory, &bodies)
+            .split(memory, &bodies)
             .map(|(it, message)| Open {
                 key: &keys[it.key],
                 counter: it.counter,
                 message,
-                // The contrary of what it must become.
+                // The opposite of the expected verdict.
                 authentic: it.flipped.is_some(),
             })
             .collect();
@@ -115,19 +115,19 @@ impl Case {
             let expected = message.flipped.is_none();
             assert_eq!(verdict.authentic, expected, "{path:?}: verdict on {number} of {self:?}");
         }
-        // `ring` leaves zeros of what is forged, vector units leave it as it came.
+        // `ring` zeroes a forged message, vector units leave it unchanged.
         for (message, &body) in self.messages.iter().zip(&bodies) {
             let text = body..body + message.length;
-            let may_be_of_ring = matches!(path, Choice::Ring | Choice::Auto);
+            let may_be_zeroed = matches!(path, Choice::Ring | Choice::Auto);
             let are_zeros = memory[text.clone()].iter().all(|&byte| byte == 0);
-            if message.flipped.is_some() && may_be_of_ring && are_zeros {
+            if message.flipped.is_some() && may_be_zeroed && are_zeros {
                 opened[text].fill(0);
             }
         }
         self.compare(path, "opened", memory, &opened);
     }
 
-    /// Where each body begins, and how long all is.
+    /// The offset of each body, and the total length.
     fn layout(&self, random: &mut Random) -> (Vec<usize>, usize) {
         let mut end = 0;
         let bodies = self.messages.iter().map(|message| {
@@ -140,8 +140,8 @@ impl Case {
         (bodies, end + random.below(GAP))
     }
 
-    /// Each message's bytes.
-    fn cut<'a>(
+    /// The bytes of each message.
+    fn split<'a>(
         &'a self,
         memory: &'a mut [u8],
         bodies: &'a [usize],
@@ -156,9 +156,9 @@ impl Case {
         })
     }
 
-    fn compare(&self, path: Choice, what: &str, found: &[u8], expected: &[u8]) {
-        if let Some(at) = found.iter().zip(expected).position(|(a, b)| a != b) {
-            panic!("{path:?}: {what}, byte {at} of the arena differs: {self:?}");
+    fn compare(&self, path: Choice, step: &str, found: &[u8], expected: &[u8]) {
+        if let Some(offset) = found.iter().zip(expected).position(|(a, b)| a != b) {
+            panic!("{path:?}: {step}: byte {offset} of the arena differs: {self:?}");
         }
     }
 }
@@ -169,14 +169,14 @@ fn nonce(counter: u64) -> [u8; 12] {
     nonce
 }
 
-fn by_ring(secret: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
+fn with_ring(secret: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
     let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, secret).unwrap());
     let nonce = Nonce::assume_unique_for_key(nonce(counter));
     let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), text).unwrap();
     tag.as_ref().try_into().unwrap()
 }
 
-fn by_rust_crypto(secret: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
+fn with_rust_crypto(secret: &[u8; 32], counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
     let key = ChaCha20Poly1305::new(secret.into());
     key.encrypt_inout_detached(&nonce(counter).into(), &[], text.into()).unwrap().into()
 }

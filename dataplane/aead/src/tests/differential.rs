@@ -1,17 +1,17 @@
-//! Batches beside other implementations. Each test takes every value of one axis, and random ones
-//! of the others, from seeds that a failure prints.
+//! Batches compared with independent implementations. Each test takes every value of one axis and
+//! random values of the others. A failure prints the whole case.
 
 use super::case::{ALIGNMENTS, Case, Message};
 use super::*;
 
-/// Lengths of plaintext that are tested one by one; with [`JUMBO`].
+/// Every length of plaintext up to this one is tested (bytes), and [`JUMBO`].
 const LENGTHS: usize = 2100;
-/// A message of a link with jumbo frames.
+/// Plaintext on a link with jumbo frames (bytes).
 const JUMBO: usize = 9000;
-/// Batches: up to two that are worked on at once, and a little more.
+/// Largest number of messages: two full batches and a little more.
 const BATCHES: usize = 2 * crate::BATCH + 2;
 
-/// Any length, more often a short one or one near the end of a block.
+/// A random length, more often short or near the end of a block.
 fn any_length(random: &mut Random) -> usize {
     match random.below(4) {
         0 => random.below(130),
@@ -37,7 +37,7 @@ fn any_case(
     Case { seed: random.next(), messages }
 }
 
-/// Any number of messages in a batch, more often few.
+/// A random number of messages, more often few.
 fn any_count(random: &mut Random) -> usize {
     if random.below(4) == 0 { 1 + random.below(BATCHES) } else { 2 + random.below(16) }
 }
@@ -48,7 +48,7 @@ fn every_length() {
         let mut random = Random::new(10);
         let lengths = (0..=LENGTHS).step_by(cases(1, 37)).chain([JUMBO]);
         for length in lengths {
-            // All alike, then one among others.
+            // All of this length, then one among others.
             let count = any_count(&mut random);
             any_case(&mut random, count, |_| length).check(path, aead);
             let count = any_count(&mut random);
@@ -109,7 +109,7 @@ fn every_mix_of_keys() {
                 case.check(path, aead);
             }
         }
-        // Every way to give a key to each of few.
+        // Every assignment of two keys to ten messages.
         for mix in (0..1 << 10).step_by(cases(1, 101)) {
             let mut case = any_case(&mut random, 10, |random| random.below(100));
             for (number, message) in case.messages.iter_mut().enumerate() {
@@ -121,7 +121,7 @@ fn every_mix_of_keys() {
 }
 
 #[test]
-fn tampered_with_at_every_byte() {
+fn forgery_at_every_byte() {
     for (path, aead) in paths() {
         let mut random = Random::new(14);
         for length in [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 576, 1420] {
@@ -138,7 +138,7 @@ fn tampered_with_at_every_byte() {
 }
 
 #[test]
-fn tampered_with_in_every_place() {
+fn forgery_in_every_position() {
     for (path, aead) in paths() {
         let mut random = Random::new(15);
         for place in (0..BATCHES).step_by(cases(1, 17)) {

@@ -1,4 +1,4 @@
-//! Packets between pages that nobody may touch: an access beyond their ends kills the test.
+//! Packets between inaccessible pages: an access beyond their ends kills the test.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
@@ -8,10 +8,10 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use super::*;
 
 const PAGE: usize = 4096;
-/// Pages between the guards: room for the longest packet.
+/// Pages between the guards, enough for the longest packet.
 const PAGES: usize = 1;
 
-/// Memory that begins after one guard and ends before another.
+/// Memory between two guard pages.
 struct Guarded(NonNull<u8>);
 
 impl Guarded {
@@ -19,8 +19,7 @@ impl Guarded {
     const MAPPED: NonZeroUsize = NonZeroUsize::new(Self::LEN + 2 * PAGE).unwrap();
 
     fn new() -> Guarded {
-        // SAFETY: a mapping of our own, whose guards are not accessible from the start; the rest
-        // is inside.
+        // SAFETY: the mapping is new, and the part that becomes accessible lies within it.
         let start = unsafe {
             let (guard, inside) =
                 (ProtFlags::PROT_NONE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
@@ -32,9 +31,9 @@ impl Guarded {
         Guarded(start.cast())
     }
 
-    /// All that is between the guards.
+    /// The memory between the guards.
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: mapped, initialised with zeros, ours until drop, and borrowed as `self` is.
+        // SAFETY: mapped, initialised with zeros, owned by `self` and borrowed with it.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), Self::LEN) }
     }
 
@@ -44,7 +43,7 @@ impl Guarded {
         &mut self.bytes()[start..start + length]
     }
 
-    /// The first or the last bytes, which become those of `content`.
+    /// Copies `content` to the first or the last bytes, and returns these.
     fn put(&mut self, at_end: bool, content: &[u8]) -> &mut [u8] {
         let edge = self.edge(at_end, content.len());
         edge.copy_from_slice(content);
@@ -54,7 +53,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made; nothing borrows it any more.
+        // SAFETY: `new` has created the mapping, and nothing borrows it now.
         unsafe { munmap(self.0.byte_sub(PAGE).cast(), Self::MAPPED.get()).unwrap() };
     }
 }
@@ -64,39 +63,28 @@ fn lengths() -> impl Iterator<Item = usize> {
     (0..=300).chain(560..=600).chain(1400..=1460).step_by(cases(1, 23))
 }
 
-/// Whole messages at page starts and page ends, in turns, or all at one of them.
+/// Whole messages at page ends, at page starts, or alternating.
 #[test]
-fn messages_at_the_ends_of_pages() {
+fn messages_at_page_boundaries() {
     const COUNT: usize = 9;
     let mut memories: Vec<Guarded> = (0..COUNT).map(|_| Guarded::new()).collect();
-    let key = Key::new(&[3; 32]);
+    let keys = [Key::new(&[3; 32])];
+    let counter = |number| number as u64;
     for (path, aead) in paths() {
         for length in lengths() {
             for side in 0..3 {
                 let is_at_end = |number: usize| [true, false, number.is_multiple_of(2)][side];
-                // The last ones are shorter: their ends come earlier than those of the others.
+                // Later messages are shorter.
                 let length = |number: usize| 32 + length - length.min(number / 3 * 7);
                 let text = |number: usize| vec![number as u8; length(number)];
-                let mut batch: Vec<Seal<'_>> = memories
-                    .iter_mut()
-                    .enumerate()
-                    .map(|(number, memory)| Seal {
-                        key: &key,
-                        counter: number as u64,
-                        message: memory.put(is_at_end(number), &text(number)),
-                    })
-                    .collect();
-                aead.seal(&mut batch);
-                let mut batch: Vec<Open<'_>> = memories
-                    .iter_mut()
-                    .enumerate()
-                    .map(|(number, memory)| Open {
-                        key: &key,
-                        counter: number as u64,
-                        message: memory.edge(is_at_end(number), length(number)),
-                        authentic: false,
-                    })
-                    .collect();
+                let each = memories.iter_mut().enumerate();
+                let texts =
+                    each.map(|(number, memory)| memory.put(is_at_end(number), &text(number)));
+                aead.seal(&mut to_seal(&keys, counter, texts));
+                let each = memories.iter_mut().enumerate();
+                let sealed =
+                    each.map(|(number, memory)| memory.edge(is_at_end(number), length(number)));
+                let mut batch = to_open(&keys, counter, sealed);
                 aead.open(&mut batch);
                 for (number, opened) in batch.iter().enumerate() {
                     assert!(opened.authentic, "{path:?}");
@@ -108,10 +96,10 @@ fn messages_at_the_ends_of_pages() {
     }
 }
 
-/// Bodies, tags, keys and additional data, each between guards of its own: a body begins where a
-/// page begins, and ends where one ends. Words must be aligned: `ring` takes none of this.
+/// Bodies, tags, keys and additional data, each between its own guards, at page starts or page
+/// ends. Only for vector units: `ring` has no such interface.
 #[test]
-fn parts_at_the_ends_of_pages() {
+fn parts_at_page_boundaries() {
     const COUNT: usize = 9;
     let mut memories: Vec<[Guarded; 4]> =
         (0..COUNT).map(|_| std::array::from_fn(|_| Guarded::new())).collect();
@@ -155,9 +143,9 @@ fn parts_at_the_ends_of_pages() {
     }
 }
 
-/// The bytes as words, where they lie.
+/// The bytes as words, in place.
 fn words_in(bytes: &[u8]) -> &[u32; 8] {
-    // SAFETY: every pattern of bits is a number.
+    // SAFETY: every bit pattern is a valid u32.
     let (before, words, _) = unsafe { bytes.align_to::<u32>() };
     assert!(before.is_empty(), "pages are aligned");
     words.try_into().unwrap()

@@ -1,7 +1,8 @@
-//! The AEAD's paths (AVX-512, AVX2, `ring`), each against others' vectors and implementations.
+//! Tests of the AEAD's paths (AVX-512, AVX2, `ring`) against published vectors and independent
+//! implementations.
 //!
-//! Under an emulated processor, where all is some hundred times as slow, the environment variable
-//! [`EMULATED`] names the only path to be tested, with a smaller number of cases.
+//! On an emulated CPU, which is some hundred times slower, the environment variable [`EMULATED`]
+//! selects the only path to test, and tests run fewer cases.
 
 mod case;
 mod differential;
@@ -15,23 +16,23 @@ mod wycheproof;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::batch::{self, Packet, Tag};
+use super::batch;
+use super::packet::Tag;
 use super::*;
-pub(super) use memcheck::published;
 use random::Random;
 
-/// Names the path that runs on an emulated processor.
+/// The environment variable that names the path to test on an emulated CPU.
 const EMULATED: &str = "WG_BOUNCE_TEST_EMULATED_AEAD";
 
-/// Every path of the dispatch.
+/// All paths.
 const PATHS: [Choice; 4] = [Choice::Auto, Choice::Avx512, Choice::Avx2, Choice::Ring];
 
-/// The path that is tested under an emulator, where all others are left out.
+/// The only path to test, on an emulated CPU.
 fn emulated() -> Option<String> {
     std::env::var(EMULATED).ok()
 }
 
-/// Every path that this processor can and that is to be tested.
+/// The paths to test that this CPU supports.
 fn paths() -> impl Iterator<Item = (Choice, Aead)> {
     let only = emulated();
     PATHS
@@ -40,22 +41,22 @@ fn paths() -> impl Iterator<Item = (Choice, Aead)> {
         .filter_map(|path| Some((path, Aead::new(path).ok()?)))
 }
 
-/// What the option `--aead` calls it.
+/// The name of the path, as in the option `--aead`.
 fn name(path: Choice) -> String {
     format!("{path:?}").to_lowercase()
 }
 
-/// `scripts/aead-paths` shows what this prints.
+/// `scripts/aead-paths` reads the output.
 #[test]
 fn says_which_paths_are_tested() {
     for path in PATHS {
         let is_run = paths().any(|(run, _)| run == path);
         println!("AEAD path {}: {}", name(path), if is_run { "run" } else { "skipped" });
     }
-    assert!(paths().next().is_some(), "this processor has not what is to be tested: {EMULATED}");
+    assert!(paths().next().is_some(), "this CPU does not support the path in {EMULATED}");
 }
 
-/// `few` cases under an emulator, `many` elsewhere.
+/// The number of cases: `few` on an emulated CPU, `many` elsewhere.
 fn cases(many: usize, few: usize) -> usize {
     if emulated().is_some() { few } else { many }
 }
@@ -68,7 +69,7 @@ impl Random {
     }
 }
 
-/// A packet as others' vectors have them, with additional data and any nonce.
+/// A packet as in published vectors, with additional data and any nonce.
 #[derive(Clone, Debug, PartialEq)]
 struct Sample {
     key: [u32; 8],
@@ -79,7 +80,7 @@ struct Sample {
 }
 
 impl Sample {
-    /// A packet that is not sealed yet.
+    /// A plaintext packet.
     fn new(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], body: &[u8]) -> Sample {
         Sample {
             key: words(key),
@@ -90,7 +91,7 @@ impl Sample {
         }
     }
 
-    /// A packet of random content.
+    /// A random plaintext packet.
     fn random(random: &mut Random, aad: usize, body: usize) -> Sample {
         let (mut key, mut nonce) = ([0; 32], [0; 12]);
         random.fill(&mut key);
@@ -114,7 +115,7 @@ impl Sample {
         (LessSafeKey::new(unbound), nonce, Aad::from(&self.aad))
     }
 
-    /// The packet sealed by `ring`.
+    /// The packet, sealed with `ring`.
     fn sealed(&self) -> Sample {
         let mut body = self.body.clone();
         let (key, nonce, aad) = self.ring();
@@ -132,13 +133,42 @@ fn bytes<const N: usize, const LEN: usize>(words: &[u32; N]) -> [u8; LEN] {
     words.map(u32::to_le_bytes).as_flattened().try_into().unwrap()
 }
 
-/// From hexadecimal digits and white space.
+/// Decodes hexadecimal digits; ignores white space.
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> =
         text.chars().filter_map(|digit| Some(digit.to_digit(16)? as u8)).collect();
     let (pairs, rest) = digits.as_chunks::<2>();
-    assert!(rest.is_empty(), "two digits are a byte");
+    assert!(rest.is_empty(), "odd number of hexadecimal digits");
     pairs.iter().map(|[high, low]| high << 4 | low).collect()
+}
+
+/// A batch to seal, under the keys in turn. The nonce of a message is the `counter` of its index.
+fn to_seal<'a>(
+    keys: &'a [Key],
+    counter: impl Fn(usize) -> u64,
+    messages: impl Iterator<Item = &'a mut [u8]>,
+) -> Vec<Seal<'a>> {
+    let seal = |(number, message): (usize, &'a mut [u8])| Seal {
+        key: &keys[number % keys.len()],
+        counter: counter(number),
+        message,
+    };
+    messages.enumerate().map(seal).collect()
+}
+
+/// A batch to open; see [`to_seal`].
+fn to_open<'a>(
+    keys: &'a [Key],
+    counter: impl Fn(usize) -> u64,
+    messages: impl Iterator<Item = &'a mut [u8]>,
+) -> Vec<Open<'a>> {
+    let open = |(number, message): (usize, &'a mut [u8])| Open {
+        key: &keys[number % keys.len()],
+        counter: counter(number),
+        message,
+        authentic: false,
+    };
+    messages.enumerate().map(open).collect()
 }
 
 fn seal(aead: Aead, samples: &mut [Sample]) {
@@ -150,7 +180,7 @@ fn seal(aead: Aead, samples: &mut [Sample]) {
     }
 }
 
-/// Which of them are authentic; those are decrypted.
+/// Opens the samples and returns their verdicts; authentic ones are decrypted.
 fn open(aead: Aead, samples: &mut [Sample]) -> Vec<bool> {
     let count = samples.len();
     let mut packets: Vec<Packet<'_>> = samples.iter_mut().map(Sample::packet).collect();
@@ -158,13 +188,13 @@ fn open(aead: Aead, samples: &mut [Sample]) -> Vec<bool> {
         Implementation::Avx2(unit) => batch::open(unit, &mut packets),
         Implementation::Avx512(unit) => batch::open(unit, &mut packets),
         Implementation::Ring => {
-            return samples.iter_mut().map(open_by_ring).collect();
+            return samples.iter_mut().map(open_with_ring).collect();
         }
     };
     (0..count).map(|number| authentic >> number & 1 == 1).collect()
 }
 
-fn open_by_ring(sample: &mut Sample) -> bool {
+fn open_with_ring(sample: &mut Sample) -> bool {
     let mut body = [&sample.body[..], &sample.tag].concat();
     let (key, nonce, aad) = sample.ring();
     let Ok(plaintext) = key.open_in_place(nonce, aad, &mut body) else { return false };

@@ -1,22 +1,23 @@
-//! The vector units' Poly1305 beside RustCrypto's, under one-time keys that no ChaCha20 key gives:
-//! sums at the ends of the range that the reduction must bring them from.
+//! The vector units' Poly1305 compared with RustCrypto's, under chosen one-time keys: sums at the
+//! limits of what the reduction must handle.
 
 use ::poly1305::Poly1305;
 use ::poly1305::universal_hash::KeyInit;
 use num_bigint::BigUint;
 
 use super::*;
-use crate::batch::OneTimeKey;
+use crate::packet::OneTimeKey;
 use crate::poly::{CLAMP, Lanes};
 
-/// What is authenticated, and under which one-time key.
+/// A message and its one-time key.
 #[derive(Clone, Debug)]
 struct Mac {
     key: OneTimeKey,
     body: Vec<u8>,
 }
 
-/// The tags that the path's unit computes, in that order of work; none of the path has no unit.
+/// The tags computed by the path's vector unit, which processes packets in `order`. `None` if the
+/// path has no vector unit.
 fn tags(aead: Aead, macs: &mut [Mac], order: &[u8]) -> Option<Vec<Tag>> {
     let keys: Vec<OneTimeKey> = macs.iter().map(|mac| mac.key).collect();
     let mut tags = vec![[0; 16]; macs.len()];
@@ -40,7 +41,7 @@ fn tags(aead: Aead, macs: &mut [Mac], order: &[u8]) -> Option<Vec<Tag>> {
     Some(tags)
 }
 
-/// The body, padded, and the lengths (RFC 8439 §2.8), under RustCrypto's Poly1305.
+/// The expected tag: RustCrypto's Poly1305 of the padded body and the lengths (RFC 8439 §2.8).
 fn expected(mac: &Mac) -> Tag {
     let mut bytes = mac.body.clone();
     bytes.resize(bytes.len().next_multiple_of(16), 0);
@@ -50,7 +51,7 @@ fn expected(mac: &Mac) -> Tag {
     Poly1305::new_from_slice(&key).unwrap().compute_unpadded(&bytes).into()
 }
 
-/// Computes them in batches, in order and in a random order, and compares.
+/// Computes the tags in batches, in order and shuffled, and compares.
 fn check(macs: &[Mac]) {
     let mut random = Random::new(20);
     for (path, aead) in paths() {
@@ -59,7 +60,7 @@ fn check(macs: &[Mac]) {
             let mut order: Vec<u8> = (0..part.len() as u8).collect();
             for is_shuffled in [false, true] {
                 if is_shuffled {
-                    (1..order.len()).for_each(|at| order.swap(at, random.below(at + 1)));
+                    (1..order.len()).for_each(|last| order.swap(last, random.below(last + 1)));
                 }
                 let Some(tags) = tags(aead, &mut part, &order) else { continue };
                 for (mac, tag) in part.iter().zip(tags) {
@@ -70,10 +71,10 @@ fn check(macs: &[Mac]) {
     }
 }
 
-/// Values of `r` at the ends of its range, and what they are with a few bits.
+/// Values of `r` at the ends of its range, with few bits, and a random one.
 fn extreme_factors(random: &mut Random) -> Vec<[u64; 2]> {
     let mut factors = vec![CLAMP, [u64::MAX; 2], [0; 2], [1, 0], [2, 0], [4, 0], [5, 0]];
-    // Limbs of 26 and of 44 bits that are all ones, or the only ones that are not zero.
+    // One limb of 26 or of 44 bits all ones and the others zero, and the reverse.
     for width in [26, 44] {
         for limb in 0..130_u32.div_ceil(width) {
             let ones = ((1_u128 << width) - 1).checked_shl(limb * width).unwrap_or(0);
@@ -103,11 +104,11 @@ fn extreme_blocks() {
     check(&macs.into_iter().step_by(cases(1, 7)).collect::<Vec<_>>());
 }
 
-/// With `r` = 1 the sum is that of the blocks: every value within 40 of 2^130 - 5 and of 2^128.
+/// With `r` = 1 the result is the sum of the blocks: every value within 40 of 2^130 - 5.
 #[test]
 fn sums_around_the_modulus() {
     let mut macs = Vec::new();
-    // The length is a block: its high word counts 32 bytes. Each block has a bit beyond its end.
+    // The lengths are a block: its high word is 32 bytes. Each block has its pad bit.
     let length = 32_u128 << 64;
     for distance in -40_i128..=40 {
         for pad in [0, u64::MAX] {
@@ -123,16 +124,15 @@ fn sums_around_the_modulus() {
     check(&macs);
 }
 
-/// The last multiplication gives any value: sums whose upper limbs are all ones, so that a carry
-/// travels through all of them.
+/// Sums whose upper limbs are all ones, so that a carry propagates through all of them.
 #[test]
-fn carries_that_travel() {
+fn long_carries() {
     let mut random = Random::new(22);
     let mut macs = Vec::new();
     for _ in 0..cases(4000, 300) {
         let length = random.below(100);
         let mut body = random.bytes(length);
-        // Bytes at the ends of their range in runs.
+        // Mostly the smallest and the largest byte.
         for byte in &mut body {
             *byte = [0x00, 0xff, 0xff, *byte][random.below(4)];
         }
@@ -148,16 +148,16 @@ fn carries_that_travel() {
     check(&macs);
 }
 
-/// Sums that a unit may hold as 2^130 - 5 more than they are, and whose lowest limb then passes its
-/// end when that is taken off: almost zero in the highest limb and in the lowest one. Each is the
-/// product of a sum with a random `r`, so that the block that leads to it is computed backwards.
+/// Sums that a unit may hold with an excess of 2^130 - 5, and whose lowest limb overflows when it is
+/// subtracted: almost zero in the highest and in the lowest limb. The block that leads to such a sum
+/// under a random `r` is computed backwards.
 #[test]
 fn sums_that_carry_twice() {
     let mut random = Random::new(23);
     let one = BigUint::from(1_u8);
     let modulus = (&one << 130_u8) - 5_u8;
-    let bit_beyond = &one << 128_u8;
-    let lengths = &bit_beyond + (BigUint::from(16_u8) << 64_u8);
+    let pad_bit = &one << 128_u8;
+    let lengths = &pad_bit + (BigUint::from(16_u8) << 64_u8);
     let mut macs = Vec::new();
     while macs.len() < cases(20_000, 300) {
         let key: OneTimeKey = std::array::from_fn(|_| random.next());
@@ -170,9 +170,9 @@ fn sums_that_carry_twice() {
         // sum = (block * r + lengths) * r
         let before = (sum * &inverse + &modulus - &lengths) % &modulus;
         let block: BigUint = before * inverse % &modulus;
-        // It must have its own bit beyond the end, and no other.
+        // It must have the pad bit and no higher one.
         if block.bits() == 129 {
-            let mut body = (block - &bit_beyond).to_bytes_le();
+            let mut body = (block - &pad_bit).to_bytes_le();
             body.resize(16, 0);
             macs.push(Mac { key, body });
         }
@@ -180,10 +180,10 @@ fn sums_that_carry_twice() {
     check(&macs);
 }
 
-/// Poly1305 of whole blocks alone, as it is before the AEAD adds lengths, in every lane.
+/// Poly1305 of whole blocks, without the AEAD's lengths, in every lane.
 fn whole_blocks<const P: usize>(unit: impl Lanes<P>, key: &OneTimeKey, message: &[u8]) -> [Tag; P] {
     let (blocks, rest) = message.as_chunks::<16>();
-    assert!(rest.is_empty(), "a block of the AEAD is always whole");
+    assert!(rest.is_empty(), "only whole blocks");
     let factor = unit.factor([key; P]);
     let sum = blocks.iter().fold(unit.zero(), |sum, block| {
         let (words, _) = block.as_chunks();
@@ -193,7 +193,7 @@ fn whole_blocks<const P: usize>(unit: impl Lanes<P>, key: &OneTimeKey, message: 
     unit.tags(unit.multiply_add(sum, &factor, unit.zero()), [key; P])
 }
 
-/// RFC 8439, appendix A.3, vectors 5 to 11 (1 is zeros, and 2 to 4 end within a block).
+/// RFC 8439, appendix A.3, vectors 5 to 11 (1 is zeros, 2 to 4 end within a block).
 #[test]
 fn vectors_of_appendix_a_3() {
     let ones = "ffffffffffffffffffffffffffffffff";

@@ -1,4 +1,4 @@
-//! Reproducible randomness. The examples `fuzz_aead` and `dudect_aead` have this file, too.
+//! Reproducible randomness. Also included by `tests/fuzz.rs` and the bench `dudect`.
 
 /// splitmix64: small, seeded, good enough to choose cases.
 pub struct Random(u64);

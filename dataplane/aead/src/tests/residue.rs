@@ -1,8 +1,7 @@
-//! What a batch leaves behind in memory: nothing of its secrets. Batches run on a thread whose
-//! stack is memory of ours, which is searched afterwards; a key's memory is looked at when it is
-//! handed back.
+//! Batches leave no secrets in memory. They run on a thread whose stack the test provides, and
+//! searches afterwards. The memory of a key is inspected when it is freed.
 //!
-//! Registers are not seen: the kernel's copy of them is out of reach of any process.
+//! Registers are not inspected.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
@@ -13,18 +12,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::*;
 use crate::poly::CLAMP;
 
-/// A stack, in pages that nothing else has written to.
+/// A stack, which shares no page with other data.
 #[repr(align(4096))]
 struct Stack([u8; 256 << 10]);
 
 /// Runs `work` on a thread with that stack.
 fn run_on<F: FnMut() + Send>(stack: &mut Stack, work: &mut F) {
     extern "C" fn start<F: FnMut()>(work: *mut c_void) -> *mut c_void {
-        // SAFETY: what `run_on` gave, which waits until the thread has ended.
+        // SAFETY: `work` is from `run_on`, which waits until the thread has ended.
         unsafe { (*work.cast::<F>())() };
         std::ptr::null_mut()
     }
-    // SAFETY: stack and work outlive the thread, which is joined; it takes ownership of nothing.
+    // SAFETY: stack and work outlive the thread, which is joined and owns neither.
     unsafe {
         let mut attributes = MaybeUninit::uninit();
         assert_eq!(libc::pthread_attr_init(attributes.as_mut_ptr()), 0);
@@ -39,7 +38,7 @@ fn run_on<F: FnMut() + Send>(stack: &mut Stack, work: &mut F) {
     }
 }
 
-/// Words of 32 and of 64 bits that nobody is to find, and what they are.
+/// Secret 32-bit and 64-bit words, with descriptions.
 #[derive(Default)]
 struct Secrets {
     words: HashMap<u32, &'static str>,
@@ -51,12 +50,12 @@ impl Secrets {
         self.words.extend(words.iter().map(|word| (*word, what)));
     }
 
-    /// A number as limbs of 26 bits (AVX2) and of 44 bits (AVX-512), which are 64-bit words.
+    /// Adds a number as limbs of 26 bits (AVX2) and of 44 bits (AVX-512), in 64-bit words.
     fn add_limbs(&mut self, what: &'static str, number: u128) {
         for width in [26, 44] {
             for limb in 0..128_u32.div_ceil(width) {
                 let limb = (number >> (limb * width)) as u64 & ((1 << width) - 1);
-                // Numbers as small as lengths are found anywhere.
+                // Small numbers, such as lengths, occur anywhere.
                 for multiple in [limb, 5 * limb, 20 * limb] {
                     if multiple >= 1 << 20 {
                         self.wide.insert(multiple, what);
@@ -66,7 +65,7 @@ impl Secrets {
         }
     }
 
-    /// All that a packet's sealing computes from its key.
+    /// Adds the values that sealing a packet computes from its key.
     fn add_packet(&mut self, key: &[u32; 8], counter: u64, length: usize) {
         self.add_words("the key", key);
         let initial: Vec<u32> = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]
@@ -83,7 +82,7 @@ impl Secrets {
             let rounds = std::array::from_fn::<u32, 16, _>(|it| block[it].wrapping_sub(state[it]));
             self.add_words("a state after the last round", &rounds);
             if number == 0 {
-                let word = |at: usize| u64::from(block[at]) | u64::from(block[at + 1]) << 32;
+                let word = |low: usize| u64::from(block[low]) | u64::from(block[low + 1]) << 32;
                 let (low, high) = (word(0) & CLAMP[0], word(2) & CLAMP[1]);
                 self.add_words("r", &[low as u32, high as u32]);
                 self.add_limbs("limbs of r", u128::from(low) | u128::from(high) << 64);
@@ -91,10 +90,10 @@ impl Secrets {
         }
     }
 
-    /// What of them is in memory: how often, and where first.
+    /// The secrets found in memory: how often, and the offset of the first.
     fn found_in(&self, memory: &[u8]) -> HashMap<&'static str, (usize, usize)> {
         let mut found = HashMap::new();
-        let mut add = |what, at| found.entry(what).or_insert((0, at)).0 += 1;
+        let mut add = |what, offset| found.entry(what).or_insert((0, offset)).0 += 1;
         let (words, _) = memory.as_chunks::<4>();
         for (number, word) in words.iter().enumerate() {
             if let Some(what) = self.words.get(&u32::from_le_bytes(*word)) {
@@ -111,7 +110,7 @@ impl Secrets {
     }
 }
 
-/// A block, written down as RFC 8439 §2.3 has it.
+/// A block, computed as in RFC 8439 §2.3.
 fn chacha20(state: &[u32]) -> [u32; 16] {
     let mut x: [u32; 16] = state.try_into().unwrap();
     for _ in 0..10 {
@@ -134,7 +133,7 @@ fn chacha20(state: &[u32]) -> [u32; 16] {
     std::array::from_fn(|word| x[word].wrapping_add(state[word]))
 }
 
-/// What sealing and opening a batch leave on the stack, each on its own, under keys of this seed.
+/// The secrets that sealing and opening a batch, under keys of this seed, leave on the stack.
 fn residue(aead: Aead, lengths: &[usize], seed: u64) -> [HashMap<&'static str, (usize, usize)>; 2] {
     let mut random = Random::new(seed);
     let keys: Vec<Key> = (0..2).map(|_| Key::new(&random.bytes(32).try_into().unwrap())).collect();
@@ -146,35 +145,25 @@ fn residue(aead: Aead, lengths: &[usize], seed: u64) -> [HashMap<&'static str, (
     let mut messages: Vec<Vec<u8>> = lengths.iter().map(|length| vec![0x5a; length + 32]).collect();
     [false, true].map(|is_opening| {
         let mut stack = Box::new(Stack([0; _]));
-        let each = messages.iter_mut().enumerate();
+        let each = messages.iter_mut().map(|message| &mut message[..]);
         if is_opening {
-            let mut batch: Vec<Open<'_>> = each
-                .map(|(number, message)| Open {
-                    key: &keys[number % 2],
-                    counter: counter(number),
-                    message,
-                    authentic: false,
-                })
-                .collect();
+            let mut batch = to_open(&keys, counter, each);
             run_on(&mut stack, &mut || aead.open(&mut batch));
-            assert!(batch.iter().all(|opened| opened.authentic), "the right keys are searched for");
+            assert!(
+                batch.iter().all(|opened| opened.authentic),
+                "a message is not authentic: wrong keys"
+            );
         } else {
-            let mut batch: Vec<Seal<'_>> = each
-                .map(|(number, message)| Seal {
-                    key: &keys[number % 2],
-                    counter: counter(number),
-                    message,
-                })
-                .collect();
+            let mut batch = to_seal(&keys, counter, each);
             run_on(&mut stack, &mut || aead.seal(&mut batch));
         }
         secrets.found_in(&stack.0)
     })
 }
 
-/// The search finds what is there: it would otherwise prove nothing.
+/// Planted secrets are found: otherwise the search would prove nothing.
 #[test]
-fn residue_is_found() {
+fn finds_planted_secrets() {
     let mut secrets = Secrets::default();
     let key: [u32; 8] = std::array::from_fn(|word| 0x1234_5678 * (word as u32 + 1));
     secrets.add_packet(&key, 7, 100);
@@ -192,24 +181,27 @@ fn residue_is_found() {
 }
 
 #[test]
-fn no_secret_stays_on_the_stack() {
-    // `ring` keeps its own house.
+fn no_secret_is_left_on_the_stack() {
+    // `ring` does not wipe its stack.
     for (path, aead) in paths().filter(|(path, _)| !matches!(path, Choice::Ring | Choice::Auto)) {
         for lengths in [&[1420; 12][..], &[64; 40], &[100, 0, 1, 900, 17, 64, 333], &[1000; 66]] {
-            // The stack has addresses, which differ from run to run: once in thousands of runs one
-            // looks like one of tens of thousands of secret words. What stays behind is found under
-            // other keys as well.
+            // Addresses on the stack differ from run to run, and once in thousands of runs one
+            // equals one of tens of thousands of secret words. A real leftover is found under
+            // other keys too.
             for (number, what) in ["sealing", "opening"].into_iter().enumerate() {
                 let search = |seed| residue(aead, lengths, seed)[number].clone();
                 let finds: Vec<_> =
                     (50..53).map(search).take_while(|found| !found.is_empty()).collect();
-                assert!(finds.len() < 3, "{path:?}, {what} {lengths:?}: {finds:x?} (times, place)");
+                assert!(
+                    finds.len() < 3,
+                    "{path:?}, {what} {lengths:?}: {finds:x?} (count, offset)"
+                );
             }
         }
     }
 }
 
-/// Looks at one block of memory when it is handed back.
+/// An allocator that inspects one block when it is freed.
 struct Watching;
 
 static WATCHED: AtomicUsize = AtomicUsize::new(0);
@@ -218,30 +210,30 @@ static WAS_ZERO: AtomicBool = AtomicBool::new(false);
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-// SAFETY: the system's allocator does the work.
+// SAFETY: all calls go to the system's allocator.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         if WATCHED.load(Ordering::Relaxed) == memory as usize {
-            // SAFETY: it is still allocated, and whoever hands it back has initialised it.
+            // SAFETY: the block is still allocated, and its owner has initialised it.
             let bytes = unsafe { std::slice::from_raw_parts(memory, layout.size()) };
             WAS_ZERO.store(bytes.iter().all(|&byte| byte == 0), Ordering::Relaxed);
             WATCHED.store(0, Ordering::Relaxed);
         }
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 }
 
 #[test]
-fn a_key_is_zeroed_when_it_is_dropped() {
+fn dropping_a_key_zeroes_it() {
     let key = Key::new(&[0xa5; 32]);
     WATCHED.store(key.memory().cast::<u8>() as usize, Ordering::Relaxed);
     drop(key);
-    assert_eq!(WATCHED.load(Ordering::Relaxed), 0, "its memory was handed back");
-    assert!(WAS_ZERO.load(Ordering::Relaxed));
+    assert_eq!(WATCHED.load(Ordering::Relaxed), 0, "its memory was not freed");
+    assert!(WAS_ZERO.load(Ordering::Relaxed), "its memory was not zero");
 }

@@ -1,4 +1,4 @@
-//! The vectors of RFC 8439, each in every place of a batch of 64.
+//! The vectors of RFC 8439, each in every position of a batch of 64.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const SUNSCREEN: &[u8] = b"Ladies and Gentlemen of the class of '99: If I could 
 one tip for the future, sunscreen would be it.";
 
 /// §2.8.2: key, nonce, additional data, plaintext, ciphertext, tag.
-fn of_section_2_8_2() -> (Sample, Sample) {
+fn section_2_8_2() -> (Sample, Sample) {
     let key: [u8; 32] = std::array::from_fn(|byte| 0x80 + byte as u8);
     let nonce = hex("07000000 4041424344454647").try_into().unwrap();
     let plain = Sample::new(&key, &nonce, &hex("50515253c0c1c2c3c4c5c6c7"), SUNSCREEN);
@@ -22,7 +22,7 @@ fn of_section_2_8_2() -> (Sample, Sample) {
 }
 
 /// Appendix A.5.
-fn of_appendix_a_5() -> (Sample, Sample) {
+fn appendix_a_5() -> (Sample, Sample) {
     let key = hex("1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0");
     let nonce = hex("000000000102030405060708").try_into().unwrap();
     let aad = hex("f33388860000000000004e91");
@@ -48,9 +48,9 @@ fn of_appendix_a_5() -> (Sample, Sample) {
 }
 
 #[test]
-fn aead_in_every_place() {
+fn aead_in_every_position() {
     for (path, aead) in paths() {
-        for (plain, sealed) in [of_section_2_8_2(), of_appendix_a_5()] {
+        for (plain, sealed) in [section_2_8_2(), appendix_a_5()] {
             let mut random = Random::new(1);
             let neighbours: Vec<Sample> = (0..crate::BATCH)
                 .map(|_| {
@@ -58,22 +58,22 @@ fn aead_in_every_place() {
                     Sample::random(&mut random, aad, body)
                 })
                 .collect();
-            for place in 0..neighbours.len() {
+            for position in 0..neighbours.len() {
                 let mut plains = neighbours.clone();
-                plains[place] = plain.clone();
+                plains[position] = plain.clone();
                 let mut samples = plains.clone();
                 seal(aead, &mut samples);
-                assert_eq!(samples[place], sealed, "{path:?} in place {place}");
+                assert_eq!(samples[position], sealed, "{path:?} at position {position}");
                 assert!(open(aead, &mut samples).into_iter().all(|authentic| authentic));
                 for (opened, plain) in samples.iter().zip(&plains) {
-                    assert_eq!(opened.body, plain.body, "{path:?} in place {place}");
+                    assert_eq!(opened.body, plain.body, "{path:?} at position {position}");
                 }
             }
         }
     }
 }
 
-/// Key stream from block 1 on: zeros, sealed.
+/// Key stream from block 1 on: sealed zeros.
 fn key_stream(aead: Aead, key: &[u8], nonce: &[u8], blocks: usize) -> Vec<u8> {
     let (key, nonce) = (key.try_into().unwrap(), nonce.try_into().unwrap());
     let mut samples = [Sample::new(key, nonce, &[], &vec![0; blocks * 64])];
@@ -81,7 +81,7 @@ fn key_stream(aead: Aead, key: &[u8], nonce: &[u8], blocks: usize) -> Vec<u8> {
     samples[0].body.clone()
 }
 
-/// §2.3.2, and those of appendix A.1 whose counter is above 0: block 0 is not for data.
+/// §2.3.2, and the vectors of appendix A.1 with a block counter above 0: block 0 is not key stream.
 #[test]
 fn chacha20_blocks() {
     let counting: Vec<u8> = (0..32).collect();

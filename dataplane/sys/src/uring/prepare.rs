@@ -1,4 +1,4 @@
-//! Getting a ring: the flags that this kernel takes, and whether it can do what we need.
+//! Set-up of a ring: flags, buffers, and a probe for multishot receives.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -7,12 +7,14 @@ use io_uring::{IoUring, opcode, types};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::provided::Provided;
-use super::{COMPLETIONS, FRAME_GROUP, FRAMES, SUBMIT_MAX, TRAIN_GROUP, Tag};
+use super::request::{COMPLETIONS, FRAME_GROUP, FRAMES, SUBMIT_MAX, TRAIN_GROUP, Tag};
 use crate::memory;
 use crate::message::{CONTROL_LEN, NAME_LEN, TRAIN_SLOT_LEN};
-use crate::tun::{FRAME_SLOT_LEN, HEADER_LEN, Queue};
+use crate::send_header::empty_header;
+use crate::tun::{FRAME_SLOT_LEN, Queue};
 
-/// A ring with its buffers: what the kernel may refuse, before a TUN queue is given to it.
+/// A ring with its buffers: everything that the kernel may refuse, set up before the ring takes
+/// the TUN queue.
 pub struct Prepared {
     // Dropped first, as in `Uring`.
     pub(super) ring: IoUring,
@@ -21,24 +23,24 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Sets the ring up with the best flags that the kernel takes. Call it on the worker's own
-    /// thread: the ring belongs to the thread that makes it.
+    /// Sets up the ring with the best flags that the kernel supports. Must be called on the
+    /// worker's own thread, to which the ring then belongs.
     ///
     /// # Errors
     /// EPERM: refused by seccomp or `kernel.io_uring_disabled`. ENOSYS, EINVAL: the kernel is too
-    /// old (below 6.0). ENOMEM: too little memory may be locked.
+    /// old (before 6.0). ENOMEM: RLIMIT_MEMLOCK is too low, or memory is short. EMFILE, ENFILE: too
+    /// many open files.
     pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
         let mut ring = build_ring()?;
         let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
         probe_multishot(&mut ring)?;
-        let skipped = if tun.has_header { 0 } else { HEADER_LEN };
         let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
-        let frames = Provided::new(&ring, FRAME_GROUP, slots, skipped)?;
+        let frames = Provided::new(&ring, FRAME_GROUP, slots, tun.skipped_len())?;
         Ok(Prepared { ring, trains, frames })
     }
 }
 
-/// The ladder of flags: what a newer kernel offers, then less.
+/// Builds the ring with the flags of Linux 6.1; with fewer where the kernel answers EINVAL.
 fn build_ring() -> io::Result<IoUring> {
     let entries = (2 * SUBMIT_MAX) as u32;
     let full = IoUring::builder()
@@ -50,15 +52,15 @@ fn build_ring() -> io::Result<IoUring> {
         .build(entries);
     match full {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            log::info!("this kernel lacks single-issuer rings: io_uring with fewer flags");
+            log::info!("io_uring: IORING_SETUP_SINGLE_ISSUER unsupported; continuing without it");
             IoUring::builder().setup_coop_taskrun().setup_cqsize(COMPLETIONS).build(entries)
         }
         result => result,
     }
 }
 
-/// Multishot receives came with Linux 6.0, a year after buffer rings: an older kernel refuses
-/// the request at once, a newer one waits.
+/// Fails with EINVAL where the kernel lacks multishot receives (Linux 6.0): it refuses the request
+/// at once, a newer kernel waits.
 fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
@@ -66,7 +68,7 @@ fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
     let fd = types::Fd(socket.as_raw_fd());
     let receive = opcode::RecvMsgMulti::new(fd, &*header, TRAIN_GROUP).build();
     let cancel = opcode::AsyncCancel::new(Tag::V4.data(0)).build();
-    // SAFETY: the header lives until both requests have completed below.
+    // SAFETY: the header lives until both requests have completed.
     unsafe {
         let mut queue = ring.submission();
         let entries = [receive.user_data(Tag::V4.data(0)), cancel.user_data(Tag::Cancel.data(0))];
@@ -89,12 +91,7 @@ fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
     result
 }
 
-pub(super) fn empty_header() -> libc::msghdr {
-    // SAFETY: `struct msghdr` is plain data; all zeros are valid.
-    unsafe { std::mem::zeroed() }
-}
-
-/// What a multishot receive reserves in each buffer.
+/// The space that a multishot receive reserves in each buffer for name and control messages.
 pub(super) fn receive_header() -> libc::msghdr {
     let mut header = empty_header();
     header.msg_namelen = NAME_LEN as libc::socklen_t;

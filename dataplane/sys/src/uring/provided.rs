@@ -1,4 +1,4 @@
-//! A ring of provided buffers: the kernel takes one for each completion of a multishot request
+//! A ring of provided buffers: the kernel fills one for each completion of a multishot request
 //! (Linux 5.19, io_uring/kbuf.c).
 
 use std::io;
@@ -9,36 +9,41 @@ use io_uring::types::BufRingEntry;
 
 use crate::memory::{Pages, Slot};
 
-/// Slots that are offered at least.
+/// Minimum of offered slots.
 const DEPTH_MIN: usize = 8;
-/// Completions over which the need for slots is observed.
+/// Completions per measurement of how many slots are in use at once.
 const WINDOW: u32 = 1024;
 
-/// The buffers of one group. A slot is either offered to the kernel, in reserve, or with the
+/// The buffers of one group. A slot is either offered to the kernel, in reserve, or held by the
 /// worker.
 ///
-/// The kernel fills what it is offered in a circle. Only as many slots are offered as bursts have
-/// been found to need, and of the others the one that was used last comes next: so a few slots
-/// serve again and again, and stay in the cache.
+/// The kernel fills offered slots in turn. To keep them in the CPU cache, only as many are offered
+/// as recent bursts have needed, and the most recently used one of the reserve is offered next.
 pub(super) struct Provided {
     entries: Pages,
     mask: u16,
     tail: u16,
+    /// Bytes at the start of a slot that the kernel does not fill.
     skipped: usize,
+    /// By slot.
     offered: Vec<Option<Slot>>,
-    /// How many of them there are.
+    /// Number of offered slots.
     offered_len: usize,
-    /// How many there should be.
+    /// Wanted number of offered slots.
     depth: usize,
     reserve: Vec<Slot>,
-    /// Completions in this window.
+    /// Completions in the current window.
     completions: u32,
-    /// Slots that were with the worker at once, at most, in this window.
+    /// Most slots that the worker held at once in the current window.
     peak: usize,
 }
 
 impl Provided {
-    /// Registers the group and offers all slots. The kernel fills a slot from byte `skipped` on.
+    /// Registers the group and offers the first slots. The kernel fills a slot from offset
+    /// `skipped` on (bytes).
+    ///
+    /// # Errors
+    /// EINVAL: no buffer rings (before 5.19). ENOMEM: memory is short.
     pub(super) fn new(
         ring: &IoUring,
         group: u16,
@@ -47,7 +52,7 @@ impl Provided {
     ) -> io::Result<Provided> {
         let count = slots.len().next_power_of_two() as u16;
         let entries = Pages::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        // SAFETY: the pages stay mapped as long as the ring: `Uring` drops its ring first.
+        // SAFETY: the pages outlive the ring, because `Uring` and `Prepared` drop their ring first.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.base().as_ptr() as u64,
@@ -84,12 +89,13 @@ impl Provided {
         self.offered_len > 0
     }
 
-    /// The kernel found no slot: it is to have more.
+    /// Doubles the number of offered slots: the kernel found none.
     pub(super) fn ran_out(&mut self) {
         self.depth = (2 * self.depth).min(self.offered.len());
         self.fill();
     }
 
+    /// Offers slots of the reserve up to `depth`.
     fn fill(&mut self) {
         while self.offered_len < self.depth
             && let Some(slot) = self.reserve.pop()
@@ -98,13 +104,12 @@ impl Provided {
         }
     }
 
-    /// Gives a slot to the kernel.
+    /// Offers a slot to the kernel.
     fn offer(&mut self, mut slot: Slot) {
         let id = slot.id;
         let base = self.entries.base().cast::<BufRingEntry>().as_ptr();
-        // SAFETY: the masked tail lies within the ring; the kernel reads this entry only after
-        // the tail below has moved over it. `tail` points to a u16 within the first entry that
-        // the kernel only reads.
+        // SAFETY: the masked tail lies within the ring, the kernel reads the entry only after the
+        // release store below, and it never writes the u16 in the first entry that is the tail.
         unsafe {
             let entry = &mut *base.add(usize::from(self.tail & self.mask));
             entry.set_addr(slot[self.skipped..].as_mut_ptr() as u64);
@@ -132,7 +137,7 @@ impl Provided {
         slot.expect("the kernel fills only what it was offered")
     }
 
-    /// Takes all slots back, for a request that does not use the group any more.
+    /// Takes all slots back. No request may use the group after that.
     pub(super) fn reclaim(&mut self) -> Vec<Slot> {
         self.offered_len = 0;
         let offered = self.offered.iter_mut().filter_map(Option::take);

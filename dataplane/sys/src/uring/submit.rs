@@ -1,27 +1,18 @@
-//! Sends and writes: submitted together, completed when the call returns.
+//! Sends and writes: submitted together, complete when the call returns.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, squeue, types};
 
-use super::prepare::empty_header;
-use super::{SUBMIT_MAX, Tag, Uring};
-use crate::message::{ADDRESS_LEN, SEND_CONTROL_LEN, fill_header};
-use crate::mmsg::write_frame;
-use crate::{Delivery, Errno, NOT_TRIED, Outgoing};
-
-/// Headers of the sends of one submission; sized once, never moved.
-pub(super) struct SendBlocks {
-    headers: Box<[libc::msghdr]>,
-    names: Box<[[u8; ADDRESS_LEN]]>,
-    controls: Box<[[u8; SEND_CONTROL_LEN]]>,
-}
+use super::request::{SUBMIT_MAX, Tag};
+use super::ring::Uring;
+use crate::io::{Delivery, Errno, NOT_TRIED, Outgoing};
 
 impl Uring {
-    /// See [`crate::Backend::send`]. MSG_DONTWAIT keeps wire order: a request that met a full
-    /// buffer would be retried in scrambled order otherwise. Sends of one group are linked: the
-    /// kernel begins the next when the one before has succeeded, and cancels it otherwise.
+    /// See [`crate::Backend::send`]. MSG_DONTWAIT keeps wire order: without it, the kernel retries
+    /// requests that met a full buffer in any order. Sends of one group are linked: the kernel
+    /// starts each when the previous one has succeeded, and cancels it otherwise.
     pub fn send(
         &mut self,
         outgoing: &[Outgoing],
@@ -30,7 +21,7 @@ impl Uring {
     ) -> io::Result<()> {
         for chunk in outgoing.chunks(SUBMIT_MAX) {
             let base = outcomes.len();
-            // A group that began in the chunk before, and was refused there.
+            // The group that was refused at the end of the previous chunk.
             let refused = match base {
                 0 => None,
                 _ => Some(outgoing[base - 1].group).filter(|_| outcomes[base - 1] != 0),
@@ -46,7 +37,10 @@ impl Uring {
                     continue;
                 };
                 outcomes.push(0);
-                let header = self.send.fill(index, out, &pieces[out.pieces.clone()]);
+                let header = &mut self.send_headers[index];
+                let Outgoing { to, traffic_class, segment, .. } = out;
+                let payload = &pieces[out.pieces.clone()];
+                self.send_blocks[index].fill(header, to, *traffic_class, *segment, payload);
                 let is_followed = chunk.get(index + 1).is_some_and(|next| next.group == out.group);
                 let link =
                     if is_followed { squeue::Flags::IO_LINK } else { squeue::Flags::empty() };
@@ -71,11 +65,9 @@ impl Uring {
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
         if !self.tun.has_header {
-            outcomes.extend(
-                frames.iter().map(|frame| {
-                    write_frame(&self.tun, frame.queue, &pieces[frame.pieces.clone()])
-                }),
-            );
+            let write =
+                |frame: &Delivery| self.tun.write_frame(frame.queue, &pieces[frame.pieces.clone()]);
+            outcomes.extend(frames.iter().map(write));
             return Ok(());
         }
         for chunk in frames.chunks(SUBMIT_MAX) {
@@ -93,29 +85,5 @@ impl Uring {
             self.finish(Tag::Write, chunk.len(), &mut outcomes[base..])?;
         }
         Ok(())
-    }
-}
-
-impl SendBlocks {
-    pub(super) fn new() -> SendBlocks {
-        SendBlocks {
-            headers: vec![empty_header(); SUBMIT_MAX].into(),
-            names: vec![[0; ADDRESS_LEN]; SUBMIT_MAX].into(),
-            controls: vec![[0; SEND_CONTROL_LEN]; SUBMIT_MAX].into(),
-        }
-    }
-
-    fn fill(
-        &mut self,
-        index: usize,
-        out: &Outgoing,
-        payload: &[IoSlice<'_>],
-    ) -> *const libc::msghdr {
-        let header = &mut self.headers[index];
-        let name = &mut self.names[index];
-        let control = &mut self.controls[index];
-        let Outgoing { to, traffic_class, segment, .. } = out;
-        fill_header(header, name, control, to, *traffic_class, *segment, payload);
-        header
     }
 }

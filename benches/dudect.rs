@@ -1,18 +1,23 @@
-//! Measures whether the AEAD takes as long for one secret as for another, after "Dude, is my code
-//! constant time?" (Reparaz, Balasch, Verbauwhede 2017):
-//! `cargo run --release -p wg-bounce-aead --example dudect_aead -- [SECONDS] [SEED]`.
+//! Times the AEAD with secrets of two classes, after "Dude, is my code constant time?" (Reparaz,
+//! Balasch, Verbauwhede 2017):
 //!
-//! Each experiment has two classes of inputs, which take turns at random, and Welch's t-test of
-//! their times. Over 4.5 (either sign) the classes differ; below, no difference was found with that
-//! many measurements, which is no proof that there is none. The second figure leaves out the
-//! slowest tenth, where interrupts are.
+//!     cargo bench -p wg-bounce-benches --bench dudect -- SECONDS [SEED]
 //!
-//! - *seal*: one key and one plaintext, against random ones.
-//! - *open*: a forged tag whose first byte is wrong, against one whose last byte is.
+//! Each experiment picks one of two classes of inputs at random for each measurement, and compares
+//! their times with Welch's t-test. Beyond 4.5 (either sign) the classes differ. A smaller value
+//! means that this many measurements show no difference, not that none exists. The second figure
+//! leaves out the slowest tenth, which contains interrupts.
+//!
+//! - *seal*: one key and plaintext, against random ones.
+//! - *open*: a tag that is wrong in its first byte, against one that is wrong in its last byte.
+//!
+//! Not a gate: it needs an otherwise idle machine, and a second run to confirm a difference. The
+//! gate is `scripts/constant-time`. Without SECONDS it measures nothing, so that `cargo bench` does
+//! not wait for it.
 
 #![forbid(unsafe_code)]
 
-#[path = "../src/tests/random.rs"]
+#[path = "../dataplane/aead/src/tests/random.rs"]
 mod random;
 
 use std::time::{Duration, Instant};
@@ -26,15 +31,20 @@ const BATCH: usize = 16;
 const MESSAGE_LEN: usize = 16 + 576 + 16;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u64| match arguments.next() {
-        Some(text) => text.parse().expect("usage: dudect_aead [SECONDS] [SEED], both numbers"),
-        None => default,
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args().skip(1).filter(|it| it != "--bench");
+    let mut number = || {
+        let text = arguments.next()?;
+        Some(text.parse::<u64>().expect("usage: dudect SECONDS [SEED], both numbers"))
     };
-    let (seconds, seed) = (number(10), number(1));
+    let Some(seconds) = number() else {
+        println!("dudect: not measured: give the seconds per experiment (-- SECONDS [SEED])");
+        return;
+    };
+    let seed = number().unwrap_or(1);
     for choice in [Choice::Avx512, Choice::Avx2, Choice::Ring] {
         let Ok(aead) = Aead::new(choice) else {
-            println!("{choice}: skipped, this processor has it not");
+            println!("{choice}: skipped: not supported by this CPU");
             continue;
         };
         for (name, experiment) in [("seal", seal as Experiment), ("open", open)] {
@@ -52,21 +62,21 @@ fn main() {
     }
 }
 
-/// Prepares an input of the class, and says how long it took.
+/// Processes an input of a class and returns the time it took.
 type Experiment = fn(Aead, Class, &mut Random) -> Duration;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Class {
-    /// One secret, or a first byte that is wrong.
+    /// The fixed secret, or a wrong first byte.
     Fixed,
-    /// A random secret, or a last byte that is wrong.
+    /// A random secret, or a wrong last byte.
     Random,
 }
 
-/// What was measured, in nanoseconds.
+/// A measurement (nanoseconds).
 type Sample = (Class, f64);
 
-#[expect(clippy::disallowed_methods, reason = "time is what it measures")]
+#[expect(clippy::disallowed_methods, reason = "measures time")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -77,7 +87,7 @@ fn measure(
     mut experiment: impl FnMut(Class, &mut Random) -> Duration,
 ) -> Vec<Sample> {
     let end = now() + length;
-    // The first ones find cold caches.
+    // Warm the caches.
     for _ in 0..100 {
         experiment(Class::Fixed, random);
     }
@@ -90,7 +100,7 @@ fn measure(
 }
 
 fn seal(aead: Aead, class: Class, random: &mut Random) -> Duration {
-    // Both are made, and one is copied, so that the caches have seen the same.
+    // Both are generated and one is copied, so that the caches have the same state.
     let (mut secrets, mut contents) = ([[0; 32]; 2], [[0; BATCH * MESSAGE_LEN]; 2]);
     random.fill(&mut secrets[Class::Random as usize]);
     random.fill(&mut contents[Class::Random as usize]);
@@ -129,11 +139,11 @@ fn open(aead: Aead, class: Class, random: &mut Random) -> Duration {
     let start = now();
     aead.open(&mut batch);
     let took = now() - start;
-    assert!(batch.iter().all(|opened| !opened.authentic), "all are forged");
+    assert!(batch.iter().all(|opened| !opened.authentic), "a forged message was accepted");
     took
 }
 
-/// Those below nine tenths of all, of both classes together.
+/// The samples below the ninth decile of both classes together.
 fn without_slowest(samples: &[Sample]) -> Vec<Sample> {
     let mut times: Vec<f64> = samples.iter().map(|(_, time)| *time).collect();
     times.sort_unstable_by(f64::total_cmp);

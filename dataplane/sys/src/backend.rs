@@ -1,0 +1,137 @@
+//! The two backends behind one interface.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+
+use crate::endpoint::Endpoint;
+use crate::io::{Delivery, Errno, Outgoing, Ready};
+use crate::memory::{Buffer, Slot};
+use crate::{mmsg, uring};
+
+/// The two ways to do I/O. When a call returns, the kernel no longer refers to memory of the
+/// caller.
+pub enum Backend {
+    /// One io_uring: multishot receives into provided buffers.
+    Uring(Box<uring::Uring>),
+    /// epoll, recvmmsg, sendmmsg, readv, writev.
+    Mmsg(Box<mmsg::Mmsg>),
+}
+
+impl Backend {
+    /// Takes what has arrived, up to a bound. If `is_idle`, waits for an arrival or the doorbell.
+    ///
+    /// # Errors
+    /// EBADFD: the TUN device was deleted. Any other error is a broken invariant.
+    pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => io.wait(ready, is_idle),
+            Backend::Mmsg(io) => io.wait(ready, is_idle),
+        }
+    }
+
+    /// Returns the buffer of a train.
+    pub fn release_train(&mut self, buffer: Buffer) {
+        match (self, buffer) {
+            (Backend::Uring(io), Buffer::Slot(slot)) => io.release_train(slot),
+            (Backend::Mmsg(io), Buffer::Slot(slot)) => io.release_train(slot),
+            (_, Buffer::Heap(_)) => {}
+        }
+    }
+
+    /// Returns the buffer of a frame.
+    pub fn release_frame(&mut self, slot: Slot) {
+        match self {
+            Backend::Uring(io) => io.release_frame(slot),
+            Backend::Mmsg(io) => io.release_frame(slot),
+        }
+    }
+
+    /// Sends all; `outcomes` gets one errno for each send:
+    /// - [`NOT_TRIED`](crate::NOT_TRIED): an earlier send of its group was refused; try again;
+    /// - EAFNOSUPPORT: no socket of this family;
+    /// - those of [`send_one`](crate::socket::send_one).
+    ///
+    /// # Errors
+    /// Only of io_uring_enter(2): a broken invariant.
+    pub fn send(
+        &mut self,
+        outgoing: &[Outgoing],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        outcomes.clear();
+        match self {
+            Backend::Uring(io) => io.send(outgoing, pieces, outcomes),
+            Backend::Mmsg(io) => io.send(outgoing, pieces, outcomes),
+        }
+    }
+
+    /// Writes frames to the TUN in order; `outcomes` gets one errno for each:
+    /// - EIO: the interface is down; the frame is lost;
+    /// - EINVAL: the kernel rejects the virtio header; write without GSO;
+    /// - EBADFD: the device was deleted.
+    ///
+    /// # Errors
+    /// Only of io_uring_enter(2): a broken invariant.
+    pub fn write(
+        &mut self,
+        frames: &[Delivery],
+        pieces: &[IoSlice<'_>],
+        outcomes: &mut Vec<Errno>,
+    ) -> io::Result<()> {
+        outcomes.clear();
+        match self {
+            Backend::Uring(io) => io.write(frames, pieces, outcomes),
+            Backend::Mmsg(io) => io.write(frames, pieces, outcomes),
+        }
+    }
+
+    /// Switches to these sockets and closes the old ones.
+    ///
+    /// # Errors
+    /// ENOMEM, ENOSPC: epoll cannot watch another socket. Others are broken invariants.
+    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => io.set_sockets(v4, v6),
+            Backend::Mmsg(io) => io.set_sockets(v4, v6),
+        }
+    }
+
+    /// Selects the families whose writability also wakes the next waits: a full socket wakes them
+    /// when half of its buffer is free (`sock_writeable`, include/net/sock.h).
+    ///
+    /// # Errors
+    /// Only of epoll_ctl(2): a broken invariant.
+    pub fn watch_room(&mut self, v4: bool, v6: bool) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => {
+                io.watch_room(v4, v6);
+                Ok(())
+            }
+            Backend::Mmsg(io) => io.watch_room(v4, v6),
+        }
+    }
+
+    /// Turns reading from the TUN on (the initial state) or off. Frames that were read and not
+    /// released stay with the caller.
+    ///
+    /// # Errors
+    /// Only of epoll_ctl(2): a broken invariant.
+    pub fn read_frames(&mut self, on: bool) -> io::Result<()> {
+        match self {
+            Backend::Uring(io) => {
+                io.read_frames(on);
+                Ok(())
+            }
+            Backend::Mmsg(io) => io.read_frames(on),
+        }
+    }
+
+    /// The socket for this destination's family, for a single send outside the batch.
+    pub fn socket_for(&self, to: &Endpoint) -> Option<&OwnedFd> {
+        match self {
+            Backend::Uring(io) => io.sockets().of(to),
+            Backend::Mmsg(io) => io.sockets().of(to),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The ring: arms requests, waits, and takes completions.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use nix::sys::eventfd::EventFd;
+
+use super::prepare::{Prepared, receive_header};
+use super::provided::Provided;
+use super::request::{COMPLETIONS, FRAME_GROUP, SUBMIT_MAX, TRAIN_GROUP, Tag};
+use crate::io::{Errno, Frame, Ready, Sockets, Train};
+use crate::memory::{Buffer, Slot};
+use crate::message::{endpoint, read_control};
+use crate::send_header::{SendBlock, empty_header};
+use crate::tun::Queue;
+
+/// The way frames are read from the TUN.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TunMode {
+    /// READ_MULTISHOT into provided buffers (Linux 6.7).
+    Multishot,
+    /// Poll, then read: on kernels without READ_MULTISHOT.
+    Poll,
+}
+
+/// The io_uring backend of one worker.
+pub struct Uring {
+    // Dropped first: closing the ring ends every request before the buffers are freed.
+    ring: IoUring,
+    trains: Provided,
+    frames: Provided,
+    pub(super) sockets: Sockets,
+    /// Counts socket changes. Completions of an older generation only return their buffers.
+    generation: u32,
+    pub(super) tun: Queue,
+    tun_mode: TunMode,
+    bell: Arc<EventFd>,
+    is_armed: Armed,
+    /// Whether the IPv4 and the IPv6 socket are watched for room.
+    is_watched: (bool, bool),
+    reads_frames: bool,
+    receive_header: Box<libc::msghdr>,
+    /// Headers of the sends of one submission; allocated once, never moved.
+    pub(super) send_headers: Box<[libc::msghdr]>,
+    pub(super) send_blocks: Box<[SendBlock]>,
+    /// Completions taken while waiting for sends, for the next [`Uring::wait`].
+    backlog: VecDeque<cqueue::Entry>,
+}
+
+// SAFETY: the raw pointers within point to boxed memory that moves along with the backend, and one
+// thread at a time uses the ring.
+unsafe impl Send for Uring {}
+
+/// The requests that the kernel holds.
+#[derive(Default)]
+struct Armed {
+    v4: bool,
+    v6: bool,
+    tun: bool,
+    bell: bool,
+    /// One-shot polls for room in a socket.
+    room_v4: bool,
+    room_v6: bool,
+}
+
+impl Uring {
+    /// Takes the TUN queue and the doorbell; sockets follow by [`Uring::set_sockets`].
+    pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
+        let Prepared { ring, trains, frames } = prepared;
+        Uring {
+            ring,
+            trains,
+            frames,
+            sockets: Sockets::default(),
+            generation: 0,
+            tun,
+            tun_mode: TunMode::Multishot,
+            bell,
+            is_armed: Armed::default(),
+            is_watched: (false, false),
+            reads_frames: true,
+            receive_header: Box::new(receive_header()),
+            send_headers: vec![empty_header(); SUBMIT_MAX].into(),
+            send_blocks: vec![SendBlock::EMPTY; SUBMIT_MAX].into(),
+            backlog: VecDeque::with_capacity(COMPLETIONS as usize),
+        }
+    }
+
+    /// See [`crate::Backend::wait`].
+    pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
+        self.arm();
+        // Completions that arrived during a send need no further system call.
+        let has_some = !self.backlog.is_empty() && self.ring.submission().is_empty();
+        if !has_some {
+            self.enter(usize::from(is_idle && self.backlog.is_empty()))?;
+        }
+        while let Some(entry) = self.backlog.pop_front() {
+            self.take(&entry, ready)?;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::Backend::release_train`].
+    pub fn release_train(&mut self, slot: Slot) {
+        self.trains.release(slot);
+    }
+
+    /// See [`crate::Backend::release_frame`].
+    pub fn release_frame(&mut self, slot: Slot) {
+        self.frames.release(slot);
+    }
+
+    /// The sockets in use.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// See [`crate::Backend::set_sockets`]. A request holds its socket, and with it the port, so
+    /// this waits until the requests have ended: the port is free when control learns of the
+    /// change.
+    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+        let mut cancels = 0;
+        for (tag, armed) in [
+            (Tag::V4, self.is_armed.v4),
+            (Tag::V6, self.is_armed.v6),
+            (Tag::RoomV4, self.is_armed.room_v4),
+            (Tag::RoomV6, self.is_armed.room_v6),
+        ] {
+            if armed {
+                let cancel = opcode::AsyncCancel::new(tag.data(self.generation));
+                self.push(cancel.build().user_data(Tag::Cancel.data(0)));
+                cancels += 1;
+            }
+        }
+        // ENOENT: the request has ended by itself.
+        self.finish(Tag::Cancel, cancels, &mut [0])?;
+        self.generation = self.generation.wrapping_add(1);
+        let Armed { tun, bell, .. } = self.is_armed;
+        self.is_armed = Armed { tun, bell, ..Armed::default() };
+        self.sockets = Sockets { v4, v6 };
+        Ok(())
+    }
+
+    /// See [`crate::Backend::watch_room`].
+    pub fn watch_room(&mut self, v4: bool, v6: bool) {
+        self.is_watched = (v4, v6);
+    }
+
+    /// See [`crate::Backend::read_frames`].
+    pub fn read_frames(&mut self, on: bool) {
+        self.reads_frames = on;
+    }
+
+    /// Waits until `count` requests with `tag` have completed, so that the kernel no longer refers
+    /// to their buffers. Keeps other completions for the next [`Uring::wait`].
+    pub(super) fn finish(
+        &mut self,
+        tag: Tag,
+        count: usize,
+        outcomes: &mut [Errno],
+    ) -> io::Result<()> {
+        let mut missing = count;
+        while missing > 0 {
+            let before = self.backlog.len();
+            self.enter(missing)?;
+            let mut kept = before;
+            for next in before..self.backlog.len() {
+                let entry = self.backlog[next].clone();
+                let (entry_tag, index) = Tag::of(entry.user_data());
+                if entry_tag == tag {
+                    outcomes[index as usize] = if entry.result() < 0 { -entry.result() } else { 0 };
+                    missing -= 1;
+                } else {
+                    self.backlog.swap(kept, next);
+                    kept += 1;
+                }
+            }
+            self.backlog.truncate(kept);
+        }
+        Ok(())
+    }
+
+    /// Submits pushed entries, waits for `want` completions, and moves all to the backlog.
+    fn enter(&mut self, want: usize) -> io::Result<()> {
+        /// IORING_ENTER_GETEVENTS; without it the kernel defers its task work.
+        const GET_EVENTS: u32 = 1;
+        // EINTR: a signal; try again. EBUSY: completions overflowed; taking them makes room.
+        // EAGAIN: memory is short; the next call submits the rest. ETIME needs a timeout.
+        loop {
+            let pushed = self.ring.submission().len() as u32;
+            // SAFETY: the call has no argument, and all entries are sound (see `push`).
+            let result = unsafe {
+                self.ring.submitter().enter::<libc::sigset_t>(pushed, want as u32, GET_EVENTS, None)
+            };
+            match result {
+                Ok(_) => break,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EBUSY | libc::EAGAIN) => break,
+                    _ => return Err(error),
+                },
+            }
+        }
+        self.backlog.extend(self.ring.completion());
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: memory that the entry points to outlives the request, because multishot
+            // requests use buffers and a header that live as long as the ring, and sends and
+            // writes complete before their call returns.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: submit it.
+            let _ = self.ring.submit();
+        }
+    }
+
+    /// Arms every wanted request that the kernel does not hold and that has buffers. Multishot
+    /// requests end on errors, on zero-length datagrams, and when the buffers run out.
+    fn arm(&mut self) {
+        let header: *const libc::msghdr = &*self.receive_header;
+        let Sockets { v4, v6 } = &self.sockets;
+        let (v4, v6) = (v4.as_ref().map(AsRawFd::as_raw_fd), v6.as_ref().map(AsRawFd::as_raw_fd));
+        let (watches_v4, watches_v6) = self.is_watched;
+        let receive = |fd| opcode::RecvMsgMulti::new(types::Fd(fd), header, TRAIN_GROUP).build();
+        let room = |fd| opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32).build();
+        let (has_trains, has_frames) = (self.trains.has_some(), self.frames.has_some());
+        if let Some(fd) = v4.filter(|_| !self.is_armed.v4 && has_trains) {
+            self.push(receive(fd).user_data(Tag::V4.data(self.generation)));
+            self.is_armed.v4 = true;
+        }
+        if let Some(fd) = v6.filter(|_| !self.is_armed.v6 && has_trains) {
+            self.push(receive(fd).user_data(Tag::V6.data(self.generation)));
+            self.is_armed.v6 = true;
+        }
+        if let Some(fd) = v4.filter(|_| watches_v4 && !self.is_armed.room_v4) {
+            self.push(room(fd).user_data(Tag::RoomV4.data(self.generation)));
+            self.is_armed.room_v4 = true;
+        }
+        if let Some(fd) = v6.filter(|_| watches_v6 && !self.is_armed.room_v6) {
+            self.push(room(fd).user_data(Tag::RoomV6.data(self.generation)));
+            self.is_armed.room_v6 = true;
+        }
+        if !self.is_armed.tun && self.reads_frames && has_frames {
+            let fd = types::Fd(self.tun.fd.as_raw_fd());
+            let entry = match self.tun_mode {
+                TunMode::Multishot => {
+                    opcode::ReadMulti::new(fd, 0, FRAME_GROUP).build().user_data(Tag::Read.data(0))
+                }
+                TunMode::Poll => opcode::PollAdd::new(fd, libc::POLLIN as u32)
+                    .build()
+                    .user_data(Tag::Poll.data(0)),
+            };
+            self.push(entry);
+            self.is_armed.tun = true;
+        }
+        if !self.is_armed.bell {
+            let fd = types::Fd(self.bell.as_raw_fd());
+            let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+            self.push(entry.user_data(Tag::Bell.data(0)));
+            self.is_armed.bell = true;
+        }
+    }
+
+    /// Takes one completion.
+    fn take(&mut self, entry: &cqueue::Entry, ready: &mut Ready) -> io::Result<()> {
+        let (tag, low) = Tag::of(entry.user_data());
+        let has_more = cqueue::more(entry.flags());
+        match tag {
+            Tag::V4 | Tag::V6 => {
+                if low == self.generation && !has_more {
+                    match tag {
+                        Tag::V4 => self.is_armed.v4 = false,
+                        _ => self.is_armed.v6 = false,
+                    }
+                }
+                self.take_train(entry, low == self.generation, ready);
+                Ok(())
+            }
+            Tag::Read => {
+                self.is_armed.tun = has_more;
+                self.take_frame(entry, ready)
+            }
+            Tag::Poll => {
+                self.is_armed.tun = false;
+                let mut slots = self.frames.reclaim();
+                let result = self.tun.read_frames(&mut slots, ready);
+                slots.into_iter().for_each(|slot| self.frames.release(slot));
+                result
+            }
+            Tag::Bell => {
+                self.is_armed.bell = has_more;
+                let _ = self.bell.read(); // EAGAIN: an earlier read took this ring too
+                Ok(())
+            }
+            Tag::RoomV4 | Tag::RoomV6 => {
+                if low == self.generation {
+                    match tag {
+                        Tag::RoomV4 => self.is_armed.room_v4 = false,
+                        _ => self.is_armed.room_v6 = false,
+                    }
+                }
+                ready.has_room = true;
+                Ok(())
+            }
+            Tag::Send | Tag::Write | Tag::Cancel => Ok(()),
+        }
+    }
+
+    /// Takes a datagram or train: `struct io_uring_recvmsg_out`, name, control, payload.
+    fn take_train(&mut self, entry: &cqueue::Entry, is_current: bool, ready: &mut Ready) {
+        let Some(id) = cqueue::buffer_select(entry.flags()) else {
+            // ENOBUFS: no buffer was left. Others are pending ICMP errors (ECONNREFUSED, ...). The
+            // request is armed again before the next wait.
+            if entry.result() == -libc::ENOBUFS {
+                self.trains.ran_out();
+            }
+            return;
+        };
+        let slot = self.trains.take(id);
+        match parse_train(slot, entry.result(), &self.receive_header) {
+            Ok(train) if is_current => ready.trains.push(train),
+            Ok(Train { buffer: Buffer::Slot(slot), .. }) => self.trains.release(slot),
+            Ok(_) => {}
+            Err(slot) => {
+                ready.unreadable += 1;
+                self.trains.release(slot);
+            }
+        }
+    }
+
+    fn take_frame(&mut self, entry: &cqueue::Entry, ready: &mut Ready) -> io::Result<()> {
+        let skipped = self.tun.skipped_len();
+        if let Some(id) = cqueue::buffer_select(entry.flags()) {
+            let mut slot = self.frames.take(id);
+            match usize::try_from(entry.result()) {
+                Ok(length) if length > 0 => {
+                    slot[..skipped].fill(0);
+                    ready.frames.push(Frame { slot, length: skipped + length });
+                }
+                _ => self.frames.release(slot),
+            }
+            return Ok(());
+        }
+        match -entry.result() {
+            libc::ENOBUFS => {
+                self.frames.ran_out();
+                Ok(())
+            }
+            // EAGAIN, EINTR, ECANCELED: try again. EIO: the link went down.
+            0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::EIO => Ok(()),
+            // EINVAL: no READ_MULTISHOT (before 6.7). EBADFD: the device was deleted, or the file
+            // cannot be polled; the poll tells the two apart.
+            libc::EINVAL if self.tun_mode == TunMode::Multishot => {
+                log::info!("{}: multishot read unsupported; polling the TUN", self.tun.name());
+                self.tun_mode = TunMode::Poll;
+                Ok(())
+            }
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl Drop for Uring {
+    /// Ends every request now. Closing a ring does so later, and until then its requests hold the
+    /// port, the device and pointers to the buffers.
+    fn drop(&mut self) {
+        let _ = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
+        // Requests end and release their files when their task work runs, which is during a wait
+        // for a completion. A no-op makes sure that there is one.
+        self.push(opcode::Nop::new().build().user_data(Tag::Cancel.data(0)));
+        let _ = self.enter(1);
+    }
+}
+
+/// The train in a slot; the slot itself if it was truncated or has no sender.
+fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, Slot> {
+    let Ok(filled) = usize::try_from(result) else { return Err(slot) };
+    let Ok(out) = types::RecvMsgOut::parse(&slot[..filled], header) else { return Err(slot) };
+    if out.is_name_data_truncated() || out.is_payload_truncated() {
+        return Err(slot);
+    }
+    let info = read_control(out.control_data());
+    let Some(from) = endpoint(out.name_data(), &info) else { return Err(slot) };
+    let length = out.payload_data().len();
+    Ok(Train {
+        length,
+        segment: info.segment,
+        from,
+        traffic_class: info.traffic_class,
+        buffer: Buffer::Slot(slot),
+    })
+}
