@@ -76,7 +76,7 @@ impl TrainBuilder {
     #[must_use]
     pub fn push(&mut self, length: usize) -> bool {
         let is_first = self.count == 0;
-        // After a shorter message the bytes are not a multiple of the segment size: the train is closed.
+        // After a shorter message the bytes are not a multiple of the segment size: it is closed.
         let may_follow = length > 0
             && length <= self.segment_size
             && self.bytes == self.count * self.segment_size

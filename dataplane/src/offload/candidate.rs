@@ -2,13 +2,21 @@
 //! `udp_gro_receive`), slightly stricter, so that segmenting the super-packet again gives exactly
 //! the packets that arrived.
 
-use super::{
-    ACK, CoalescerOptions, PSH, TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_LEN, UDP_CHECKSUM_AT,
-    UDP_HEADER_LEN,
+use super::virtio::{
+    ACK, PSH, TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_LEN, UDP_CHECKSUM_AT, UDP_HEADER_LEN,
 };
 use crate::checksum;
 use crate::hash::mix;
 use crate::ip::{self, Packet, V4_HEADER_LEN, u16_at, u32_at};
+
+/// The kinds of packets to coalesce.
+#[derive(Clone, Copy, Debug)]
+pub struct CoalescerOptions {
+    /// TCP segments, on a TUN with TSO4 and TSO6.
+    pub tcp: bool,
+    /// UDP datagrams, on a TUN with USO4 and USO6 (Linux 6.2).
+    pub udp: bool,
+}
 
 /// IPv6, and TCP with all its options (bytes).
 const HEADERS_LEN_MAX: usize = ip::V6_HEADER_LEN + 60;

@@ -7,12 +7,12 @@
 //! 3. [`Group::finish`] edits the first packet's headers and returns the virtio header.
 //! 4. [`Coalescer::clear`] ends the turn.
 //!
-//! Packets stay in their buffers; the caller's handles identify them. Order within a flow is strict:
-//! a packet that cannot be appended closes the flow's open group, so that no packet of the flow
-//! overtakes it.
+//! Packets stay in their buffers; the caller's handles identify them. Order within a flow is
+//! strict: a packet that cannot be appended closes the flow's open group, so that no packet of the
+//! flow overtakes it.
 
-use super::candidate::{self, Candidate, Headers, Outcome};
-use super::{
+use super::candidate::{self, Candidate, CoalescerOptions, Headers, Outcome};
+use super::virtio::{
     GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, PSH, TCP_CHECKSUM_AT, TCP_FLAGS_AT,
     UDP_CHECKSUM_AT, VirtioHeader,
 };
@@ -26,15 +26,6 @@ const PROBES: usize = 8;
 /// Barriers of address pairs; pairs that share one lose some coalescing and nothing else.
 const BARRIERS: usize = 64;
 const NONE: u32 = u32::MAX;
-
-/// The kinds of packets to coalesce.
-#[derive(Clone, Copy, Debug)]
-pub struct CoalescerOptions {
-    /// TCP segments, on a TUN with TSO4 and TSO6.
-    pub tcp: bool,
-    /// UDP datagrams, on a TUN with USO4 and USO6 (Linux 6.2).
-    pub udp: bool,
-}
 
 /// The coalescer is at its capacity: write its groups and clear it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

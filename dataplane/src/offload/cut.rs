@@ -1,4 +1,4 @@
-//! Segmentation, from the TUN to the network: one TUN frame becomes one or many finished IP packets.
+//! Segmentation, from the TUN to the network: a TUN frame becomes one or many finished packets.
 //!
 //! 1. [`Cut::new`] checks the claims of the virtio header against the packet itself, whose headers
 //!    are measured.
@@ -6,7 +6,7 @@
 //!    number, flags and full checksums (`tcp_gso_segment`, `__udp_gso_segment` and
 //!    `inet_gso_segment` of Linux).
 
-use super::{
+use super::virtio::{
     CWR, FIN, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, PSH,
     TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_LEN, UDP_CHECKSUM_AT, UDP_HEADER_LEN,
     VNET_HEADER_LEN, VirtioHeader, udp_checksum,

@@ -160,7 +160,7 @@ fn the_kernels_route_decides() {
         hub.expect_count("tun_packets_written", 1);
         assert_eq!(hub.count("relayed"), 1);
 
-        // Direct relays it all the same, but drops slow-path packets that would leave by that route.
+        // Direct still relays it, but drops slow-path packets that would leave by that route.
         hub.snapshot.relay.mode.v4 = DirectRelay::Always;
         hub.publish();
         send(&mut one, &hub, 64);

@@ -15,10 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::limits::{LINE_LEN_MAX, REQUEST_LEN_MAX};
 use crate::types::{Errno, Rejection, Request};
 pub use set::{SetParser, parse_set};
-
-/// Maps an interface name to its index, for the zone of an IPv6 endpoint. Called only for zones
-/// that are not numbers; `None` rejects the line.
-pub type ZoneResolver<'a> = &'a dyn Fn(&str) -> Option<u32>;
+pub use value::ZoneResolver;
 
 /// The next event of a connection.
 pub enum Incoming {

@@ -1,7 +1,6 @@
 //! Turns the lines of a `set` into changes.
 
-use super::ZoneResolver;
-use super::value::{self, Fault};
+use super::value::{self, Fault, ZoneResolver};
 use crate::types::{Change, Errno, PeerChange, Rejection, SetRequest};
 
 /// Reads the lines between `set=1` and the empty line. Stops at the first invalid line: changes

@@ -6,9 +6,12 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use super::ZoneResolver;
 use crate::limits::QUOTE_LEN_MAX;
 use crate::types::{AllowedIp, Errno, Rejection, SecretKey};
+
+/// Maps an interface name to its index, for the zone of an IPv6 endpoint. Called only for zones
+/// that are not numbers; `None` rejects the line.
+pub type ZoneResolver<'a> = &'a dyn Fn(&str) -> Option<u32>;
 
 /// The fault in a line `name=value`. The errno is always EINVAL.
 #[derive(Clone, Copy)]

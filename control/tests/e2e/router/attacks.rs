@@ -1,7 +1,7 @@
 //! A hostile authenticated peer, and forged messages on the path to a relay.
 
 use super::cases::hosts;
-use super::{Expect, comparable, judge, modes};
+use super::judge::{Expect, comparable, judge, modes};
 use crate::harness::{
     Backend, DF, Draft, Family, IcmpError, RelayMode, Testbed, TestbedOptions, forwarded, hex,
     noise, trim,

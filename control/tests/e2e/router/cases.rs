@@ -1,6 +1,6 @@
 //! Packets from alice and what a router must do with each: ordinary sources and destinations.
 
-use super::{Case, Expect, IcmpExpected, Path};
+use super::judge::{Case, Expect, IcmpExpected, Path};
 use crate::harness::{DF, Draft, Family, MF, MTU};
 
 /// Addresses inside the tunnel, of one family.

@@ -2,7 +2,7 @@
 //! the tunnel.
 
 use super::cases::{Hosts, case, error, hosts};
-use super::{Case, Expect, Path};
+use super::judge::{Case, Expect, Path};
 use crate::harness::{DF, Draft, Family};
 
 /// Unusual sources. Alice's allowed IPs include them all, and all routes lead into the tunnel.

@@ -1,7 +1,7 @@
 //! Series of packets: trains, order, ECN, peers without a session, and forwarding switched off.
 
 use super::cases::hosts;
-use super::modes;
+use super::judge::modes;
 use crate::harness::{
     Backend, Counter, Draft, Family, HUB_PORT, Observed, RelayMode, Testbed, TestbedOptions,
     eventually, forwarded, hex, seconds, trim,

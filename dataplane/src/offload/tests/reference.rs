@@ -146,7 +146,7 @@ impl Spec {
         packet
     }
 
-    /// What the TUN gives for a packet whose checksum and cutting are left to us; `gso_size` zero
+    /// The TUN frame of a packet whose checksum and segmentation are left to us; `gso_size` zero
     /// for one that is not to be cut.
     pub fn frame(&self, payload: &[u8], gso_size: u16) -> Vec<u8> {
         let mut transport = self.transport(payload);
