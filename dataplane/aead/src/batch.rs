@@ -21,7 +21,8 @@ pub trait Unit<const L: usize>: Copy {
     /// Longest body for which the unit beats `ring` (bytes).
     const BODY_LEN_MAX: usize;
 
-    /// Computes the blocks of a stripe: writes one-time keys to `keys`, XORs key stream onto bodies.
+    /// Computes the blocks of a stripe: writes one-time keys to `keys`, and XORs key stream onto
+    /// bodies.
     fn compute(self, stripe: &Stripe<L>, packets: &mut [Packet<'_>], keys: &mut [OneTimeKey]);
     /// Writes the tags of the packets in `order` to `tags`, both indexed by packet.
     fn tags(self, packets: &[Packet<'_>], order: &[u8], keys: &[OneTimeKey], tags: &mut [Tag]);

@@ -89,8 +89,8 @@ pub struct Seal<'a> {
     pub key: &'a Key,
     /// The nonce: the message's counter.
     pub counter: u64,
-    /// [`HEADER_LEN`] bytes of header, which stay unchanged; the plaintext; [`TAG_LEN`] bytes for the
-    /// tag.
+    /// [`HEADER_LEN`] bytes of header, which stay unchanged; the plaintext; [`TAG_LEN`] bytes for
+    /// the tag.
     pub message: &'a mut [u8],
 }
 

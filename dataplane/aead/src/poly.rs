@@ -174,8 +174,8 @@ fn absorb<const P: usize, const G: usize, M: Lanes<P>>(
         for g in 0..G {
             let mut tails = [&[][..]; P];
             for lane in 0..P {
-                // Empty for a lane that has ended, but at a valid address: masked loads from unmapped
-                // pages are slow.
+                // Empty for a lane that has ended, but at a valid address: masked loads from
+                // unmapped pages are slow.
                 let whole = bytes[g][lane];
                 let rest = &whole[offset.min(whole.len())..];
                 left[g][lane] = rest.len() as u64;

@@ -1,5 +1,5 @@
-//! BPF programs that see packets, found with bpf(2): at an interface's TCX hooks, and at netfilter's
-//! hooks. For control only.
+//! BPF programs that see packets, found with bpf(2): at an interface's TCX hooks, and at hooks of
+//! netfilter. For control only.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

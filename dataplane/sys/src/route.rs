@@ -62,8 +62,8 @@ pub struct RouteSocket {
 }
 
 impl RouteSocket {
-    /// Looks up routes through this NETLINK_ROUTE socket, for packets that arrive from the interface
-    /// with index `interface` of its namespace.
+    /// Looks up routes through this NETLINK_ROUTE socket, for packets that arrive from the
+    /// interface with index `interface` of its namespace.
     pub fn new(socket: OwnedFd, interface: u32) -> RouteSocket {
         RouteSocket { socket, interface, sequence: 0 }
     }

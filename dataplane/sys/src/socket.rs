@@ -229,9 +229,10 @@ fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Re
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a send may have been refused because its source address has vanished. The errno is
-/// EINVAL for IPv6 (`ip6_datagram_send_ctl`); ENETUNREACH for IPv4 (`ip_route_output_key_hash_rcu`),
-/// or EINVAL on older kernels. To find out, retry without the source address.
+/// Whether a send may have been refused because its source address has vanished. To find out, retry
+/// without the source address.
+/// - IPv6: EINVAL (`ip6_datagram_send_ctl`), or EADDRNOTAVAIL.
+/// - IPv4: ENETUNREACH (`ip_route_output_key_hash_rcu`), or EINVAL on older kernels.
 pub fn may_be_source(errno: Errno) -> bool {
     matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
 }

@@ -148,9 +148,9 @@ fn long_carries() {
     check(&macs);
 }
 
-/// Sums that a unit may hold with an excess of 2^130 - 5, and whose lowest limb overflows when it is
-/// subtracted: almost zero in the highest and in the lowest limb. The block that leads to such a sum
-/// under a random `r` is computed backwards.
+/// Sums that a unit may hold with an excess of 2^130 - 5, and whose lowest limb overflows when it
+/// is subtracted: almost zero in the highest and in the lowest limb. The block that leads to such a
+/// sum under a random `r` is computed backwards.
 #[test]
 fn sums_that_carry_twice() {
     let mut random = Random::new(23);

@@ -81,7 +81,8 @@ fn key_stream(aead: Aead, key: &[u8], nonce: &[u8], blocks: usize) -> Vec<u8> {
     samples[0].body.clone()
 }
 
-/// §2.3.2, and the vectors of appendix A.1 with a block counter above 0: block 0 is not key stream.
+/// §2.3.2, and the vectors of appendix A.1 with a block counter above 0: block 0 is not key
+/// stream.
 #[test]
 fn chacha20_blocks() {
     let counting: Vec<u8> = (0..32).collect();
