@@ -19,8 +19,8 @@ impl fmt::Display for Abbreviated<'_> {
         };
         // 43 characters carry the key; the 44th is padding.
         let (first, last): (String, String) =
-            ((0..4).map(character).collect(), (39..43).map(character).collect());
-        write!(f, "peer({first}…{last})")
+            ((0..4).map(character).collect(), (40..43).map(character).collect());
+        write!(f, "{first}…{last}=")
     }
 }
 
@@ -32,7 +32,7 @@ mod tests {
     fn both_ends_are_as_in_base64() {
         let key = std::array::from_fn(|at| at as u8);
         // AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=
-        assert_eq!(Abbreviated(&key).to_string(), "peer(AAEC…dHh8)");
-        assert_eq!(Abbreviated(&[255; 32]).to_string(), "peer(////…///8)");
+        assert_eq!(Abbreviated(&key).to_string(), "AAEC…Hh8=");
+        assert_eq!(Abbreviated(&[255; 32]).to_string(), "////…//8=");
     }
 }

@@ -226,7 +226,7 @@ pub fn need<'a>(attributes: &[Attribute<'a>], kind: u16) -> io::Result<Attribute
 
 /// What stands for every answer that is not understood.
 pub fn unreadable() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "an answer that cannot be understood")
+    io::Error::new(io::ErrorKind::InvalidData, "the kernel sent a reply that cannot be parsed")
 }
 
 /// The first bytes.

@@ -32,13 +32,11 @@ pub use verdict::Verdict;
 /// `--relay`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// direct while the kernel would forward the packet back into the interface without asking
-    /// anybody: no filter, no capture, no shaping; kernel otherwise. The log says which, and why
+    /// direct while no firewall rule, packet capture or traffic shaping applies; else kernel
     Auto,
-    /// Inside the worker, as long as forwarding is on: netfilter, tc and packet captures on the
-    /// interface do not see packets between peers
+    /// Inside the daemon; netfilter, tc and packet captures do not see packets between peers
     Direct,
-    /// Every packet passes through the interface and the kernel's forwarding
+    /// Through the interface and the kernel's IP forwarding
     Kernel,
 }
 

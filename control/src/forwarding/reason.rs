@@ -63,7 +63,7 @@ impl fmt::Display for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Weight::Rules => "has rules",
-            Weight::Policy => "does not accept by policy",
+            Weight::Policy => "default policy is not ACCEPT",
         })
     }
 }
@@ -192,18 +192,18 @@ impl fmt::Display for Reason {
             Reason::ForwardingOff { setting } => write!(f, "forwarding is off: {setting}"),
             Reason::Chain { family, table, chain, hook, weight } => write!(
                 f,
-                "nftables: chain {chain} of table {family} {table}, hook {hook}, {weight}"
+                "nftables: chain {chain} of table {family} {table}, hook {hook}: {weight}"
             ),
             Reason::Flowtable { table, name } => {
-                write!(f, "nftables: flowtable {name} of table {table} has the interface")
+                write!(f, "nftables: flowtable {name} of table {table} contains the interface")
             }
             Reason::LegacyChain { program, table, chain, weight } => {
-                write!(f, "{program}: chain {chain} of table {table} {weight}")
+                write!(f, "{program}: chain {chain} of table {table}: {weight}")
             }
-            Reason::VirtualServices => f.write_str("IPVS has virtual services"),
+            Reason::VirtualServices => f.write_str("IPVS: virtual services are configured"),
             Reason::NetfilterProgram { link, hook } => write!(
                 f,
-                "BPF link {link} has a program at netfilter's hook {hook}, maybe in another \
+                "BPF link {link} attaches a program to netfilter hook {hook}, possibly in another \
                  namespace"
             ),
             Reason::Qdisc { kind } => write!(f, "tc: qdisc {kind} on the interface"),
@@ -211,27 +211,33 @@ impl fmt::Display for Reason {
                 write!(f, "tc: {kind} filter at {hook} of the interface")
             }
             Reason::TcxProgram { hook } => {
-                write!(f, "a BPF program (TCX) at {hook} of the interface")
+                write!(f, "a TCX program is attached at {hook} of the interface")
             }
-            Reason::Xdp => f.write_str("an XDP program on the interface"),
+            Reason::Xdp => f.write_str("an XDP program is attached to the interface"),
             Reason::Master { index } => {
-                write!(f, "the interface belongs to interface number {index} (VRF, bridge)")
+                write!(f, "the interface is enslaved to interface {index} (VRF, bridge or bond)")
             }
-            Reason::Promiscuous => f.write_str("the interface is promiscuous: somebody captures"),
+            Reason::Promiscuous => {
+                f.write_str("the interface is promiscuous (packet capture active)")
+            }
             Reason::Capture { inode } => write!(
                 f,
-                "a packet socket (inode {inode}; ss -0 -p names its program) captures on the \
-                 interface"
+                "a packet socket captures on the interface (inode {inode}; ss -0 -p shows its \
+                 process)"
             ),
-            Reason::IpsecPolicies { count } => write!(f, "{count} IPsec policies (ip xfrm policy)"),
-            Reason::IpsecDefault => f.write_str("IPsec blocks by default (ip xfrm policy)"),
+            Reason::IpsecPolicies { count } => {
+                write!(f, "IPsec policies: {count} (ip xfrm policy)")
+            }
+            Reason::IpsecDefault => {
+                f.write_str("the default IPsec policy is to block (ip xfrm policy getdefault)")
+            }
             Reason::RoutingRule { priority, selector } => {
-                write!(f, "the rule of priority {priority} (ip rule) asks for {selector}")
+                write!(f, "ip rule {priority} matches on {selector}")
             }
             Reason::MultipathHash { setting } => write!(f, "{setting} is not 0"),
             Reason::Unseen { what, error, capability, .. } => {
-                write!(f, "cannot see {what}: {error}")?;
-                capability.map_or(Ok(()), |name| write!(f, " ({name} would help)"))
+                write!(f, "cannot read {what}: {error}")?;
+                capability.map_or(Ok(()), |name| write!(f, " (requires {name})"))
             }
         }
     }

@@ -109,7 +109,7 @@ fn selector_name(kind: u16) -> String {
         23 | 28 => "sport",
         24 | 29 => "dport",
         26 | 27 => "flowlabel",
-        _ => return format!("attribute {kind}, which is unknown"),
+        _ => return format!("unknown attribute {kind}"),
     };
     name.to_owned()
 }

@@ -111,13 +111,13 @@ impl Source {
             Source::Rules(_) => "routing rules",
             Source::Ipsec => "IPsec policies",
             Source::Nftables => "nftables",
-            Source::LegacyTables(Family::V4) => "tables of iptables-legacy",
-            Source::LegacyTables(Family::V6) => "tables of ip6tables-legacy",
+            Source::LegacyTables(Family::V4) => "iptables-legacy tables",
+            Source::LegacyTables(Family::V6) => "ip6tables-legacy tables",
             Source::VirtualServices => "IPVS",
-            Source::NetfilterPrograms => "BPF programs of netfilter",
+            Source::NetfilterPrograms => "netfilter BPF programs",
             Source::Link => "the interface's state",
             Source::TrafficControl => "tc",
-            Source::TcxPrograms => "BPF programs of the interface (TCX)",
+            Source::TcxPrograms => "TCX programs of the interface",
             Source::Captures => "packet sockets",
         }
     }
@@ -125,7 +125,7 @@ impl Source {
     fn capability(self) -> Option<&'static str> {
         match self {
             Source::Ipsec | Source::Nftables | Source::LegacyTables(_) => Some("CAP_NET_ADMIN"),
-            Source::TcxPrograms => Some("CAP_NET_ADMIN, and CAP_BPF where seccomp guards bpf(2),"),
+            Source::TcxPrograms => Some("CAP_NET_ADMIN, and CAP_BPF where seccomp guards bpf(2)"),
             Source::NetfilterPrograms => Some("CAP_SYS_ADMIN"),
             _ => None,
         }

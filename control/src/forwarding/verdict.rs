@@ -58,7 +58,7 @@ impl Verdict {
     pub fn advice(&self) -> Option<&'static str> {
         let mut reasons = self.v4.reasons.iter().chain(&self.v6.reasons);
         (self.mode == Mode::Auto && reasons.any(|reason| !reason.is_of_router()))
-            .then_some("--relay direct (WG_BOUNCE_RELAY=direct) would bypass that")
+            .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
     }
 
     fn of(&self, family: Family) -> &Judgement {
@@ -182,7 +182,7 @@ mod tests {
         let findings: Vec<Finding> =
             (0..5).map(|index| Finding::of_both(Reason::Master { index })).collect();
         let text = verdict(Mode::Auto, &findings).to_string();
-        assert!(text.contains("number 2 (") && !text.contains("number 3 ("), "{text}");
+        assert!(text.contains("interface 2 (") && !text.contains("interface 3 ("), "{text}");
         assert!(text.ends_with("and 2 more)"), "{text}");
     }
 }

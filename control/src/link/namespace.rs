@@ -62,7 +62,7 @@ pub fn quieten(interface: &str) {
     ];
     for (path, value) in settings {
         if let Err(error) = fs::write(&path, value) {
-            log::debug!("cannot write {value} to {path}: {error}");
+            log::debug!("interface {interface}: cannot write {value} to {path}: {error}");
         }
     }
 }

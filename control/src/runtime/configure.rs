@@ -84,7 +84,12 @@ impl Runtime {
             (Ok(()), Some(rejection)) => rejection.errno,
             (Ok(()), None) => Errno::OK,
         };
-        log::debug!("set: {changes} changes, errno {}, {}", errno.0, reason.unwrap_or("complete"));
+        match reason {
+            Some(reason) => {
+                log::debug!("UAPI set: applied {changes} changes, errno={} ({reason})", errno.0);
+            }
+            None => log::debug!("UAPI set: applied {changes} changes, errno={}", errno.0),
+        }
         errno
     }
 
@@ -97,7 +102,8 @@ impl Runtime {
                 .engine
                 .bind(port, self.fwmark)
                 .map_err(|error| refusal(&format!("listen on port {port}"), &error))?;
-            log::info!("listening on UDP port {}", self.listen_port);
+            let name = &self.parts.link.link().name;
+            log::info!("interface {name}: listening on UDP port {}", self.listen_port);
         }
         Ok(())
     }
@@ -116,6 +122,6 @@ impl Runtime {
 
 /// The errno of a refused change; its reason goes to the log.
 fn refusal(what: &str, error: &io::Error) -> Errno {
-    log::error!("cannot {what}: {error}");
+    log::error!("UAPI set: cannot {what}: {error}");
     Errno(-error.raw_os_error().unwrap_or(nix::libc::EIO))
 }

@@ -97,8 +97,8 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ending::Signal(signal) => write!(f, "{signal}"),
-            Ending::InterfaceDeleted => f.write_str("the interface was deleted"),
-            Ending::SocketDeleted => f.write_str("the socket was deleted"),
+            Ending::InterfaceDeleted => f.write_str("interface deleted"),
+            Ending::SocketDeleted => f.write_str("UAPI socket deleted"),
             Ending::Failed(reason) => f.write_str(reason),
         }
     }
@@ -171,7 +171,7 @@ impl Runtime {
             let timeout = if is_busy { PollTimeout::ZERO } else { self.timeout() };
             let readable = match self.wait(timeout) {
                 Ok(readable) => readable,
-                Err(errno) => return Ending::Failed(format!("cannot wait for events: {errno}")),
+                Err(errno) => return Ending::Failed(format!("cannot poll for events: {errno}")),
             };
             if let Some(ending) = self.look_around(&readable) {
                 return ending;
@@ -258,7 +258,10 @@ impl Runtime {
             Err(error) => {
                 // What cannot be seen is taken to be up: a write to a link that is down fails
                 // by itself.
-                log::error!("lost sight of the interface, taking it to be up: {error}");
+                log::error!(
+                    "interface {}: link monitoring failed, assuming the interface is up: {error}",
+                    self.parts.link.link().name
+                );
                 self.handle(Input::Link { up: true });
                 return Presence::Present;
             }
@@ -266,7 +269,7 @@ impl Runtime {
         let link = self.parts.link.link().clone();
         if link != before {
             log::debug!(
-                "interface {} is {}, MTU {}",
+                "interface {}: link is {} (MTU {})",
                 link.name,
                 if link.is_up { "up" } else { "down" },
                 link.mtu
@@ -357,7 +360,11 @@ impl Runtime {
             Ok(sent_from) => sent_from,
             // The device tries again by itself.
             Err(error) => {
-                log::debug!("cannot send a handshake message to {}: {error}", to.remote);
+                let kind = message_kind(message);
+                match peer {
+                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", named(peer)),
+                    None => log::debug!("{}: cannot send {kind}: {error}", to.remote),
+                }
                 return;
             }
         };
@@ -386,22 +393,37 @@ impl Runtime {
 }
 
 fn log_session(peer: &Peer, session: Option<&SendSession>) {
-    let peer = Abbreviated(&peer.public_key);
+    let peer = named(peer);
     match session {
-        Some(session) if session.info.is_initiator => log::debug!("{peer}: session, ours"),
-        Some(_) => log::debug!("{peer}: session, the peer's"),
-        None => log::debug!("{peer}: no session any more"),
+        Some(session) if session.info.is_initiator => {
+            log::debug!("{peer}: session established (initiator)");
+        }
+        Some(_) => log::debug!("{peer}: session established (responder)"),
+        None => log::debug!("{peer}: session closed"),
     }
 }
 
 fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-    let kind = match wire::classify(message) {
-        Some(Kind::Initiation) => "a handshake initiation",
-        Some(Kind::Response(_)) => "a handshake response",
-        _ => "a cookie reply",
-    };
-    match peer.map(|peer| Abbreviated(&peer.public_key)) {
-        Some(peer) => log::debug!("{peer}: sent {kind} to {}", to.remote),
-        None => log::debug!("sent {kind} to {}", to.remote),
+    let kind = message_kind(message);
+    match peer {
+        Some(peer) => log::debug!("{}: sent {kind}", named(peer)),
+        None => log::debug!("{}: sent {kind}", to.remote),
+    }
+}
+
+/// The subject of a log line about a peer: its key, and its endpoint if one is known.
+fn named(peer: &Peer) -> String {
+    let key = Abbreviated(&peer.public_key);
+    match peer.endpoint() {
+        Some(endpoint) => format!("peer {key} ({})", endpoint.remote),
+        None => format!("peer {key}"),
+    }
+}
+
+fn message_kind(message: &[u8]) -> &'static str {
+    match wire::classify(message) {
+        Some(Kind::Initiation) => "handshake initiation",
+        Some(Kind::Response(_)) => "handshake response",
+        _ => "cookie reply",
     }
 }

@@ -44,7 +44,7 @@ impl RelayState {
     /// One line about how it is.
     pub(super) fn report(&self) -> String {
         let RelayState { verdict, changes, relay, .. } = self;
-        let verdict = verdict.as_ref().map_or("not known yet".to_owned(), ToString::to_string);
+        let verdict = verdict.as_ref().map_or("not determined yet".to_owned(), ToString::to_string);
         format!("{verdict}; changes={changes} routes-changed={}", relay.routes)
     }
 

@@ -70,14 +70,14 @@ impl Statistics {
     /// Writes them to the log; zeros are left out, and peers of which nothing is to be said.
     pub(super) fn log(&self) {
         for (number, counted) in self.workers.iter().enumerate() {
-            log::info!("counters of worker {number}:{}", counted.words());
+            log::info!("worker {number}: counters:{}", counted.words());
         }
         let active = self.peers.iter().map(|(key, counted)| (key, counted.words()));
         for (key, words) in active.filter(|(_, words)| !words.is_empty()).take(PEERS_LOGGED_MAX) {
-            log::info!("counters of {}:{words}", Abbreviated(key));
+            log::info!("peer {}: counters:{words}", Abbreviated(key));
         }
         log::info!("relay: {}", self.relay);
-        log::info!("counters of handshakes:{}", listed(&self.handshakes));
+        log::info!("handshakes: counters:{}", listed(&self.handshakes));
     }
 }
 

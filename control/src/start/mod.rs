@@ -72,18 +72,18 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     process::harden();
     let signals = process::block_signals().map_err(Failure::system("block signals"))?;
     for line in options.chosen() {
-        log::debug!("option: {line}");
+        log::debug!("option set: {line}");
     }
 
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
     let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
-    let name = tun.name().map_err(Failure::system("ask for the interface's name"))?;
-    let keep = || tun.handle().map_err(Failure::system("keep hold of the interface"));
+    let name = tun.name().map_err(Failure::system("read the interface's name"))?;
+    let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
-        .map_err(Failure::system("make an event descriptor"))?;
+        .map_err(Failure::system("create an eventfd"))?;
     let wake = Arc::new(wake);
     let workers = engine_options.workers;
     let (engine, events) =
@@ -93,10 +93,10 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         // It was deleted already: an orderly end, if an early one.
         Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
             engine.stop();
-            log::info!("ended: {}", Ending::InterfaceDeleted);
+            log::info!("interface {name}: daemon exits ({})", Ending::InterfaceDeleted);
             return Ok(ExitCode::SUCCESS);
         }
-        Err(error) => return Err(Failure::system("watch the interface")(error)),
+        Err(error) => return Err(Failure::system("monitor the interface")(error)),
     };
     let (control, calls) = Control::new(Arc::clone(&wake));
 
@@ -106,7 +106,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let parts = Parts { engine, events, device, link, forwarding, socket, calls, wake, signals };
     let mut runtime = Runtime::new(parts).map_err(Failure::system("open UDP sockets"))?;
     uapi_server::start(listener, control, Terms::new(clock::boot_time))
-        .map_err(Failure::system("start a thread"))?;
+        .map_err(Failure::system("spawn a thread"))?;
 
     if is_child {
         let (_, is_level_chosen) = options.level();
@@ -119,7 +119,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     match ending {
         Ending::Failed(reason) => Err(Failure::Ended(reason)),
         orderly => {
-            log::info!("ended: {orderly}");
+            log::info!("interface {name}: daemon exits ({orderly})");
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -143,7 +143,7 @@ fn watch_forwarding(
 ) -> Result<Option<Receiver<Update>>, Failure> {
     let start = || watch::start(handle, mode, workers, Arc::clone(wake));
     let started = (mode != Mode::Kernel).then(start).transpose();
-    started.map_err(Failure::system("start a thread"))
+    started.map_err(Failure::system("spawn a thread"))
 }
 
 fn open_socket(
@@ -165,7 +165,7 @@ fn open_socket(
 fn new_device(options: &Options, workers: usize) -> Device {
     let timings = match options.test_timers {
         Some(divisor) => {
-            log::warn!("the protocol's timers are divided by {divisor}: for tests only");
+            log::warn!("timers: all protocol intervals divided by {divisor} (for tests only)");
             Timings::shortened(divisor)
         }
         None => Timings::default(),

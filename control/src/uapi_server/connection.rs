@@ -46,7 +46,7 @@ pub(super) fn serve(
                     None => return Ok(()),
                 },
                 Incoming::Refused(rejection) => {
-                    log::debug!("refused a configuration request: {}", rejection.reason);
+                    log::debug!("UAPI request rejected: {}", rejection.reason);
                     Zeroizing::new(render_errno(rejection.errno))
                 }
                 Incoming::Unknown => return Ok(()),

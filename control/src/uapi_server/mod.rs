@@ -115,13 +115,16 @@ fn accept(listener: &UnixListener, control: &Control, terms: Terms) {
             Ok((stream, _)) => stream,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                log::error!("cannot accept a configuration client: {error}");
+                log::error!("cannot accept a UAPI client: {error}");
                 thread::sleep(ACCEPT_PAUSE);
                 continue;
             }
         };
         if Arc::strong_count(&presence) > terms.connections_max {
-            log::warn!("refused a configuration client: {} are connected", terms.connections_max);
+            log::warn!(
+                "UAPI client refused ({} are connected, the maximum)",
+                terms.connections_max
+            );
             continue;
         }
         let (control, presence) = (control.clone(), Arc::clone(&presence));
@@ -130,14 +133,14 @@ fn accept(listener: &UnixListener, control: &Control, terms: Terms) {
             drop(presence);
         };
         if let Err(error) = thread::Builder::new().name("uapi client".into()).spawn(serve) {
-            log::error!("no thread for a configuration client: {error}");
+            log::error!("cannot spawn a thread for a UAPI client: {error}");
         }
     }
 }
 
 fn serve(stream: &UnixStream, control: &Control, terms: Terms) {
     if let Err(error) = connection::serve(stream, |request| control.ask(request), terms) {
-        log::debug!("a configuration client was cut off: {error}");
+        log::debug!("UAPI client disconnected: {error}");
     }
 }
 

@@ -53,12 +53,12 @@ impl fmt::Display for SocketError {
         match self {
             SocketError::InUse(path) => write!(
                 f,
-                "the socket {} is in use: another daemon serves an interface of this name \
+                "the socket {} is in use: another daemon serves an interface with this name \
                  (perhaps in another network namespace); stop it or choose another name",
                 path.display()
             ),
             SocketError::NotASocket(path) => {
-                write!(f, "{} exists and is no socket: remove it", path.display())
+                write!(f, "{} exists but is not a socket; remove it", path.display())
             }
             SocketError::Failed { what, source } => write!(f, "cannot {what}: {source}"),
         }
@@ -82,7 +82,7 @@ impl SocketFile {
             .recursive(true)
             .mode(0o700)
             .create(directory)
-            .map_err(|error| failed("make the directory", directory, error))?;
+            .map_err(|error| failed("create the directory", directory, error))?;
         // Two daemons that find the same stale socket must not both replace it.
         let lock = File::open(directory)
             .and_then(|file| Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|e| e.1)?))
@@ -165,7 +165,7 @@ impl Drop for SocketFile {
             && identity(&self.path) == self.identity
             && let Err(error) = fs::remove_file(&self.path)
         {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+            log::warn!("UAPI socket {}: cannot remove: {error}", self.path.display());
         }
     }
 }

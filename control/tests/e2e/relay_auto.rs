@@ -97,14 +97,14 @@ fn rules_of_nftables(backend: Backend) {
     for (family, expected) in [("ip", V6_ONLY), ("ip6", V4_ONLY), ("inet", NONE)] {
         for hook in ["prerouting", "forward", "postrouting"] {
             let chain = format!("chain c {{\ntype filter hook {hook} priority 0;\ncounter\n}}");
-            let reason = format!("chain c of table {family} t, hook {hook}, has rules");
+            let reason = format!("chain c of table {family} t, hook {hook}: has rules");
             table_holds(&relay, family, &chain, expected, &reason);
         }
     }
     for (family, hook) in [("netdev", "ingress"), ("netdev", "egress"), ("inet", "ingress")] {
         let chain =
             format!("chain c {{\ntype filter hook {hook} device IF priority 0;\ncounter\n}}");
-        let reason = format!("chain c of table {family} t, hook {hook}, has rules");
+        let reason = format!("chain c of table {family} t, hook {hook}: has rules");
         table_holds(&relay, family, &chain, NONE, &reason);
     }
     // What is not on the way does not count: other hooks, other devices, chains without rules.
@@ -130,7 +130,7 @@ fn rules_come_and_go() {
     holds(&relay, "nft add rule inet t c counter", "nft flush chain inet t c", NONE, "has rules");
     // By a policy nothing passes: a ping cannot tell who forwards.
     hub.run_with("nft -f -", "add chain inet t c { policy drop; }");
-    eventually(LATE, "the policy counts", || said(&relay).contains("does not accept by policy"));
+    eventually(LATE, "the policy counts", || said(&relay).contains("default policy is not ACCEPT"));
     for family in Family::BOTH {
         let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 2 -i 0.02 -W 1");
         assert_eq!(counts, (2, 0), "{family:?}");
@@ -183,7 +183,7 @@ fn iptables(backend: Backend) {
             [("filter", "FORWARD"), ("mangle", "PREROUTING"), ("nat", "POSTROUTING")]
         {
             let line = |verb| format!("{program} -t {table} {verb} {chain} -p tcp");
-            let reason = format!("{program}: chain {chain} of table {table} has rules");
+            let reason = format!("{program}: chain {chain} of table {table}: has rules");
             holds(&relay, &line("-A"), &line("-D"), expected, &reason);
         }
         // Input is not on the way. A chain of one's own is only if it is jumped to.
@@ -262,13 +262,13 @@ fn settings_rules_and_policies() {
     let policy = "src 10.9.0.0/24 dst 10.8.0.0/24 dir";
     for direction in ["fwd", "out"] {
         let line = |verb| format!("ip xfrm policy {verb} {policy} {direction}");
-        holds(&relay, &line("add"), &line("delete"), NONE, "1 IPsec policies");
+        holds(&relay, &line("add"), &line("delete"), NONE, "IPsec policies: 1 ");
     }
     for (family, selector, expected) in
         [("-4", "sport 22", V6_ONLY), ("-6", "ipproto tcp", V4_ONLY), ("-4", "dport 1-9", V6_ONLY)]
     {
         let line = |verb| format!("ip {family} rule {verb} {selector} table main priority 77");
-        holds(&relay, &line("add"), &line("del"), expected, "rule of priority 77");
+        holds(&relay, &line("add"), &line("del"), expected, "ip rule 77 ");
     }
     // What addresses and marks decide, a question answers.
     relay.hub.namespace.run("ip rule add from 10.77.0.9 fwmark 7 table 99 priority 78");
@@ -312,7 +312,7 @@ fn moved(backend: Backend) {
     );
     hub.run(&format!("ip link set {interface} netns {}", inside.name()));
     eventually(LATE, "the new namespace counts", || {
-        direct(&said(&relay)) == V4_ONLY && said(&relay).contains("hook forward, has rules")
+        direct(&said(&relay)) == V4_ONLY && said(&relay).contains("hook forward: has rules")
     });
     inside.run(&format!("ip address add {}/24 dev {interface}", HUB.inner(Family::V4)));
     inside.run(&format!("ip link set {interface} up"));
@@ -382,8 +382,8 @@ fn blindness_is_a_reason() {
     let daemon = namespace.spawn(&lab, &line);
     eventually(seconds(10), "it says what it lacks", || {
         let log = daemon.output();
-        log.contains("relay: IPv4 by the kernel (cannot see BPF programs of netfilter")
-            && log.contains("(CAP_SYS_ADMIN would help)")
+        log.contains("relay: IPv4 by the kernel (cannot read netfilter BPF programs")
+            && log.contains("(requires CAP_SYS_ADMIN)")
     });
 }
 

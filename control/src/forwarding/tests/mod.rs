@@ -112,7 +112,7 @@ fn forwarding_is_a_setting_of_each_family() {
     expect(|kernel| kernel.set("ipv6/conf/wg0/disable_ipv6", "1"), V4_ONLY, "disable_ipv6");
     // An MTU below 1280: IPv6 is gone from the interface.
     expect(|kernel| kernel.unset("ipv6/conf/wg0/disable_ipv6"), V4_ONLY, "disable_ipv6");
-    expect(|kernel| kernel.set("ipv4/conf/wg0/forwarding", "yes"), V6_ONLY, "cannot see");
+    expect(|kernel| kernel.set("ipv4/conf/wg0/forwarding", "yes"), V6_ONLY, "cannot read");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn rules_may_ask_for_what_a_question_says() {
         let mut kernel = FakeKernel::quiet();
         add(attributes)(&mut kernel);
         let (_, said) = judge(&mut kernel);
-        assert!(said.contains("priority 100") && said.contains(name), "{said}");
+        assert!(said.contains("ip rule 100 ") && said.contains(name), "{said}");
     }
 }
 
@@ -168,8 +168,8 @@ fn ipsec_policies_count_on_the_way_out_and_through() {
         }
     };
     expect(with([3, 0, 0, 9, 9, 9]), DIRECT, "");
-    expect(with([0, 1, 0, 0, 0, 0]), KERNEL, "1 IPsec policies");
-    expect(with([0, 0, 2, 0, 0, 0]), KERNEL, "2 IPsec policies");
+    expect(with([0, 1, 0, 0, 0, 0]), KERNEL, "IPsec policies: 1 ");
+    expect(with([0, 0, 2, 0, 0, 0]), KERNEL, "IPsec policies: 2 ");
     for default in [[0, 1, 0], [0, 0, 1]] {
         let blocked = vec![message(0x27, &default, &[])];
         expect(
@@ -177,7 +177,7 @@ fn ipsec_policies_count_on_the_way_out_and_through() {
                 kernel.answers.insert((Xfrm, 0x28), Ok(blocked));
             },
             KERNEL,
-            "IPsec blocks by default",
+            "the default IPsec policy is to block",
         );
     }
     // Before 5.15.
@@ -197,7 +197,7 @@ fn the_link_tells_of_xdp_masters_and_promiscuity() {
     expect(as_it_is(1, 0, 1, Vec::new()), KERNEL, "promiscuous");
     expect(as_it_is(0x101, 0, 0, Vec::new()), KERNEL, "promiscuous");
     let vrf = vec![attribute(10, &9u32.to_ne_bytes())];
-    expect(as_it_is(1, 0, 0, vrf), KERNEL, "interface number 9");
+    expect(as_it_is(1, 0, 0, vrf), KERNEL, "enslaved to interface 9");
 }
 
 /// A queueing discipline or filter: `struct tcmsg`, kind, and more.
@@ -228,7 +228,7 @@ fn queueing_disciplines_that_shape_count() {
     let rate = |rate: u32| vec![attribute(2, &attribute(7, &rate.to_ne_bytes()))];
     expect(qdisc(WG0, chosen, "fq", rate(u32::MAX)), DIRECT, "");
     expect(qdisc(WG0, 0, "fq", rate(125_000)), KERNEL, "qdisc fq");
-    expect(qdisc(WG0, 0, "fq", Vec::new()), KERNEL, "cannot see tc");
+    expect(qdisc(WG0, 0, "fq", Vec::new()), KERNEL, "cannot read tc");
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn filters_count_where_they_hang() {
 
 #[test]
 fn programs_at_the_tcx_hooks_count() {
-    expect(|kernel| kernel.tcx = [1, 0], KERNEL, "(TCX) at ingress");
-    expect(|kernel| kernel.tcx = [0, 2], KERNEL, "(TCX) at egress");
+    expect(|kernel| kernel.tcx = [1, 0], KERNEL, "TCX program is attached at ingress");
+    expect(|kernel| kernel.tcx = [0, 2], KERNEL, "TCX program is attached at egress");
 }
 
 #[test]
@@ -276,6 +276,6 @@ fn packet_sockets_count_if_they_get_what_passes_the_interface() {
     expect(with("0 3 3 0003 8 1 0 0 4242"), DIRECT, "");
     expect(with("0 3 3 88cc 0 1 0 0 4242"), DIRECT, "");
     expect(with("0 3 3 0003 0 0 0 0 4242"), DIRECT, "");
-    expect(with("0 3 3 0003 zero 1 0 0 4242"), KERNEL, "cannot see packet sockets");
-    expect(with("0 3 3 0003"), KERNEL, "cannot see packet sockets");
+    expect(with("0 3 3 0003 zero 1 0 0 4242"), KERNEL, "cannot read packet sockets");
+    expect(with("0 3 3 0003"), KERNEL, "cannot read packet sockets");
 }

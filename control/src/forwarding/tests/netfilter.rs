@@ -40,7 +40,7 @@ fn with(message: Message) -> impl FnOnce(&mut FakeKernel) {
 #[test]
 fn base_chains_on_the_way_count_for_their_families() {
     for (hook, name) in [(0, "prerouting"), (2, "forward"), (4, "postrouting")] {
-        let said = |family| format!("chain c of table {family} t, hook {name}, has rules");
+        let said = |family| format!("chain c of table {family} t, hook {name}: has rules");
         expect(with(chain(2, hook, &[], 1, ACCEPT)), V6_ONLY, &said("ip"));
         expect(with(chain(10, hook, &[], 1, ACCEPT)), V4_ONLY, &said("ip6"));
         expect(with(chain(1, hook, &[], 1, ACCEPT)), KERNEL, &said("inet"));
@@ -56,7 +56,7 @@ fn base_chains_on_the_way_count_for_their_families() {
 #[test]
 fn an_empty_chain_counts_only_if_it_does_not_accept() {
     expect(with(chain(1, 2, &[], 0, ACCEPT)), DIRECT, "");
-    expect(with(chain(1, 2, &[], 0, DROP)), KERNEL, "does not accept by policy");
+    expect(with(chain(1, 2, &[], 0, DROP)), KERNEL, "default policy is not ACCEPT");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_chain_that_does_not_say_how_many_rules_it_has_counts() {
     let place = attribute(4, &number(1, 2));
     let message =
         message(0xa03, &[1, 0, 0, 0], &[text(1, "t"), text(3, "c"), place, number(5, ACCEPT)]);
-    expect(with(message), KERNEL, "cannot see nftables");
+    expect(with(message), KERNEL, "cannot read nftables");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn flowtables_count_if_the_interface_is_among_their_devices() {
 #[test]
 fn another_kind_of_answer_is_not_understood() {
     let other = message(0xa99, &[1, 0, 0, 0], &[]);
-    expect(with(other), KERNEL, "cannot see nftables");
+    expect(with(other), KERNEL, "cannot read nftables");
 }
 
 /// Entries of legacy iptables: each a policy or a rule with this verdict, behind one another.
@@ -144,15 +144,19 @@ fn legacy_tables_count_with_rules_or_another_policy() {
         };
         let two = [(0, 0), (1, 1)];
         expect(with(legacy(family, &two, &[accept, accept])), DIRECT, "");
-        let said = "tables-legacy: chain FORWARD of table filter has rules";
+        let said = "tables-legacy: chain FORWARD of table filter: has rules";
         let table = legacy(family, &[(0, 1), (2, 2)], &[accept; 3]);
         expect(with(table), mine, said);
         let dropping = legacy(family, &two, &[accept, ("", -1)]);
-        expect(with(dropping), mine, "chain POSTROUTING of table filter does not accept");
+        expect(
+            with(dropping),
+            mine,
+            "chain POSTROUTING of table filter: default policy is not ACCEPT",
+        );
         let odd = legacy(family, &two, &[("LOG", -2), accept]);
-        expect(with(odd), mine, "chain FORWARD of table filter does not accept");
+        expect(with(odd), mine, "chain FORWARD of table filter: default policy is not ACCEPT");
         let short = legacy(family, &two, &[accept]);
-        expect(with(short), mine, "cannot see tables");
+        expect(with(short), mine, "tables-legacy tables: ");
     }
     // Listed, and gone before it was read.
     expect(|kernel| kernel.list("ip_tables_names", "nat\n"), DIRECT, "");
@@ -172,7 +176,7 @@ fn programs_linked_to_netfilter_count_on_the_way() {
     let link = |family, hook| {
         move |kernel: &mut FakeKernel| kernel.links = vec![NetfilterLink { id: 5, family, hook }]
     };
-    expect(link(2, 0), V6_ONLY, "BPF link 5 has a program at netfilter's hook prerouting");
+    expect(link(2, 0), V6_ONLY, "BPF link 5 attaches a program to netfilter hook prerouting");
     expect(link(10, 2), V4_ONLY, "hook forward");
     expect(link(2, 1), DIRECT, ""); // input
     expect(link(300, 9), KERNEL, "of unknown number");

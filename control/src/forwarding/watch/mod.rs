@@ -182,7 +182,7 @@ impl Watch {
         });
         match opened {
             Ok((questions, view)) => {
-                log::debug!("relay: watching {} in its namespace", view.interface.name);
+                log::debug!("relay: monitoring interface {}", view.interface.name);
                 self.questions = Some(questions);
                 self.view = Some(view);
                 self.changed.extend(Source::ALL);
@@ -256,7 +256,7 @@ impl Watch {
                     }
                 }
                 Events::Lost => {
-                    log::debug!("relay: events were lost, reading everything");
+                    log::debug!("relay: netlink events lost, reading everything again");
                     self.changed.extend(Source::ALL);
                     self.has_new_routes = true;
                     may_be_gone = true;
