@@ -12,8 +12,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
-use crate::forwarding::Mode;
 use crate::logging::LogLevel;
+use crate::relay_policy::Mode;
 
 /// Bytes of the longest interface name (`IFNAMSIZ` less its zero byte).
 const NAME_LEN_MAX: usize = 15;

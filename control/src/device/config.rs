@@ -13,7 +13,7 @@ use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey};
 use zeroize::Zeroizing;
 
-use super::entry::{Entry, StaticStatic};
+use super::entry::{PeerEntry, StaticStatic};
 use super::{Device, Now, Output, Own, discard_staged};
 use crate::cookie::Checker;
 use crate::limits::REMOVED_PEER_LINGER;
@@ -109,7 +109,7 @@ impl Device {
         }
         for entry in self.peers.values_mut() {
             entry.static_static = StaticStatic::Unknown;
-            self.core.forget_everything_begun(entry, out);
+            self.core.reset_peer(entry, out);
             self.core.queue.set(entry.shared.id, &mut entry.queued, None);
         }
         self.transaction.has_new_key = identity.is_some();
@@ -173,9 +173,9 @@ impl Device {
         }
         for AllowedIp { prefix, remove } in change.allowed_ips {
             if remove {
-                self.take_allowed_ip(id, prefix.trunc());
+                self.remove_allowed_ip(id, prefix.trunc());
             } else {
-                self.give_allowed_ip(id, prefix.trunc());
+                self.insert_allowed_ip(id, prefix.trunc());
             }
         }
     }
@@ -183,7 +183,7 @@ impl Device {
     fn add_peer(&mut self, public_key: [u8; 32], now: Millis) -> PeerId {
         let id = PeerId(self.next_id);
         self.next_id = self.next_id.checked_add(1).expect("four billion peers were never added");
-        let mut entry = Entry::new(Arc::new(Peer::new(id, public_key)));
+        let mut entry = PeerEntry::new(Arc::new(Peer::new(id, public_key)));
         entry.timers.keepalive_base = now;
         self.peers.insert(id, entry);
         self.by_key.insert(public_key, id);
@@ -212,7 +212,7 @@ impl Device {
         let goes: Vec<IpNet> =
             entry.allowed_ips.keys().filter(|prefix| !stays.contains(prefix)).copied().collect();
         for prefix in goes {
-            self.take_allowed_ip(id, prefix);
+            self.remove_allowed_ip(id, prefix);
         }
     }
 
@@ -225,13 +225,13 @@ impl Device {
     }
 
     /// A prefix has one owner: it moves from whoever had it.
-    fn give_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
+    fn insert_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
         let entry = self.peers.get_mut(&id).expect("the caller has found it");
         if entry.allowed_ips.contains_key(&prefix) {
             return;
         }
-        entry.allowed_ips.insert(prefix, self.allowed_ips_given);
-        self.allowed_ips_given += 1;
+        entry.allowed_ips.insert(prefix, self.allowed_ips_inserted);
+        self.allowed_ips_inserted += 1;
         self.transaction.publish = true;
         if let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared))
             && let Some(loser) = self.peers.get_mut(&previous.id)
@@ -240,7 +240,7 @@ impl Device {
         }
     }
 
-    fn take_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
+    fn remove_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
         let entry = self.peers.get_mut(&id).expect("the caller has found it");
         if entry.allowed_ips.remove(&prefix).is_some() {
             self.routes.remove(prefix);

@@ -12,18 +12,18 @@ use wg_bounce_uapi::types::{PeerState, SecretKey};
 use zeroize::Zeroizing;
 
 use super::sessions::Sessions;
-use crate::cookie::Jar;
+use crate::cookie::CookieSigner;
 use crate::noise::{Identity, Initiated, Secret};
 use crate::tai64n::Timestamp;
 use crate::timers::Timers;
 
 /// One configured peer.
-pub(super) struct Entry {
+pub(super) struct PeerEntry {
     pub(super) shared: Arc<Peer>,
     /// All zeros: none.
     pub(super) psk: SecretKey,
     pub(super) static_static: StaticStatic,
-    pub(super) jar: Jar,
+    pub(super) cookie_signer: CookieSigner,
     /// Seconds; zero means off.
     pub(super) persistent_keepalive: u16,
     /// The prefixes of this peer, each with its place in the order of configuration.
@@ -74,12 +74,12 @@ impl StaticStatic {
     }
 }
 
-impl Entry {
-    pub(super) fn new(shared: Arc<Peer>) -> Entry {
-        Entry {
+impl PeerEntry {
+    pub(super) fn new(shared: Arc<Peer>) -> PeerEntry {
+        PeerEntry {
             psk: Zeroizing::new([0; 32]),
             static_static: StaticStatic::Unknown,
-            jar: Jar::new(&shared.public_key),
+            cookie_signer: CookieSigner::new(&shared.public_key),
             persistent_keepalive: 0,
             allowed_ips: HashMap::new(),
             worker: None,

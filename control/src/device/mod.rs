@@ -39,7 +39,7 @@ use crate::rate_limit::RateLimiter;
 use crate::tai64n::TimestampSource;
 use crate::timer_queue::TimerQueue;
 use config::Transaction;
-use entry::Entry;
+use entry::PeerEntry;
 use sessions::Indexes;
 
 pub use crate::timers::Timings;
@@ -132,19 +132,19 @@ pub struct Counters {
     /// Handshakes given up.
     pub given_up: u64,
     /// Messages dropped: the link is down or there is no private key.
-    pub dropped_inactive: u64,
+    pub drop_inactive: u64,
     /// Messages dropped: malformed, or mac1 is wrong.
-    pub dropped_bad_mac: u64,
+    pub drop_bad_mac1: u64,
     /// Messages dropped: for an index that we do not have, or await nothing for.
-    pub dropped_unknown_index: u64,
+    pub drop_unknown_index: u64,
     /// Messages dropped: more than their source may send under load.
-    pub dropped_rate_limited: u64,
+    pub drop_rate_limited: u64,
     /// Messages dropped: not authentic, or from nobody we know.
-    pub dropped_not_authentic: u64,
+    pub drop_not_authentic: u64,
     /// Initiations dropped: their timestamp is not new.
-    pub dropped_replayed: u64,
+    pub drop_replayed: u64,
     /// Initiations dropped: too soon after the peer's last one.
-    pub dropped_too_soon: u64,
+    pub drop_too_soon: u64,
 }
 
 impl Counters {
@@ -159,13 +159,13 @@ impl Counters {
             ("sessions_confirmed", self.sessions_confirmed),
             ("cookies_received", self.cookies_received),
             ("given_up", self.given_up),
-            ("dropped_inactive", self.dropped_inactive),
-            ("dropped_bad_mac", self.dropped_bad_mac),
-            ("dropped_unknown_index", self.dropped_unknown_index),
-            ("dropped_rate_limited", self.dropped_rate_limited),
-            ("dropped_not_authentic", self.dropped_not_authentic),
-            ("dropped_replayed", self.dropped_replayed),
-            ("dropped_too_soon", self.dropped_too_soon),
+            ("drop_inactive", self.drop_inactive),
+            ("drop_bad_mac1", self.drop_bad_mac1),
+            ("drop_unknown_index", self.drop_unknown_index),
+            ("drop_rate_limited", self.drop_rate_limited),
+            ("drop_not_authentic", self.drop_not_authentic),
+            ("drop_replayed", self.drop_replayed),
+            ("drop_too_soon", self.drop_too_soon),
         ]
         .into_iter()
     }
@@ -173,12 +173,12 @@ impl Counters {
 
 /// All protocol state of one interface.
 pub struct Device {
-    peers: BTreeMap<PeerId, Entry>,
+    peers: BTreeMap<PeerId, PeerEntry>,
     by_key: HashMap<[u8; 32], PeerId>,
     next_id: u32,
     routes: Routes<Arc<Peer>>,
     /// Order in which allowed IPs were given; the answers to `get` keep it.
-    allowed_ips_given: u64,
+    allowed_ips_inserted: u64,
     transaction: Transaction,
     /// Removed peers for which a worker may still stage a packet, until when.
     lingering: VecDeque<(Millis, Arc<Peer>)>,
@@ -217,7 +217,7 @@ impl Device {
             by_key: HashMap::new(),
             next_id: 0,
             routes: Routes::default(),
-            allowed_ips_given: 0,
+            allowed_ips_inserted: 0,
             transaction: Transaction::default(),
             lingering: VecDeque::new(),
             core: Core {
@@ -242,7 +242,7 @@ impl Device {
             }
             Input::Peer(id) => {
                 if let Some(entry) = self.peers.get_mut(&id) {
-                    self.core.settle(entry, now, out);
+                    self.core.update_peer(entry, now, out);
                 }
             }
             Input::Deadline => self.handle_deadline(now, out),
@@ -280,7 +280,7 @@ impl Device {
 
     /// What `get` answers of all peers, in the order in which they were added.
     pub fn peer_states(&self) -> Vec<PeerState> {
-        self.peers.values().map(Entry::state).collect()
+        self.peers.values().map(PeerEntry::state).collect()
     }
 
     /// What workers share of each peer.
@@ -318,7 +318,7 @@ impl Device {
         for _ in 0..TIMERS_PER_CALL_MAX {
             let Some(id) = self.core.queue.due(now.monotonic) else { break };
             let entry = self.peers.get_mut(&id).expect("a removed peer has no deadline");
-            self.core.settle(entry, now, out);
+            self.core.update_peer(entry, now, out);
         }
     }
 
@@ -336,7 +336,7 @@ impl Device {
                 entry.kick(true, now.monotonic);
             } else {
                 discard_staged(&entry.shared, out);
-                self.core.forget_everything_begun(entry, out);
+                self.core.reset_peer(entry, out);
             }
             self.core.schedule(entry);
         }

@@ -11,7 +11,7 @@ use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::session::{KeypairInfo, ReceiveSession, SendSession};
 use wg_bounce_sys::clock::Millis;
 
-use super::entry::Entry;
+use super::entry::PeerEntry;
 use super::{Core, Now, Output, workers_staging};
 use crate::noise::SessionKeys;
 
@@ -48,7 +48,7 @@ impl Indexes {
 
     /// A fresh index of the peer's worker: random, so that nobody can guess it and none comes
     /// back while an old message may bear it.
-    fn allocate(&mut self, entry: &mut Entry, rng: &mut dyn CryptoRng) -> u32 {
+    fn allocate(&mut self, entry: &mut PeerEntry, rng: &mut dyn CryptoRng) -> u32 {
         let worker = *entry.worker.get_or_insert_with(|| {
             let least = (0..self.load.len()).min_by_key(|&worker| self.load[worker]);
             let least = least.expect("there is a worker");
@@ -71,7 +71,7 @@ impl Indexes {
     }
 
     /// A peer without sessions may come back at another worker.
-    fn release_worker(&mut self, entry: &mut Entry) {
+    fn release_worker(&mut self, entry: &mut PeerEntry) {
         if let Some(worker) = entry.worker.take() {
             self.load[worker] -= 1;
         }
@@ -84,7 +84,7 @@ fn command(index: u32, command: Command) -> Output {
 }
 
 impl Core {
-    pub(super) fn allocate_index(&mut self, entry: &mut Entry) -> u32 {
+    pub(super) fn allocate_index(&mut self, entry: &mut PeerEntry) -> u32 {
         self.indexes.allocate(entry, &mut *self.rng)
     }
 
@@ -99,7 +99,7 @@ impl Core {
     }
 
     /// The handshake that we began is void: another one has taken its place.
-    pub(super) fn abandon_handshake(&mut self, entry: &mut Entry, out: &mut Vec<Output>) {
+    pub(super) fn abandon_handshake(&mut self, entry: &mut PeerEntry, out: &mut Vec<Output>) {
         if let Some(initiated) = entry.handshake.take() {
             self.indexes.free(initiated.local_index, out);
         }
@@ -111,7 +111,7 @@ impl Core {
     /// on their way: an old `next` is what remains when handshakes crossed.)
     pub(super) fn begin_as_initiator(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         keys: &SessionKeys,
         local_index: u32,
         now: Millis,
@@ -138,7 +138,7 @@ impl Core {
     /// what arrives here may be an initiation replayed before its original (§5.4.6).
     pub(super) fn begin_as_responder(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         keys: &SessionKeys,
         local_index: u32,
         now: Millis,
@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// A message arrived on the `next` session: the peer has it, so it becomes current.
-    pub(super) fn confirm(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn confirm(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         let confirmed = entry.shared.confirmed_index.load(std::sync::atomic::Ordering::Acquire);
         let Some(next) = entry.sessions.next.take_if(|next| next.info.local_index == confirmed)
         else {
@@ -169,11 +169,11 @@ impl Core {
         }
         self.counters.sessions_confirmed += 1;
         entry.complete_handshake(now);
-        flush(entry, out);
+        flush_staged(entry, out);
     }
 
     /// Ends all sessions and the handshake of a peer.
-    pub(super) fn clear_sessions(&mut self, entry: &mut Entry, out: &mut Vec<Output>) {
+    pub(super) fn clear_sessions(&mut self, entry: &mut PeerEntry, out: &mut Vec<Output>) {
         self.abandon_handshake(entry, out);
         let Sessions { previous, current, next } = std::mem::take(&mut entry.sessions);
         if current.is_some() {
@@ -189,7 +189,7 @@ impl Core {
     /// Hands the receiving half to its worker, which takes the index over from the handshake.
     fn install(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         keys: &SessionKeys,
         local_index: u32,
         is_initiator: bool,
@@ -212,7 +212,7 @@ impl Core {
     }
 }
 
-impl Entry {
+impl PeerEntry {
     /// Both ends have the session (timers.c: `wg_timers_handshake_complete`).
     pub(super) fn complete_handshake(&mut self, now: Now) {
         self.timers.retransmit_at = None;
@@ -222,7 +222,7 @@ impl Entry {
 }
 
 /// Has the workers send what waits for this peer.
-pub(super) fn flush(entry: &Entry, out: &mut Vec<Output>) {
+pub(super) fn flush_staged(entry: &PeerEntry, out: &mut Vec<Output>) {
     for worker in workers_staging(&entry.shared) {
         let peer = Arc::clone(&entry.shared);
         out.push(Output::Command { worker, command: Command::Flush { peer } });

@@ -119,7 +119,7 @@ fn subscribe(handle: &TunHandle) -> io::Result<(OwnedFd, Link)> {
         let name = handle.name()?;
         let result = namespace::run_in(&namespace, || {
             let socket = open_socket()?;
-            namespace::quieten(&name);
+            namespace::suppress_link_noise(&name);
             let link = ask(&socket, &name)?;
             Ok((socket, link))
         });

@@ -6,7 +6,7 @@ use std::io;
 use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
 
 use super::{Runtime, now};
-use crate::uapi_server::{Answer, Call, Reply};
+use crate::uapi_server::{Answer, Reply, UapiRequest};
 
 /// Answers to `set` that wait until every worker goes by the new configuration: then a removed
 /// peer or key is gone when wg(8) returns.
@@ -24,7 +24,7 @@ impl PendingReplies {
     }
 
     /// Gives the answers that need not wait any longer.
-    pub(super) fn settle(&mut self, epoch_reached: u64) {
+    pub(super) fn answer_reached(&mut self, epoch_reached: u64) {
         while self.waiting.front().is_some_and(|first| first.0 <= epoch_reached) {
             if let Some((_, reply, errno)) = self.waiting.pop_front() {
                 reply.send(Answer::Done(errno));
@@ -34,22 +34,23 @@ impl PendingReplies {
 }
 
 impl Runtime {
-    pub(super) fn serve(&mut self, call: Call) {
-        match call.request {
-            Request::Get => call.reply.send(Answer::State(Box::new(self.state()))),
+    pub(super) fn handle_request(&mut self, request: UapiRequest) {
+        let UapiRequest { request, reply } = request;
+        match request {
+            Request::Get => reply.send(Answer::State(Box::new(self.state()))),
             Request::Set(request) => {
                 let errno = self.set(request);
-                self.replies.push(self.epoch, call.reply, errno);
+                self.replies.push(self.epoch, reply, errno);
             }
         }
     }
 
     fn state(&self) -> DeviceState {
         DeviceState {
-            private_key: self.parts.device.private_key(),
+            private_key: self.components.device.private_key(),
             listen_port: self.listen_port,
             fwmark: self.fwmark,
-            peers: self.parts.device.peer_states(),
+            peers: self.components.device.peer_states(),
         }
     }
 
@@ -57,19 +58,19 @@ impl Runtime {
     fn set(&mut self, request: SetRequest) -> Errno {
         let epoch_before = self.epoch;
         let (changes, port_before) = (request.changes.len(), self.listen_port);
-        self.parts.device.begin_set();
+        self.components.device.begin_set();
         let mut result = Ok(());
         for change in request.changes {
             result = match change {
                 Change::ListenPort(port) => self.set_listen_port(port),
                 Change::Fwmark(mark) => self.set_fwmark(mark),
-                change => self.parts.device.apply(change, now(), &mut self.outputs),
+                change => self.components.device.apply(change, now(), &mut self.outputs),
             };
             if result.is_err() {
                 break;
             }
         }
-        self.parts.device.end_set(now(), &mut self.outputs);
+        self.components.device.end_set(now(), &mut self.outputs);
         let is_changed = !self.outputs.is_empty() || self.listen_port != port_before;
         self.execute();
         // Commands to workers are read together with the snapshot: its epoch tells that they
@@ -98,11 +99,11 @@ impl Runtime {
     fn set_listen_port(&mut self, port: u16) -> Result<(), Errno> {
         if port != self.listen_port {
             self.listen_port = self
-                .parts
+                .components
                 .engine
                 .bind(port, self.fwmark)
                 .map_err(|error| refusal(&format!("listen on port {port}"), &error))?;
-            let name = &self.parts.link.link().name;
+            let name = &self.components.link.link().name;
             log::info!("interface {name}: listening on UDP port {}", self.listen_port);
         }
         Ok(())
@@ -110,7 +111,7 @@ impl Runtime {
 
     fn set_fwmark(&mut self, mark: u32) -> Result<(), Errno> {
         if mark != self.fwmark {
-            self.parts
+            self.components
                 .engine
                 .set_fwmark(mark)
                 .map_err(|error| refusal(&format!("set the fwmark to {mark:#x}"), &error))?;

@@ -9,10 +9,10 @@
 //! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
 
 mod configure;
-mod fair;
-mod load;
+mod initiation_queue;
 mod relay;
 mod statistics;
+mod under_load;
 
 use std::fmt;
 use std::io;
@@ -36,30 +36,30 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::clock::Millis;
 
+use crate::deferred_drop::DeferredDrop;
 use crate::device::{Device, Input, Now, Output};
-use crate::forwarding::watch::Update;
-use crate::graveyard::Graveyard;
-use crate::key_text::Abbreviated;
 use crate::link::{LinkWatcher, Presence};
-use crate::uapi_server::Call;
+use crate::relay_policy::watch::Update;
+use crate::short_key::ShortKey;
+use crate::uapi_server::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
 use configure::PendingReplies;
-use fair::FairQueue;
-use load::Load;
+use initiation_queue::InitiationQueue;
 use relay::RelayState;
+use under_load::UnderLoad;
 
 /// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
 /// curve arithmetic, the others a few: all lanes together take some ten milliseconds.
 const ANSWERS_PER_TURN: usize = 64;
 const PEERS_PER_TURN: usize = 1024;
-const CALLS_PER_TURN: usize = 16;
+const REQUESTS_PER_TURN: usize = 16;
 const INITIATIONS_PER_TURN: usize = 16;
 
 /// While withdrawn sessions are still held by a worker, look again after this time.
 const SWEEP_INTERVAL: Millis = Millis(1000);
 
 /// What the loop runs on.
-pub struct Parts {
+pub struct Components {
     /// The workers.
     pub engine: Engine,
     /// What they report.
@@ -69,11 +69,11 @@ pub struct Parts {
     /// The watch over the interface.
     pub link: LinkWatcher,
     /// News of the watch over the kernel's forwarding; none: `--relay kernel`, nobody watches.
-    pub forwarding: Option<Receiver<Update>>,
+    pub relay_policy: Option<Receiver<Update>>,
     /// The configuration socket's file.
     pub socket: SocketFile,
     /// Requests of its clients.
-    pub calls: Receiver<Call>,
+    pub requests: Receiver<UapiRequest>,
     /// Written with every event, epoch and call.
     pub wake: Arc<EventFd>,
     /// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which are blocked.
@@ -106,14 +106,14 @@ impl fmt::Display for Ending {
 
 /// The control thread.
 pub struct Runtime {
-    parts: Parts,
+    components: Components,
     /// Filled by the device, emptied by [`Runtime::execute`]; kept for its room.
     outputs: Vec<Output>,
     /// Those that the device has not seen yet.
-    initiations: FairQueue,
-    load: Load,
+    initiations: InitiationQueue,
+    load: UnderLoad,
     replies: PendingReplies,
-    withdrawn: Graveyard<SendSession>,
+    withdrawn: DeferredDrop<SendSession>,
     relay: RelayState,
     /// The bound port.
     listen_port: u16,
@@ -142,24 +142,24 @@ impl Runtime {
     ///
     /// # Errors
     /// No UDP socket can be had.
-    pub fn new(mut parts: Parts) -> io::Result<Runtime> {
-        let listen_port = parts.engine.bind(0, 0)?;
-        let mtu = parts.link.link().mtu;
-        let relay = RelayState::new(parts.forwarding.take());
+    pub fn new(mut components: Components) -> io::Result<Runtime> {
+        let listen_port = components.engine.bind(0, 0)?;
+        let mtu = components.link.link().mtu;
+        let relay = RelayState::new(components.relay_policy.take());
         let mut runtime = Runtime {
-            parts,
+            components,
             outputs: Vec::new(),
-            initiations: FairQueue::default(),
-            load: Load::default(),
+            initiations: InitiationQueue::default(),
+            load: UnderLoad::default(),
             replies: PendingReplies::default(),
-            withdrawn: Graveyard::default(),
+            withdrawn: DeferredDrop::default(),
             relay,
             listen_port,
             fwmark: 0,
             mtu,
             epoch: 0,
         };
-        runtime.handle(Input::Link { up: runtime.parts.link.link().is_up });
+        runtime.handle(Input::Link { up: runtime.components.link.link().is_up });
         runtime.publish();
         Ok(runtime)
     }
@@ -173,16 +173,16 @@ impl Runtime {
                 Ok(readable) => readable,
                 Err(errno) => return Ending::Failed(format!("cannot poll for events: {errno}")),
             };
-            if let Some(ending) = self.look_around(&readable) {
+            if let Some(ending) = self.poll_exit(&readable) {
                 return ending;
             }
-            is_busy = self.take_events();
-            if self.parts.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
+            is_busy = self.process_events();
+            if self.components.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
                 self.handle(Input::Deadline);
             }
-            let epoch = self.parts.engine.epoch_reached();
-            self.replies.settle(epoch);
-            self.relay.settle(epoch);
+            let epoch = self.components.engine.epoch_reached();
+            self.replies.answer_reached(epoch);
+            self.relay.report_reached(epoch);
             self.withdrawn.sweep();
         }
     }
@@ -190,13 +190,13 @@ impl Runtime {
     /// Ends the workers and lets go of interface and socket.
     pub fn stop(self) {
         // The socket first: nobody shall find a daemon that does not answer any more.
-        drop(self.parts.socket);
-        drop(self.parts.calls);
-        self.parts.engine.stop();
+        drop(self.components.socket);
+        drop(self.components.requests);
+        self.components.engine.stop();
     }
 
     fn timeout(&self) -> PollTimeout {
-        let deadline = self.parts.device.next_deadline();
+        let deadline = self.components.device.next_deadline();
         let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
         match until_deadline.into_iter().chain(until_sweep).min() {
@@ -209,10 +209,14 @@ impl Runtime {
     }
 
     fn wait(&self, timeout: PollTimeout) -> Result<Readable, Errno> {
-        let parts = &self.parts;
-        let mut descriptors =
-            [parts.wake.as_fd(), parts.link.as_fd(), parts.signals.as_fd(), parts.socket.as_fd()]
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let components = &self.components;
+        let mut descriptors = [
+            components.wake.as_fd(),
+            components.link.as_fd(),
+            components.signals.as_fd(),
+            components.socket.as_fd(),
+        ]
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut descriptors, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Readable::default()),
@@ -224,20 +228,20 @@ impl Runtime {
     }
 
     /// Signals, the interface, the socket, and failures of workers.
-    fn look_around(&mut self, readable: &Readable) -> Option<Ending> {
+    fn poll_exit(&mut self, readable: &Readable) -> Option<Ending> {
         if readable.wake {
             // Before the lanes are read: what is put into them later wakes us again.
-            let _ = self.parts.wake.read();
+            let _ = self.components.wake.read();
         }
         if readable.signals
-            && let Ok(Some(info)) = self.parts.signals.read_signal()
+            && let Ok(Some(info)) = self.components.signals.read_signal()
         {
             match Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM) {
                 Signal::SIGUSR1 => self.statistics().log(),
                 signal => return Some(Ending::Signal(signal)),
             }
         }
-        if let Ok(failure) = self.parts.events.failures.try_recv() {
+        if let Ok(failure) = self.components.events.failures.try_recv() {
             return Some(match failure {
                 Failure::InterfaceGone => Ending::InterfaceDeleted,
                 Failure::Fatal(reason) => Ending::Failed(reason),
@@ -246,13 +250,13 @@ impl Runtime {
         if readable.link && self.follow_link() == Presence::Deleted {
             return Some(Ending::InterfaceDeleted);
         }
-        (readable.socket && !self.parts.socket.is_present()).then_some(Ending::SocketDeleted)
+        (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
     }
 
     /// Tells the device when the link goes up or down, and the workers when its MTU changes.
     fn follow_link(&mut self) -> Presence {
-        let before = self.parts.link.link().clone();
-        match self.parts.link.read() {
+        let before = self.components.link.link().clone();
+        match self.components.link.read() {
             Ok(Presence::Present) => {}
             Ok(Presence::Deleted) => return Presence::Deleted,
             Err(error) => {
@@ -260,13 +264,13 @@ impl Runtime {
                 // by itself.
                 log::error!(
                     "interface {}: link monitoring failed, assuming the interface is up: {error}",
-                    self.parts.link.link().name
+                    self.components.link.link().name
                 );
                 self.handle(Input::Link { up: true });
                 return Presence::Present;
             }
         }
-        let link = self.parts.link.link().clone();
+        let link = self.components.link.link().clone();
         if link != before {
             log::debug!(
                 "interface {}: link is {} (MTU {})",
@@ -279,43 +283,43 @@ impl Runtime {
             self.mtu = link.mtu;
             self.publish();
         }
-        if link.is_up != self.parts.device.is_up() {
+        if link.is_up != self.components.device.is_up() {
             self.handle(Input::Link { up: link.is_up });
         }
         Presence::Present
     }
 
     /// Serves every lane; true if there is more.
-    fn take_events(&mut self) -> bool {
-        self.follow_forwarding();
-        let under_load = self.take_initiations();
+    fn process_events(&mut self) -> bool {
+        self.follow_relay_policy();
+        let under_load = self.drain_initiations();
         for _ in 0..ANSWERS_PER_TURN {
-            let Ok(message) = self.parts.events.answers.try_recv() else { break };
+            let Ok(message) = self.components.events.answers.try_recv() else { break };
             self.handshake(&message, under_load);
         }
         for _ in 0..PEERS_PER_TURN {
-            let Ok(peer) = self.parts.events.peers.try_recv() else { break };
+            let Ok(peer) = self.components.events.peers.try_recv() else { break };
             self.handle(Input::Peer(peer));
         }
-        for _ in 0..CALLS_PER_TURN {
-            let Ok(call) = self.parts.calls.try_recv() else { break };
-            self.serve(call);
+        for _ in 0..REQUESTS_PER_TURN {
+            let Ok(request) = self.components.requests.try_recv() else { break };
+            self.handle_request(request);
         }
         for _ in 0..INITIATIONS_PER_TURN {
             let Some(message) = self.initiations.pop() else { break };
             self.handshake(&message, under_load);
         }
-        let Parts { events, calls, .. } = &self.parts;
+        let Components { events, requests, .. } = &self.components;
         !(events.answers.is_empty()
             && events.peers.is_empty()
-            && calls.is_empty()
+            && requests.is_empty()
             && events.initiations.is_empty()
             && self.initiations.len() == 0)
     }
 
     /// Empties the workers' lane into the queues by source; tells whether we are under load.
-    fn take_initiations(&mut self) -> bool {
-        let lane = &self.parts.events.initiations;
+    fn drain_initiations(&mut self) -> bool {
+        let lane = &self.components.events.initiations;
         let (in_lane, capacity) = (lane.len(), lane.capacity());
         let waiting = in_lane + self.initiations.len();
         let mut has_dropped = false;
@@ -330,7 +334,7 @@ impl Runtime {
     }
 
     fn handle(&mut self, input: Input<'_>) {
-        self.parts.device.handle(input, now(), &mut self.outputs);
+        self.components.device.handle(input, now(), &mut self.outputs);
         self.execute();
     }
 
@@ -339,11 +343,13 @@ impl Runtime {
         let mut outputs = mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::Command { worker, command } => self.parts.engine.command(worker, command),
+                Output::Command { worker, command } => {
+                    self.components.engine.command(worker, command)
+                }
                 Output::SetSession { peer, session } => {
                     log_session(&peer, session.as_deref());
                     if let Some(old) = peer.set_session(session) {
-                        self.withdrawn.bury(old);
+                        self.withdrawn.retire(old);
                     }
                 }
                 Output::Send { peer, to, message } => {
@@ -356,7 +362,7 @@ impl Runtime {
     }
 
     fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-        let sent_from = match self.parts.engine.send_handshake(&to, message) {
+        let sent_from = match self.components.engine.send_handshake(&to, message) {
             Ok(sent_from) => sent_from,
             // The device tries again by itself.
             Err(error) => {
@@ -378,7 +384,7 @@ impl Runtime {
     }
 
     fn publish(&mut self) {
-        let device = &self.parts.device;
+        let device = &self.components.device;
         let snapshot = Snapshot {
             epoch: 0, // the engine counts
             routes: device.routes(),
@@ -388,7 +394,7 @@ impl Runtime {
             listen_port: self.listen_port,
             relay: self.relay.relay,
         };
-        self.epoch = self.parts.engine.publish(snapshot);
+        self.epoch = self.components.engine.publish(snapshot);
     }
 }
 
@@ -413,7 +419,7 @@ fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
 
 /// The subject of a log line about a peer: its key, and its endpoint if one is known.
 fn named(peer: &Peer) -> String {
-    let key = Abbreviated(&peer.public_key);
+    let key = ShortKey(&peer.public_key);
     match peer.endpoint() {
         Some(endpoint) => format!("peer {key} ({})", endpoint.remote),
         None => format!("peer {key}"),

@@ -1,7 +1,7 @@
 //! Everything that is counted, read at one moment: what logs and metrics show.
 
 use super::Runtime;
-use crate::key_text::Abbreviated;
+use crate::short_key::ShortKey;
 
 /// Peers that the log shows one by one; a larger hub has too many to be read.
 const PEERS_LOGGED_MAX: usize = 256;
@@ -52,7 +52,7 @@ impl Counted {
 impl Runtime {
     /// Reads all counters.
     pub(super) fn statistics(&self) -> Statistics {
-        let (device, workers) = (&self.parts.device, self.parts.engine.counters());
+        let (device, workers) = (&self.components.device, self.components.engine.counters());
         Statistics {
             workers: workers.map(|one| Counted::of(one.list(), one.train_lengths())).collect(),
             peers: device
@@ -61,7 +61,7 @@ impl Runtime {
                 .map(|(peer, all)| (peer.public_key, Counted::of(all.list(), all.train_lengths())))
                 .collect(),
             handshakes: device.counters().list().collect(),
-            relay: self.relay.report(),
+            relay: self.relay.summary(),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Statistics {
         }
         let active = self.peers.iter().map(|(key, counted)| (key, counted.words()));
         for (key, words) in active.filter(|(_, words)| !words.is_empty()).take(PEERS_LOGGED_MAX) {
-            log::info!("peer {}: counters:{words}", Abbreviated(key));
+            log::info!("peer {}: counters:{words}", ShortKey(key));
         }
         log::info!("relay: {}", self.relay);
         log::info!("handshakes: counters:{}", listed(&self.handshakes));

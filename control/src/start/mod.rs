@@ -27,15 +27,15 @@ use wg_bounce_sys::tun::{Tun, TunHandle};
 use wg_bounce_sys::{clock, inherit};
 
 use crate::device::{Device, Settings, Timings};
-use crate::forwarding::Mode;
-use crate::forwarding::watch::{self, Update};
 use crate::link::LinkWatcher;
 use crate::logging;
 use crate::notify;
 use crate::options::Options;
-use crate::runtime::{self, Ending, Parts, Runtime};
+use crate::relay_policy::Mode;
+use crate::relay_policy::watch::{self, Update};
+use crate::runtime::{self, Components, Ending, Runtime};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
-use crate::uapi_server::{self, Control, Terms};
+use crate::uapi_server::{self, Limits, RuntimeHandle};
 use failure::Failure;
 
 /// The program: 0 after an orderly end, 1 when the daemon could not start or failed, 2 for a
@@ -98,14 +98,15 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         }
         Err(error) => return Err(Failure::system("monitor the interface")(error)),
     };
-    let (control, calls) = Control::new(Arc::clone(&wake));
+    let (handle, requests) = RuntimeHandle::new(Arc::clone(&wake));
 
     log::info!("interface {name}, {}", engine.describe());
     let device = new_device(options, workers);
-    let forwarding = watch_forwarding(options.relay, handle_of_watch, workers, &wake)?;
-    let parts = Parts { engine, events, device, link, forwarding, socket, calls, wake, signals };
-    let mut runtime = Runtime::new(parts).map_err(Failure::system("open UDP sockets"))?;
-    uapi_server::start(listener, control, Terms::new(clock::boot_time))
+    let relay_policy = watch_relay_policy(options.relay, handle_of_watch, workers, &wake)?;
+    let components =
+        Components { engine, events, device, link, relay_policy, socket, requests, wake, signals };
+    let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;
+    uapi_server::start(listener, handle, Limits::new(clock::boot_time))
         .map_err(Failure::system("spawn a thread"))?;
 
     if is_child {
@@ -135,7 +136,7 @@ fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Fail
     }
 }
 
-fn watch_forwarding(
+fn watch_relay_policy(
     mode: Mode,
     handle: TunHandle,
     workers: usize,

@@ -21,7 +21,7 @@ use wg_bounce_uapi::types::{DeviceState, Errno, Request};
 const CONNECTIONS_MAX: usize = 64;
 
 /// Requests that wait for the control thread; one per connection at most.
-const CALLS_MAX: usize = CONNECTIONS_MAX;
+const REQUESTS_MAX: usize = CONNECTIONS_MAX;
 
 /// A client gets this long to finish the request it began, and to take the answer.
 const REQUEST_TIME_MAX: Millis = Millis::from_secs(30);
@@ -30,7 +30,7 @@ const REQUEST_TIME_MAX: Millis = Millis::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request on its way to the control thread.
-pub struct Call {
+pub struct UapiRequest {
     /// What is asked.
     pub request: Request,
     /// Where the answer goes.
@@ -50,14 +50,14 @@ pub enum Answer {
 
 /// Reaches the control thread.
 #[derive(Clone)]
-pub struct Control {
-    calls: Sender<Call>,
+pub struct RuntimeHandle {
+    requests: Sender<UapiRequest>,
     wake: Arc<EventFd>,
 }
 
 /// What a connection is allowed; and how it knows the time.
 #[derive(Clone, Copy)]
-pub struct Terms {
+pub struct Limits {
     /// Time for one request, and for taking its answer.
     pub request_time_max: Millis,
     /// Connections at once.
@@ -66,10 +66,10 @@ pub struct Terms {
     pub clock: fn() -> Millis,
 }
 
-impl Terms {
-    /// The usual terms.
-    pub fn new(clock: fn() -> Millis) -> Terms {
-        Terms { request_time_max: REQUEST_TIME_MAX, connections_max: CONNECTIONS_MAX, clock }
+impl Limits {
+    /// The usual limits.
+    pub fn new(clock: fn() -> Millis) -> Limits {
+        Limits { request_time_max: REQUEST_TIME_MAX, connections_max: CONNECTIONS_MAX, clock }
     }
 }
 
@@ -81,17 +81,17 @@ impl Reply {
     }
 }
 
-impl Control {
+impl RuntimeHandle {
     /// A way to the thread that reads the receiver; `wake` is written with every call.
-    pub fn new(wake: Arc<EventFd>) -> (Control, Receiver<Call>) {
-        let (calls, receiver) = bounded(CALLS_MAX);
-        (Control { calls, wake }, receiver)
+    pub fn new(wake: Arc<EventFd>) -> (RuntimeHandle, Receiver<UapiRequest>) {
+        let (requests, receiver) = bounded(REQUESTS_MAX);
+        (RuntimeHandle { requests, wake }, receiver)
     }
 
     /// Asks, and waits for the answer; none when the daemon is ending.
     fn ask(&self, request: Request) -> Option<Answer> {
         let (sender, receiver) = bounded(1);
-        self.calls.send(Call { request, reply: Reply(sender) }).ok()?;
+        self.requests.send(UapiRequest { request, reply: Reply(sender) }).ok()?;
         // Fails only when the counter is about to overflow, and then the thread is awake anyway.
         let _ = self.wake.write(1);
         receiver.recv().ok()
@@ -102,12 +102,12 @@ impl Control {
 ///
 /// # Errors
 /// The thread cannot be created.
-pub fn start(listener: UnixListener, control: Control, terms: Terms) -> io::Result<()> {
-    let accept = move || accept(&listener, &control, terms);
+pub fn start(listener: UnixListener, runtime: RuntimeHandle, limits: Limits) -> io::Result<()> {
+    let accept = move || accept(&listener, &runtime, limits);
     thread::Builder::new().name("uapi".into()).spawn(accept).map(drop)
 }
 
-fn accept(listener: &UnixListener, control: &Control, terms: Terms) {
+fn accept(listener: &UnixListener, runtime: &RuntimeHandle, limits: Limits) {
     // Each connection holds a clone: the count tells how many there are.
     let presence = Arc::new(());
     loop {
@@ -120,16 +120,16 @@ fn accept(listener: &UnixListener, control: &Control, terms: Terms) {
                 continue;
             }
         };
-        if Arc::strong_count(&presence) > terms.connections_max {
+        if Arc::strong_count(&presence) > limits.connections_max {
             log::warn!(
                 "UAPI client refused ({} are connected, the maximum)",
-                terms.connections_max
+                limits.connections_max
             );
             continue;
         }
-        let (control, presence) = (control.clone(), Arc::clone(&presence));
+        let (runtime, presence) = (runtime.clone(), Arc::clone(&presence));
         let serve = move || {
-            serve(&stream, &control, terms);
+            serve(&stream, &runtime, limits);
             drop(presence);
         };
         if let Err(error) = thread::Builder::new().name("uapi client".into()).spawn(serve) {
@@ -138,8 +138,8 @@ fn accept(listener: &UnixListener, control: &Control, terms: Terms) {
     }
 }
 
-fn serve(stream: &UnixStream, control: &Control, terms: Terms) {
-    if let Err(error) = connection::serve(stream, |request| control.ask(request), terms) {
+fn serve(stream: &UnixStream, runtime: &RuntimeHandle, limits: Limits) {
+    if let Err(error) = connection::serve(stream, |request| runtime.ask(request), limits) {
         log::debug!("UAPI client disconnected: {error}");
     }
 }

@@ -415,7 +415,7 @@ fn kernel_has_no_watch() {
         let path = thread.expect("a thread").path().join("comm");
         std::fs::read_to_string(path).unwrap_or_default()
     });
-    assert!(names.into_iter().all(|name| name.trim() != "forwarding"));
+    assert!(names.into_iter().all(|name| name.trim() != "relay-policy"));
 }
 
 /// The advice names what holds it, and the way out; the counters say how it is.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use wg_bounce_control::cookie::Jar;
+use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::device::Counters;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
 use wg_bounce_sys::clock::Millis;
@@ -97,7 +97,7 @@ fn damaged_initiations_change_nothing() {
     for bit in 8 * 8..8 * (INITIATION_LEN - 32) {
         let mut damaged = initiation.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        Jar::new(&b.public_key).sign(&mut damaged, START);
+        CookieSigner::new(&b.public_key).sign(&mut damaged, START);
         assert!(deliver(&mut b, attacker(), &damaged, START).is_empty(), "bit {bit}");
         assert_eq!(state(&b), before, "bit {bit}");
     }
@@ -124,7 +124,7 @@ fn damaged_responses_change_nothing_and_the_wait_goes_on() {
     for bit in 8 * 12..8 * (RESPONSE_LEN - 32) {
         let mut damaged = response.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        Jar::new(&a.public_key).sign(&mut damaged, START);
+        CookieSigner::new(&a.public_key).sign(&mut damaged, START);
         assert!(deliver(&mut a, attacker(), &damaged, START).is_empty(), "bit {bit}");
         assert_eq!(state(&a), before, "bit {bit}");
     }
@@ -151,7 +151,7 @@ fn replayed_and_older_initiations_are_refused() {
         let now = later + Millis::from_secs(seconds);
         let before_now = b.device.counters();
         assert!(deliver(&mut b, attacker(), old, now).is_empty());
-        assert_eq!(b.device.counters().dropped_replayed, before_now.dropped_replayed + 1);
+        assert_eq!(b.device.counters().drop_replayed, before_now.drop_replayed + 1);
         assert_eq!(state(&b), before);
     }
 }
@@ -166,7 +166,7 @@ fn initiations_of_one_peer_are_spaced() {
     let second = begin_handshake(&mut a, START);
     assert_eq!(deliver(&mut b, a.address, &first, START).len(), 1);
     assert!(deliver(&mut b, a.address, &second, START + Millis(19)).is_empty());
-    assert_eq!(b.device.counters().dropped_too_soon, 1);
+    assert_eq!(b.device.counters().drop_too_soon, 1);
     assert_eq!(deliver(&mut b, a.address, &second, START + Millis(20)).len(), 1);
 }
 
@@ -183,7 +183,7 @@ fn strangers_are_not_answered() {
     let mut other = Node::new([4; 32], 1, 4);
     join(&mut other, &a, "10.0.0.1/32");
     assert!(deliver(&mut other, a.address, &for_b, START).is_empty(), "mac1 is for b");
-    assert_eq!(other.device.counters().dropped_bad_mac, 1);
+    assert_eq!(other.device.counters().drop_bad_mac1, 1);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn a_cookie_lets_its_owner_in_and_nobody_else() {
         b.receive(a.address, &second, true, later);
     }
     let counters = b.device.counters();
-    assert_eq!((counters.messages_tried, counters.dropped_rate_limited), (5, 6));
+    assert_eq!((counters.messages_tried, counters.drop_rate_limited), (5, 6));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 use wg_bounce_aead::{Aead, Key, Open, Seal};
-use wg_bounce_control::cookie::Jar;
-use wg_bounce_control::noise::{Identity, Invitation, Secret, initiate, open_initiation};
+use wg_bounce_control::cookie::CookieSigner;
+use wg_bounce_control::noise::{Identity, InitiationParams, Secret, initiate, open_initiation};
 use wg_bounce_control::tai64n::Timestamp;
 use wg_bounce_dataplane::wire::{
     DATA_HEADER_LEN, DATA_OVERHEAD, DataHeader, INITIATION_LEN, Kind, RESPONSE_LEN, TAG_LEN,
@@ -94,7 +94,7 @@ impl Player {
     fn try_connect(&mut self) -> bool {
         let mut message = [0; INITIATION_LEN];
         let timestamp = self.timestamp();
-        let invitation = Invitation {
+        let invitation = InitiationParams {
             remote_static: &self.hub_key,
             static_static: &self.static_static(),
             ephemeral: Secret::new(random_bytes()),
@@ -102,7 +102,7 @@ impl Player {
             local_index: self.handshakes,
         };
         let initiated = initiate(&self.identity, &invitation, &mut message).expect("a good key");
-        let mut jar = Jar::new(&self.hub_key);
+        let mut jar = CookieSigner::new(&self.hub_key);
         jar.sign(&mut message, Millis(1));
         self.send_raw(&message);
         let keys = loop {
@@ -233,7 +233,7 @@ impl Player {
         let keys = proven
             .respond(&Secret::default(), &ephemeral, local_index, &mut response)
             .expect("good keys");
-        Jar::new(&self.hub_key).sign(&mut response, Millis(1));
+        CookieSigner::new(&self.hub_key).sign(&mut response, Millis(1));
         self.sessions.push(Session {
             local_index,
             remote_index: keys.remote_index,

@@ -52,18 +52,18 @@ impl Finding {
 
 /// What makes a chain of a filter count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
+pub enum ChainEffect {
     /// It has rules.
     Rules,
     /// Its policy is not to accept.
     Policy,
 }
 
-impl fmt::Display for Weight {
+impl fmt::Display for ChainEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Weight::Rules => "has rules",
-            Weight::Policy => "default policy is not ACCEPT",
+            ChainEffect::Rules => "has rules",
+            ChainEffect::Policy => "default policy is not ACCEPT",
         })
     }
 }
@@ -87,7 +87,7 @@ pub enum Reason {
         /// The hook, as nft(8) names it.
         hook: String,
         /// Why it counts.
-        weight: Weight,
+        effect: ChainEffect,
     },
     /// A flowtable of nftables with the interface among its devices.
     Flowtable {
@@ -105,7 +105,7 @@ pub enum Reason {
         /// The chain.
         chain: &'static str,
         /// Why it counts.
-        weight: Weight,
+        effect: ChainEffect,
     },
     /// IPVS forwards for virtual services.
     VirtualServices,
@@ -167,7 +167,7 @@ pub enum Reason {
         setting: &'static str,
     },
     /// Something that may have a say cannot be seen.
-    Unseen {
+    Unreadable {
         /// What.
         what: &'static str,
         /// The error.
@@ -182,7 +182,10 @@ pub enum Reason {
 impl Reason {
     /// Whether it holds with `--relay direct` too.
     pub fn is_of_router(&self) -> bool {
-        matches!(self, Reason::ForwardingOff { .. } | Reason::Unseen { hides_forwarding: true, .. })
+        matches!(
+            self,
+            Reason::ForwardingOff { .. } | Reason::Unreadable { hides_forwarding: true, .. }
+        )
     }
 }
 
@@ -190,15 +193,15 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::ForwardingOff { setting } => write!(f, "forwarding is off: {setting}"),
-            Reason::Chain { family, table, chain, hook, weight } => write!(
+            Reason::Chain { family, table, chain, hook, effect } => write!(
                 f,
-                "nftables: chain {chain} of table {family} {table}, hook {hook}: {weight}"
+                "nftables: chain {chain} of table {family} {table}, hook {hook}: {effect}"
             ),
             Reason::Flowtable { table, name } => {
                 write!(f, "nftables: flowtable {name} of table {table} contains the interface")
             }
-            Reason::LegacyChain { program, table, chain, weight } => {
-                write!(f, "{program}: chain {chain} of table {table}: {weight}")
+            Reason::LegacyChain { program, table, chain, effect } => {
+                write!(f, "{program}: chain {chain} of table {table}: {effect}")
             }
             Reason::VirtualServices => f.write_str("IPVS: virtual services are configured"),
             Reason::NetfilterProgram { link, hook } => write!(
@@ -235,7 +238,7 @@ impl fmt::Display for Reason {
                 write!(f, "ip rule {priority} matches on {selector}")
             }
             Reason::MultipathHash { setting } => write!(f, "{setting} is not 0"),
-            Reason::Unseen { what, error, capability, .. } => {
+            Reason::Unreadable { what, error, capability, .. } => {
                 write!(f, "cannot read {what}: {error}")?;
                 capability.map_or(Ok(()), |name| write!(f, " (requires {name})"))
             }

@@ -11,11 +11,11 @@ const SHARE: usize = 8;
 
 /// Whether we are under load.
 #[derive(Default)]
-pub(super) struct Load {
+pub(super) struct UnderLoad {
     last: Option<Millis>,
 }
 
-impl Load {
+impl UnderLoad {
     /// Judges by what waits, in relation to the lane's capacity (none is unbounded), and by
     /// whether some had to be dropped.
     pub(super) fn sample(
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn an_eighth_of_the_lane_is_not_yet_load() {
-        let mut load = Load::default();
+        let mut load = UnderLoad::default();
         assert!(!load.sample(0, Some(4096), false, Millis(5)));
         assert!(!load.sample(512, Some(4096), false, Millis(5)));
         assert!(load.sample(513, Some(4096), false, Millis(5)));
@@ -46,12 +46,12 @@ mod tests {
 
     #[test]
     fn a_dropped_message_is_load() {
-        assert!(Load::default().sample(1, Some(4096), true, Millis(5)));
+        assert!(UnderLoad::default().sample(1, Some(4096), true, Millis(5)));
     }
 
     #[test]
     fn load_is_remembered_for_a_second() {
-        let mut load = Load::default();
+        let mut load = UnderLoad::default();
         assert!(load.sample(4096, Some(4096), false, Millis(100)));
         assert!(load.sample(0, Some(4096), false, Millis(1099)));
         assert!(!load.sample(0, Some(4096), false, Millis(1100)));

@@ -27,7 +27,7 @@ use wg_bounce_sys::tun::TunHandle;
 
 use super::reason::{Finding, Reason};
 use super::source::{Change, Source};
-use super::{Family, Mode, Verdict};
+use super::{Family, Mode, PolicyDecision};
 use system::System;
 use view::{Events, View};
 
@@ -45,13 +45,13 @@ pub struct Update {
     /// Who forwards.
     pub relay: Relay,
     /// Why.
-    pub verdict: Verdict,
+    pub decision: PolicyDecision,
     /// The interface is somewhere else: workers ask the kernel there from now on.
-    pub questions: Option<Questions>,
+    pub route_queries: Option<RouteQueries>,
 }
 
 /// How workers ask for routes.
-pub struct Questions {
+pub struct RouteQueries {
     /// The interface's number in its namespace.
     pub interface: u32,
     /// A socket for each worker.
@@ -79,11 +79,11 @@ pub fn start(
         findings: BTreeMap::new(),
         changed: BTreeSet::new(),
         routes: 0,
-        has_new_routes: false,
-        questions: None,
-        told: None,
+        routes_changed: false,
+        route_queries: None,
+        reported: None,
     };
-    thread::Builder::new().name("forwarding".into()).spawn(move || watch.run())?;
+    thread::Builder::new().name("relay-policy".into()).spawn(move || watch.run())?;
     Ok(lane)
 }
 
@@ -108,10 +108,10 @@ struct Watch {
     changed: BTreeSet<Source>,
     /// See [`Relay::routes`].
     routes: u64,
-    has_new_routes: bool,
-    questions: Option<Questions>,
-    /// The last verdict that was told.
-    told: Option<Verdict>,
+    routes_changed: bool,
+    route_queries: Option<RouteQueries>,
+    /// The last decision that was reported.
+    reported: Option<PolicyDecision>,
 }
 
 impl Watch {
@@ -130,7 +130,7 @@ impl Watch {
                 }
                 next_look = now + LOOK_INTERVAL;
             }
-            let has_news = self.has_new_routes || !self.changed.is_empty();
+            let has_news = self.routes_changed || !self.changed.is_empty();
             if has_news && next_update <= now {
                 if let Err(ended) = self.update() {
                     return ended;
@@ -177,16 +177,16 @@ impl Watch {
 
     fn open(&mut self) -> Result<(), Ended> {
         let opened = View::open(&self.handle).and_then(|view| {
-            let sockets = view.question_sockets(self.workers)?;
-            Ok((Questions { interface: view.interface.index, sockets }, view))
+            let sockets = view.route_query_sockets(self.workers)?;
+            Ok((RouteQueries { interface: view.interface.index, sockets }, view))
         });
         match opened {
-            Ok((questions, view)) => {
+            Ok((route_queries, view)) => {
                 log::debug!("relay: monitoring interface {}", view.interface.name);
-                self.questions = Some(questions);
+                self.route_queries = Some(route_queries);
                 self.view = Some(view);
                 self.changed.extend(Source::ALL);
-                self.has_new_routes = true;
+                self.routes_changed = true;
                 Ok(())
             }
             Err(error) => self.lose(&error),
@@ -199,7 +199,7 @@ impl Watch {
             return Err(Ended::Deleted);
         }
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let reason = Reason::Unseen {
+        let reason = Reason::Unreadable {
             what: "the interface's network namespace",
             error: error.to_string(),
             capability: is_denied.then_some("CAP_SYS_ADMIN"),
@@ -208,7 +208,7 @@ impl Watch {
         self.view = None;
         self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
         self.changed.clear();
-        self.has_new_routes = true;
+        self.routes_changed = true;
         Ok(())
     }
 
@@ -219,18 +219,18 @@ impl Watch {
                 self.findings.insert(source, source.read(&mut System, &view.interface));
             }
         }
-        let verdict = Verdict::new(self.mode, self.findings.values().flatten());
-        let is_new = self.told.as_ref() != Some(&verdict);
-        let has_new_routes = std::mem::take(&mut self.has_new_routes);
-        if !is_new && !has_new_routes {
+        let decision = PolicyDecision::new(self.mode, self.findings.values().flatten());
+        let is_new = self.reported.as_ref() != Some(&decision);
+        let routes_changed = std::mem::take(&mut self.routes_changed);
+        if !is_new && !routes_changed {
             return Ok(());
         }
-        self.routes += u64::from(has_new_routes);
-        let [v4, v6] = Family::BOTH.map(|family| verdict.relaying(family));
+        self.routes += u64::from(routes_changed);
+        let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
         let relay = Relay { v4, v6, routes: self.routes };
-        self.told = Some(verdict.clone());
-        let questions = self.questions.take();
-        self.updates.send(Update { relay, verdict, questions }).map_err(|_| Ended::Alone)?;
+        self.reported = Some(decision.clone());
+        let route_queries = self.route_queries.take();
+        self.updates.send(Update { relay, decision, route_queries }).map_err(|_| Ended::Alone)?;
         // A counter at its limit is readable as well.
         let _ = self.wake.write(1);
         Ok(())
@@ -250,7 +250,7 @@ impl Watch {
             match events {
                 Events::Changes(changes) => {
                     for Change { routes, sources, presence } in changes {
-                        self.has_new_routes |= routes;
+                        self.routes_changed |= routes;
                         self.changed.extend(sources);
                         may_be_gone |= presence;
                     }
@@ -258,7 +258,7 @@ impl Watch {
                 Events::Lost => {
                     log::debug!("relay: netlink events lost, reading everything again");
                     self.changed.extend(Source::ALL);
-                    self.has_new_routes = true;
+                    self.routes_changed = true;
                     may_be_gone = true;
                 }
             }

@@ -7,9 +7,9 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 /// A public key as wireguard-go logs it: its first and its last four characters in base64,
 /// enough to find it in the output of wg(8).
-pub(crate) struct Abbreviated<'a>(pub(crate) &'a [u8; 32]);
+pub(crate) struct ShortKey<'a>(pub(crate) &'a [u8; 32]);
 
-impl fmt::Display for Abbreviated<'_> {
+impl fmt::Display for ShortKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let character = |position: usize| {
             let bit = position * 6;
@@ -32,7 +32,7 @@ mod tests {
     fn both_ends_are_as_in_base64() {
         let key = std::array::from_fn(|at| at as u8);
         // AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=
-        assert_eq!(Abbreviated(&key).to_string(), "AAEC…Hh8=");
-        assert_eq!(Abbreviated(&[255; 32]).to_string(), "////…//8=");
+        assert_eq!(ShortKey(&key).to_string(), "AAEC…Hh8=");
+        assert_eq!(ShortKey(&[255; 32]).to_string(), "////…//8=");
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::Family;
 use super::kernel::{Kernel, LegacyTable};
 use super::message::{array, unreadable};
-use super::reason::{Finding, Reason, Weight};
+use super::reason::{ChainEffect, Finding, Reason};
 
 /// Where `struct ipt_getinfo` has the mask of hooks, the offsets of their first entries, and those
 /// of their policies.
@@ -63,10 +63,10 @@ fn read_table(
         }
         let first = number(&table.info, ENTRIES_AT + 4 * hook)?;
         let policy = number(&table.info, POLICIES_AT + 4 * hook)?;
-        let weight = if first != policy {
-            Weight::Rules
+        let effect = if first != policy {
+            ChainEffect::Rules
         } else if verdict(table, family, policy as usize)? != Some(ACCEPT) {
-            Weight::Policy
+            ChainEffect::Policy
         } else {
             continue;
         };
@@ -74,7 +74,7 @@ fn read_table(
             Family::V4 => "iptables-legacy",
             Family::V6 => "ip6tables-legacy",
         };
-        let reason = Reason::LegacyChain { program, table: name.to_owned(), chain, weight };
+        let reason = Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
         findings.push(Finding::of(family, reason));
     }
     Ok(())

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 /// Values that were withdrawn; each is dropped when nobody else refers to it.
-pub struct Graveyard<T> {
+pub struct DeferredDrop<T> {
     kept: Vec<Arc<T>>,
 }
 
-impl<T> Default for Graveyard<T> {
+impl<T> Default for DeferredDrop<T> {
     fn default() -> Self {
-        Graveyard { kept: Vec::new() }
+        DeferredDrop { kept: Vec::new() }
     }
 }
 
-impl<T> Graveyard<T> {
+impl<T> DeferredDrop<T> {
     /// Keeps `value` until nobody else refers to it.
-    pub fn bury(&mut self, value: Arc<T>) {
+    pub fn retire(&mut self, value: Arc<T>) {
         self.kept.push(value);
     }
 
@@ -37,16 +37,16 @@ mod tests {
 
     #[test]
     fn a_value_goes_when_its_last_other_holder_has_gone() {
-        let mut graveyard = Graveyard::default();
+        let mut deferred_drop = DeferredDrop::default();
         let (held, free) = (Arc::new(1), Arc::new(2));
         let weak = (Arc::downgrade(&held), Arc::downgrade(&free));
-        graveyard.bury(Arc::clone(&held));
-        graveyard.bury(free);
-        graveyard.sweep();
+        deferred_drop.retire(Arc::clone(&held));
+        deferred_drop.retire(free);
+        deferred_drop.sweep();
         assert!(weak.0.upgrade().is_some() && weak.1.upgrade().is_none());
         drop(held);
         assert!(weak.0.upgrade().is_some(), "only a sweep drops it");
-        graveyard.sweep();
-        assert!(graveyard.is_empty() && weak.0.upgrade().is_none());
+        deferred_drop.sweep();
+        assert!(deferred_drop.is_empty() && weak.0.upgrade().is_none());
     }
 }

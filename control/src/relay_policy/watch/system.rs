@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{MsgFlags, recv, send};
 use wg_bounce_sys::{bpf, netlink, xtables};
 
-use crate::forwarding::Family;
-use crate::forwarding::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
-use crate::forwarding::message::{Answer, Message, Request, unreadable};
+use crate::relay_policy::Family;
+use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
+use crate::relay_policy::message::{Message, Reply, Request, unreadable};
 
 /// Bytes for one datagram: the kernel's are at most 32 KiB (`netlink_dump` in
 /// net/netlink/af_netlink.c).
@@ -93,10 +93,10 @@ impl Kernel for System {
 }
 
 /// Netlink answers before `send` returns, or as fast as it is read: there is nothing to wait for.
-fn ask_once(socket: &OwnedFd, request: &Request) -> io::Result<Answer> {
+fn ask_once(socket: &OwnedFd, request: &Request) -> io::Result<Reply> {
     send(socket.as_raw_fd(), &request.bytes(SEQUENCE), MsgFlags::empty())?;
     let mut buffer = vec![0; DATAGRAM_MAX];
-    let mut answer = Answer::default();
+    let mut answer = Reply::default();
     while !answer.is_complete {
         // With MSG_TRUNC the kernel tells the length that the datagram had.
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC)?;
@@ -109,9 +109,9 @@ fn ask_once(socket: &OwnedFd, request: &Request) -> io::Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forwarding::Interface;
-    use crate::forwarding::reason::Reason;
-    use crate::forwarding::source::Source;
+    use crate::relay_policy::Interface;
+    use crate::relay_policy::reason::Reason;
+    use crate::relay_policy::source::Source;
 
     /// Whatever the rights of whoever runs the tests: an answer is read, or refused.
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         let at = Interface { index: 1, name: "lo".to_owned() };
         for source in Source::ALL {
             for finding in source.read(&mut System, &at) {
-                if let Reason::Unseen { error, .. } = &finding.reason {
+                if let Reason::Unreadable { error, .. } = &finding.reason {
                     assert!(!error.contains("cannot be parsed"), "{source:?}: {error}");
                 }
             }

@@ -5,7 +5,7 @@ use std::io;
 use super::kernel::Kernel;
 use super::message::Message;
 use super::reason::{Families, Finding, Reason};
-use super::{Family, Interface, interface, netfilter, observers, routing, xtables};
+use super::{Family, Interface, interface, netfilter, packet_sockets, routing, xtables};
 
 /// EAFNOSUPPORT: this kernel does without the family.
 const NO_SUCH_FAMILY: i32 = 97;
@@ -69,9 +69,9 @@ impl Source {
             Source::Link => interface::link(kernel, at),
             Source::TrafficControl => interface::traffic_control(kernel, at),
             Source::TcxPrograms => interface::tcx(kernel, at),
-            Source::Captures => observers::captures(kernel, at),
+            Source::Captures => packet_sockets::captures(kernel, at),
         };
-        result.unwrap_or_else(|error| self.unseen(&error))
+        result.unwrap_or_else(|error| self.unreadable_source(&error))
     }
 
     /// Whether something may change untold, so that it has to be read again and again. (Links are
@@ -80,14 +80,14 @@ impl Source {
         !matches!(self, Source::Rules(_) | Source::Nftables | Source::TrafficControl)
     }
 
-    fn unseen(self, error: &io::Error) -> Vec<Finding> {
+    fn unreadable_source(self, error: &io::Error) -> Vec<Finding> {
         let is_absent = error.kind() == io::ErrorKind::Unsupported
             || error.raw_os_error() == Some(NO_SUCH_FAMILY);
         if is_absent {
             return Vec::new();
         }
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let reason = Reason::Unseen {
+        let reason = Reason::Unreadable {
             what: self.name(),
             error: error.to_string(),
             capability: self.capability().filter(|_| is_denied),

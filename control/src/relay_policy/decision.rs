@@ -7,20 +7,20 @@ use wg_bounce_dataplane::snapshot::DirectRelay;
 use super::reason::{Finding, Reason};
 use super::{Family, Mode};
 
-/// Reasons that are told; more are counted.
-const TOLD_MAX: usize = 3;
+/// Reasons that are reported; more are counted.
+const REASONS_REPORTED_MAX: usize = 3;
 
-/// The verdict on both families.
+/// The decision on both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    v4: Judgement,
-    v6: Judgement,
+pub struct PolicyDecision {
+    v4: FamilyDecision,
+    v6: FamilyDecision,
     mode: Mode,
 }
 
-/// The verdict on one family.
+/// The decision on one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Judgement {
+struct FamilyDecision {
     relaying: DirectRelay,
     /// Why it is the kernel.
     reasons: Vec<Reason>,
@@ -28,14 +28,17 @@ struct Judgement {
     bypassed: Vec<Reason>,
 }
 
-impl Verdict {
+impl PolicyDecision {
     /// Judges by what was found.
-    pub fn new<'a>(mode: Mode, findings: impl Iterator<Item = &'a Finding> + Clone) -> Verdict {
+    pub fn new<'a>(
+        mode: Mode,
+        findings: impl Iterator<Item = &'a Finding> + Clone,
+    ) -> PolicyDecision {
         let [v4, v6] = Family::BOTH.map(|family| {
             let findings = findings.clone().filter(|finding| finding.families.contain(family));
-            Judgement::new(mode, findings.map(|finding| finding.reason.clone()).collect())
+            FamilyDecision::new(mode, findings.map(|finding| finding.reason.clone()).collect())
         });
-        Verdict { v4, v6, mode }
+        PolicyDecision { v4, v6, mode }
     }
 
     /// Who forwards packets of this family.
@@ -54,14 +57,14 @@ impl Verdict {
         bypassed
     }
 
-    /// How the operator gets what the verdict denies; nothing if it denies nothing.
+    /// How the operator gets what the decision denies; nothing if it denies nothing.
     pub fn advice(&self) -> Option<&'static str> {
         let mut reasons = self.v4.reasons.iter().chain(&self.v6.reasons);
         (self.mode == Mode::Auto && reasons.any(|reason| !reason.is_of_router()))
             .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
     }
 
-    fn of(&self, family: Family) -> &Judgement {
+    fn of(&self, family: Family) -> &FamilyDecision {
         match family {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
@@ -69,21 +72,26 @@ impl Verdict {
     }
 }
 
-impl Judgement {
-    fn new(mode: Mode, reasons: Vec<Reason>) -> Judgement {
-        let by_kernel =
-            |reasons| Judgement { relaying: DirectRelay::Never, reasons, bypassed: Vec::new() };
+impl FamilyDecision {
+    fn new(mode: Mode, reasons: Vec<Reason>) -> FamilyDecision {
+        let by_kernel = |reasons| FamilyDecision {
+            relaying: DirectRelay::Never,
+            reasons,
+            bypassed: Vec::new(),
+        };
         match mode {
             Mode::Kernel => by_kernel(Vec::new()),
-            Mode::Auto if reasons.is_empty() => {
-                Judgement { relaying: DirectRelay::IfRoutedBack, reasons, bypassed: Vec::new() }
-            }
+            Mode::Auto if reasons.is_empty() => FamilyDecision {
+                relaying: DirectRelay::IfRoutedBack,
+                reasons,
+                bypassed: Vec::new(),
+            },
             Mode::Auto => by_kernel(reasons),
             Mode::Direct => {
                 let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
                 let reasons: Vec<Reason> = of_router;
                 if reasons.is_empty() {
-                    Judgement { relaying: DirectRelay::Always, reasons, bypassed }
+                    FamilyDecision { relaying: DirectRelay::Always, reasons, bypassed }
                 } else {
                     by_kernel(reasons)
                 }
@@ -93,7 +101,7 @@ impl Judgement {
 }
 
 /// For example "IPv4 direct, IPv6 by the kernel (forwarding is off: …)".
-impl fmt::Display for Verdict {
+impl fmt::Display for PolicyDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.mode == Mode::Kernel {
             f.write_str("IPv4 and IPv6 by the kernel (--relay kernel)")
@@ -105,7 +113,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl fmt::Display for Judgement {
+impl fmt::Display for FamilyDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.relaying == DirectRelay::Never {
             write!(f, "by the kernel ({})", listed(&self.reasons.iter().collect::<Vec<_>>()))
@@ -117,10 +125,11 @@ impl fmt::Display for Judgement {
 
 /// The first few of them, and how many more there are.
 pub fn listed(reasons: &[&Reason]) -> String {
-    let told: Vec<String> = reasons.iter().take(TOLD_MAX).map(ToString::to_string).collect();
-    match reasons.len().saturating_sub(TOLD_MAX) {
-        0 => told.join("; "),
-        more => format!("{}; and {more} more", told.join("; ")),
+    let reported: Vec<String> =
+        reasons.iter().take(REASONS_REPORTED_MAX).map(ToString::to_string).collect();
+    match reasons.len().saturating_sub(REASONS_REPORTED_MAX) {
+        0 => reported.join("; "),
+        more => format!("{}; and {more} more", reported.join("; ")),
     }
 }
 
@@ -133,23 +142,23 @@ mod tests {
         Finding::of(family, Reason::ForwardingOff { setting })
     }
 
-    fn verdict(mode: Mode, findings: &[Finding]) -> Verdict {
-        Verdict::new(mode, findings.iter())
+    fn decision(mode: Mode, findings: &[Finding]) -> PolicyDecision {
+        PolicyDecision::new(mode, findings.iter())
     }
 
-    fn relaying(verdict: &Verdict) -> [DirectRelay; 2] {
-        Family::BOTH.map(|family| verdict.relaying(family))
+    fn relaying(decision: &PolicyDecision) -> [DirectRelay; 2] {
+        Family::BOTH.map(|family| decision.relaying(family))
     }
 
     #[test]
     fn nothing_found_means_direct() {
-        let automatic = verdict(Mode::Auto, &[]);
+        let automatic = decision(Mode::Auto, &[]);
         assert_eq!(relaying(&automatic), [DirectRelay::IfRoutedBack; 2]);
         assert_eq!(automatic.to_string(), "IPv4 and IPv6 direct");
         assert_eq!(automatic.advice(), None);
-        let direct = verdict(Mode::Direct, &[]);
+        let direct = decision(Mode::Direct, &[]);
         assert_eq!(relaying(&direct), [DirectRelay::Always; 2]);
-        let kernel = verdict(Mode::Kernel, &[]);
+        let kernel = decision(Mode::Kernel, &[]);
         assert_eq!(relaying(&kernel), [DirectRelay::Never; 2]);
         assert_eq!(kernel.to_string(), "IPv4 and IPv6 by the kernel (--relay kernel)");
         assert_eq!(kernel.advice(), None);
@@ -157,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_reason_concerns_its_family_only() {
-        let found = verdict(Mode::Auto, &[off(Family::V6)]);
+        let found = decision(Mode::Auto, &[off(Family::V6)]);
         assert_eq!(relaying(&found), [DirectRelay::IfRoutedBack, DirectRelay::Never]);
         assert_eq!(
             found.to_string(),
@@ -169,19 +178,19 @@ mod tests {
     #[test]
     fn direct_passes_over_everything_but_the_routers_own_settings() {
         let findings = [Finding::of_both(Reason::Xdp), off(Family::V4)];
-        let found = verdict(Mode::Direct, &findings);
+        let found = decision(Mode::Direct, &findings);
         assert_eq!(relaying(&found), [DirectRelay::Never, DirectRelay::Always]);
         assert_eq!(found.bypassed(), [&Reason::Xdp]);
         assert_eq!(found.advice(), None);
-        assert_eq!(relaying(&verdict(Mode::Auto, &findings)), [DirectRelay::Never; 2]);
-        assert!(verdict(Mode::Auto, &findings).advice().is_some());
+        assert_eq!(relaying(&decision(Mode::Auto, &findings)), [DirectRelay::Never; 2]);
+        assert!(decision(Mode::Auto, &findings).advice().is_some());
     }
 
     #[test]
     fn a_long_list_is_cut() {
         let findings: Vec<Finding> =
             (0..5).map(|index| Finding::of_both(Reason::Master { index })).collect();
-        let text = verdict(Mode::Auto, &findings).to_string();
+        let text = decision(Mode::Auto, &findings).to_string();
         assert!(text.contains("interface 2 (") && !text.contains("interface 3 ("), "{text}");
         assert!(text.ends_with("and 2 more)"), "{text}");
     }

@@ -10,10 +10,10 @@ use wg_bounce_sys::netlink::{self, Protocol};
 use wg_bounce_sys::tun::TunHandle;
 
 use super::system::DATAGRAM_MAX;
-use crate::forwarding::Interface;
-use crate::forwarding::message::frames;
-use crate::forwarding::source::{Change, changed_by_nftables, changed_by_route};
 use crate::link::namespace;
+use crate::relay_policy::Interface;
+use crate::relay_policy::message::frames;
+use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route};
 
 /// RTNLGRP_* (linux/rtnetlink.h), each the number of a bit from 1: links, traffic control, IPv4
 /// addresses, routes and rules, the same of IPv6, forwarding settings of both, next hops.
@@ -76,7 +76,7 @@ impl View {
         Ok(namespace::is_current(&handle.namespace()?) && handle.name()? == self.interface.name)
     }
 
-    /// Whether nftables' changes are told.
+    /// Whether nftables' changes are reported.
     pub fn has_nftables_events(&self) -> bool {
         self.nftables.is_some()
     }
@@ -85,7 +85,7 @@ impl View {
     ///
     /// # Errors
     /// Descriptors are short.
-    pub fn question_sockets(&self, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    pub fn route_query_sockets(&self, workers: usize) -> io::Result<Vec<OwnedFd>> {
         (0..workers).map(|_| netlink::open(Protocol::Route, 0)).collect()
     }
 
@@ -94,7 +94,7 @@ impl View {
         std::iter::once(self.route.as_fd()).chain(self.nftables.as_ref().map(AsFd::as_fd))
     }
 
-    /// Takes what the kernel has told; never blocks.
+    /// Takes what the kernel has reported; never blocks.
     pub fn take(&self) -> [Events; 2] {
         let route = take(&self.route, |message| changed_by_route(message, &self.interface));
         let nftables = self.nftables.as_ref().map(|socket| take(socket, changed_by_nftables));
@@ -107,7 +107,10 @@ fn mask(groups: &[u32]) -> u32 {
 }
 
 /// Takes all that waits at a socket, up to a bound: the rest wakes us again.
-fn take(socket: &OwnedFd, read: impl Fn(&crate::forwarding::message::Message) -> Change) -> Events {
+fn take(
+    socket: &OwnedFd,
+    read: impl Fn(&crate::relay_policy::message::Message) -> Change,
+) -> Events {
     const DATAGRAMS_MAX: usize = 4096;
     let mut buffer = vec![0; DATAGRAM_MAX];
     let mut changes: Vec<Change> = Vec::new();

@@ -88,7 +88,7 @@ impl Request {
 
 /// An answer, datagram by datagram.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct Reply {
     /// What has come so far.
     pub messages: Vec<Message>,
     /// It is complete.
@@ -97,7 +97,7 @@ pub struct Answer {
     pub is_disturbed: bool,
 }
 
-impl Answer {
+impl Reply {
     /// Takes those messages of a datagram that answer request `sequence`.
     ///
     /// # Errors
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_answer_ends_with_done_and_counts_only_its_own_number() {
-        let mut answer = Answer::default();
+        let mut answer = Reply::default();
         let mut bytes = datagram(20, 0, 7, b"abcd");
         bytes.extend(datagram(20, 0, 6, b"late"));
         answer.take(&bytes, 7).expect("readable");
@@ -293,9 +293,9 @@ mod tests {
     #[test]
     fn a_refusal_is_an_error_and_a_disturbed_list_is_known() {
         let refused = datagram(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes());
-        let error = Answer::default().take(&refused, 7).expect_err("refused");
+        let error = Reply::default().take(&refused, 7).expect_err("refused");
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        let mut answer = Answer::default();
+        let mut answer = Reply::default();
         answer.take(&datagram(20, NLM_F_DUMP_INTR, 7, b"abcd"), 7).expect("readable");
         assert!(answer.is_disturbed && !answer.is_complete, "the rest is still to come");
         answer.take(&datagram(NLMSG_DONE, 0, 7, &[0; 4]), 7).expect("readable");

@@ -5,29 +5,29 @@
 //!
 //! 1. [`source`] reads, from what the kernel says ([`kernel::Kernel`]), all that could have a say:
 //!    one list of [`reason::Finding`]s for each [`source::Source`].
-//! 2. [`verdict`] decides, by family. What cannot be seen or understood counts as a reason for the
+//! 2. [`decision`] decides, by family. What cannot be seen or understood counts as a reason for the
 //!    kernel.
 //! 3. [`watch`] is the thread that does both again whenever something changes.
 //!
 //! All but `watch` is pure: it can be tried out with a kernel that does not exist.
 
+pub mod decision;
 pub mod interface;
 pub mod kernel;
 pub mod message;
 pub mod netfilter;
-pub mod observers;
+pub mod packet_sockets;
 pub mod reason;
 pub mod routing;
 pub mod source;
 #[cfg(test)]
 mod tests;
-pub mod verdict;
 pub mod watch;
 pub mod xtables;
 
 use clap::ValueEnum;
 
-pub use verdict::Verdict;
+pub use decision::PolicyDecision;
 
 /// `--relay`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -12,7 +12,7 @@ use super::message::build::{attribute, message, text};
 use super::message::{Message, unreadable};
 use super::reason::Reason;
 use super::source::Source;
-use super::{Family, Mode, Verdict};
+use super::{Family, Mode, PolicyDecision};
 use fake::{FakeKernel, WG0};
 
 /// Who forwards, by family, and what is said about it.
@@ -20,10 +20,10 @@ use fake::{FakeKernel, WG0};
 fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
     let findings: Vec<_> =
         Source::ALL.into_iter().flat_map(|source| source.read(kernel, &fake::at())).collect();
-    let verdict = Verdict::new(Mode::Auto, findings.iter());
+    let decision = PolicyDecision::new(Mode::Auto, findings.iter());
     let is_direct =
-        Family::BOTH.map(|family| verdict.relaying(family) == DirectRelay::IfRoutedBack);
-    (is_direct, verdict.to_string())
+        Family::BOTH.map(|family| decision.relaying(family) == DirectRelay::IfRoutedBack);
+    (is_direct, decision.to_string())
 }
 
 /// With this one change to a kernel where nothing stands against it, only the given families are
@@ -66,7 +66,7 @@ fn what_cannot_be_seen_is_a_reason() {
         kernel.failure = Some(|| io::ErrorKind::PermissionDenied.into());
         let findings = source.read(&mut kernel, &fake::at());
         let [finding] = &findings[..] else { panic!("{source:?}: {findings:?}") };
-        let Reason::Unseen { capability, .. } = &finding.reason else { panic!("{finding:?}") };
+        let Reason::Unreadable { capability, .. } = &finding.reason else { panic!("{finding:?}") };
         let is_settings = matches!(source, Source::Settings(_));
         assert_eq!(
             finding.reason.is_of_router(),

@@ -19,7 +19,7 @@ const QUEUES: usize = 256;
 const QUEUE_MAX: usize = 32;
 
 /// Initiations that wait for control.
-pub(super) struct FairQueue {
+pub(super) struct InitiationQueue {
     queues: Vec<VecDeque<HandshakeMessage>>,
     /// The queues that hold something, in the order of their turns.
     turns: VecDeque<usize>,
@@ -28,9 +28,9 @@ pub(super) struct FairQueue {
     len: usize,
 }
 
-impl Default for FairQueue {
+impl Default for InitiationQueue {
     fn default() -> Self {
-        FairQueue {
+        InitiationQueue {
             queues: (0..QUEUES).map(|_| VecDeque::new()).collect(),
             turns: VecDeque::with_capacity(QUEUES),
             hash: RandomState::new(),
@@ -39,7 +39,7 @@ impl Default for FairQueue {
     }
 }
 
-impl FairQueue {
+impl InitiationQueue {
     /// Takes a message; false: its source has enough of them waiting, it is dropped.
     #[must_use]
     pub(super) fn push(&mut self, message: HandshakeMessage) -> bool {
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn one_source_is_bounded_and_served_in_order() {
-        let mut queue = FairQueue::default();
+        let mut queue = InitiationQueue::default();
         let taken = (0..1000).filter(|_| queue.push(from(1))).count();
         assert_eq!((taken, queue.len()), (QUEUE_MAX, QUEUE_MAX));
         assert_eq!(std::iter::from_fn(|| queue.pop()).count(), QUEUE_MAX);
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_source_delays_another_by_one_message() {
-        let mut queue = FairQueue::default();
+        let mut queue = InitiationQueue::default();
         // A source that does not share the flood's queue, whatever the hash's keys.
-        let shares = |queue: &FairQueue, source: u32| {
+        let shares = |queue: &InitiationQueue, source: u32| {
             queue.hash.hash_one(u128::from(source)) as usize % QUEUES
         };
         let other = (2..).find(|&source| shares(&queue, source) != shares(&queue, 1));

@@ -7,7 +7,7 @@ use std::io;
 
 use super::kernel::{Kernel, Protocol};
 use super::message::{Attribute, Message, Request, find, need};
-use super::reason::{Families, Finding, Reason, Weight};
+use super::reason::{ChainEffect, Families, Finding, Reason};
 use super::{Family, Interface};
 
 /// NFNL_SUBSYS_NFTABLES as the upper byte of a message's kind.
@@ -81,17 +81,17 @@ fn chain(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
     }
     let rules = need(&attributes, NFTA_CHAIN_USE)?.u32_of_network()?;
     let policy = need(&attributes, NFTA_CHAIN_POLICY)?.u32_of_network()?;
-    let weight = match (rules, policy) {
+    let effect = match (rules, policy) {
         (0, NF_ACCEPT) => return Ok(None),
-        (0, _) => Weight::Policy,
-        _ => Weight::Rules,
+        (0, _) => ChainEffect::Policy,
+        _ => ChainEffect::Rules,
     };
     let reason = Reason::Chain {
         family: family_name(header[0]),
         table: need(&attributes, NFTA_CHAIN_TABLE)?.text(),
         chain: need(&attributes, NFTA_CHAIN_NAME)?.text(),
         hook: hook_name,
-        weight,
+        effect,
     };
     Ok(Some(Finding { families, reason }))
 }
