@@ -13,7 +13,7 @@ use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
 use crate::logging::LogLevel;
-use crate::relay_policy::Mode;
+use crate::relay_policy::mode::Mode;
 
 /// Bytes of the longest interface name (`IFNAMSIZ` less its zero byte).
 const NAME_LEN_MAX: usize = 15;

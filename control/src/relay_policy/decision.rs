@@ -3,9 +3,10 @@
 use std::fmt;
 
 use wg_bounce_dataplane::snapshot::DirectRelay;
+use wg_bounce_sys::{Family, PerFamily};
 
+use super::mode::Mode;
 use super::reason::{Finding, Reason};
-use super::{Family, Mode};
 
 /// Reasons that are reported; more are counted.
 const REASONS_REPORTED_MAX: usize = 3;
@@ -13,8 +14,7 @@ const REASONS_REPORTED_MAX: usize = 3;
 /// The decision on both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDecision {
-    v4: FamilyDecision,
-    v6: FamilyDecision,
+    families: PerFamily<FamilyDecision>,
     mode: Mode,
 }
 
@@ -34,22 +34,23 @@ impl PolicyDecision {
         mode: Mode,
         findings: impl Iterator<Item = &'a Finding> + Clone,
     ) -> PolicyDecision {
-        let [v4, v6] = Family::BOTH.map(|family| {
+        let families = PerFamily { v4: Family::V4, v6: Family::V6 }.map(|family| {
             let findings = findings.clone().filter(|finding| finding.families.contain(family));
             FamilyDecision::new(mode, findings.map(|finding| finding.reason.clone()).collect())
         });
-        PolicyDecision { v4, v6, mode }
+        PolicyDecision { families, mode }
     }
 
     /// Who forwards packets of this family.
     pub fn relaying(&self, family: Family) -> DirectRelay {
-        self.of(family).relaying
+        self.families.of(family).relaying
     }
 
     /// What `--relay direct` passes over, each once.
     pub fn bypassed(&self) -> Vec<&Reason> {
         let mut bypassed: Vec<&Reason> = Vec::new();
-        for reason in self.v4.bypassed.iter().chain(&self.v6.bypassed) {
+        let PerFamily { v4, v6 } = &self.families;
+        for reason in v4.bypassed.iter().chain(&v6.bypassed) {
             if !bypassed.contains(&reason) {
                 bypassed.push(reason);
             }
@@ -59,16 +60,10 @@ impl PolicyDecision {
 
     /// How the operator gets what the decision denies; nothing if it denies nothing.
     pub fn advice(&self) -> Option<&'static str> {
-        let mut reasons = self.v4.reasons.iter().chain(&self.v6.reasons);
+        let PerFamily { v4, v6 } = &self.families;
+        let mut reasons = v4.reasons.iter().chain(&v6.reasons);
         (self.mode == Mode::Auto && reasons.any(|reason| !reason.is_of_router()))
             .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
-    }
-
-    fn of(&self, family: Family) -> &FamilyDecision {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
     }
 }
 
@@ -103,12 +98,13 @@ impl FamilyDecision {
 /// For example "IPv4 direct, IPv6 by the kernel (forwarding is off: …)".
 impl fmt::Display for PolicyDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PerFamily { v4, v6 } = &self.families;
         if self.mode == Mode::Kernel {
             f.write_str("IPv4 and IPv6 by the kernel (--relay kernel)")
-        } else if (self.v4.relaying, &self.v4.reasons) == (self.v6.relaying, &self.v6.reasons) {
-            write!(f, "IPv4 and IPv6 {}", self.v4)
+        } else if (v4.relaying, &v4.reasons) == (v6.relaying, &v6.reasons) {
+            write!(f, "IPv4 and IPv6 {v4}")
         } else {
-            write!(f, "IPv4 {}, IPv6 {}", self.v4, self.v6)
+            write!(f, "IPv4 {v4}, IPv6 {v6}")
         }
     }
 }

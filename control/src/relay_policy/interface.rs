@@ -2,8 +2,7 @@
 
 use std::io;
 
-use super::Interface;
-use super::kernel::{Direction, Kernel, Protocol};
+use super::kernel::{Direction, Interface, Kernel, Protocol};
 use super::message::{Attribute, Message, Request, array, find, need, unreadable};
 use super::reason::{Finding, Reason};
 

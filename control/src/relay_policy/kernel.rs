@@ -2,8 +2,18 @@
 
 use std::io;
 
-use super::Family;
+use wg_bounce_sys::Family;
+
 use super::message::{Message, Request};
+
+/// The interface, as the kernel names it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index in its network namespace.
+    pub index: u32,
+    /// Its current name.
+    pub name: String,
+}
 
 /// Which part of the kernel answers a netlink request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

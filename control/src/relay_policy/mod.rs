@@ -1,20 +1,22 @@
-//! Who forwards from peer to peer: the kernel, or the worker in its place.
+//! The relay policy: packets between peers are forwarded either by the kernel or directly by the
+//! worker that received them.
 //!
-//! With `--relay auto` a worker relays exactly what the kernel would have forwarded back into the
-//! interface without asking anybody.
+//! With `--relay auto` a worker relays exactly those packets that the kernel would have forwarded
+//! back into the interface unchanged.
 //!
-//! 1. [`source`] reads, from what the kernel says ([`kernel::Kernel`]), all that could have a say:
-//!    one list of [`reason::Finding`]s for each [`source::Source`].
-//! 2. [`decision`] decides, by family. What cannot be seen or understood counts as a reason for the
-//!    kernel.
-//! 3. [`watch`] is the thread that does both again whenever something changes.
+//! 1. [`source`] reads from the kernel ([`kernel::Kernel`]) everything that could filter, change or
+//!    observe such a packet: one list of [`reason::Finding`]s per [`source::Source`].
+//! 2. [`decision`] decides per IP version. Anything that cannot be read or parsed counts as a
+//!    reason to leave forwarding to the kernel.
+//! 3. [`watch`] is the thread that repeats both steps on every change.
 //!
-//! All but `watch` is pure: it can be tried out with a kernel that does not exist.
+//! All modules but `watch` are pure: tests run them against a fake kernel.
 
 pub mod decision;
 pub mod interface;
 pub mod kernel;
 pub mod message;
+pub mod mode;
 pub mod netfilter;
 pub mod packet_sockets;
 pub mod reason;
@@ -24,41 +26,3 @@ pub mod source;
 mod tests;
 pub mod watch;
 pub mod xtables;
-
-use clap::ValueEnum;
-
-pub use decision::PolicyDecision;
-
-/// `--relay`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// direct while no firewall rule, packet capture or traffic shaping applies; else kernel
-    Auto,
-    /// Inside the daemon; netfilter, tc and packet captures do not see packets between peers
-    Direct,
-    /// Through the interface and the kernel's IP forwarding
-    Kernel,
-}
-
-/// An IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
-}
-
-/// The interface, where it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its number in its namespace.
-    pub index: u32,
-    /// Its present name.
-    pub name: String,
-}

@@ -5,10 +5,11 @@
 
 use std::io;
 
-use super::kernel::{Kernel, Protocol};
+use wg_bounce_sys::Family;
+
+use super::kernel::{Interface, Kernel, Protocol};
 use super::message::{Attribute, Message, Request, find, need};
 use super::reason::{ChainEffect, Families, Finding, Reason};
-use super::{Family, Interface};
 
 /// NFNL_SUBSYS_NFTABLES as the upper byte of a message's kind.
 const NFTABLES: u16 = 10 << 8;

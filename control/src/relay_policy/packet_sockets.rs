@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::kernel::Kernel;
+use wg_bounce_sys::Family;
+
+use super::kernel::{Interface, Kernel};
 use super::message::unreadable;
 use super::reason::{Families, Finding, Reason};
-use super::{Family, Interface};
 
 /// Packet types that a socket can ask for: all of them, or one that the interface carries.
 const ETH_P_ALL: u16 = 0x0003;

@@ -2,30 +2,26 @@
 
 use std::fmt;
 
-use super::Family;
+use wg_bounce_sys::{Family, PerFamily};
 
 /// Which families something concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Families {
-    v4: bool,
-    v6: bool,
-}
+pub struct Families(PerFamily<bool>);
 
 impl Families {
     /// Both.
-    pub const BOTH: Families = Families { v4: true, v6: true };
+    pub const BOTH: Families = Families(PerFamily { v4: true, v6: true });
 
     /// This one only.
     pub fn only(family: Family) -> Families {
-        Families { v4: family == Family::V4, v6: family == Family::V6 }
+        let mut families = PerFamily::default();
+        *families.of_mut(family) = true;
+        Families(families)
     }
 
     /// Whether this one is among them.
     pub fn contain(self, family: Family) -> bool {
-        match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
+        *self.0.of(family)
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::io;
 
-use super::kernel::{Kernel, Protocol};
+use wg_bounce_sys::Family;
+
+use super::kernel::{Interface, Kernel, Protocol};
 use super::message::{Request, array, find, need};
 use super::reason::{Finding, Reason};
-use super::{Family, Interface};
 
 const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;

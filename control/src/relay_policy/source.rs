@@ -2,10 +2,12 @@
 
 use std::io;
 
-use super::kernel::Kernel;
+use wg_bounce_sys::Family;
+
+use super::kernel::{Interface, Kernel};
 use super::message::Message;
 use super::reason::{Families, Finding, Reason};
-use super::{Family, Interface, interface, netfilter, packet_sockets, routing, xtables};
+use super::{interface, netfilter, packet_sockets, routing, xtables};
 
 /// EAFNOSUPPORT: this kernel does without the family.
 const NO_SUCH_FAMILY: i32 = 97;

@@ -3,7 +3,8 @@
 
 use std::io;
 
-use super::Family;
+use wg_bounce_sys::Family;
+
 use super::kernel::{Kernel, LegacyTable};
 use super::message::{array, unreadable};
 use super::reason::{ChainEffect, Finding, Reason};

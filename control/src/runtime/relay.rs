@@ -6,8 +6,8 @@ use wg_bounce_dataplane::snapshot::Relay;
 
 use super::Runtime;
 use crate::notify;
-use crate::relay_policy::Mode;
 use crate::relay_policy::decision::{PolicyDecision, listed};
+use crate::relay_policy::mode::Mode;
 use crate::relay_policy::reason::Reason;
 use crate::relay_policy::watch::Update;
 

@@ -31,7 +31,7 @@ use crate::link::LinkWatcher;
 use crate::logging;
 use crate::notify;
 use crate::options::Options;
-use crate::relay_policy::Mode;
+use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Update};
 use crate::runtime::{self, Components, Ending, Runtime};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod message;
 pub mod mmsg;
 pub mod netlink;
+pub mod per_family;
 pub mod route;
 pub mod socket;
 pub mod tun;
@@ -23,6 +24,8 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use memory::{Buffer, Slot};
+
+pub use per_family::{Family, PerFamily};
 
 /// The two ends of a UDP path: the remote address, and the local one that it talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

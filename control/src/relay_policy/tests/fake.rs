@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use wg_bounce_sys::Family;
+
+use super::super::kernel::Interface;
 use super::super::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
 use super::super::message::build::{attribute, message};
 use super::super::message::{Message, Request};
-use super::super::{Family, Interface};
 
 /// The interface's number.
 pub const WG0: u32 = 7;

@@ -6,13 +6,15 @@ mod netfilter;
 use std::io;
 
 use wg_bounce_dataplane::snapshot::DirectRelay;
+use wg_bounce_sys::Family;
 
+use super::decision::PolicyDecision;
 use super::kernel::Protocol::{Route, Xfrm};
 use super::message::build::{attribute, message, text};
 use super::message::{Message, unreadable};
+use super::mode::Mode;
 use super::reason::Reason;
 use super::source::Source;
-use super::{Family, Mode, PolicyDecision};
 use fake::{FakeKernel, WG0};
 
 /// Who forwards, by family, and what is said about it.

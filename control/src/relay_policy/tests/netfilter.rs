@@ -1,6 +1,7 @@
 //! Chains, flowtables, legacy tables, IPVS, BPF links.
 
-use super::super::Family;
+use wg_bounce_sys::Family;
+
 use super::super::kernel::Protocol::Netfilter;
 use super::super::kernel::{LegacyTable, NetfilterLink};
 use super::super::message::Message;

@@ -21,13 +21,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_sys::Family;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::tun::TunHandle;
 
+use super::decision::PolicyDecision;
+use super::mode::Mode;
 use super::reason::{Finding, Reason};
 use super::source::{Change, Source};
-use super::{Family, Mode, PolicyDecision};
 use system::System;
 use view::{Events, View};
 

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv, send};
+use wg_bounce_sys::Family;
 use wg_bounce_sys::{bpf, netlink, xtables};
 
-use crate::relay_policy::Family;
 use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
 use crate::relay_policy::message::{Message, Reply, Request, unreadable};
 
@@ -109,7 +109,7 @@ fn ask_once(socket: &OwnedFd, request: &Request) -> io::Result<Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay_policy::Interface;
+    use crate::relay_policy::kernel::Interface;
     use crate::relay_policy::reason::Reason;
     use crate::relay_policy::source::Source;
 

@@ -11,7 +11,7 @@ use wg_bounce_sys::tun::TunHandle;
 
 use super::system::DATAGRAM_MAX;
 use crate::link::namespace;
-use crate::relay_policy::Interface;
+use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::message::frames;
 use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route};
 
