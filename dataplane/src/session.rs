@@ -50,6 +50,13 @@ pub struct KeypairInfo {
     pub lifetime: Lifetime,
 }
 
+impl KeypairInfo {
+    /// Whether data received at `now` asks for the next handshake (§6.2).
+    pub fn wants_last_minute_rekey(&self, now: Millis) -> bool {
+        self.is_initiator && now.since(self.created) >= self.lifetime.last_minute_after
+    }
+}
+
 /// The sending half: an immutable key and one counter, shared by all workers.
 pub struct SendSession {
     /// The key of this direction.
@@ -156,8 +163,7 @@ impl ReceiveSession {
 
     /// Whether a message received at `now` asks for the next handshake (§6.2).
     pub fn wants_last_minute_rekey(&self, now: Millis) -> bool {
-        let info = &self.info;
-        info.is_initiator && now.since(info.created) >= info.lifetime.last_minute_after
+        self.info.wants_last_minute_rekey(now)
     }
 }
 

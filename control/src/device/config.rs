@@ -3,42 +3,22 @@
 //! A change of the tables is seen by the workers when the snapshot is published at the end of
 //! the `set`; what a change makes due starts then too, so the order of lines does not matter.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey};
+use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange, SecretKey};
 use zeroize::Zeroizing;
 
-use super::entry::{PeerEntry, StaticStatic};
-use super::{Device, Now, Output, Own, discard_staged};
+use super::io::{Now, Output};
+use super::peer_entry::{PeerEntry, StaticStatic};
+use super::staged::discard_staged;
+use super::state::{Before, Device, Own, Transaction};
 use crate::cookie::Checker;
 use crate::limits::REMOVED_PEER_LINGER;
 use crate::noise::Identity;
-
-/// What the present `set` has done so far.
-#[derive(Default)]
-pub(super) struct Transaction {
-    /// The tables have changed.
-    publish: bool,
-    /// There is a new private key.
-    has_new_key: bool,
-    /// Peers that go at the end unless they are named before (`replace_peers`).
-    doomed: BTreeSet<PeerId>,
-    /// Peers changed, as they were before.
-    touched: BTreeMap<PeerId, Before>,
-    /// Peers that are gone already.
-    removed: Vec<Arc<Peer>>,
-}
-
-#[derive(Clone, Copy)]
-struct Before {
-    had_keepalive: bool,
-    had_endpoint: bool,
-}
 
 impl Device {
     /// Begins a `set`.
@@ -46,19 +26,15 @@ impl Device {
         self.transaction = Transaction::default();
     }
 
-    /// One change of the `set` that was begun. Listen port and fwmark are not the device's: they
-    /// are ignored.
-    ///
-    /// # Errors
-    /// None at present: what can be wrong with a change, the parser has found.
-    pub fn apply(&mut self, change: Change, now: Now, out: &mut Vec<Output>) -> Result<(), Errno> {
+    /// Applies one change of the current `set`. Ignores the listen port and the fwmark, which
+    /// are not part of the device.
+    pub fn apply(&mut self, change: Change, now: Now, out: &mut Vec<Output>) {
         match change {
             Change::PrivateKey(key) => self.set_private_key(key, out),
             Change::ReplacePeers => self.transaction.doomed = self.peers.keys().copied().collect(),
             Change::Peer(change) => self.change_peer(change, now, out),
             Change::ListenPort(_) | Change::Fwmark(_) => {}
         }
-        Ok(())
     }
 
     /// Ends the `set`: what it leaves out goes, the tables are published, what is due starts.

@@ -6,16 +6,17 @@
 //! 4. Endpoint, sessions, timers; the answer.
 
 use arrayvec::ArrayVec;
-use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
+use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Kind, RESPONSE_LEN, classify};
 use wg_bounce_sys::Endpoint;
 
-use super::entry::PeerEntry;
-use super::sessions::flush_staged;
-use super::{Core, Device, Now, Output, workers_staging};
+use super::io::{Now, Output};
+use super::peer_entry::PeerEntry;
+use super::staged::{flush_staged, send_keepalive, workers_staging};
+use super::state::{Core, Device};
 use crate::cookie::MacState;
-use crate::noise::{Proven, Secret, open_initiation};
+use crate::noise::{Proven, open_initiation};
 
 impl Device {
     pub(super) fn handle_message(
@@ -153,7 +154,7 @@ impl Core {
         let mut message = [0; RESPONSE_LEN];
         let ephemeral = self.random_secret();
         let Some(keys) = proven.respond(&entry.psk, &ephemeral, local_index, &mut message) else {
-            self.return_index(local_index);
+            self.indexes.free_unannounced(local_index);
             return;
         };
         entry.cookie_signer.sign(&mut message, now.monotonic);
@@ -192,23 +193,9 @@ impl Core {
         if workers_staging(&entry.shared).next().is_some() {
             flush_staged(entry, out);
         } else {
-            self.command_keepalive(entry, out);
+            send_keepalive(entry, out);
         }
         self.note_received(entry, now);
         self.update_peer(entry, now, out);
-    }
-
-    /// 32 bytes that nobody else knows.
-    pub(super) fn random_secret(&mut self) -> Secret {
-        let mut secret = Secret::default();
-        self.rng.fill_bytes(&mut *secret);
-        secret
-    }
-
-    /// Has the peer's worker send an empty packet.
-    pub(super) fn command_keepalive(&self, entry: &PeerEntry, out: &mut Vec<Output>) {
-        let worker = entry.worker.expect("a peer with a session has a worker");
-        let peer = std::sync::Arc::clone(&entry.shared);
-        out.push(Output::Command { worker, command: Command::Keepalive { peer } });
     }
 }

@@ -1,99 +1,26 @@
-//! Indexes, and the previous, current and next session of a peer (noise.c: `add_new_keypair`,
+//! The previous, current and next session of a peer (noise.c: `add_new_keypair`,
 //! `wg_noise_received_with_keypair`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
 use wg_bounce_aead::Key;
 use wg_bounce_dataplane::messages::Command;
-use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::session::{KeypairInfo, ReceiveSession, SendSession};
 use wg_bounce_sys::clock::Millis;
 
-use super::entry::PeerEntry;
-use super::{Core, Now, Output, workers_staging};
+use super::indexes::command;
+use super::io::{Now, Output};
+use super::peer_entry::{PeerEntry, Sessions};
+use super::staged::flush_staged;
+use super::state::Core;
 use crate::noise::SessionKeys;
-
-/// The sessions of one peer. Of the previous one only the receiving half is of use.
-#[derive(Default)]
-pub(super) struct Sessions {
-    /// Our index of the session before the current one: what is on its way still arrives.
-    pub(super) previous: Option<u32>,
-    /// What we send with.
-    pub(super) current: Option<Arc<SendSession>>,
-    /// A session that the peer began and has not confirmed yet: nothing may be sent with it.
-    pub(super) next: Option<Arc<SendSession>>,
-}
-
-/// The indexes that messages to us may bear, and the workers they name.
-pub(super) struct Indexes {
-    owners: HashMap<u32, PeerId>,
-    /// Peers per worker that have been assigned to it.
-    load: Vec<u32>,
-}
-
-impl Indexes {
-    pub(super) fn new(workers: usize) -> Indexes {
-        Indexes { owners: HashMap::new(), load: vec![0; workers] }
-    }
-
-    pub(super) fn owner(&self, index: u32) -> Option<PeerId> {
-        self.owners.get(&index).copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.owners.len()
-    }
-
-    /// A fresh index of the peer's worker: random, so that nobody can guess it and none comes
-    /// back while an old message may bear it.
-    fn allocate(&mut self, entry: &mut PeerEntry, rng: &mut dyn CryptoRng) -> u32 {
-        let worker = *entry.worker.get_or_insert_with(|| {
-            let least = (0..self.load.len()).min_by_key(|&worker| self.load[worker]);
-            let least = least.expect("there is a worker");
-            self.load[least] += 1;
-            least
-        });
-        loop {
-            let index = rng.next_u32() & !0xff | worker as u32;
-            if let std::collections::hash_map::Entry::Vacant(slot) = self.owners.entry(index) {
-                slot.insert(entry.shared.id);
-                return index;
-            }
-        }
-    }
-
-    fn free(&mut self, index: u32, out: &mut Vec<Output>) {
-        let was_there = self.owners.remove(&index).is_some();
-        debug_assert!(was_there, "an index is freed once");
-        out.push(command(index, Command::Forget { index }));
-    }
-
-    /// A peer without sessions may come back at another worker.
-    fn release_worker(&mut self, entry: &mut PeerEntry) {
-        if let Some(worker) = entry.worker.take() {
-            self.load[worker] -= 1;
-        }
-    }
-}
-
-/// A command for the worker that `index` names.
-fn command(index: u32, command: Command) -> Output {
-    Output::Command { worker: (index & 0xff) as usize, command }
-}
 
 impl Core {
     pub(super) fn allocate_index(&mut self, entry: &mut PeerEntry) -> u32 {
         self.indexes.allocate(entry, &mut *self.rng)
     }
 
-    /// An index that was never announced to a worker is no index after all.
-    pub(super) fn return_index(&mut self, index: u32) {
-        self.indexes.owners.remove(&index);
-    }
-
-    /// A worker lets the answer to our handshake pass from now on.
+    /// Tells a worker to pass on the answer to our handshake.
     pub(super) fn expect(&self, index: u32, out: &mut Vec<Output>) {
         out.push(command(index, Command::Expect { index }));
     }
@@ -209,22 +136,5 @@ impl Core {
         entry.timers.unanswered_jitter = self.jitter();
         entry.timers.zero_keys_at = Some(now + self.settings.timings.keys_zeroed_after);
         Arc::new(SendSession::new(Key::new(&keys.send), info))
-    }
-}
-
-impl PeerEntry {
-    /// Both ends have the session (timers.c: `wg_timers_handshake_complete`).
-    pub(super) fn complete_handshake(&mut self, now: Now) {
-        self.timers.retransmit_at = None;
-        self.began_last_minute = false;
-        self.last_handshake = now.wall;
-    }
-}
-
-/// Has the workers send what waits for this peer.
-pub(super) fn flush_staged(entry: &PeerEntry, out: &mut Vec<Output>) {
-    for worker in workers_staging(&entry.shared) {
-        let peer = Arc::clone(&entry.shared);
-        out.push(Output::Command { worker, command: Command::Flush { peer } });
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use rand_core::Rng;
 use wg_bounce_dataplane::peer::flag;
 use wg_bounce_dataplane::wire::INITIATION_LEN;
 use wg_bounce_sys::clock::Millis;
 
-use super::entry::PeerEntry;
-use super::sessions::flush_staged;
-use super::{Core, Now, Output, discard_staged};
+use super::io::{Now, Output};
+use super::peer_entry::PeerEntry;
+use super::staged;
+use super::state::Core;
 use crate::noise::{InitiationParams, initiate};
 use crate::timers::{Due, Timers};
 
@@ -68,7 +68,7 @@ impl Core {
             } else {
                 // The flag is older than the session that has come since. Its worker may have
                 // staged a packet after the flush was decided, and before it saw the session.
-                flush_staged(entry, out);
+                staged::flush_staged(entry, out);
             }
         }
         if flags & flag::WANTS_LAST_MINUTE_HANDSHAKE != 0
@@ -177,13 +177,13 @@ impl Core {
             // A handshake that we began ends with a keepalive of its own.
             self.send_staged(entry, now, out);
         } else {
-            self.command_keepalive(entry, out);
+            staged::send_keepalive(entry, out);
         }
     }
 
     fn send_staged(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         if entry.can_send(now.monotonic) {
-            flush_staged(entry, out);
+            staged::flush_staged(entry, out);
         } else {
             self.want_handshake(entry, Want::Fresh, now, out);
         }
@@ -200,7 +200,7 @@ impl Core {
         }
         self.counters.given_up += 1;
         entry.shared.owe_keepalive(Millis::ZERO);
-        discard_staged(&entry.shared, out);
+        staged::discard_staged(&entry.shared, out);
         // What is left of the exchange goes when keys go; there may be no keys yet.
         let zero_at = now.monotonic + timings.keys_zeroed_after;
         entry.timers.zero_keys_at.get_or_insert(zero_at);
@@ -256,7 +256,7 @@ impl Core {
             InitiationParams { remote_static, static_static, ephemeral, timestamp, local_index };
         let mut message = [0; INITIATION_LEN];
         let Some(initiated) = initiate(&own.identity, &invitation, &mut message) else {
-            self.return_index(local_index);
+            self.indexes.free_unannounced(local_index);
             return;
         };
         entry.handshake = Some(initiated);
@@ -266,11 +266,6 @@ impl Core {
         self.expect(local_index, out);
         self.counters.initiations_sent += 1;
         self.send_handshake(entry, &message, now, out);
-    }
-
-    pub(super) fn jitter(&mut self) -> Millis {
-        let max = self.settings.timings.jitter_max.0.max(1);
-        Millis(u64::from(self.rng.next_u32()) % max)
     }
 
     /// Looks at the marks while there is traffic, so that workers need not report each packet;

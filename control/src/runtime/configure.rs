@@ -64,7 +64,10 @@ impl Runtime {
             result = match change {
                 Change::ListenPort(port) => self.set_listen_port(port),
                 Change::Fwmark(mark) => self.set_fwmark(mark),
-                change => self.components.device.apply(change, now(), &mut self.outputs),
+                change => {
+                    self.components.device.apply(change, now(), &mut self.outputs);
+                    Ok(())
+                }
             };
             if result.is_err() {
                 break;

@@ -33,7 +33,7 @@ use crate::notify;
 use crate::options::Options;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Update};
-use crate::runtime::{self, Components, Ending, Runtime};
+use crate::runtime::{Components, Ending, Runtime};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 use crate::uapi_server::{self, Limits, RuntimeHandle};
 use failure::Failure;
@@ -173,5 +173,5 @@ fn new_device(options: &Options, workers: usize) -> Device {
     };
     // The kernel's generator: without it no key can be made, and so there is nothing to handle.
     let rng = Box::new(UnwrapErr(SysRng));
-    Device::new(Settings { workers, timings }, rng, runtime::now())
+    Device::new(Settings { workers, timings }, rng)
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use wg_bounce_dataplane::peer::Peer;
+use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
 use zeroize::Zeroizing;
 
-use super::sessions::Sessions;
+use super::io::Now;
 use crate::cookie::CookieSigner;
 use crate::noise::{Identity, Initiated, Secret};
 use crate::tai64n::Timestamp;
@@ -49,6 +50,17 @@ pub(super) struct PeerEntry {
     pub(super) queued: Option<Millis>,
     /// The times of the last message sent and received, when the peer was last looked at.
     pub(super) seen: (Millis, Millis),
+}
+
+/// The sessions of one peer. Of the previous one only the receiving half is of use.
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// Our index of the session before the current one: what is on its way still arrives.
+    pub(super) previous: Option<u32>,
+    /// What we send with.
+    pub(super) current: Option<Arc<SendSession>>,
+    /// A session that the peer began and has not confirmed yet: nothing may be sent with it.
+    pub(super) next: Option<Arc<SendSession>>,
 }
 
 /// The DH of both static keys: computed when first needed, then kept.
@@ -132,10 +144,11 @@ impl PeerEntry {
     /// Whether data that is received now asks for a handshake (§6.2: once per session).
     pub(super) fn needs_last_minute_handshake(&self, now: Millis) -> bool {
         !self.began_last_minute
-            && self.sessions.current.as_ref().is_some_and(|session| {
-                let info = &session.info;
-                info.is_initiator && now.since(info.created) >= info.lifetime.last_minute_after
-            })
+            && self
+                .sessions
+                .current
+                .as_ref()
+                .is_some_and(|session| session.info.wants_last_minute_rekey(now))
     }
 
     /// What `get` answers.
@@ -153,5 +166,12 @@ impl PeerEntry {
             persistent_keepalive: self.persistent_keepalive,
             allowed_ips: allowed_ips.into_iter().map(|(_, prefix)| prefix).collect(),
         }
+    }
+
+    /// Both ends have the session (timers.c: `wg_timers_handshake_complete`).
+    pub(super) fn complete_handshake(&mut self, now: Now) {
+        self.timers.retransmit_at = None;
+        self.began_last_minute = false;
+        self.last_handshake = now.wall;
     }
 }
