@@ -1,37 +1,11 @@
 //! Requests of configuration clients: answered by the loop, between two events.
 
-use std::collections::VecDeque;
 use std::io;
 
 use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
 
-use super::{Runtime, now};
-use crate::uapi_server::{Answer, Reply, UapiRequest};
-
-/// Answers to `set` that wait until every worker goes by the new configuration: then a removed
-/// peer or key is gone when wg(8) returns.
-#[derive(Default)]
-pub(super) struct PendingReplies {
-    /// In the order of their epochs.
-    waiting: VecDeque<(u64, Reply, Errno)>,
-}
-
-impl PendingReplies {
-    /// Answers `errno` when all workers have reached `epoch`.
-    pub(super) fn push(&mut self, epoch: u64, reply: Reply, errno: Errno) {
-        debug_assert!(self.waiting.back().is_none_or(|last| last.0 <= epoch));
-        self.waiting.push_back((epoch, reply, errno));
-    }
-
-    /// Gives the answers that need not wait any longer.
-    pub(super) fn answer_reached(&mut self, epoch_reached: u64) {
-        while self.waiting.front().is_some_and(|first| first.0 <= epoch_reached) {
-            if let Some((_, reply, errno)) = self.waiting.pop_front() {
-                reply.send(Answer::Done(errno));
-            }
-        }
-    }
-}
+use super::state::{Runtime, now};
+use crate::uapi_server::requests::{Answer, UapiRequest};
 
 impl Runtime {
     pub(super) fn handle_request(&mut self, request: UapiRequest) {

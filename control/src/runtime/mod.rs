@@ -9,44 +9,34 @@
 //! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
 
 mod configure;
+mod execute;
 mod initiation_queue;
+mod pending_replies;
 mod relay;
+mod state;
 mod statistics;
 mod under_load;
 
-use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
-use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
+use wg_bounce_dataplane::engine::Failure;
 use wg_bounce_dataplane::messages::HandshakeMessage;
-use wg_bounce_dataplane::peer::Peer;
-use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_dataplane::snapshot::Snapshot;
-use wg_bounce_dataplane::wire::{self, Kind};
-use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::clock::Millis;
 
 use crate::deferred_drop::DeferredDrop;
-use crate::device::{Device, Input, Now, Output};
-use crate::link::{LinkWatcher, Presence};
-use crate::relay_policy::watch::Update;
-use crate::short_key::ShortKey;
-use crate::uapi_server::UapiRequest;
-use crate::uapi_server::socket::SocketFile;
-use configure::PendingReplies;
+use crate::device::Input;
+use crate::link::Presence;
 use initiation_queue::InitiationQueue;
+use pending_replies::PendingReplies;
 use relay::RelayState;
 use under_load::UnderLoad;
+
+pub use state::{Components, Ending, Runtime};
 
 /// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
 /// curve arithmetic, the others a few: all lanes together take some ten milliseconds.
@@ -58,71 +48,6 @@ const INITIATIONS_PER_TURN: usize = 16;
 /// While withdrawn sessions are still held by a worker, look again after this time.
 const SWEEP_INTERVAL: Millis = Millis(1000);
 
-/// What the loop runs on.
-pub struct Components {
-    /// The workers.
-    pub engine: Engine,
-    /// What they report.
-    pub events: Events,
-    /// The protocol.
-    pub device: Device,
-    /// The watch over the interface.
-    pub link: LinkWatcher,
-    /// News of the watch over the kernel's forwarding; none: `--relay kernel`, nobody watches.
-    pub relay_policy: Option<Receiver<Update>>,
-    /// The configuration socket's file.
-    pub socket: SocketFile,
-    /// Requests of its clients.
-    pub requests: Receiver<UapiRequest>,
-    /// Written with every event, epoch and call.
-    pub wake: Arc<EventFd>,
-    /// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which are blocked.
-    pub signals: SignalFd,
-}
-
-/// Why the loop ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// A signal asked for it.
-    Signal(Signal),
-    /// The interface was deleted.
-    InterfaceDeleted,
-    /// The socket was deleted.
-    SocketDeleted,
-    /// The workers cannot go on.
-    Failed(String),
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Ending::Signal(signal) => write!(f, "{signal}"),
-            Ending::InterfaceDeleted => f.write_str("interface deleted"),
-            Ending::SocketDeleted => f.write_str("UAPI socket deleted"),
-            Ending::Failed(reason) => f.write_str(reason),
-        }
-    }
-}
-
-/// The control thread.
-pub struct Runtime {
-    components: Components,
-    /// Filled by the device, emptied by [`Runtime::execute`]; kept for its room.
-    outputs: Vec<Output>,
-    /// Those that the device has not seen yet.
-    initiations: InitiationQueue,
-    load: UnderLoad,
-    replies: PendingReplies,
-    withdrawn: DeferredDrop<SendSession>,
-    relay: RelayState,
-    /// The bound port.
-    listen_port: u16,
-    fwmark: u32,
-    mtu: usize,
-    /// Of the last snapshot published.
-    epoch: u64,
-}
-
 /// Which descriptors were readable.
 #[derive(Default)]
 struct Readable {
@@ -130,11 +55,6 @@ struct Readable {
     link: bool,
     signals: bool,
     socket: bool,
-}
-
-/// Both clocks, as the device wants them.
-pub fn now() -> Now {
-    Now { monotonic: clock::boot_time(), wall: clock::wall_time() }
 }
 
 impl Runtime {
@@ -150,7 +70,7 @@ impl Runtime {
             components,
             outputs: Vec::new(),
             initiations: InitiationQueue::default(),
-            load: UnderLoad::default(),
+            under_load: UnderLoad::default(),
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
             relay,
@@ -326,110 +246,10 @@ impl Runtime {
         for message in lane.try_iter().take(in_lane) {
             has_dropped |= !self.initiations.push(message);
         }
-        self.load.sample(waiting, capacity, has_dropped, clock::boot_time())
+        self.under_load.sample(waiting, capacity, has_dropped, clock::boot_time())
     }
 
     fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
         self.handle(Input::Handshake { message, under_load });
-    }
-
-    fn handle(&mut self, input: Input<'_>) {
-        self.components.device.handle(input, now(), &mut self.outputs);
-        self.execute();
-    }
-
-    /// Carries out what the device has decided, in its order.
-    fn execute(&mut self) {
-        let mut outputs = mem::take(&mut self.outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Command { worker, command } => {
-                    self.components.engine.command(worker, command)
-                }
-                Output::SetSession { peer, session } => {
-                    log_session(&peer, session.as_deref());
-                    if let Some(old) = peer.set_session(session) {
-                        self.withdrawn.retire(old);
-                    }
-                }
-                Output::Send { peer, to, message } => {
-                    self.send(peer.as_deref(), to, &message);
-                }
-                Output::Publish => self.publish(),
-            }
-        }
-        self.outputs = outputs;
-    }
-
-    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-        let sent_from = match self.components.engine.send_handshake(&to, message) {
-            Ok(sent_from) => sent_from,
-            // The device tries again by itself.
-            Err(error) => {
-                let kind = message_kind(message);
-                match peer {
-                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", named(peer)),
-                    None => log::debug!("{}: cannot send {kind}: {error}", to.remote),
-                }
-                return;
-            }
-        };
-        log_sent(peer, to, message);
-        if let Some(peer) = peer {
-            peer.counters.sent_bytes.add(message.len() as u64);
-            if sent_from == SentFrom::Anywhere {
-                peer.forget_source(to);
-            }
-        }
-    }
-
-    fn publish(&mut self) {
-        let device = &self.components.device;
-        let snapshot = Snapshot {
-            epoch: 0, // the engine counts
-            routes: device.routes(),
-            mac1_key: device.mac1_key(),
-            is_up: device.is_up(),
-            mtu: self.mtu,
-            listen_port: self.listen_port,
-            relay: self.relay.relay,
-        };
-        self.epoch = self.components.engine.publish(snapshot);
-    }
-}
-
-fn log_session(peer: &Peer, session: Option<&SendSession>) {
-    let peer = named(peer);
-    match session {
-        Some(session) if session.info.is_initiator => {
-            log::debug!("{peer}: session established (initiator)");
-        }
-        Some(_) => log::debug!("{peer}: session established (responder)"),
-        None => log::debug!("{peer}: session closed"),
-    }
-}
-
-fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-    let kind = message_kind(message);
-    match peer {
-        Some(peer) => log::debug!("{}: sent {kind}", named(peer)),
-        None => log::debug!("{}: sent {kind}", to.remote),
-    }
-}
-
-/// The subject of a log line about a peer: its key, and its endpoint if one is known.
-fn named(peer: &Peer) -> String {
-    let key = ShortKey(&peer.public_key);
-    match peer.endpoint() {
-        Some(endpoint) => format!("peer {key} ({})", endpoint.remote),
-        None => format!("peer {key}"),
-    }
-}
-
-fn message_kind(message: &[u8]) -> &'static str {
-    match wire::classify(message) {
-        Some(Kind::Initiation) => "handshake initiation",
-        Some(Kind::Response(_)) => "handshake response",
-        _ => "cookie reply",
     }
 }

@@ -1,10 +1,8 @@
 //! Who forwards from peer to peer: hands the watch's news to the workers, and says so.
 
 use crossbeam_channel::{Receiver, never};
-use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::snapshot::Relay;
 
-use super::Runtime;
 use crate::notify;
 use crate::relay_policy::decision::{PolicyDecision, listed};
 use crate::relay_policy::mode::Mode;
@@ -13,15 +11,15 @@ use crate::relay_policy::watch::Update;
 
 /// What the control thread knows of relaying.
 pub(super) struct RelayState {
-    updates: Receiver<Update>,
+    pub updates: Receiver<Update>,
     /// What is published.
     pub relay: Relay,
     /// Why; none before the watch has looked: until then the kernel forwards.
-    decision: Option<PolicyDecision>,
+    pub decision: Option<PolicyDecision>,
     /// The epoch that brought the decision, until every worker has passed it.
-    unreported: Option<u64>,
+    pub unreported: Option<u64>,
     /// How often the decision has changed.
-    changes: u64,
+    pub changes: u64,
     /// What `--relay direct` passes over, and the log has said so.
     bypassed: Vec<Reason>,
 }
@@ -74,34 +72,6 @@ impl RelayState {
             log::info!("relay: packets between peers bypass: {}", listed(&unreported_reasons));
             let unreported_reasons: Vec<Reason> = unreported_reasons.into_iter().cloned().collect();
             self.bypassed.extend(unreported_reasons);
-        }
-    }
-}
-
-impl Runtime {
-    /// Publishes what the watch has found.
-    pub(super) fn follow_relay_policy(&mut self) {
-        let mut is_changed = false;
-        let before = self.relay.decision.clone();
-        while let Ok(Update { relay, decision, route_queries }) = self.relay.updates.try_recv() {
-            is_changed = true;
-            (self.relay.relay, self.relay.decision) = (relay, Some(decision));
-            // Read together with the snapshot: no worker goes by it without its socket.
-            if let Some(route_queries) = route_queries {
-                let interface = route_queries.interface;
-                for (worker, socket) in route_queries.sockets.into_iter().enumerate() {
-                    self.components
-                        .engine
-                        .command(worker, Command::AskRoutes { socket, interface });
-                }
-            }
-        }
-        if is_changed {
-            self.publish();
-        }
-        if self.relay.decision != before {
-            self.relay.changes += u64::from(before.is_some());
-            self.relay.unreported = Some(self.epoch);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that is counted, read at one moment: what logs and metrics show.
 
-use super::Runtime;
+use super::state::Runtime;
 use crate::short_key::ShortKey;
 
 /// Peers that the log shows one by one; a larger hub has too many to be read.

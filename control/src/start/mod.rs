@@ -34,8 +34,9 @@ use crate::options::Options;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Update};
 use crate::runtime::{Components, Ending, Runtime};
+use crate::uapi_server;
+use crate::uapi_server::requests::{Limits, RuntimeHandle};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
-use crate::uapi_server::{self, Limits, RuntimeHandle};
 use failure::Failure;
 
 /// The program: 0 after an orderly end, 1 when the daemon could not start or failed, 2 for a

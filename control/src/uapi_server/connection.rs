@@ -11,7 +11,7 @@ use wg_bounce_uapi::render::{render_errno, render_get};
 use wg_bounce_uapi::types::Request;
 use zeroize::Zeroizing;
 
-use super::{Answer, Limits};
+use super::requests::{Answer, Limits};
 
 /// Bytes taken from the socket at once.
 const CHUNK_LEN: usize = 64 * 1024;

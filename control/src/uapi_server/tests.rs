@@ -5,9 +5,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::clock;
-use wg_bounce_uapi::types::{Change, SetRequest};
+use wg_bounce_sys::clock::Millis;
+use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
 
+use super::requests::{Answer, Limits, RuntimeHandle};
 use super::*;
 
 const GET: &[u8] = b"get=1\n\n";
