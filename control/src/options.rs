@@ -12,19 +12,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
+use crate::limits::{BUFFERS_DEFAULT, INTERFACE_NAME_LEN_MAX, SOCKET_BUFFER_DEFAULT};
 use crate::logging::LogLevel;
 use crate::relay_policy::mode::Mode;
-
-/// Bytes of the longest interface name (`IFNAMSIZ` less its zero byte).
-const NAME_LEN_MAX: usize = 15;
-
-/// Receive buffers per worker unless told otherwise: 64 KiB each, enough for the bursts that a
-/// 10 Gb/s link brings within a millisecond or two.
-const BUFFERS_DEFAULT: u16 = 128;
-
-/// What a UDP socket may hold unless told otherwise (MiB): the kernel's default holds only a few
-/// trains.
-const SOCKET_BUFFER_DEFAULT: u16 = 16;
 
 /// Everything that the operator can choose.
 #[derive(Parser, Clone, Debug)]
@@ -301,8 +291,8 @@ impl Inherited {
 
 /// Whether the kernel takes `name` for an interface (`dev_valid_name` in net/core/dev.c).
 fn parse_name(name: &str) -> Result<String, String> {
-    if name.len() > NAME_LEN_MAX {
-        return Err(format!("an interface name is at most {NAME_LEN_MAX} bytes long"));
+    if name.len() > INTERFACE_NAME_LEN_MAX {
+        return Err(format!("an interface name is at most {INTERFACE_NAME_LEN_MAX} bytes long"));
     }
     if name.is_empty() || name == "." || name == ".." {
         return Err("not a valid interface name".into());

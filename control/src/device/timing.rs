@@ -12,6 +12,7 @@ use super::io::{Now, Output};
 use super::peer_entry::PeerEntry;
 use super::staged;
 use super::state::Core;
+use crate::limits::{DUE_PER_UPDATE_MAX, UPDATE_ROUNDS_MAX};
 use crate::noise::{InitiationParams, initiate};
 use crate::timers::{Due, Timers};
 
@@ -30,7 +31,7 @@ impl Core {
     pub(super) fn update_peer(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         // Notes that we make ourselves may raise a flag, for which nobody queues a notice; while
         // it stands, a worker's flag would not either. The second round watches: it raises none.
-        for _ in 0..4 {
+        for _ in 0..UPDATE_ROUNDS_MAX {
             self.apply_flags(entry, now, out);
             self.run_due_timers(entry, now, out);
             self.watch(entry, now.monotonic);
@@ -118,9 +119,7 @@ impl Core {
     }
 
     fn run_due_timers(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
-        // Each thing done moves its own time on; the bound is against mistakes only, and then
-        // the rest is done at the next deadline, which is now.
-        for _ in 0..8 {
+        for _ in 0..DUE_PER_UPDATE_MAX {
             if !self.is_active() {
                 return;
             }

@@ -21,6 +21,8 @@ use wg_bounce_sys::tun::TunHandle;
 
 use message::Event;
 
+use crate::limits::FOLLOW_ATTEMPTS_MAX;
+
 pub use message::Link;
 
 /// The multicast group of link messages (RTMGRP_LINK).
@@ -28,9 +30,6 @@ const GROUP_LINK: u32 = 1;
 
 /// Bytes for one datagram; the kernel's link messages are a few KiB at most (NLMSG_GOODSIZE).
 const DATAGRAM_MAX: usize = 64 * 1024;
-
-/// Attempts to catch up with an interface that is being moved or renamed.
-const OPEN_ATTEMPTS: usize = 16;
 
 /// The watch over one interface.
 pub struct LinkWatcher {
@@ -128,7 +127,7 @@ fn subscribe(handle: &TunHandle) -> io::Result<(OwnedFd, Link)> {
             // It was moved or renamed between two of these calls: follow it.
             Err(error)
                 if error.raw_os_error() == Some(Errno::ENODEV as i32)
-                    && attempts < OPEN_ATTEMPTS => {}
+                    && attempts < FOLLOW_ATTEMPTS_MAX => {}
             other => return other,
         }
     }

@@ -7,9 +7,7 @@ use wg_bounce_sys::{Family, PerFamily};
 
 use super::mode::Mode;
 use super::reason::{Finding, Reason};
-
-/// Reasons that are reported; more are counted.
-const REASONS_REPORTED_MAX: usize = 3;
+use crate::limits::RELAY_REASONS_LOGGED_MAX;
 
 /// The decision on both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +120,8 @@ impl fmt::Display for FamilyDecision {
 /// The first few of them, and how many more there are.
 pub fn listed(reasons: &[&Reason]) -> String {
     let reported: Vec<String> =
-        reasons.iter().take(REASONS_REPORTED_MAX).map(ToString::to_string).collect();
-    match reasons.len().saturating_sub(REASONS_REPORTED_MAX) {
+        reasons.iter().take(RELAY_REASONS_LOGGED_MAX).map(ToString::to_string).collect();
+    match reasons.len().saturating_sub(RELAY_REASONS_LOGGED_MAX) {
         0 => reported.join("; "),
         more => format!("{}; and {more} more", reported.join("; ")),
     }

@@ -11,12 +11,7 @@ use std::net::IpAddr;
 
 use wg_bounce_dataplane::messages::HandshakeMessage;
 
-/// Queues: one flooding source takes a share of one in this many.
-const QUEUES: usize = 256;
-
-/// Messages in one queue: enough for the peers behind one NAT that all start anew, when control
-/// was busy for some milliseconds. All queues together hold 2 MB.
-const QUEUE_MAX: usize = 32;
+use crate::limits::{INITIATION_QUEUE_MAX, INITIATION_QUEUES};
 
 /// Initiations that wait for control.
 pub(super) struct InitiationQueue {
@@ -31,8 +26,8 @@ pub(super) struct InitiationQueue {
 impl Default for InitiationQueue {
     fn default() -> Self {
         InitiationQueue {
-            queues: (0..QUEUES).map(|_| VecDeque::new()).collect(),
-            turns: VecDeque::with_capacity(QUEUES),
+            queues: (0..INITIATION_QUEUES).map(|_| VecDeque::new()).collect(),
+            turns: VecDeque::with_capacity(INITIATION_QUEUES),
             hash: RandomState::new(),
             len: 0,
         }
@@ -44,9 +39,9 @@ impl InitiationQueue {
     #[must_use]
     pub(super) fn push(&mut self, message: HandshakeMessage) -> bool {
         let source = source(message.from.remote.ip());
-        let number = self.hash.hash_one(source) as usize % QUEUES;
+        let number = self.hash.hash_one(source) as usize % INITIATION_QUEUES;
         let queue = &mut self.queues[number];
-        if queue.len() >= QUEUE_MAX {
+        if queue.len() >= INITIATION_QUEUE_MAX {
             return false;
         }
         if queue.is_empty() {
@@ -99,8 +94,8 @@ mod tests {
     fn one_source_is_bounded_and_served_in_order() {
         let mut queue = InitiationQueue::default();
         let taken = (0..1000).filter(|_| queue.push(from(1))).count();
-        assert_eq!((taken, queue.len()), (QUEUE_MAX, QUEUE_MAX));
-        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), QUEUE_MAX);
+        assert_eq!((taken, queue.len()), (INITIATION_QUEUE_MAX, INITIATION_QUEUE_MAX));
+        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), INITIATION_QUEUE_MAX);
         assert_eq!(queue.len(), 0);
         assert!(queue.push(from(1)), "there is room again");
     }
@@ -110,7 +105,7 @@ mod tests {
         let mut queue = InitiationQueue::default();
         // A source that does not share the flood's queue, whatever the hash's keys.
         let shares = |queue: &InitiationQueue, source: u32| {
-            queue.hash.hash_one(u128::from(source)) as usize % QUEUES
+            queue.hash.hash_one(u128::from(source)) as usize % INITIATION_QUEUES
         };
         let other = (2..).find(|&source| shares(&queue, source) != shares(&queue, 1));
         let other = from(other.expect("some hash differs"));

@@ -26,10 +26,12 @@ use nix::sys::signal::Signal;
 use wg_bounce_dataplane::engine::Failure;
 use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_sys::clock;
-use wg_bounce_sys::clock::Millis;
 
 use crate::deferred_drop::DeferredDrop;
 use crate::device::Input;
+use crate::limits::{
+    ANSWERS_PER_TURN, INITIATIONS_PER_TURN, PEERS_PER_TURN, REQUESTS_PER_TURN, SWEEP_INTERVAL,
+};
 use crate::link::Presence;
 use initiation_queue::InitiationQueue;
 use pending_replies::PendingReplies;
@@ -37,16 +39,6 @@ use relay::RelayState;
 use under_load::UnderLoad;
 
 pub use state::{Components, Ending, Runtime};
-
-/// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
-/// curve arithmetic, the others a few: all lanes together take some ten milliseconds.
-const ANSWERS_PER_TURN: usize = 64;
-const PEERS_PER_TURN: usize = 1024;
-const REQUESTS_PER_TURN: usize = 16;
-const INITIATIONS_PER_TURN: usize = 16;
-
-/// While withdrawn sessions are still held by a worker, look again after this time.
-const SWEEP_INTERVAL: Millis = Millis(1000);
 
 /// Which descriptors were readable.
 #[derive(Default)]

@@ -1,10 +1,8 @@
 //! Everything that is counted, read at one moment: what logs and metrics show.
 
 use super::state::Runtime;
+use crate::limits::PEERS_LOGGED_MAX;
 use crate::short_key::ShortKey;
-
-/// Peers that the log shows one by one; a larger hub has too many to be read.
-const PEERS_LOGGED_MAX: usize = 256;
 
 /// Names with their values.
 pub type Values = Vec<(&'static str, u64)>;

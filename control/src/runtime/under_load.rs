@@ -2,12 +2,7 @@
 
 use wg_bounce_sys::clock::Millis;
 
-/// The load counts as high for this long after the lane was last filled
-/// (`wg_receive_handshake_packet` in drivers/net/wireguard/receive.c).
-const HOLD: Millis = Millis(1000);
-
-/// The part of the initiations' lane, one in this many, beyond which the load is high (ibid.).
-const SHARE: usize = 8;
+use crate::limits::{UNDER_LOAD_SHARE, UNDER_LOAD_TIME};
 
 /// Whether we are under load.
 #[derive(Default)]
@@ -25,10 +20,10 @@ impl UnderLoad {
         has_dropped: bool,
         now: Millis,
     ) -> bool {
-        if has_dropped || capacity.is_some_and(|capacity| waiting > capacity / SHARE) {
+        if has_dropped || capacity.is_some_and(|capacity| waiting > capacity / UNDER_LOAD_SHARE) {
             self.last = Some(now);
         }
-        self.last.is_some_and(|last| now.since(last) < HOLD)
+        self.last.is_some_and(|last| now.since(last) < UNDER_LOAD_TIME)
     }
 }
 

@@ -12,9 +12,7 @@ use wg_bounce_uapi::types::Request;
 use zeroize::Zeroizing;
 
 use super::requests::{Answer, Limits};
-
-/// Bytes taken from the socket at once.
-const CHUNK_LEN: usize = 64 * 1024;
+use crate::limits::UAPI_CHUNK_LEN;
 
 /// Serves `stream` until the client closes it, names no known operation, or is too slow. Between
 /// requests it may stay silent for as long as it likes.
@@ -27,7 +25,7 @@ pub(super) fn serve(
     limits: Limits,
 ) -> io::Result<()> {
     let mut reader = RequestReader::new();
-    let mut buffer = Zeroizing::new(vec![0; CHUNK_LEN]);
+    let mut buffer = Zeroizing::new(vec![0; UAPI_CHUNK_LEN]);
     let mut deadline = None;
     loop {
         stream.set_read_timeout(remaining(deadline, limits)?)?;

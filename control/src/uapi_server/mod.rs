@@ -11,12 +11,10 @@ use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use requests::{Limits, RuntimeHandle};
 
-/// Wait before accepting again when the process has run out of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::limits::UAPI_ACCEPT_PAUSE;
 
 /// Begins to serve, in threads of its own that end with the process.
 ///
@@ -36,7 +34,7 @@ fn accept(listener: &UnixListener, runtime: &RuntimeHandle, limits: Limits) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 log::error!("cannot accept a UAPI client: {error}");
-                thread::sleep(ACCEPT_PAUSE);
+                thread::sleep(UAPI_ACCEPT_PAUSE);
                 continue;
             }
         };

@@ -7,14 +7,7 @@ use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{DeviceState, Errno, Request};
 
-/// Connections at once: each costs a thread, and only root can connect.
-const CONNECTIONS_MAX: usize = 64;
-
-/// Requests that wait for the control thread; one per connection at most.
-const REQUESTS_MAX: usize = CONNECTIONS_MAX;
-
-/// A client gets this long to finish the request it began, and to take the answer.
-const REQUEST_TIME_MAX: Millis = Millis::from_secs(30);
+use crate::limits::{UAPI_CONNECTIONS_MAX, UAPI_REQUEST_TIME_MAX, UAPI_REQUESTS_MAX};
 
 /// A request on its way to the control thread.
 pub struct UapiRequest {
@@ -56,7 +49,11 @@ pub struct Limits {
 impl Limits {
     /// The usual limits.
     pub fn new(clock: fn() -> Millis) -> Limits {
-        Limits { request_time_max: REQUEST_TIME_MAX, connections_max: CONNECTIONS_MAX, clock }
+        Limits {
+            request_time_max: UAPI_REQUEST_TIME_MAX,
+            connections_max: UAPI_CONNECTIONS_MAX,
+            clock,
+        }
     }
 }
 
@@ -71,7 +68,7 @@ impl Reply {
 impl RuntimeHandle {
     /// A way to the thread that reads the receiver; `wake` is written with every call.
     pub fn new(wake: Arc<EventFd>) -> (RuntimeHandle, Receiver<UapiRequest>) {
-        let (requests, receiver) = bounded(REQUESTS_MAX);
+        let (requests, receiver) = bounded(UAPI_REQUESTS_MAX);
         (RuntimeHandle { requests, wake }, receiver)
     }
 

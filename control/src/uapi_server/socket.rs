@@ -17,6 +17,8 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 
+use crate::limits::UAPI_BACKLOG;
+
 /// Where wg(8) looks for sockets.
 pub const DIRECTORY: &str = "/var/run/wireguard";
 
@@ -215,7 +217,7 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    listen(&socket, Backlog::new(128)?)?;
+    listen(&socket, Backlog::new(UAPI_BACKLOG)?)?;
     Ok(UnixListener::from(socket))
 }
 

@@ -30,17 +30,9 @@ use super::decision::PolicyDecision;
 use super::mode::Mode;
 use super::reason::{Finding, Reason};
 use super::source::{Change, Source};
+use crate::limits::{RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX};
 use system::System;
 use view::{Events, View};
-
-/// Between two looks at what nothing tells of: a change takes effect within a second.
-const LOOK_INTERVAL: Millis = Millis(500);
-
-/// Between two updates: a full table of routes that comes in must not keep the workers busy.
-const UPDATE_INTERVAL: Millis = Millis(10);
-
-/// Updates that may wait for the control thread; the watch waits for it beyond that.
-const UPDATES_MAX: usize = 4;
 
 /// News for the control thread.
 pub struct Update {
@@ -70,7 +62,7 @@ pub fn start(
     workers: usize,
     wake: Arc<EventFd>,
 ) -> io::Result<Receiver<Update>> {
-    let (updates, lane) = bounded(UPDATES_MAX);
+    let (updates, lane) = bounded(RELAY_UPDATES_MAX);
     let watch = Watch {
         handle,
         mode,
@@ -130,14 +122,14 @@ impl Watch {
                 if let Err(ended) = self.look() {
                     return ended;
                 }
-                next_look = now + LOOK_INTERVAL;
+                next_look = now + RELAY_POLL_INTERVAL;
             }
             let has_news = self.routes_changed || !self.changed.is_empty();
             if has_news && next_update <= now {
                 if let Err(ended) = self.update() {
                     return ended;
                 }
-                next_update = clock::boot_time() + UPDATE_INTERVAL;
+                next_update = clock::boot_time() + RELAY_UPDATE_INTERVAL;
                 continue;
             }
             if has_news {

@@ -10,6 +10,7 @@ use wg_bounce_sys::netlink::{self, Protocol};
 use wg_bounce_sys::tun::TunHandle;
 
 use super::system::DATAGRAM_MAX;
+use crate::limits::FOLLOW_ATTEMPTS_MAX;
 use crate::link::namespace;
 use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::message::frames;
@@ -20,9 +21,6 @@ use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route}
 const ROUTE_GROUPS: [u32; 11] = [1, 4, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 /// NFNLGRP_NFTABLES.
 const NFTABLES_GROUP: u32 = 7;
-
-/// Attempts to catch up with an interface that is being moved or renamed.
-const OPEN_ATTEMPTS: usize = 16;
 
 /// The calling thread's view of the interface: from within its namespace.
 pub(super) struct View {
@@ -48,7 +46,7 @@ impl View {
     /// # Errors
     /// EBADFD: the interface was deleted. EPERM: it is in a namespace that we must not enter.
     pub fn open(handle: &TunHandle) -> io::Result<View> {
-        for _ in 0..OPEN_ATTEMPTS {
+        for _ in 0..FOLLOW_ATTEMPTS_MAX {
             namespace::enter(&handle.namespace()?)?;
             let route = netlink::open(Protocol::Route, mask(&ROUTE_GROUPS))?;
             let nftables = netlink::open(Protocol::Netfilter, mask(&[NFTABLES_GROUP]));
