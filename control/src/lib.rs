@@ -12,6 +12,7 @@ pub mod device;
 pub mod limits;
 mod link;
 mod logging;
+mod netlink;
 pub mod noise;
 mod notify;
 mod options;

@@ -2,36 +2,22 @@
 
 use std::io;
 
-use super::kernel::{Direction, Interface, Kernel, Protocol};
-use super::message::{Attribute, Message, Request, array, find, need, unreadable};
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkMessage, LinkMessageBuffer};
+use netlink_packet_route::tc::{TcAttribute, TcMessage, TcMessageBuffer};
+
+use super::kernel::{Direction, Interface, Kernel};
 use super::reason::{Finding, Reason};
+use crate::netlink::attribute::{Attribute, attributes, find, need};
+use crate::netlink::message::{Message, Protocol, Request};
+use crate::netlink::numbers::{
+    IFF_PROMISC, IFLA_MASTER, IFLA_PROMISCUITY, IFLA_XDP, IFLA_XDP_ATTACHED, RTM_NEWLINK,
+    RTM_NEWQDISC, RTM_NEWTFILTER, TCA_DUMP_INVISIBLE, TCA_EGRESS_BLOCK, TCA_FQ_FLOW_MAX_RATE,
+    TCA_INGRESS_BLOCK, TCA_KIND, TCA_OPTIONS,
+};
+use crate::netlink::parse::malformed;
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-/// Bytes of `struct ifinfomsg`: family, type, number, flags, change mask.
-const LINK_LEN: usize = 16;
-const LINK_FLAGS_AT: usize = 8;
-const IFF_PROMISC: u32 = 0x100;
-const IFLA_MASTER: u16 = 10;
-const IFLA_PROMISCUITY: u16 = 30;
-const IFLA_XDP: u16 = 43;
-const IFLA_XDP_ATTACHED: u16 = 2;
-
-const RTM_NEWQDISC: u16 = 36;
-const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_GETTFILTER: u16 = 46;
-/// Bytes of `struct tcmsg`: family, number of the interface, handle, parent, info.
-const TRAFFIC_LEN: usize = 20;
-const INDEX_AT: usize = 4;
-const HANDLE_AT: usize = 8;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_DUMP_INVISIBLE: u16 = 10;
-const TCA_INGRESS_BLOCK: u16 = 13;
-const TCA_EGRESS_BLOCK: u16 = 14;
-/// A flow's highest rate: fq shapes if it is not the highest number.
-const TCA_FQ_FLOW_MAX_RATE: u16 = 7;
 /// TC_H_CLSACT with TC_H_MIN_INGRESS and TC_H_MIN_EGRESS.
 const AT_INGRESS: u32 = 0xffff_fff2;
 const AT_EGRESS: u32 = 0xffff_fff3;
@@ -42,11 +28,14 @@ const PLAIN: [&str; 3] = ["noqueue", "pfifo_fast", "fq_codel"];
 
 /// XDP, master, promiscuous mode.
 pub fn link(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
-    let mut header = [0; LINK_LEN];
-    header[INDEX_AT..INDEX_AT + 4].copy_from_slice(&at.index.to_ne_bytes());
-    let answer = kernel.ask(Protocol::Route, &Request::one(RTM_GETLINK, &header))?;
-    let message = answer.iter().find(|message| message.kind == RTM_NEWLINK);
-    let (header, attributes) = message.ok_or_else(unreadable)?.parts(LINK_LEN)?;
+    let mut link = LinkMessage::default();
+    link.header.index = at.index;
+    let request = Request::get_route(&RouteNetlinkMessage::GetLink(link));
+    let reply = kernel.query(Protocol::Route, &request)?;
+    let message = reply.iter().find(|message| message.kind == RTM_NEWLINK);
+    let payload = message.ok_or_else(malformed)?.payload.as_slice();
+    let header = LinkMessageBuffer::new_checked(payload).map_err(|_| malformed())?;
+    let attributes = attributes(header.payload())?;
     let mut findings = Vec::new();
     let xdp = need(&attributes, IFLA_XDP)?.nested()?;
     if need(&xdp, IFLA_XDP_ATTACHED)?.value != [0] {
@@ -55,9 +44,8 @@ pub fn link(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>
     if let Some(master) = find(&attributes, IFLA_MASTER) {
         findings.push(Finding::of_both(Reason::Master { index: master.u32()? }));
     }
-    let flags = u32::from_ne_bytes(array(&header[LINK_FLAGS_AT..])?);
     let promiscuity = need(&attributes, IFLA_PROMISCUITY)?.u32()?;
-    if flags & IFF_PROMISC != 0 || promiscuity != 0 {
+    if header.flags() & IFF_PROMISC != 0 || promiscuity != 0 {
         findings.push(Finding::of_both(Reason::Promiscuous));
     }
     Ok(findings)
@@ -65,17 +53,19 @@ pub fn link(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>
 
 /// Queueing disciplines that do more than queue, and filters.
 pub fn traffic_control(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
-    let request = Request::all(RTM_GETQDISC, &[0; TRAFFIC_LEN]).with(TCA_DUMP_INVISIBLE, &[]);
+    let mut all = TcMessage::default();
+    all.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_DUMP_INVISIBLE, Vec::new())));
+    let request = Request::dump_route(&RouteNetlinkMessage::GetQueueDiscipline(all));
     let mut findings = Vec::new();
-    for message in kernel.ask(Protocol::Route, &request)? {
+    for message in kernel.query(Protocol::Route, &request)? {
         if message.kind != RTM_NEWQDISC {
-            return Err(unreadable());
+            return Err(malformed());
         }
-        let (header, attributes) = message.parts(TRAFFIC_LEN)?;
-        if u32::from_ne_bytes(array(&header[INDEX_AT..])?) != at.index {
+        let (header, attributes) = traffic_message(&message)?;
+        if header.index().cast_unsigned() != at.index {
             continue;
         }
-        let handle = u32::from_ne_bytes(array(&header[HANDLE_AT..])?);
+        let handle = header.handle();
         let kind = need(&attributes, TCA_KIND)?.text();
         if kind == "ingress" || kind == "clsact" {
             findings.extend(shared_block(&attributes));
@@ -109,11 +99,11 @@ fn shared_block(attributes: &[Attribute<'_>]) -> Option<Finding> {
 }
 
 fn filters(kernel: &mut impl Kernel, at: &Interface, parent: u32) -> io::Result<Option<Finding>> {
-    let mut header = [0; TRAFFIC_LEN];
-    header[INDEX_AT..INDEX_AT + 4].copy_from_slice(&at.index.to_ne_bytes());
-    header[12..16].copy_from_slice(&parent.to_ne_bytes());
-    let answer = kernel.ask(Protocol::Route, &Request::all(RTM_GETTFILTER, &header))?;
-    let Some(first) = answer.first() else { return Ok(None) };
+    let mut filters = TcMessage::with_index(at.index.cast_signed());
+    filters.header.parent = parent.into();
+    let request = Request::dump_route(&RouteNetlinkMessage::GetTrafficFilter(filters));
+    let reply = kernel.query(Protocol::Route, &request)?;
+    let Some(first) = reply.first() else { return Ok(None) };
     let hook = match parent {
         AT_INGRESS => "ingress".to_owned(),
         AT_EGRESS => "egress".to_owned(),
@@ -125,10 +115,17 @@ fn filters(kernel: &mut impl Kernel, at: &Interface, parent: u32) -> io::Result<
 
 fn filter_kind(message: &Message) -> io::Result<String> {
     if message.kind != RTM_NEWTFILTER {
-        return Err(unreadable());
+        return Err(malformed());
     }
-    let (_, attributes) = message.parts(TRAFFIC_LEN)?;
+    let (_, attributes) = traffic_message(message)?;
     Ok(need(&attributes, TCA_KIND)?.text())
+}
+
+fn traffic_message(message: &Message) -> io::Result<(TcMessageBuffer<&[u8]>, Vec<Attribute<'_>>)> {
+    let payload = message.payload.as_slice();
+    let header = TcMessageBuffer::new_checked(payload).map_err(|_| malformed())?;
+    let attributes = attributes(header.payload())?;
+    Ok((header, attributes))
 }
 
 /// BPF programs at the interface's TCX hooks.

@@ -4,7 +4,7 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
-use super::message::{Message, Request};
+use crate::netlink::message::{Message, Protocol, Request};
 
 /// The interface, as the kernel names it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,17 +13,6 @@ pub struct Interface {
     pub index: u32,
     /// Its current name.
     pub name: String,
-}
-
-/// Which part of the kernel answers a netlink request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// rtnetlink(7).
-    Route,
-    /// nftables and other parts of netfilter.
-    Netfilter,
-    /// IPsec policies.
-    Xfrm,
 }
 
 /// A hook of tc's BPF programs.
@@ -63,7 +52,7 @@ pub trait Kernel {
     ///
     /// # Errors
     /// The refusal; `InvalidData` for an answer that cannot be read.
-    fn ask(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>>;
+    fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>>;
 
     /// The content of a file below /proc/sys/net.
     ///

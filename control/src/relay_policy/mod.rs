@@ -15,7 +15,6 @@
 pub mod decision;
 pub mod interface;
 pub mod kernel;
-pub mod message;
 pub mod mode;
 pub mod netfilter;
 pub mod packet_sockets;

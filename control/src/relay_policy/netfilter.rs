@@ -5,45 +5,33 @@
 
 use std::io;
 
+use nix::libc;
 use wg_bounce_sys::Family;
 
-use super::kernel::{Interface, Kernel, Protocol};
-use super::message::{Attribute, Message, Request, find, need};
+use super::kernel::{Interface, Kernel, NetfilterLink};
 use super::reason::{ChainEffect, Families, Finding, Reason};
+use crate::netlink::attribute::{Attribute, find, need};
+use crate::netlink::message::{Message, Protocol, Request};
+use crate::netlink::numbers::{
+    NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWFLOWTABLE,
+    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_USE,
+    NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX, NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK,
+    NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM,
+};
+use crate::netlink::parse::malformed;
 
-/// NFNL_SUBSYS_NFTABLES as the upper byte of a message's kind.
-const NFTABLES: u16 = 10 << 8;
-const NFT_MSG_NEWCHAIN: u16 = NFTABLES | 3;
-const NFT_MSG_GETCHAIN: u16 = NFTABLES | 4;
-const NFT_MSG_NEWFLOWTABLE: u16 = NFTABLES | 22;
-const NFT_MSG_GETFLOWTABLE: u16 = NFTABLES | 23;
 /// Bytes of `struct nfgenmsg`; its first is the family.
 const HEADER_LEN: usize = 4;
 
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_CHAIN_HOOK: u16 = 4;
-const NFTA_CHAIN_POLICY: u16 = 5;
-/// How many rules a base chain has: nothing can jump to it.
-const NFTA_CHAIN_USE: u16 = 6;
-const NFTA_HOOK_HOOKNUM: u16 = 1;
-const NFTA_HOOK_DEV: u16 = 3;
-const NFTA_HOOK_DEVS: u16 = 4;
-const NFTA_DEVICE_NAME: u16 = 1;
-const NFTA_DEVICE_PREFIX: u16 = 2;
-const NFTA_FLOWTABLE_TABLE: u16 = 1;
-const NFTA_FLOWTABLE_NAME: u16 = 2;
-const NFTA_FLOWTABLE_HOOK: u16 = 3;
-const NFTA_FLOWTABLE_DEVS: u16 = 3;
-const NF_ACCEPT: u32 = 1;
-
 /// NFPROTO_*: the families of tables.
-const INET: u8 = 1;
-const IPV4: u8 = 2;
-const ARP: u8 = 3;
-const NETDEV: u8 = 5;
-const BRIDGE: u8 = 7;
-const IPV6: u8 = 10;
+const INET: u8 = libc::NFPROTO_INET as u8;
+const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
+const ARP: u8 = libc::NFPROTO_ARP as u8;
+const NETDEV: u8 = libc::NFPROTO_NETDEV as u8;
+const BRIDGE: u8 = libc::NFPROTO_BRIDGE as u8;
+const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
+/// The policy of a chain: accept.
+const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 
 /// Lines before the first service in /proc/net/ip_vs.
 const IPVS_HEADING: usize = 3;
@@ -61,10 +49,10 @@ pub fn tables(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Findin
 }
 
 /// All objects of a kind; none where the kernel has no nftables.
-fn listed(kernel: &mut impl Kernel, question: u16, kind: u16) -> io::Result<Vec<Message>> {
-    match kernel.ask(Protocol::Netfilter, &Request::all(question, &[0; HEADER_LEN])) {
-        Ok(answer) if answer.iter().all(|message| message.kind == kind) => Ok(answer),
-        Ok(_) => Err(super::message::unreadable()),
+fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<Message>> {
+    match kernel.query(Protocol::Netfilter, &Request::dump(request, &[0; HEADER_LEN])) {
+        Ok(reply) if reply.iter().all(|message| message.kind == kind) => Ok(reply),
+        Ok(_) => Err(malformed()),
         // `nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c: nobody has registered.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -72,16 +60,16 @@ fn listed(kernel: &mut impl Kernel, question: u16, kind: u16) -> io::Result<Vec<
 }
 
 fn chain(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
-    let (header, attributes) = message.parts(HEADER_LEN)?;
+    let (header, attributes) = message.split(HEADER_LEN)?;
     let Some(hook) = find(&attributes, NFTA_CHAIN_HOOK) else { return Ok(None) };
     let hook = hook.nested()?;
-    let number = need(&hook, NFTA_HOOK_HOOKNUM)?.u32_of_network()?;
+    let number = need(&hook, NFTA_HOOK_HOOKNUM)?.u32_be()?;
     let Some((families, hook_name)) = on_the_way(header[0], number) else { return Ok(None) };
     if !concerns(&hook, at)? {
         return Ok(None);
     }
-    let rules = need(&attributes, NFTA_CHAIN_USE)?.u32_of_network()?;
-    let policy = need(&attributes, NFTA_CHAIN_POLICY)?.u32_of_network()?;
+    let rules = need(&attributes, NFTA_CHAIN_USE)?.u32_be()?;
+    let policy = need(&attributes, NFTA_CHAIN_POLICY)?.u32_be()?;
     let effect = match (rules, policy) {
         (0, NF_ACCEPT) => return Ok(None),
         (0, _) => ChainEffect::Policy,
@@ -98,7 +86,7 @@ fn chain(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
 }
 
 fn flowtable(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
-    let (_, attributes) = message.parts(HEADER_LEN)?;
+    let (_, attributes) = message.split(HEADER_LEN)?;
     let hook = need(&attributes, NFTA_FLOWTABLE_HOOK)?.nested()?;
     let devices = find(&hook, NFTA_FLOWTABLE_DEVS);
     if !devices.map_or(Ok(false), |devices| has_interface(&devices, at))? {
@@ -174,7 +162,7 @@ pub fn virtual_services(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
 /// BPF programs linked to hooks on a forwarded packet's way.
 pub fn programs(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
     let links = kernel.netfilter_links()?;
-    let finding = |link: super::kernel::NetfilterLink| {
+    let finding = |link: NetfilterLink| {
         let family = u8::try_from(link.family).unwrap_or(0);
         let (families, _) = on_the_way(family, link.hook)?;
         let hook = match link.hook {

@@ -2,16 +2,17 @@
 
 use std::io;
 
+use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::message::unreadable;
 use super::reason::{Families, Finding, Reason};
+use crate::netlink::parse::malformed;
 
 /// Packet types that a socket can ask for: all of them, or one that the interface carries.
-const ETH_P_ALL: u16 = 0x0003;
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;
+const ETH_P_IP: u16 = libc::ETH_P_IP as u16;
+const ETH_P_IPV6: u16 = libc::ETH_P_IPV6 as u16;
 
 /// Packet sockets that get what passes the interface, as /proc/net/packet lists them.
 pub fn captures(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
@@ -23,7 +24,7 @@ pub fn captures(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Find
     };
     let mut findings = Vec::new();
     for line in text.lines().skip(1) {
-        findings.extend(capture(line, at).ok_or_else(unreadable)?);
+        findings.extend(capture(line, at).ok_or_else(malformed)?);
     }
     Ok(findings)
 }

@@ -3,29 +3,50 @@
 
 use std::io;
 
+use netlink_packet_route::rule::{RuleMessage, RuleMessageBuffer};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use wg_bounce_sys::Family;
 
-use super::kernel::{Interface, Kernel, Protocol};
-use super::message::{Request, array, find, need};
+use super::kernel::{Interface, Kernel};
 use super::reason::{Finding, Reason};
+use crate::netlink::attribute::{attributes, find, need};
+use crate::netlink::message::{Protocol, Request};
+use crate::netlink::numbers::{
+    FRA_DPORT_MASK, FRA_DPORT_RANGE, FRA_DSCP, FRA_DSCP_MASK, FRA_DST, FRA_FLOW, FRA_FLOWLABEL,
+    FRA_FLOWLABEL_MASK, FRA_FWMARK, FRA_FWMASK, FRA_GOTO, FRA_IIFNAME, FRA_IP_PROTO, FRA_L3MDEV,
+    FRA_OIFNAME, FRA_PAD, FRA_PRIORITY, FRA_PROTOCOL, FRA_SPORT_MASK, FRA_SPORT_RANGE, FRA_SRC,
+    FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_TUN_ID, FRA_UID_RANGE,
+    FRA_UNUSED2, FRA_UNUSED3, FRA_UNUSED4, FRA_UNUSED5, RTM_NEWRULE, XFRM_MSG_GETDEFAULT,
+    XFRM_MSG_GETSPDINFO, XFRM_MSG_NEWSPDINFO, XFRM_USERPOLICY_BLOCK, XFRMA_SPD_INFO,
+};
+use crate::netlink::parse::{array, malformed};
 
-const RTM_NEWRULE: u16 = 32;
-const RTM_GETRULE: u16 = 34;
-/// Bytes of `struct fib_rule_hdr`; its first is the family.
-const RULE_LEN: usize = 12;
-const FRA_PRIORITY: u16 = 6;
-/// Attributes of a rule (linux/fib_rules.h) that the question answers, that no packet from the
-/// interface has (a mark: nothing sets one without a rule of its own), or that select nothing.
-const ANSWERED: [u16; 19] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 21];
-/// FRA_DSCP and FRA_DSCP_MASK: the question has the traffic class.
-const ANSWERED_TOO: [u16; 2] = [25, 30];
-
-const XFRM_MSG_NEWSPDINFO: u16 = 0x24;
-const XFRM_MSG_GETSPDINFO: u16 = 0x25;
-const XFRMA_SPD_INFO: u16 = 1;
-const XFRM_MSG_GETDEFAULT: u16 = 0x28;
-/// XFRM_USERPOLICY_BLOCK.
-const BLOCK: u8 = 1;
+/// Attributes of a rule that a route query covers, that no packet from the interface can match (a
+/// mark: only another rule could set it), or that select nothing.
+const COVERED: [u16; 21] = [
+    FRA_DST,
+    FRA_SRC,
+    FRA_IIFNAME,
+    FRA_GOTO,
+    FRA_UNUSED2,
+    FRA_PRIORITY,
+    FRA_UNUSED3,
+    FRA_UNUSED4,
+    FRA_UNUSED5,
+    FRA_FWMARK,
+    FRA_FLOW,
+    FRA_SUPPRESS_IFGROUP,
+    FRA_SUPPRESS_PREFIXLEN,
+    FRA_TABLE,
+    FRA_FWMASK,
+    FRA_OIFNAME,
+    FRA_PAD,
+    FRA_L3MDEV,
+    FRA_PROTOCOL,
+    // A route query names the traffic class.
+    FRA_DSCP,
+    FRA_DSCP_MASK,
+];
 
 /// Forwarding, and how next hops are chosen.
 pub fn settings(
@@ -82,17 +103,20 @@ fn number(kernel: &mut impl Kernel, path: &str) -> io::Result<Option<i64>> {
 
 /// Rules with selectors that a question cannot answer.
 pub fn rules(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
-    const AF_INET: u8 = 2;
-    const AF_INET6: u8 = 10;
-    let mut header = [0; RULE_LEN];
-    header[0] = if family == Family::V4 { AF_INET } else { AF_INET6 };
+    let mut rule = RuleMessage::default();
+    rule.header.family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    let request = Request::dump_route(&RouteNetlinkMessage::GetRule(rule));
     let mut findings = Vec::new();
-    for message in kernel.ask(Protocol::Route, &Request::all(RTM_GETRULE, &header))? {
-        let (_, attributes) = message.parts(RULE_LEN)?;
-        let is_answered = |kind| ANSWERED.contains(&kind) || ANSWERED_TOO.contains(&kind);
-        let unanswered = attributes.iter().find(|attribute| !is_answered(attribute.kind));
+    for message in kernel.query(Protocol::Route, &request)? {
+        let payload = message.payload.as_slice();
+        let header = RuleMessageBuffer::new_checked(payload).map_err(|_| malformed())?;
+        let attributes = attributes(header.payload())?;
+        let uncovered = attributes.iter().find(|attribute| !COVERED.contains(&attribute.kind));
         if message.kind == RTM_NEWRULE
-            && let Some(attribute) = unanswered
+            && let Some(attribute) = uncovered
         {
             let priority = find(&attributes, FRA_PRIORITY).map_or(Ok(0), |value| value.u32())?;
             let selector = selector_name(attribute.kind);
@@ -104,12 +128,12 @@ pub fn rules(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding
 
 fn selector_name(kind: u16) -> String {
     let name = match kind {
-        12 => "tun_id",
-        20 => "uidrange",
-        22 => "ipproto",
-        23 | 28 => "sport",
-        24 | 29 => "dport",
-        26 | 27 => "flowlabel",
+        FRA_TUN_ID => "tun_id",
+        FRA_UID_RANGE => "uidrange",
+        FRA_IP_PROTO => "ipproto",
+        FRA_SPORT_RANGE | FRA_SPORT_MASK => "sport",
+        FRA_DPORT_RANGE | FRA_DPORT_MASK => "dport",
+        FRA_FLOWLABEL | FRA_FLOWLABEL_MASK => "flowlabel",
         _ => return format!("unknown attribute {kind}"),
     };
     name.to_owned()
@@ -117,12 +141,12 @@ fn selector_name(kind: u16) -> String {
 
 /// A forwarded packet meets the policies for forwarding and for output, of either family.
 pub fn ipsec(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
-    let request = Request::one(XFRM_MSG_GETSPDINFO, &[0; 4]);
+    let request = Request::get(XFRM_MSG_GETSPDINFO, &[0; 4]);
     let mut findings = Vec::new();
-    let answer = kernel.ask(Protocol::Xfrm, &request)?;
-    let message = answer.iter().find(|message| message.kind == XFRM_MSG_NEWSPDINFO);
-    let message = message.ok_or_else(super::message::unreadable)?;
-    let (_, attributes) = message.parts(4)?;
+    let reply = kernel.query(Protocol::Xfrm, &request)?;
+    let message = reply.iter().find(|message| message.kind == XFRM_MSG_NEWSPDINFO);
+    let message = message.ok_or_else(malformed)?;
+    let (_, attributes) = message.split(4)?;
     let counts = need(&attributes, XFRMA_SPD_INFO)?.value;
     // struct xfrmu_spdinfo: in, out, forward, and the same of sockets.
     let out = u32::from_ne_bytes(array(counts.get(4..).unwrap_or_default())?);
@@ -138,12 +162,12 @@ pub fn ipsec(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
 }
 
 fn blocks_by_default(kernel: &mut impl Kernel) -> io::Result<bool> {
-    match kernel.ask(Protocol::Xfrm, &Request::one(XFRM_MSG_GETDEFAULT, &[0; 4])) {
-        Ok(answer) => {
+    match kernel.query(Protocol::Xfrm, &Request::get(XFRM_MSG_GETDEFAULT, &[0; 4])) {
+        Ok(reply) => {
             // struct xfrm_userpolicy_default: in, forward, out.
-            let message = answer.first().ok_or_else(super::message::unreadable)?;
+            let message = reply.first().ok_or_else(malformed)?;
             let [_, forward, out] = array(&message.payload)?;
-            Ok(forward == BLOCK || out == BLOCK)
+            Ok(forward == XFRM_USERPOLICY_BLOCK || out == XFRM_USERPOLICY_BLOCK)
         }
         // Before 5.15 there was no default but to accept.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),

@@ -2,15 +2,18 @@
 
 use std::io;
 
+use netlink_packet_route::tc::TcHeader;
+use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::message::Message;
 use super::reason::{Families, Finding, Reason};
 use super::{interface, netfilter, packet_sockets, routing, xtables};
-
-/// EAFNOSUPPORT: this kernel does without the family.
-const NO_SUCH_FAMILY: i32 = 97;
+use crate::netlink::message::Message;
+use crate::netlink::numbers::{
+    NFT_MSG_OF_SETS, RTM_DELCHAIN, RTM_DELLINK, RTM_DELNETCONF, RTM_DELRULE, RTM_DELTFILTER,
+    RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE,
+};
 
 /// One kind of thing that may have a say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +87,7 @@ impl Source {
 
     fn unreadable_source(self, error: &io::Error) -> Vec<Finding> {
         let is_absent = error.kind() == io::ErrorKind::Unsupported
-            || error.raw_os_error() == Some(NO_SUCH_FAMILY);
+            || error.raw_os_error() == Some(libc::EAFNOSUPPORT);
         if is_absent {
             return Vec::new();
         }
@@ -145,18 +148,8 @@ pub struct Change {
     pub presence: bool,
 }
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_NEWRULE: u16 = 32;
-const RTM_DELRULE: u16 = 33;
-const RTM_NEWQDISC: u16 = 36;
-const RTM_DELTFILTER: u16 = 45;
-const RTM_NEWNETCONF: u16 = 80;
-const RTM_DELNETCONF: u16 = 81;
-const RTM_NEWCHAIN: u16 = 100;
-const RTM_DELCHAIN: u16 = 101;
 /// In place of an interface's number: the filter is in a block that several share.
-const SHARED_BLOCK: u32 = u32::MAX;
+const SHARED_BLOCK: u32 = TcHeader::TCM_IFINDEX_MAGIC_BLOCK;
 
 /// Where `struct ifinfomsg` and `struct tcmsg` both have the interface's number.
 const INDEX_AT: usize = 4;
@@ -195,12 +188,8 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
 /// What a message of nftables changes: elements of sets come and go by the thousand, and say
 /// nothing about chains.
 pub fn changed_by_nftables(message: &Message) -> Change {
-    const OF_SETS_AND_OBJECTS: [u16; 9] = [9, 11, 12, 14, 15, 17, 18, 20, 21];
-    let sources = if OF_SETS_AND_OBJECTS.contains(&(message.kind & 0xff)) {
-        Vec::new()
-    } else {
-        vec![Source::Nftables]
-    };
+    let sources =
+        if NFT_MSG_OF_SETS.contains(&message.kind) { Vec::new() } else { vec![Source::Nftables] };
     Change { sources, ..Change::default() }
 }
 

@@ -6,8 +6,8 @@ use std::io;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Kernel, LegacyTable};
-use super::message::{array, unreadable};
 use super::reason::{ChainEffect, Finding, Reason};
+use crate::netlink::parse::{array, malformed};
 
 /// Where `struct ipt_getinfo` has the mask of hooks, the offsets of their first entries, and those
 /// of their policies.
@@ -83,19 +83,19 @@ fn read_table(
 
 /// The verdict of the entry at `offset`; none if its target is something else.
 fn verdict(table: &LegacyTable, family: Family, offset: usize) -> io::Result<Option<i32>> {
-    let entry = table.entries.get(offset..).ok_or_else(unreadable)?;
+    let entry = table.entries.get(offset..).ok_or_else(malformed)?;
     let at = match family {
         Family::V4 => TARGET_OFFSET_AT_V4,
         Family::V6 => TARGET_OFFSET_AT_V6,
     };
-    let target = u16::from_ne_bytes(array(entry.get(at..).ok_or_else(unreadable)?)?);
-    let target = entry.get(usize::from(target)..).ok_or_else(unreadable)?;
-    if *target.get(TARGET_NAME_AT).ok_or_else(unreadable)? != 0 {
+    let target = u16::from_ne_bytes(array(entry.get(at..).ok_or_else(malformed)?)?);
+    let target = entry.get(usize::from(target)..).ok_or_else(malformed)?;
+    if *target.get(TARGET_NAME_AT).ok_or_else(malformed)? != 0 {
         return Ok(None);
     }
     Ok(Some(number(target, VERDICT_AT)?.cast_signed()))
 }
 
 fn number(bytes: &[u8], at: usize) -> io::Result<u32> {
-    Ok(u32::from_ne_bytes(array(bytes.get(at..).ok_or_else(unreadable)?)?))
+    Ok(u32::from_ne_bytes(array(bytes.get(at..).ok_or_else(malformed)?)?))
 }

@@ -6,9 +6,9 @@ use std::io;
 use wg_bounce_sys::Family;
 
 use super::super::kernel::Interface;
-use super::super::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
-use super::super::message::build::{attribute, message};
-use super::super::message::{Message, Request};
+use super::super::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
+use crate::netlink::message::build::{attribute, message};
+use crate::netlink::message::{Message, Protocol, Request};
 
 /// The interface's number.
 pub const WG0: u32 = 7;
@@ -37,6 +37,8 @@ pub struct FakeKernel {
     pub links: Vec<NetfilterLink>,
     /// What every question fails with.
     pub failure: Option<fn() -> io::Error>,
+    /// Every netlink request so far: protocol, type and body.
+    pub requests: Vec<(Protocol, u16, Vec<u8>)>,
     /// An address family that rtnetlink does not know.
     pub failing_family: Option<u8>,
 }
@@ -107,11 +109,12 @@ fn found<T: Clone>(value: Option<&T>) -> io::Result<T> {
 }
 
 impl Kernel for FakeKernel {
-    fn ask(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
+    fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
         const RTM_GETRULE: u16 = 34;
         const RTM_GETTFILTER: u16 = 46;
         self.fail()?;
         let body = request.body();
+        self.requests.push((protocol, request.kind, body.to_vec()));
         if (protocol, request.kind) == (Protocol::Route, RTM_GETTFILTER) {
             let parent = u32::from_ne_bytes(body[12..16].try_into().expect("a whole header"));
             assert_eq!(body[4..8], WG0.to_ne_bytes(), "filters of no other interface");

@@ -9,12 +9,13 @@ use wg_bounce_dataplane::snapshot::DirectRelay;
 use wg_bounce_sys::Family;
 
 use super::decision::PolicyDecision;
-use super::kernel::Protocol::{Route, Xfrm};
-use super::message::build::{attribute, message, text};
-use super::message::{Message, unreadable};
 use super::mode::Mode;
 use super::reason::Reason;
 use super::source::Source;
+use crate::netlink::message::Message;
+use crate::netlink::message::Protocol::{self, Route, Xfrm};
+use crate::netlink::message::build::{attribute, message, text};
+use crate::netlink::parse::malformed;
 use fake::{FakeKernel, WG0};
 
 /// Who forwards, by family, and what is said about it.
@@ -53,7 +54,7 @@ fn where_nothing_stands_against_it_relaying_is_direct() {
 fn a_kernel_that_has_nothing_of_the_kind_has_nothing_against_it() {
     let mut kernel = FakeKernel::quiet();
     for question in [0xa04, 0xa17] {
-        kernel.refuse(super::kernel::Protocol::Netfilter, question, io::ErrorKind::InvalidInput);
+        kernel.refuse(Protocol::Netfilter, question, io::ErrorKind::InvalidInput);
     }
     for question in [0x25, 0x28] {
         kernel.refuse(Xfrm, question, io::ErrorKind::Unsupported);
@@ -77,9 +78,38 @@ fn what_cannot_be_seen_is_a_reason() {
         );
         let is_root_s = matches!(source, Source::Nftables | Source::NetfilterPrograms);
         assert!(!is_root_s || capability.is_some(), "{finding:?}");
-        kernel.failure = Some(unreadable);
+        kernel.failure = Some(malformed);
         assert_eq!(source.read(&mut kernel, &fake::at()).len(), 1, "{source:?}");
     }
+}
+
+/// Byte for byte as the kernel expects them: header, then attributes.
+#[test]
+fn requests_are_well_formed() {
+    let mut kernel = FakeKernel::quiet();
+    kernel.push(Route, 38, traffic(36, WG0, 0x8001_0000, "fq_codel", &[]));
+    judge(&mut kernel);
+    let with_index = |length: usize| {
+        let mut header = vec![0; length];
+        header[4..8].copy_from_slice(&WG0.to_ne_bytes());
+        header
+    };
+    let rules = |family| [vec![family], vec![0; 11]].concat();
+    let qdiscs = [vec![0; 20], attribute(10, &[])].concat();
+    let mut filters = with_index(20);
+    filters[12..16].copy_from_slice(&0x8001_0000u32.to_ne_bytes());
+    let expected = [
+        (Route, 34, rules(2)),
+        (Route, 34, rules(10)),
+        (Protocol::Netfilter, 0xa04, vec![0; 4]),
+        (Protocol::Netfilter, 0xa17, vec![0; 4]),
+        (Route, 18, with_index(16)),
+        (Route, 38, qdiscs),
+        (Route, 46, filters),
+        (Xfrm, 0x25, vec![0; 4]),
+        (Xfrm, 0x28, vec![0; 4]),
+    ];
+    assert_eq!(kernel.requests, expected);
 }
 
 /// However an answer is cut short.

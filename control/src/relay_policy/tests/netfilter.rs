@@ -2,12 +2,12 @@
 
 use wg_bounce_sys::Family;
 
-use super::super::kernel::Protocol::Netfilter;
 use super::super::kernel::{LegacyTable, NetfilterLink};
-use super::super::message::Message;
-use super::super::message::build::{attribute, message, text};
 use super::fake::FakeKernel;
 use super::{DIRECT, KERNEL, V4_ONLY, V6_ONLY, expect};
+use crate::netlink::message::Message;
+use crate::netlink::message::Protocol::Netfilter;
+use crate::netlink::message::build::{attribute, message, text};
 
 const GETCHAIN: u16 = 0xa04;
 const GETFLOWTABLE: u16 = 0xa17;

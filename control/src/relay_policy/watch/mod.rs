@@ -240,7 +240,7 @@ impl Watch {
     fn take_events(&mut self) -> Result<(), Ended> {
         let Some(view) = &self.view else { return Ok(()) };
         let mut may_be_gone = false;
-        for events in view.take() {
+        for events in view.read_events() {
             match events {
                 Events::Changes(changes) => {
                     for Change { routes, sources, presence } in changes {

@@ -2,42 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::socket::{MsgFlags, recv, send};
-use wg_bounce_sys::Family;
-use wg_bounce_sys::{bpf, netlink, xtables};
+use wg_bounce_sys::{Family, bpf, xtables};
 
-use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink, Protocol};
-use crate::relay_policy::message::{Message, Reply, Request, unreadable};
-
-/// Bytes for one datagram: the kernel's are at most 32 KiB (`netlink_dump` in
-/// net/netlink/af_netlink.c).
-pub(super) const DATAGRAM_MAX: usize = 64 * 1024;
-
-/// Attempts to get an answer of one state while it keeps changing.
-const ATTEMPTS: usize = 16;
-
-const SEQUENCE: u32 = 1;
+use crate::limits::NETLINK_ATTEMPTS_MAX;
+use crate::netlink::message::{Message, Protocol, Request};
+use crate::netlink::socket;
+use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
 
 /// The kernel of this machine. Each question has a socket of its own: nothing of an answer that
 /// was given up can be taken for another one.
 pub(super) struct System;
 
 impl Kernel for System {
-    fn ask(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
-        let protocol = match protocol {
-            Protocol::Route => netlink::Protocol::Route,
-            Protocol::Netfilter => netlink::Protocol::Netfilter,
-            Protocol::Xfrm => netlink::Protocol::Xfrm,
-        };
-        for _ in 0..ATTEMPTS {
-            let answer = ask_once(&netlink::open(protocol, 0)?, request)?;
-            if !answer.is_disturbed {
-                return Ok(answer.messages);
-            }
-        }
-        Err(io::ErrorKind::Interrupted.into())
+    fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
+        socket::request(protocol, request)
     }
 
     fn setting(&mut self, path: &str) -> io::Result<String> {
@@ -60,7 +39,7 @@ impl Kernel for System {
     fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable> {
         let is_v6 = family == Family::V6;
         let socket = xtables::open(is_v6)?;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..NETLINK_ATTEMPTS_MAX {
             let info = xtables::info(&socket, is_v6, table)?;
             let size = info.last_chunk().copied().map_or(0, u32::from_ne_bytes);
             match xtables::entries(&socket, is_v6, table, size) {
@@ -90,20 +69,6 @@ impl Kernel for System {
         };
         Ok(links.map(convert).collect())
     }
-}
-
-/// Netlink answers before `send` returns, or as fast as it is read: there is nothing to wait for.
-fn ask_once(socket: &OwnedFd, request: &Request) -> io::Result<Reply> {
-    send(socket.as_raw_fd(), &request.bytes(SEQUENCE), MsgFlags::empty())?;
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    let mut answer = Reply::default();
-    while !answer.is_complete {
-        // With MSG_TRUNC the kernel tells the length that the datagram had.
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC)?;
-        let datagram = buffer.get(..length).ok_or_else(unreadable)?;
-        answer.take(datagram, SEQUENCE)?;
-    }
-    Ok(answer)
 }
 
 #[cfg(test)]

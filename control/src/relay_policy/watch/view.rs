@@ -1,34 +1,27 @@
 //! Where the interface is, and what the kernel tells by itself there.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{MsgFlags, recv};
-use wg_bounce_sys::netlink::{self, Protocol};
 use wg_bounce_sys::tun::TunHandle;
 
-use super::system::DATAGRAM_MAX;
 use crate::limits::FOLLOW_ATTEMPTS_MAX;
 use crate::link::namespace;
+use crate::netlink::message::{Message, Protocol};
+use crate::netlink::numbers::{FORWARDING_GROUPS, NFTABLES_GROUP};
+use crate::netlink::socket::{EventsRead, NetlinkSocket};
 use crate::relay_policy::kernel::Interface;
-use crate::relay_policy::message::frames;
 use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route};
-
-/// RTNLGRP_* (linux/rtnetlink.h), each the number of a bit from 1: links, traffic control, IPv4
-/// addresses, routes and rules, the same of IPv6, forwarding settings of both, next hops.
-const ROUTE_GROUPS: [u32; 11] = [1, 4, 5, 7, 8, 9, 11, 19, 24, 25, 32];
-/// NFNLGRP_NFTABLES.
-const NFTABLES_GROUP: u32 = 7;
 
 /// The calling thread's view of the interface: from within its namespace.
 pub(super) struct View {
     /// The interface, there.
     pub interface: Interface,
-    route: OwnedFd,
+    route: NetlinkSocket,
     /// None: the kernel has no nftables, or does not tell us.
-    nftables: Option<OwnedFd>,
+    nftables: Option<NetlinkSocket>,
 }
 
 /// What the events of one socket come to.
@@ -48,8 +41,8 @@ impl View {
     pub fn open(handle: &TunHandle) -> io::Result<View> {
         for _ in 0..FOLLOW_ATTEMPTS_MAX {
             namespace::enter(&handle.namespace()?)?;
-            let route = netlink::open(Protocol::Route, mask(&ROUTE_GROUPS))?;
-            let nftables = netlink::open(Protocol::Netfilter, mask(&[NFTABLES_GROUP]));
+            let route = NetlinkSocket::open(Protocol::Route, &FORWARDING_GROUPS)?;
+            let nftables = NetlinkSocket::open(Protocol::Netfilter, &[NFTABLES_GROUP]);
             let name = handle.name()?;
             let index = match if_nametoindex(name.as_str()) {
                 Ok(index) => index,
@@ -84,7 +77,8 @@ impl View {
     /// # Errors
     /// Descriptors are short.
     pub fn route_query_sockets(&self, workers: usize) -> io::Result<Vec<OwnedFd>> {
-        (0..workers).map(|_| netlink::open(Protocol::Route, 0)).collect()
+        let open = |_| NetlinkSocket::open(Protocol::Route, &[]).map(OwnedFd::from);
+        (0..workers).map(open).collect()
     }
 
     /// What to wait for.
@@ -92,41 +86,25 @@ impl View {
         std::iter::once(self.route.as_fd()).chain(self.nftables.as_ref().map(AsFd::as_fd))
     }
 
-    /// Takes what the kernel has reported; never blocks.
-    pub fn take(&self) -> [Events; 2] {
-        let route = take(&self.route, |message| changed_by_route(message, &self.interface));
-        let nftables = self.nftables.as_ref().map(|socket| take(socket, changed_by_nftables));
+    /// Reads the waiting events; never blocks.
+    pub fn read_events(&self) -> [Events; 2] {
+        let route = read(&self.route, |message| changed_by_route(message, &self.interface));
+        let nftables = self.nftables.as_ref().map(|socket| read(socket, changed_by_nftables));
         [route, nftables.unwrap_or_else(|| Events::Changes(Vec::new()))]
     }
 }
 
-fn mask(groups: &[u32]) -> u32 {
-    groups.iter().map(|group| 1 << (group - 1)).sum()
-}
-
-/// Takes all that waits at a socket, up to a bound: the rest wakes us again.
-fn take(
-    socket: &OwnedFd,
-    read: impl Fn(&crate::relay_policy::message::Message) -> Change,
-) -> Events {
-    const DATAGRAMS_MAX: usize = 4096;
-    let mut buffer = vec![0; DATAGRAM_MAX];
+/// The changes announced by the events of one socket; equal ones in a row are merged.
+fn read(socket: &NetlinkSocket, change: impl Fn(&Message) -> Change) -> Events {
     let mut changes: Vec<Change> = Vec::new();
-    for _ in 0..DATAGRAMS_MAX {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-            Ok(length) => length,
-            Err(Errno::EAGAIN) => break,
-            Err(Errno::EINTR) => continue,
-            // ENOBUFS: the kernel had more to say than the socket could hold.
-            Err(_) => return Events::Lost,
-        };
-        let Some(Ok(frames)) = buffer.get(..length).map(frames) else { return Events::Lost };
-        for frame in frames {
-            let change = read(&frame.message);
-            if changes.last() != Some(&change) {
-                changes.push(change);
-            }
+    let result = socket.read_events(|message| {
+        let change = change(message);
+        if changes.last() != Some(&change) {
+            changes.push(change);
         }
+    });
+    match result {
+        Ok(EventsRead::All) => Events::Changes(changes),
+        Ok(EventsRead::Lost) | Err(_) => Events::Lost,
     }
-    Events::Changes(changes)
 }
