@@ -13,9 +13,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
-use wg_bounce_control::cookie::{Checker, Jar, Verdict};
+use wg_bounce_control::cookie::{Checker, CookieSigner, MacState};
 use wg_bounce_control::noise::{
-    Identity, Initiated, Invitation, Secret, SessionKeys, initiate, open_initiation,
+    Identity, Initiated, InitiationParams, Secret, SessionKeys, initiate, open_initiation,
 };
 use wg_bounce_control::tai64n::Timestamp;
 use wg_bounce_dataplane::wire::{INITIATION_LEN, RESPONSE_LEN};
@@ -32,7 +32,7 @@ struct End {
     psk: Secret,
     ephemeral: Secret,
     checker: Checker,
-    jar: Jar,
+    jar: CookieSigner,
     rng: ChaCha12Rng,
 }
 
@@ -46,7 +46,7 @@ impl End {
             psk: Secret::new([5; 32]),
             ephemeral: Secret::new([own + 1; 32]),
             checker: Checker::new(identity.public()),
-            jar: Jar::new(remote.public()),
+            jar: CookieSigner::new(remote.public()),
             identity,
             rng: ChaCha12Rng::seed_from_u64(1),
         }
@@ -54,7 +54,7 @@ impl End {
 
     fn initiate(&mut self, remote_static: &[u8; 32]) -> (Initiated, [u8; INITIATION_LEN]) {
         let mut message = [0; INITIATION_LEN];
-        let invitation = Invitation {
+        let invitation = InitiationParams {
             remote_static,
             static_static: &self.static_static,
             ephemeral: self.ephemeral.clone(),
@@ -67,12 +67,12 @@ impl End {
     }
 
     fn finish(&mut self, initiated: &Initiated, response: &[u8; RESPONSE_LEN]) -> SessionKeys {
-        assert_eq!(self.judge(response), Verdict::KnowsUs);
+        assert_eq!(self.judge(response), MacState::ValidMac1);
         initiated.finish(&self.identity, &self.psk, response).expect("authentic")
     }
 
     fn respond(&mut self, initiation: &[u8; INITIATION_LEN]) -> (SessionKeys, [u8; RESPONSE_LEN]) {
-        assert_eq!(self.judge(initiation), Verdict::KnowsUs);
+        assert_eq!(self.judge(initiation), MacState::ValidMac1);
         let claimed = open_initiation(&self.identity, initiation).expect("for us");
         let proven = claimed.prove(&self.static_static).expect("authentic");
         let mut message = [0; RESPONSE_LEN];
@@ -81,7 +81,7 @@ impl End {
         (keys, message)
     }
 
-    fn judge(&mut self, message: &[u8]) -> Verdict {
+    fn judge(&mut self, message: &[u8]) -> MacState {
         self.checker.judge(message, SOURCE, false, NOW, &mut self.rng)
     }
 }
@@ -110,13 +110,13 @@ fn handshake(criterion: &mut Criterion) {
     group.bench_function("refuse an initiation with a wrong mac1", |bencher| {
         let mut forged = initiation;
         forged[INITIATION_LEN - 17] ^= 1;
-        bencher.iter(|| assert_eq!(responder.judge(black_box(&forged)), Verdict::Invalid));
+        bencher.iter(|| assert_eq!(responder.judge(black_box(&forged)), MacState::Invalid));
     });
     group.bench_function("under load: answer an initiation with a cookie", |bencher| {
         let End { checker, rng, .. } = &mut responder;
         bencher.iter(|| {
             let message = black_box(&initiation);
-            assert_eq!(checker.judge(message, SOURCE, true, NOW, rng), Verdict::KnowsUs);
+            assert_eq!(checker.judge(message, SOURCE, true, NOW, rng), MacState::ValidMac1);
             checker.reply(message, 1, SOURCE, NOW, rng)
         });
     });

@@ -36,13 +36,13 @@ fn cookie_key(public_key: &[u8; 32]) -> [u8; 32] {
 
 /// What the macs of a message to us say of its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MacState {
     /// mac1 is wrong: no answer at all.
     Invalid,
     /// mac1 is right; mac2 was not looked at, or is wrong.
-    KnowsUs,
+    ValidMac1,
     /// Both are right: the sender receives at its address.
-    ProvedAddress,
+    ValidMac1And2,
 }
 
 /// Checks messages to us and gives out cookies.
@@ -78,19 +78,19 @@ impl Checker {
         check_mac2: bool,
         now: Millis,
         rng: &mut dyn CryptoRng,
-    ) -> Verdict {
+    ) -> MacState {
         let (before_mac2, mac2) = message.split_at(message.len() - MAC_LEN);
         if !mac1::is_valid(message, &self.mac1_key) {
-            return Verdict::Invalid;
+            return MacState::Invalid;
         }
         if !check_mac2 {
-            return Verdict::KnowsUs;
+            return MacState::ValidMac1;
         }
         let cookie = self.cookie(source, now, rng);
         if bool::from(mac(&*cookie, &[before_mac2]).ct_eq(mac2)) {
-            Verdict::ProvedAddress
+            MacState::ValidMac1And2
         } else {
-            Verdict::KnowsUs
+            MacState::ValidMac1
         }
     }
 
@@ -134,7 +134,7 @@ impl Checker {
 }
 
 /// Signs messages to one peer, and keeps the cookie that it gave us.
-pub struct Jar {
+pub struct CookieSigner {
     mac1_key: [u8; 32],
     cookie_key: [u8; 32],
     /// mac1 of the last message, until a cookie reply to it has come.
@@ -142,11 +142,11 @@ pub struct Jar {
     cookie: Option<(Cookie, Millis)>,
 }
 
-impl Jar {
+impl CookieSigner {
     /// For messages to the holder of `public_key`.
-    pub fn new(public_key: &[u8; 32]) -> Jar {
+    pub fn new(public_key: &[u8; 32]) -> CookieSigner {
         let (mac1_key, cookie_key) = (mac1_key(public_key), cookie_key(public_key));
-        Jar { mac1_key, cookie_key, outstanding: None, cookie: None }
+        CookieSigner { mac1_key, cookie_key, outstanding: None, cookie: None }
     }
 
     /// Writes mac1, and mac2 if a cookie is at hand, over the end of `message`.
@@ -209,7 +209,7 @@ mod tests {
         ChaCha8Rng::seed_from_u64(1)
     }
 
-    fn signed(jar: &mut Jar, now: Millis) -> [u8; 92] {
+    fn signed(jar: &mut CookieSigner, now: Millis) -> [u8; 92] {
         let mut message = [3; 92];
         jar.sign(&mut message, now);
         message
@@ -217,35 +217,38 @@ mod tests {
 
     #[test]
     fn a_cookie_proves_address_and_port() {
-        let (mut jar, mut checker, mut rng) = (Jar::new(&PUBLIC), Checker::new(&PUBLIC), rng());
+        let (mut jar, mut checker, mut rng) =
+            (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
         let first = signed(&mut jar, NOW);
-        assert_eq!(checker.judge(&first, source(1), false, NOW, &mut rng), Verdict::KnowsUs);
-        assert_eq!(checker.judge(&first, source(1), true, NOW, &mut rng), Verdict::KnowsUs);
+        assert_eq!(checker.judge(&first, source(1), false, NOW, &mut rng), MacState::ValidMac1);
+        assert_eq!(checker.judge(&first, source(1), true, NOW, &mut rng), MacState::ValidMac1);
         let reply = checker.reply(&first, 5, source(1), NOW, &mut rng);
         assert_eq!(reply[4..8], 5u32.to_le_bytes());
         assert!(jar.consume(&reply, NOW));
         assert!(!jar.consume(&reply, NOW), "one reply for one message");
         let second = signed(&mut jar, NOW);
         let mut judge = |port| checker.judge(&second, source(port), true, NOW, &mut rng);
-        assert_eq!(judge(1), Verdict::ProvedAddress);
-        assert_eq!(judge(2), Verdict::KnowsUs);
+        assert_eq!(judge(1), MacState::ValidMac1And2);
+        assert_eq!(judge(2), MacState::ValidMac1);
     }
 
     #[test]
     fn wrong_macs_are_noticed() {
-        let (mut jar, mut checker, mut rng) = (Jar::new(&PUBLIC), Checker::new(&PUBLIC), rng());
+        let (mut jar, mut checker, mut rng) =
+            (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
         let message = signed(&mut jar, NOW);
         for byte in 0..76 {
             let mut flipped = message;
             flipped[byte] ^= 1;
             let verdict = checker.judge(&flipped, source(1), true, NOW, &mut rng);
-            assert_eq!(verdict, Verdict::Invalid, "byte {byte}");
+            assert_eq!(verdict, MacState::Invalid, "byte {byte}");
         }
     }
 
     #[test]
     fn forged_and_foreign_replies_are_refused() {
-        let (mut jar, mut checker, mut rng) = (Jar::new(&PUBLIC), Checker::new(&PUBLIC), rng());
+        let (mut jar, mut checker, mut rng) =
+            (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
         let message = signed(&mut jar, NOW);
         let reply = checker.reply(&message, 5, source(1), NOW, &mut rng);
         for byte in 8..COOKIE_REPLY_LEN {
@@ -256,22 +259,23 @@ mod tests {
         let mut other = [4; 92];
         jar.sign(&mut other, NOW);
         assert!(!jar.consume(&reply, NOW), "the reply answers an earlier message");
-        assert!(!Jar::new(&PUBLIC).consume(&reply, NOW), "nothing was sent");
+        assert!(!CookieSigner::new(&PUBLIC).consume(&reply, NOW), "nothing was sent");
     }
 
     #[test]
     fn cookies_and_secrets_grow_old() {
-        let (mut jar, mut checker, mut rng) = (Jar::new(&PUBLIC), Checker::new(&PUBLIC), rng());
+        let (mut jar, mut checker, mut rng) =
+            (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
         let message = signed(&mut jar, NOW);
         let reply = checker.reply(&message, 5, source(1), NOW, &mut rng);
         assert!(jar.consume(&reply, NOW));
         let soon = NOW + Millis::from_secs(114);
         let message = signed(&mut jar, soon);
         let verdict = checker.judge(&message, source(1), true, soon, &mut rng);
-        assert_eq!(verdict, Verdict::ProvedAddress);
+        assert_eq!(verdict, MacState::ValidMac1And2);
         let later = NOW + Millis::from_secs(120);
         let verdict = checker.judge(&message, source(1), true, later, &mut rng);
-        assert_eq!(verdict, Verdict::KnowsUs, "the secret was replaced");
+        assert_eq!(verdict, MacState::ValidMac1, "the secret was replaced");
         assert_eq!(signed(&mut jar, NOW + Millis::from_secs(115))[76..], [0; 16]);
     }
 }

@@ -7,18 +7,19 @@
 #![forbid(unsafe_code)]
 
 pub mod cookie;
+mod deferred_drop;
 pub mod device;
-mod forwarding;
-mod graveyard;
-mod key_text;
 pub mod limits;
 mod link;
 mod logging;
+mod netlink;
 pub mod noise;
 mod notify;
 mod options;
 pub mod rate_limit;
+mod relay_policy;
 mod runtime;
+mod short_key;
 pub mod start;
 pub mod tai64n;
 pub mod timer_queue;

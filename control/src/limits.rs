@@ -1,5 +1,5 @@
-//! Every limit of handshakes and timers: its unit, where it comes from, and why it has this
-//! value. Those that the packet path shares are in `wg_bounce_dataplane::limits`.
+//! Every limit of the control thread: unit, source and reason. Limits shared with the packet path
+//! are in `wg_bounce_dataplane::limits`.
 //!
 //! "§" is a section of the WireGuard whitepaper (Donenfeld, NDSS 2017, revision of June 2020);
 //! file names are those of the kernel module, drivers/net/wireguard.
@@ -10,54 +10,144 @@ use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TI
 use wg_bounce_dataplane::token_bucket::Rate;
 use wg_bounce_sys::clock::Millis;
 
-/// How long a handshake is tried since something was last queued for it (§6.4). The kernel
-/// module counts 20 attempts instead, which with jitter is about 103 s.
+// Handshakes and timers.
+
+/// A handshake is retried for this long after the last packet was queued for it (§6.4). The
+/// kernel module counts 20 attempts instead, about 103 s with jitter.
 pub const REKEY_ATTEMPT_TIME: Millis = Millis::from_secs(90);
 const _: () = assert!(REKEY_ATTEMPT_TIME.0 > REKEY_TIMEOUT.0);
 
-/// Up to this much is added to [`REKEY_TIMEOUT`] at random, so that two peers that began at the
-/// same moment do not collide again (`REKEY_TIMEOUT_JITTER_MAX_JIFFIES`, messages.h).
+/// Upper bound of the random delay added to [`REKEY_TIMEOUT`], so that two peers that started at
+/// the same moment do not collide again (`REKEY_TIMEOUT_JITTER_MAX_JIFFIES`, messages.h).
 pub const REKEY_TIMEOUT_JITTER_MAX: Millis = Millis(333);
 
-/// Keys are forgotten when no new ones were derived for this long (§6.3).
+/// Keys are zeroed when no new ones were derived for this long (§6.3).
 pub const KEYS_ZEROED_AFTER: Millis = Millis(3 * REJECT_AFTER_TIME.0);
 
-/// Least time between two initiations that one peer may have processed (INITIATIONS_PER_SECOND
-/// 50, messages.h): an attacker who holds a peer's key costs this much at most.
+/// Minimum time between two processed initiations of one peer (INITIATIONS_PER_SECOND 50,
+/// messages.h): bounds the cost of an attacker who holds a peer's key.
 pub const INITIATION_SPACING: Millis = Millis(1000 / 50);
 
 /// Step of the timestamps in initiations: the greatest power of two not above
-/// [`INITIATION_SPACING`] in nanoseconds (`tai64n_now`, noise.c). Finer ones would tell
-/// observers with the key how our clock runs, and coarser ones would collide.
+/// [`INITIATION_SPACING`] in nanoseconds (`tai64n_now`, noise.c). A finer step would reveal our
+/// clock to observers who hold the key; a coarser one would let timestamps collide.
 pub const TIMESTAMP_STEP: Duration = Duration::from_nanos(1 << 24);
 const _: () = assert!(TIMESTAMP_STEP.as_millis() <= INITIATION_SPACING.0 as u128);
 
 /// Age at which the secret that cookies are derived from is replaced (§5.4.7).
 pub const COOKIE_SECRET_AGE_MAX: Millis = Millis::from_secs(120);
-/// A received cookie is used this much shorter than its secret lives, for what was long on its
-/// way (`COOKIE_SECRET_LATENCY`, messages.h).
+/// A received cookie expires this long before the secret does, to allow for its time in transit
+/// (`COOKIE_SECRET_LATENCY`, messages.h).
 pub const COOKIE_SECRET_LATENCY: Millis = Millis::from_secs(5);
 const _: () = assert!(COOKIE_SECRET_LATENCY.0 < COOKIE_SECRET_AGE_MAX.0);
 
-/// The rate of handshake messages of one source under load: 20 per second, in bursts of 5 (§5.3;
+/// Rate of handshake messages of one source under load: 20 per second, in bursts of 5 (§5.3;
 /// `PACKETS_PER_SECOND` and `PACKETS_BURSTABLE`, ratelimiter.c).
 pub const RATE: Rate = Rate { cost: Millis(1000 / 20), burst: Millis(5 * (1000 / 20)) };
-/// A source that was silent for this long is forgotten: its bucket is full again.
+/// A source silent for this long is forgotten: its bucket is full again.
 pub const RATE_ENTRY_AGE_MAX: Millis = Millis::from_secs(1);
 const _: () = assert!(RATE_ENTRY_AGE_MAX.0 >= RATE.burst.0);
-/// Sources remembered at most (entries of about 48 bytes, so 3 MiB; `max_entries`,
-/// ratelimiter.c). New sources are refused while the table is full: they have proven their
-/// address by a cookie, so a table full within a second is an attack by that many hosts.
+/// Sources in the rate limiter (entries of about 48 bytes, 3 MiB in all; `max_entries`,
+/// ratelimiter.c). While the table is full, new sources are refused: each source has proved its
+/// address with a cookie, so a table that fills within a second means that many attacking hosts.
 pub const RATE_ENTRIES_MAX: usize = 65_536;
 
-/// Peers whose timers run in one call of `Device::handle`. Each may cost a handshake of about a
-/// tenth of a millisecond, and between calls the runtime serves messages and `get`s.
-pub const TIMERS_PER_CALL_MAX: usize = 16;
+/// The daemon counts as under load for this long after its queue of initiations was last filled
+/// (`wg_receive_handshake_packet`, receive.c).
+pub const UNDER_LOAD_TIME: Millis = Millis::from_secs(1);
+/// Part of the workers' lane of initiations beyond which the daemon is under load: one in this
+/// many (same function).
+pub const UNDER_LOAD_SHARE: usize = 8;
 
-/// While a peer is watched its marks are looked at this often. No timer that a mark can start is
-/// shorter, so none is late.
+/// Queues of initiations by source: one flooding source takes a share of one in this many.
+pub const INITIATION_QUEUES: usize = 256;
+/// Messages in one of them: enough for the peers behind one NAT that all restart while the control
+/// thread is busy for a few milliseconds. All queues together hold 2 MB.
+pub const INITIATION_QUEUE_MAX: usize = 32;
+
+/// Peers whose timers run in one call of `Device::handle`. Each may cost a handshake of about a
+/// tenth of a millisecond; between calls the runtime handles messages and `get` requests.
+pub const TIMERS_PER_CALL_MAX: usize = 16;
+/// Rounds of one update of a peer: our own notes may raise a flag once, so the second round
+/// normally finds none.
+pub const UPDATE_ROUNDS_MAX: usize = 4;
+/// Timers run in one update of a peer. Each run moves its own deadline, so this only guards against
+/// mistakes; the rest runs at the next deadline, which is now.
+pub const DUE_PER_UPDATE_MAX: usize = 8;
+
+/// Interval at which the marks of a watched peer are examined. No timer started by a mark is
+/// shorter, so none fires late.
 pub const LOOK_INTERVAL: Millis = KEEPALIVE_TIMEOUT;
 
-/// Once more after this long, packets are dropped that a worker staged for a peer just as it was
-/// removed. Any turn of a worker is shorter.
+/// Packets that a worker staged for a peer just as it was removed are discarded again after this
+/// time, which is longer than any turn of a worker.
 pub const REMOVED_PEER_LINGER: Millis = Millis::from_secs(1);
+
+// The control thread's loop. An initiation costs some hundred microseconds of curve arithmetic,
+// the other events a few: all lanes together take about ten milliseconds per turn.
+
+/// Responses and cookie replies handled in one turn.
+pub const ANSWERS_PER_TURN: usize = 64;
+/// Notices about peers handled in one turn.
+pub const PEERS_PER_TURN: usize = 1024;
+/// UAPI requests handled in one turn.
+pub const REQUESTS_PER_TURN: usize = 16;
+/// Initiations handled in one turn.
+pub const INITIATIONS_PER_TURN: usize = 16;
+
+/// Interval between checks whether workers still hold withdrawn sessions.
+pub const SWEEP_INTERVAL: Millis = Millis::from_secs(1);
+
+/// Peers listed one by one in the log of counters; a longer list is unreadable.
+pub const PEERS_LOGGED_MAX: usize = 256;
+
+// UAPI.
+
+/// Concurrent UAPI connections: each costs a thread, and only root can connect.
+pub const UAPI_CONNECTIONS_MAX: usize = 64;
+/// Requests queued for the control thread: at most one per connection.
+pub const UAPI_REQUESTS_MAX: usize = UAPI_CONNECTIONS_MAX;
+/// Time for a client to complete a request that it began, and to read the reply.
+pub const UAPI_REQUEST_TIME_MAX: Millis = Millis::from_secs(30);
+/// Bytes read from a UAPI connection at once: a whole request of a few hundred peers.
+pub const UAPI_CHUNK_LEN: usize = 64 * 1024;
+/// Pause before accepting again when the process has run out of descriptors or memory.
+pub const UAPI_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted (the default of the standard library).
+pub const UAPI_BACKLOG: i32 = 128;
+
+// Netlink.
+
+/// Bytes of a buffer for one datagram: the kernel sends at most 32 KiB (`netlink_dump`,
+/// net/netlink/af_netlink.c).
+pub const NETLINK_DATAGRAM_MAX: usize = 64 * 1024;
+/// Attempts to dump a table in one consistent state while it keeps changing.
+pub const NETLINK_ATTEMPTS_MAX: usize = 16;
+/// Event datagrams read at once; poll(2) reports the rest again.
+pub const NETLINK_EVENTS_MAX: usize = 4096;
+
+/// Attempts to catch up with an interface that is being moved or renamed.
+pub const FOLLOW_ATTEMPTS_MAX: usize = 16;
+
+// Relay policy.
+
+/// Interval between reads of state whose changes the kernel does not announce: a change takes
+/// effect within a second.
+pub const RELAY_POLL_INTERVAL: Millis = Millis(500);
+const _: () = assert!(RELAY_POLL_INTERVAL.0 < 1000);
+/// Minimum time between two updates: loading a full routing table must not keep the workers busy.
+pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
+/// Updates queued for the control thread; beyond that, the watch waits for it.
+pub const RELAY_UPDATES_MAX: usize = 4;
+/// Reasons named in one log line; the others are counted.
+pub const RELAY_REASONS_LOGGED_MAX: usize = 3;
+
+// Options.
+
+/// Bytes of the longest interface name (`IFNAMSIZ` without its NUL, linux/if.h).
+pub const INTERFACE_NAME_LEN_MAX: usize = 15;
+/// Default of `--buffers` (receive buffers per worker, 64 KiB each): enough for the bursts that a
+/// 10 Gbit/s link delivers within a millisecond or two.
+pub const BUFFERS_DEFAULT: u16 = 128;
+/// Default of `--socket-buffer` (MiB): the kernel's own default holds only a few trains.
+pub const SOCKET_BUFFER_DEFAULT: u16 = 16;

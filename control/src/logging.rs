@@ -10,13 +10,13 @@ use wg_bounce_sys::clock;
 /// What is logged. wireguard-go's levels, and ours in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LogLevel {
-    /// Nothing at all
+    /// Nothing
     Silent,
-    /// What needs somebody's attention
+    /// Errors and warnings
     Error,
-    /// Also what the daemon is doing on the whole
+    /// Also lifecycle and configuration events
     Info,
-    /// Also handshakes and every change
+    /// Also handshakes, sessions and UAPI requests
     #[value(alias = "debug")]
     Verbose,
 }

@@ -23,7 +23,7 @@ pub fn notify(state: &str) {
         return;
     };
     if let Err(error) = send(&address, state) {
-        log::warn!("cannot tell the service manager {state}: {error}");
+        log::warn!("cannot notify the service manager ({state}): {error}");
     }
 }
 

@@ -12,106 +12,94 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use wg_bounce_dataplane::engine::{self, IoChoice};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
-use crate::forwarding::Mode;
+use crate::limits::{BUFFERS_DEFAULT, INTERFACE_NAME_LEN_MAX, SOCKET_BUFFER_DEFAULT};
 use crate::logging::LogLevel;
-
-/// Bytes of the longest interface name (`IFNAMSIZ` less its zero byte).
-const NAME_LEN_MAX: usize = 15;
-
-/// Receive buffers per worker unless told otherwise: 64 KiB each, enough for the bursts that a
-/// 10 Gb/s link brings within a millisecond or two.
-const BUFFERS_DEFAULT: u16 = 128;
-
-/// What a UDP socket may hold unless told otherwise (MiB): the kernel's default holds only a few
-/// trains.
-const SOCKET_BUFFER_DEFAULT: u16 = 16;
+use crate::relay_policy::mode::Mode;
 
 /// Everything that the operator can choose.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "wg-bounce",
     version,
-    about = "A WireGuard relay in userspace: one process serves one interface.",
-    long_about = "A WireGuard relay in userspace: one process serves one interface.\n\n\
-        The interface NAME is created and the daemon goes to the background once it and its \
-        socket /var/run/wireguard/NAME.sock exist; then configure it with wg(8) and ip(8). \
-        The daemon ends when the interface or the socket is deleted, or on SIGTERM or SIGINT; \
-        SIGUSR1 has it log its counters. \
-        wg-quick(8) uses it when WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce is set.",
-    after_long_help = "wireguard-go's variables work as well: WG_PROCESS_FOREGROUND=1, LOG_LEVEL \
-        (verbose, error or silent), WG_TUN_FD and WG_UAPI_FD (numbers of inherited descriptors). \
-        A flag wins over a variable, and a WG_BOUNCE_ variable over one of wireguard-go's."
+    about = "Userspace WireGuard relay: one process per interface.",
+    long_about = "Userspace WireGuard relay: one process per interface.\n\n\
+        Creates the interface NAME, and goes to the background once the interface and the \
+        socket /var/run/wireguard/NAME.sock exist. Configure it with wg(8) and ip(8). \
+        The daemon exits when the interface or the socket is deleted, and on SIGTERM or SIGINT. \
+        On SIGUSR1 it logs its counters. \
+        To use it with wg-quick(8), set WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce.",
+    after_long_help = "The environment variables of wireguard-go are supported too: \
+        WG_PROCESS_FOREGROUND=1, LOG_LEVEL (verbose, error or silent), WG_TUN_FD and WG_UAPI_FD \
+        (numbers of inherited file descriptors). A flag overrides an environment variable, and a \
+        WG_BOUNCE_ variable overrides one of wireguard-go."
 )]
 pub struct Options {
-    /// The interface to create (at most 15 bytes); a "%d" in it becomes the first free number
+    /// Interface to create (at most 15 bytes); "%d" is replaced by the first free number
     #[arg(value_name = "NAME", value_parser = parse_name)]
     pub name: String,
 
-    /// Stay in the foreground, and log to standard error
+    /// Run in the foreground and log to standard error
     #[arg(short, long, env = "WG_BOUNCE_FOREGROUND", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new())]
     pub foreground: bool,
 
-    /// How packets get in and out
+    /// I/O backend
     #[arg(long, value_enum, default_value_t = Io::Auto, env = "WG_BOUNCE_IO")]
     #[arg(hide_env_values = true)]
     pub io: Io,
 
-    /// Worker threads, each with sockets, TUN queue and buffers of its own [default: one per CPU]
+    /// Worker threads, each with its own sockets, TUN queue and buffers [default: one per CPU]
     #[arg(long, value_name = "N", env = "WG_BOUNCE_WORKERS", hide_env_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX as i64))]
     pub workers: Option<u16>,
 
-    /// Leave it to the scheduler where workers run, instead of pinning each to a CPU
+    /// Do not pin workers to CPUs
     #[arg(long, env = "WG_BOUNCE_NO_PIN", hide_env_values = true)]
     #[arg(value_parser = BoolishValueParser::new())]
     pub no_pin: bool,
 
-    /// Who forwards packets from peer to peer
+    /// How packets between peers are forwarded
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
     #[arg(env = "WG_BOUNCE_RELAY", hide_env_values = true)]
     pub relay: Mode,
 
-    /// What encrypts and decrypts packets
+    /// AEAD implementation
     #[arg(long, value_enum, value_name = "AEAD", default_value_t = AeadChoice::Auto)]
     #[arg(env = "WG_BOUNCE_AEAD", hide_env_values = true)]
     pub aead: AeadChoice,
 
-    /// Send trains of UDP datagrams with one system call (UDP_SEGMENT). Off helps where a network
-    /// card or its driver corrupts them
+    /// UDP segmentation offload (UDP_SEGMENT). Turn off if the NIC or its driver corrupts segments
     #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_GSO")]
     #[arg(hide_env_values = true)]
     pub gso: Switch,
 
-    /// Receive trains of UDP datagrams as one (UDP_GRO)
+    /// UDP receive offload (UDP_GRO)
     #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_GRO")]
     #[arg(hide_env_values = true)]
     pub gro: Switch,
 
-    /// Exchange large TCP and UDP packets and unfinished checksums with the kernel over the
-    /// interface (TSO, USO, checksum offload)
+    /// Offloads of the TUN interface: TSO, USO and checksums
     #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_TUN_OFFLOAD")]
     #[arg(hide_env_values = true)]
     pub tun_offload: Switch,
 
-    /// Receive buffers of each worker, of 64 KiB each (64 to 16384)
+    /// Receive buffers per worker, 64 KiB each (64 to 16384)
     #[arg(long, value_name = "N", default_value_t = BUFFERS_DEFAULT, env = "WG_BOUNCE_BUFFERS")]
     #[arg(value_parser = clap::value_parser!(u16).range(64..=16384), hide_env_values = true)]
     pub buffers: u16,
 
-    /// What each UDP socket may hold in either direction, in MiB (1 to 256). Less bounds the
-    /// memory, more rides out longer bursts
+    /// Send and receive buffer size of each UDP socket, in MiB (1 to 256)
     #[arg(long, value_name = "MIB", default_value_t = SOCKET_BUFFER_DEFAULT)]
     #[arg(env = "WG_BOUNCE_SOCKET_BUFFER", hide_env_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     pub socket_buffer: u16,
 
-    /// What to log: "verbose" (or "debug") adds handshakes and every change [default: info]
+    /// Log level [default: info]
     #[arg(long, value_enum, value_name = "LEVEL", env = "WG_BOUNCE_LOG_LEVEL")]
     #[arg(hide_env_values = true)]
     pub log_level: Option<LogLevel>,
 
-    /// Print every option with its value and where it came from, and exit
+    /// Print each option with its value and source, then exit
     #[arg(long)]
     pub show_options: bool,
 
@@ -144,9 +132,9 @@ pub struct Inherited {
 /// `--io`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Io {
-    /// The best that this kernel allows
+    /// io_uring if available, else epoll
     Auto,
-    /// io_uring, or do not start
+    /// io_uring; fail to start if unavailable
     Uring,
     /// epoll with recvmmsg and sendmmsg
     Mmsg,
@@ -155,20 +143,20 @@ pub enum Io {
 /// `--aead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AeadChoice {
-    /// The fastest that this processor can, for each batch of packets
+    /// Fastest supported by this CPU, chosen per batch
     Auto,
-    /// AVX-512 across packets for all, or do not start
+    /// AVX-512, vectorized across packets; fail to start if unsupported
     Avx512,
-    /// AVX2 across packets for all, or do not start
+    /// AVX2, vectorized across packets; fail to start if unsupported
     Avx2,
-    /// ring for all, one packet at a time
+    /// ring, one packet at a time
     Ring,
 }
 
 /// An option that is on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
-    /// Use it where the kernel offers it
+    /// Use it if the kernel supports it
     On,
     /// Never use it
     Off,
@@ -286,7 +274,9 @@ impl Inherited {
             None => Ok(None),
             Some(text) => match text.parse::<RawFd>() {
                 Ok(fd) if fd > 2 => Ok(Some(fd)),
-                _ => Err(format!("{name}={text} is not the number of an inherited descriptor")),
+                _ => {
+                    Err(format!("{name}={text} is not the number of an inherited file descriptor"))
+                }
             },
         };
         Ok(Inherited {
@@ -301,18 +291,18 @@ impl Inherited {
 
 /// Whether the kernel takes `name` for an interface (`dev_valid_name` in net/core/dev.c).
 fn parse_name(name: &str) -> Result<String, String> {
-    if name.len() > NAME_LEN_MAX {
-        return Err(format!("an interface name has at most {NAME_LEN_MAX} bytes"));
+    if name.len() > INTERFACE_NAME_LEN_MAX {
+        return Err(format!("an interface name is at most {INTERFACE_NAME_LEN_MAX} bytes long"));
     }
     if name.is_empty() || name == "." || name == ".." {
-        return Err("this is not a name for an interface".into());
+        return Err("not a valid interface name".into());
     }
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if let Some(c) = name.chars().find(|&c| forbidden(c)) {
         return Err(format!("an interface name cannot contain {c:?}"));
     }
     if name.replacen("%d", "", 1).contains('%') {
-        return Err("the only use of % in an interface name is one %d".into());
+        return Err("an interface name may contain % only as a single %d".into());
     }
     Ok(name.to_owned())
 }

@@ -167,7 +167,7 @@ fn different_preshared_keys_fail() {
     pair.we_send(&packet(1), START);
     pair.exchange(START);
     assert!(pair.arrived.is_empty());
-    assert_eq!(pair.node.device.counters().dropped_not_authentic, 1);
+    assert_eq!(pair.node.device.counters().drop_not_authentic, 1);
     let initiation = pair.they_initiate();
     pair.we_receive(&initiation, START + Millis::from_secs(1));
     pair.exchange(START + Millis::from_secs(1));

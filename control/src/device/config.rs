@@ -3,42 +3,22 @@
 //! A change of the tables is seen by the workers when the snapshot is published at the end of
 //! the `set`; what a change makes due starts then too, so the order of lines does not matter.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey};
+use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange, SecretKey};
 use zeroize::Zeroizing;
 
-use super::entry::{Entry, StaticStatic};
-use super::{Device, Now, Output, Own, discard_staged};
+use super::io::{Now, Output};
+use super::peer_entry::{PeerEntry, StaticStatic};
+use super::staged::discard_staged;
+use super::state::{Before, Device, Own, Transaction};
 use crate::cookie::Checker;
 use crate::limits::REMOVED_PEER_LINGER;
 use crate::noise::Identity;
-
-/// What the present `set` has done so far.
-#[derive(Default)]
-pub(super) struct Transaction {
-    /// The tables have changed.
-    publish: bool,
-    /// There is a new private key.
-    has_new_key: bool,
-    /// Peers that go at the end unless they are named before (`replace_peers`).
-    doomed: BTreeSet<PeerId>,
-    /// Peers changed, as they were before.
-    touched: BTreeMap<PeerId, Before>,
-    /// Peers that are gone already.
-    removed: Vec<Arc<Peer>>,
-}
-
-#[derive(Clone, Copy)]
-struct Before {
-    had_keepalive: bool,
-    had_endpoint: bool,
-}
 
 impl Device {
     /// Begins a `set`.
@@ -46,19 +26,15 @@ impl Device {
         self.transaction = Transaction::default();
     }
 
-    /// One change of the `set` that was begun. Listen port and fwmark are not the device's: they
-    /// are ignored.
-    ///
-    /// # Errors
-    /// None at present: what can be wrong with a change, the parser has found.
-    pub fn apply(&mut self, change: Change, now: Now, out: &mut Vec<Output>) -> Result<(), Errno> {
+    /// Applies one change of the current `set`. Ignores the listen port and the fwmark, which
+    /// are not part of the device.
+    pub fn apply(&mut self, change: Change, now: Now, out: &mut Vec<Output>) {
         match change {
             Change::PrivateKey(key) => self.set_private_key(key, out),
             Change::ReplacePeers => self.transaction.doomed = self.peers.keys().copied().collect(),
             Change::Peer(change) => self.change_peer(change, now, out),
             Change::ListenPort(_) | Change::Fwmark(_) => {}
         }
-        Ok(())
     }
 
     /// Ends the `set`: what it leaves out goes, the tables are published, what is due starts.
@@ -109,7 +85,7 @@ impl Device {
         }
         for entry in self.peers.values_mut() {
             entry.static_static = StaticStatic::Unknown;
-            self.core.forget_everything_begun(entry, out);
+            self.core.reset_peer(entry, out);
             self.core.queue.set(entry.shared.id, &mut entry.queued, None);
         }
         self.transaction.has_new_key = identity.is_some();
@@ -173,9 +149,9 @@ impl Device {
         }
         for AllowedIp { prefix, remove } in change.allowed_ips {
             if remove {
-                self.take_allowed_ip(id, prefix.trunc());
+                self.remove_allowed_ip(id, prefix.trunc());
             } else {
-                self.give_allowed_ip(id, prefix.trunc());
+                self.insert_allowed_ip(id, prefix.trunc());
             }
         }
     }
@@ -183,7 +159,7 @@ impl Device {
     fn add_peer(&mut self, public_key: [u8; 32], now: Millis) -> PeerId {
         let id = PeerId(self.next_id);
         self.next_id = self.next_id.checked_add(1).expect("four billion peers were never added");
-        let mut entry = Entry::new(Arc::new(Peer::new(id, public_key)));
+        let mut entry = PeerEntry::new(Arc::new(Peer::new(id, public_key)));
         entry.timers.keepalive_base = now;
         self.peers.insert(id, entry);
         self.by_key.insert(public_key, id);
@@ -212,7 +188,7 @@ impl Device {
         let goes: Vec<IpNet> =
             entry.allowed_ips.keys().filter(|prefix| !stays.contains(prefix)).copied().collect();
         for prefix in goes {
-            self.take_allowed_ip(id, prefix);
+            self.remove_allowed_ip(id, prefix);
         }
     }
 
@@ -225,13 +201,13 @@ impl Device {
     }
 
     /// A prefix has one owner: it moves from whoever had it.
-    fn give_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
+    fn insert_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
         let entry = self.peers.get_mut(&id).expect("the caller has found it");
         if entry.allowed_ips.contains_key(&prefix) {
             return;
         }
-        entry.allowed_ips.insert(prefix, self.allowed_ips_given);
-        self.allowed_ips_given += 1;
+        entry.allowed_ips.insert(prefix, self.allowed_ips_inserted);
+        self.allowed_ips_inserted += 1;
         self.transaction.publish = true;
         if let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared))
             && let Some(loser) = self.peers.get_mut(&previous.id)
@@ -240,7 +216,7 @@ impl Device {
         }
     }
 
-    fn take_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
+    fn remove_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
         let entry = self.peers.get_mut(&id).expect("the caller has found it");
         if entry.allowed_ips.remove(&prefix).is_some() {
             self.routes.remove(prefix);

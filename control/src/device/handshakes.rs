@@ -6,16 +6,17 @@
 //! 4. Endpoint, sessions, timers; the answer.
 
 use arrayvec::ArrayVec;
-use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
+use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Kind, RESPONSE_LEN, classify};
 use wg_bounce_sys::Endpoint;
 
-use super::entry::Entry;
-use super::sessions::flush;
-use super::{Core, Device, Now, Output, workers_staging};
-use crate::cookie::Verdict;
-use crate::noise::{Proven, Secret, open_initiation};
+use super::io::{Now, Output};
+use super::peer_entry::PeerEntry;
+use super::staged::{send_keepalive, send_staged, workers_staging};
+use super::state::{Core, Device};
+use crate::cookie::MacState;
+use crate::noise::{Proven, open_initiation};
 
 impl Device {
     pub(super) fn handle_message(
@@ -26,7 +27,7 @@ impl Device {
         out: &mut Vec<Output>,
     ) {
         if !self.core.is_active() {
-            self.core.counters.dropped_inactive += 1;
+            self.core.counters.drop_inactive += 1;
             return;
         }
         let bytes = message.bytes.as_slice();
@@ -38,7 +39,7 @@ impl Device {
             }
             Some(Kind::Response(index)) => {
                 let Some(id) = self.awaits_response(index) else {
-                    self.core.counters.dropped_unknown_index += 1;
+                    self.core.counters.drop_unknown_index += 1;
                     return;
                 };
                 if self.core.admit(bytes, message.from, under_load, now, out) {
@@ -47,7 +48,7 @@ impl Device {
                 }
             }
             Some(Kind::CookieReply(index)) => self.consume_cookie_reply(index, bytes, now),
-            Some(Kind::Data(_)) | None => self.core.counters.dropped_bad_mac += 1,
+            Some(Kind::Data(_)) | None => self.core.counters.drop_bad_mac1 += 1,
         }
     }
 
@@ -71,16 +72,16 @@ impl Device {
             Some((entry, proven))
         });
         let Some((entry, proven)) = entry else {
-            self.core.counters.dropped_not_authentic += 1;
+            self.core.counters.drop_not_authentic += 1;
             return;
         };
         if proven.timestamp <= entry.greatest_received {
-            self.core.counters.dropped_replayed += 1;
+            self.core.counters.drop_replayed += 1;
             return;
         }
         let spacing = self.core.settings.timings.initiation_spacing;
         if entry.last_initiation_received.is_some_and(|last| now.monotonic < last + spacing) {
-            self.core.counters.dropped_too_soon += 1;
+            self.core.counters.drop_too_soon += 1;
             return;
         }
         self.core.respond(entry, proven, message.from, now, out);
@@ -90,10 +91,10 @@ impl Device {
     fn consume_cookie_reply(&mut self, index: u32, bytes: &[u8], now: Now) {
         let bytes: &[u8; COOKIE_REPLY_LEN] = bytes.try_into().expect("classified by its length");
         let owner = self.core.indexes.owner(index).and_then(|id| self.peers.get_mut(&id));
-        match owner.map(|entry| entry.jar.consume(bytes, now.monotonic)) {
+        match owner.map(|entry| entry.cookie_signer.consume(bytes, now.monotonic)) {
             Some(true) => self.core.counters.cookies_received += 1,
-            Some(false) => self.core.counters.dropped_not_authentic += 1,
-            None => self.core.counters.dropped_unknown_index += 1,
+            Some(false) => self.core.counters.drop_not_authentic += 1,
+            None => self.core.counters.drop_unknown_index += 1,
         }
     }
 }
@@ -113,12 +114,12 @@ impl Core {
         let now = now.monotonic;
         let verdict = own.checker.judge(bytes, from.remote, under_load, now, &mut *self.rng);
         match verdict {
-            Verdict::Invalid => {
-                self.counters.dropped_bad_mac += 1;
+            MacState::Invalid => {
+                self.counters.drop_bad_mac1 += 1;
                 false
             }
-            Verdict::KnowsUs if !under_load => true,
-            Verdict::KnowsUs => {
+            MacState::ValidMac1 if !under_load => true,
+            MacState::ValidMac1 => {
                 let sender = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
                 let reply = own.checker.reply(bytes, sender, from.remote, now, &mut *self.rng);
                 let message = ArrayVec::try_from(reply.as_slice()).expect("shorter than any");
@@ -126,9 +127,9 @@ impl Core {
                 self.counters.cookie_replies_sent += 1;
                 false
             }
-            Verdict::ProvedAddress => {
+            MacState::ValidMac1And2 => {
                 let allowed = self.limiter.allow(from.remote.ip(), now);
-                self.counters.dropped_rate_limited += u64::from(!allowed);
+                self.counters.drop_rate_limited += u64::from(!allowed);
                 allowed
             }
         }
@@ -137,14 +138,14 @@ impl Core {
     /// Answers an authentic, fresh initiation. It takes the place of a handshake of our own.
     fn respond(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         proven: Proven,
         from: Endpoint,
         now: Now,
         out: &mut Vec<Output>,
     ) {
         // A confirmation of the session that this one replaces may wait in the flags.
-        self.obey_flags(entry, now, out);
+        self.apply_flags(entry, now, out);
         entry.greatest_received = proven.timestamp;
         entry.last_initiation_received = Some(now.monotonic);
         self.abandon_handshake(entry, out);
@@ -153,21 +154,21 @@ impl Core {
         let mut message = [0; RESPONSE_LEN];
         let ephemeral = self.random_secret();
         let Some(keys) = proven.respond(&entry.psk, &ephemeral, local_index, &mut message) else {
-            self.return_index(local_index);
+            self.indexes.free_unannounced(local_index);
             return;
         };
-        entry.jar.sign(&mut message, now.monotonic);
+        entry.cookie_signer.sign(&mut message, now.monotonic);
         self.begin_as_responder(entry, &keys, local_index, now.monotonic, out);
         entry.shared.counters.received_bytes.add(INITIATION_LEN as u64);
         self.note_received(entry, now);
         self.counters.responses_sent += 1;
         self.send_handshake(entry, &message, now, out);
-        self.settle(entry, now, out);
+        self.update_peer(entry, now, out);
     }
 
     fn consume_response(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         message: &HandshakeMessage,
         now: Now,
         out: &mut Vec<Output>,
@@ -177,12 +178,12 @@ impl Core {
         self.counters.messages_tried += 1;
         let (Some(own), Some(initiated)) = (&self.own, &entry.handshake) else { return };
         let Some(keys) = initiated.finish(&own.identity, &entry.psk, bytes) else {
-            self.counters.dropped_not_authentic += 1;
+            self.counters.drop_not_authentic += 1;
             return;
         };
         let local_index = initiated.local_index;
         entry.handshake = None;
-        self.obey_flags(entry, now, out);
+        self.apply_flags(entry, now, out);
         entry.shared.set_endpoint(message.from);
         entry.shared.counters.received_bytes.add(RESPONSE_LEN as u64);
         self.begin_as_initiator(entry, &keys, local_index, now.monotonic, out);
@@ -190,25 +191,11 @@ impl Core {
         entry.complete_handshake(now);
         // What waits confirms the session to the responder; if nothing does, a keepalive.
         if workers_staging(&entry.shared).next().is_some() {
-            flush(entry, out);
+            send_staged(entry, out);
         } else {
-            self.command_keepalive(entry, out);
+            send_keepalive(entry, out);
         }
         self.note_received(entry, now);
-        self.settle(entry, now, out);
-    }
-
-    /// 32 bytes that nobody else knows.
-    pub(super) fn random_secret(&mut self) -> Secret {
-        let mut secret = Secret::default();
-        self.rng.fill_bytes(&mut *secret);
-        secret
-    }
-
-    /// Has the peer's worker send an empty packet.
-    pub(super) fn command_keepalive(&self, entry: &Entry, out: &mut Vec<Output>) {
-        let worker = entry.worker.expect("a peer with a session has a worker");
-        let peer = std::sync::Arc::clone(&entry.shared);
-        out.push(Output::Command { worker, command: Command::Keepalive { peer } });
+        self.update_peer(entry, now, out);
     }
 }

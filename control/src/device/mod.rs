@@ -1,215 +1,60 @@
-//! The device: a pure reducer of handshake messages, notices, deadlines, link state and
-//! configuration into commands for the workers, messages to send, and tables to publish.
+//! The device: a pure reducer. Handshake messages, notices, deadlines, link state and
+//! configuration go in; commands for the workers, messages to send and tables to publish come out.
 //!
-//! Time, wall clock and randomness are arguments. What comes out is to be executed strictly in
-//! order: a session is installed at its worker before anything makes the peer use it.
+//! Time, wall clock and randomness are arguments. The outputs must be executed in order: a session
+//! is installed at its worker before the peer can be led to use it.
 //!
+//! From the leaves up:
+//! - `io`, `counters`: inputs, outputs and counters.
+//! - `peer_entry`: everything known about one peer.
+//! - `indexes`: receiver indexes and the workers that they name.
+//! - `state`: the state of the device.
+//! - `staged`: commands about staged packets.
+//! - `sessions`: previous, current and next session (noise.c).
+//! - `timing`: due timers and our own handshakes (timers.c, send.c).
 //! - `handshakes`: messages from peers (receive.c).
-//! - `timing`: what is due, and our own handshakes (timers.c, send.c).
-//! - `sessions`: previous, current and next (noise.c).
 //! - `config`: the changes of a UAPI `set` (netlink.c).
-//! - `entry`: all that is known of one peer.
 
 mod config;
-mod entry;
+mod counters;
 mod handshakes;
+mod indexes;
+mod io;
+mod peer_entry;
 mod sessions;
+mod staged;
+mod state;
 mod timing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use rand_core::CryptoRng;
-use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
-use wg_bounce_dataplane::peer::{Peer, PeerId};
+use wg_bounce_dataplane::peer::Peer;
 use wg_bounce_dataplane::routes::Routes;
-use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_dataplane::wire::HANDSHAKE_LEN_MAX;
-use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
 
-use crate::cookie::Checker;
 use crate::limits::TIMERS_PER_CALL_MAX;
-use crate::noise::Identity;
 use crate::rate_limit::RateLimiter;
 use crate::tai64n::TimestampSource;
 use crate::timer_queue::TimerQueue;
-use config::Transaction;
-use entry::Entry;
-use sessions::Indexes;
+use indexes::Indexes;
+use peer_entry::PeerEntry;
+use staged::discard_staged;
+use state::{Core, Transaction};
 
 pub use crate::timers::Timings;
-
-/// The time of an input.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Of the boot clock: what all timers use.
-    pub monotonic: Millis,
-    /// Since the Unix epoch; may jump. Only timestamps and `last_handshake` use it.
-    pub wall: Duration,
-}
-
-/// What a device is made with.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Workers, at least one; the low byte of each index names one.
-    pub workers: usize,
-    /// The spans of the protocol.
-    pub timings: Timings,
-}
-
-/// Something happened.
-pub enum Input<'a> {
-    /// An initiation, response or cookie reply arrived.
-    Handshake {
-        /// The message and where it came from.
-        message: &'a HandshakeMessage,
-        /// More messages wait than can be handled at once: senders must prove their address.
-        under_load: bool,
-    },
-    /// A worker queued a notice about this peer.
-    Peer(PeerId),
-    /// [`Device::next_deadline`] has come.
-    Deadline,
-    /// The interface was set up or down.
-    Link {
-        /// Whether it is up now.
-        up: bool,
-    },
-}
-
-/// Something is to be done, in the order given.
-pub enum Output {
-    /// Give this to one worker.
-    Command {
-        /// The worker's number.
-        worker: usize,
-        /// The command.
-        command: Command,
-    },
-    /// Publish (or withdraw) the session that a peer is sent to with. The one it replaces is to
-    /// be dropped by control, when no worker refers to it any more.
-    SetSession {
-        /// The peer.
-        peer: Arc<Peer>,
-        /// The session; none withdraws it.
-        session: Option<Arc<SendSession>>,
-    },
-    /// Send a handshake message.
-    Send {
-        /// Whose `tx_bytes` count it; none for a cookie reply.
-        peer: Option<Arc<Peer>>,
-        /// Where to.
-        to: Endpoint,
-        /// The datagram's payload.
-        message: ArrayVec<u8, HANDSHAKE_LEN_MAX>,
-    },
-    /// Routes, mac1 key or link state changed: publish a snapshot.
-    Publish,
-}
-
-/// What happened to handshakes so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Initiations sent.
-    pub initiations_sent: u64,
-    /// Responses sent.
-    pub responses_sent: u64,
-    /// Cookie replies sent.
-    pub cookie_replies_sent: u64,
-    /// Initiations and responses whose content was looked at, at the cost of a DH.
-    pub messages_tried: u64,
-    /// Sessions that we began and got a response for.
-    pub sessions_initiated: u64,
-    /// Sessions that a peer began and confirmed.
-    pub sessions_confirmed: u64,
-    /// Cookies received.
-    pub cookies_received: u64,
-    /// Handshakes given up.
-    pub given_up: u64,
-    /// Messages dropped: the link is down or there is no private key.
-    pub dropped_inactive: u64,
-    /// Messages dropped: malformed, or mac1 is wrong.
-    pub dropped_bad_mac: u64,
-    /// Messages dropped: for an index that we do not have, or await nothing for.
-    pub dropped_unknown_index: u64,
-    /// Messages dropped: more than their source may send under load.
-    pub dropped_rate_limited: u64,
-    /// Messages dropped: not authentic, or from nobody we know.
-    pub dropped_not_authentic: u64,
-    /// Initiations dropped: their timestamp is not new.
-    pub dropped_replayed: u64,
-    /// Initiations dropped: too soon after the peer's last one.
-    pub dropped_too_soon: u64,
-}
-
-impl Counters {
-    /// Every counter with its name.
-    pub fn list(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        [
-            ("initiations_sent", self.initiations_sent),
-            ("responses_sent", self.responses_sent),
-            ("cookie_replies_sent", self.cookie_replies_sent),
-            ("messages_tried", self.messages_tried),
-            ("sessions_initiated", self.sessions_initiated),
-            ("sessions_confirmed", self.sessions_confirmed),
-            ("cookies_received", self.cookies_received),
-            ("given_up", self.given_up),
-            ("dropped_inactive", self.dropped_inactive),
-            ("dropped_bad_mac", self.dropped_bad_mac),
-            ("dropped_unknown_index", self.dropped_unknown_index),
-            ("dropped_rate_limited", self.dropped_rate_limited),
-            ("dropped_not_authentic", self.dropped_not_authentic),
-            ("dropped_replayed", self.dropped_replayed),
-            ("dropped_too_soon", self.dropped_too_soon),
-        ]
-        .into_iter()
-    }
-}
-
-/// All protocol state of one interface.
-pub struct Device {
-    peers: BTreeMap<PeerId, Entry>,
-    by_key: HashMap<[u8; 32], PeerId>,
-    next_id: u32,
-    routes: Routes<Arc<Peer>>,
-    /// Order in which allowed IPs were given; the answers to `get` keep it.
-    allowed_ips_given: u64,
-    transaction: Transaction,
-    /// Removed peers for which a worker may still stage a packet, until when.
-    lingering: VecDeque<(Millis, Arc<Peer>)>,
-    core: Core,
-}
-
-/// What the state of one peer is changed with.
-struct Core {
-    settings: Settings,
-    rng: Box<dyn CryptoRng + Send>,
-    own: Option<Own>,
-    is_up: bool,
-    indexes: Indexes,
-    queue: TimerQueue,
-    timestamps: TimestampSource,
-    limiter: RateLimiter,
-    counters: Counters,
-}
-
-/// What follows from our private key.
-struct Own {
-    identity: Identity,
-    checker: Checker,
-}
+pub use counters::Counters;
+pub use io::{Input, Now, Output, Settings};
+pub use state::Device;
 
 impl Device {
     /// A device that is down, without private key and peers.
     ///
     /// # Panics
     /// If there is no worker, or more than an index can name.
-    pub fn new(settings: Settings, rng: Box<dyn CryptoRng + Send>, _now: Now) -> Device {
+    pub fn new(settings: Settings, rng: Box<dyn CryptoRng + Send>) -> Device {
         let workers = 1..=wg_bounce_dataplane::limits::WORKERS_MAX;
         assert!(workers.contains(&settings.workers), "the low byte of an index names a worker");
         Device {
@@ -217,7 +62,7 @@ impl Device {
             by_key: HashMap::new(),
             next_id: 0,
             routes: Routes::default(),
-            allowed_ips_given: 0,
+            allowed_ips_inserted: 0,
             transaction: Transaction::default(),
             lingering: VecDeque::new(),
             core: Core {
@@ -242,7 +87,7 @@ impl Device {
             }
             Input::Peer(id) => {
                 if let Some(entry) = self.peers.get_mut(&id) {
-                    self.core.settle(entry, now, out);
+                    self.core.update_peer(entry, now, out);
                 }
             }
             Input::Deadline => self.handle_deadline(now, out),
@@ -280,7 +125,7 @@ impl Device {
 
     /// What `get` answers of all peers, in the order in which they were added.
     pub fn peer_states(&self) -> Vec<PeerState> {
-        self.peers.values().map(Entry::state).collect()
+        self.peers.values().map(PeerEntry::state).collect()
     }
 
     /// What workers share of each peer.
@@ -318,7 +163,7 @@ impl Device {
         for _ in 0..TIMERS_PER_CALL_MAX {
             let Some(id) = self.core.queue.due(now.monotonic) else { break };
             let entry = self.peers.get_mut(&id).expect("a removed peer has no deadline");
-            self.core.settle(entry, now, out);
+            self.core.update_peer(entry, now, out);
         }
     }
 
@@ -336,29 +181,9 @@ impl Device {
                 entry.kick(true, now.monotonic);
             } else {
                 discard_staged(&entry.shared, out);
-                self.core.forget_everything_begun(entry, out);
+                self.core.reset_peer(entry, out);
             }
             self.core.schedule(entry);
         }
     }
-}
-
-impl Core {
-    /// Whether anything may be sent or taken.
-    fn is_active(&self) -> bool {
-        self.is_up && self.own.is_some()
-    }
-}
-
-/// Drops the packets that wait for `peer`, wherever they do.
-fn discard_staged(peer: &Arc<Peer>, out: &mut Vec<Output>) {
-    for worker in workers_staging(peer) {
-        out.push(Output::Command { worker, command: Command::Discard { peer: Arc::clone(peer) } });
-    }
-}
-
-/// The workers that hold packets for `peer`.
-fn workers_staging(peer: &Peer) -> impl Iterator<Item = usize> + use<> {
-    let bits = peer.staged_by.load(Ordering::Relaxed);
-    (0..u64::BITS as usize).filter(move |worker| bits >> worker & 1 != 0)
 }

@@ -1,106 +1,33 @@
-//! Indexes, and the previous, current and next session of a peer (noise.c: `add_new_keypair`,
+//! The previous, current and next session of a peer (noise.c: `add_new_keypair`,
 //! `wg_noise_received_with_keypair`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
 use wg_bounce_aead::Key;
 use wg_bounce_dataplane::messages::Command;
-use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::receive_session::ReceiveSession;
 use wg_bounce_dataplane::session::{KeypairInfo, SendSession};
 use wg_bounce_sys::clock::Millis;
 
-use super::entry::Entry;
-use super::{Core, Now, Output, workers_staging};
+use super::indexes::command;
+use super::io::{Now, Output};
+use super::peer_entry::{PeerEntry, Sessions};
+use super::staged::send_staged;
+use super::state::Core;
 use crate::noise::SessionKeys;
 
-/// The sessions of one peer. Of the previous one only the receiving half is of use.
-#[derive(Default)]
-pub(super) struct Sessions {
-    /// Our index of the session before the current one: what is on its way still arrives.
-    pub(super) previous: Option<u32>,
-    /// What we send with.
-    pub(super) current: Option<Arc<SendSession>>,
-    /// A session that the peer began and has not confirmed yet: nothing may be sent with it.
-    pub(super) next: Option<Arc<SendSession>>,
-}
-
-/// The indexes that messages to us may bear, and the workers they name.
-pub(super) struct Indexes {
-    owners: HashMap<u32, PeerId>,
-    /// Peers per worker that have been assigned to it.
-    load: Vec<u32>,
-}
-
-impl Indexes {
-    pub(super) fn new(workers: usize) -> Indexes {
-        Indexes { owners: HashMap::new(), load: vec![0; workers] }
-    }
-
-    pub(super) fn owner(&self, index: u32) -> Option<PeerId> {
-        self.owners.get(&index).copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.owners.len()
-    }
-
-    /// A fresh index of the peer's worker: random, so that nobody can guess it and none comes
-    /// back while an old message may bear it.
-    fn allocate(&mut self, entry: &mut Entry, rng: &mut dyn CryptoRng) -> u32 {
-        let worker = *entry.worker.get_or_insert_with(|| {
-            let least = (0..self.load.len()).min_by_key(|&worker| self.load[worker]);
-            let least = least.expect("there is a worker");
-            self.load[least] += 1;
-            least
-        });
-        loop {
-            let index = rng.next_u32() & !0xff | worker as u32;
-            if let std::collections::hash_map::Entry::Vacant(slot) = self.owners.entry(index) {
-                slot.insert(entry.shared.id);
-                return index;
-            }
-        }
-    }
-
-    fn free(&mut self, index: u32, out: &mut Vec<Output>) {
-        let was_there = self.owners.remove(&index).is_some();
-        debug_assert!(was_there, "an index is freed once");
-        out.push(command(index, Command::Forget { index }));
-    }
-
-    /// A peer without sessions may come back at another worker.
-    fn release_worker(&mut self, entry: &mut Entry) {
-        if let Some(worker) = entry.worker.take() {
-            self.load[worker] -= 1;
-        }
-    }
-}
-
-/// A command for the worker that `index` names.
-fn command(index: u32, command: Command) -> Output {
-    Output::Command { worker: (index & 0xff) as usize, command }
-}
-
 impl Core {
-    pub(super) fn allocate_index(&mut self, entry: &mut Entry) -> u32 {
+    pub(super) fn allocate_index(&mut self, entry: &mut PeerEntry) -> u32 {
         self.indexes.allocate(entry, &mut *self.rng)
     }
 
-    /// An index that was never announced to a worker is no index after all.
-    pub(super) fn return_index(&mut self, index: u32) {
-        self.indexes.owners.remove(&index);
-    }
-
-    /// A worker lets the answer to our handshake pass from now on.
+    /// Tells a worker to pass on the answer to our handshake.
     pub(super) fn expect(&self, index: u32, out: &mut Vec<Output>) {
         out.push(command(index, Command::Expect { index }));
     }
 
     /// The handshake that we began is void: another one has taken its place.
-    pub(super) fn abandon_handshake(&mut self, entry: &mut Entry, out: &mut Vec<Output>) {
+    pub(super) fn abandon_handshake(&mut self, entry: &mut PeerEntry, out: &mut Vec<Output>) {
         if let Some(initiated) = entry.handshake.take() {
             self.indexes.free(initiated.local_index, out);
         }
@@ -112,7 +39,7 @@ impl Core {
     /// on their way: an old `next` is what remains when handshakes crossed.)
     pub(super) fn begin_as_initiator(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         keys: &SessionKeys,
         local_index: u32,
         now: Millis,
@@ -139,7 +66,7 @@ impl Core {
     /// what arrives here may be an initiation replayed before its original (§5.4.6).
     pub(super) fn begin_as_responder(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         keys: &SessionKeys,
         local_index: u32,
         now: Millis,
@@ -154,7 +81,7 @@ impl Core {
     }
 
     /// A message arrived on the `next` session: the peer has it, so it becomes current.
-    pub(super) fn confirm(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn confirm(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         let confirmed = entry.shared.confirmed_index.load(std::sync::atomic::Ordering::Acquire);
         let Some(next) = entry.sessions.next.take_if(|next| next.info.local_index == confirmed)
         else {
@@ -170,11 +97,11 @@ impl Core {
         }
         self.counters.sessions_confirmed += 1;
         entry.complete_handshake(now);
-        flush(entry, out);
+        send_staged(entry, out);
     }
 
     /// Ends all sessions and the handshake of a peer.
-    pub(super) fn clear_sessions(&mut self, entry: &mut Entry, out: &mut Vec<Output>) {
+    pub(super) fn clear_sessions(&mut self, entry: &mut PeerEntry, out: &mut Vec<Output>) {
         self.abandon_handshake(entry, out);
         let Sessions { previous, current, next } = std::mem::take(&mut entry.sessions);
         if current.is_some() {
@@ -190,7 +117,7 @@ impl Core {
     /// Hands the receiving half to its worker, which takes the index over from the handshake.
     fn install(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         keys: &SessionKeys,
         local_index: u32,
         is_initiator: bool,
@@ -210,22 +137,5 @@ impl Core {
         entry.timers.unanswered_jitter = self.jitter();
         entry.timers.zero_keys_at = Some(now + self.settings.timings.keys_zeroed_after);
         Arc::new(SendSession::new(Key::new(&keys.send), info))
-    }
-}
-
-impl Entry {
-    /// Both ends have the session (timers.c: `wg_timers_handshake_complete`).
-    pub(super) fn complete_handshake(&mut self, now: Now) {
-        self.timers.retransmit_at = None;
-        self.began_last_minute = false;
-        self.last_handshake = now.wall;
-    }
-}
-
-/// Has the workers send what waits for this peer.
-pub(super) fn flush(entry: &Entry, out: &mut Vec<Output>) {
-    for worker in workers_staging(&entry.shared) {
-        let peer = Arc::clone(&entry.shared);
-        out.push(Output::Command { worker, command: Command::SendStaged { peer } });
     }
 }

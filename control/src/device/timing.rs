@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use rand_core::Rng;
 use wg_bounce_dataplane::peer::flag;
 use wg_bounce_dataplane::wire::INITIATION_LEN;
 use wg_bounce_sys::clock::Millis;
 
-use super::entry::Entry;
-use super::sessions::flush;
-use super::{Core, Now, Output, discard_staged};
-use crate::noise::{Invitation, initiate};
+use super::io::{Now, Output};
+use super::peer_entry::PeerEntry;
+use super::staged;
+use super::state::Core;
+use crate::limits::{DUE_PER_UPDATE_MAX, UPDATE_ROUNDS_MAX};
+use crate::noise::{InitiationParams, initiate};
 use crate::timers::{Due, Timers};
 
 /// Why a handshake is wanted.
@@ -25,14 +26,14 @@ enum Want {
 }
 
 impl Core {
-    /// Brings a peer up to date after anything that concerns it: obeys the workers' flags, does
+    /// Brings a peer up to date after anything that concerns it: applies the workers' flags, does
     /// what is due, and notes when to look again.
-    pub(super) fn settle(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn update_peer(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         // Notes that we make ourselves may raise a flag, for which nobody queues a notice; while
         // it stands, a worker's flag would not either. The second round watches: it raises none.
-        for _ in 0..4 {
-            self.obey_flags(entry, now, out);
-            self.do_what_is_due(entry, now, out);
+        for _ in 0..UPDATE_ROUNDS_MAX {
+            self.apply_flags(entry, now, out);
+            self.run_due_timers(entry, now, out);
             self.watch(entry, now.monotonic);
             if !entry.shared.has_flags() {
                 break;
@@ -43,7 +44,7 @@ impl Core {
 
     /// Notes when to look at a peer again. What is due already is done at that deadline, so that
     /// one change of many peers does not keep everybody waiting.
-    pub(super) fn schedule(&mut self, entry: &mut Entry) {
+    pub(super) fn schedule(&mut self, entry: &mut PeerEntry) {
         let wanted = if self.is_active() {
             let due = self.earliest(entry).map(|(at, _)| at);
             [due, entry.timers.look_at].into_iter().flatten().min()
@@ -54,7 +55,7 @@ impl Core {
     }
 
     /// Takes the flags that workers have raised, and does what they ask for.
-    pub(super) fn obey_flags(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn apply_flags(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         let flags = entry.shared.take_flags();
         if flags == 0 || !self.is_active() {
             return;
@@ -68,7 +69,7 @@ impl Core {
             } else {
                 // The flag is older than the session that has come since. Its worker may have
                 // staged a packet after the flush was decided, and before it saw the session.
-                flush(entry, out);
+                staged::send_staged(entry, out);
             }
         }
         if flags & flag::WANTS_LAST_MINUTE_HANDSHAKE != 0
@@ -80,7 +81,7 @@ impl Core {
     }
 
     /// Stops all timers of a peer and ends its sessions, as when the link goes down.
-    pub(super) fn forget_everything_begun(&mut self, entry: &mut Entry, out: &mut Vec<Output>) {
+    pub(super) fn reset_peer(&mut self, entry: &mut PeerEntry, out: &mut Vec<Output>) {
         self.clear_sessions(entry, out);
         entry.timers = Timers::default();
         entry.last_handshake_sent = None;
@@ -88,21 +89,21 @@ impl Core {
         entry.shared.set_watched(false);
     }
 
-    pub(super) fn note_received(&mut self, entry: &mut Entry, now: Now) {
-        // `settle`, which always follows, takes the flag that this may raise.
+    pub(super) fn note_received(&mut self, entry: &mut PeerEntry, now: Now) {
+        // `update_peer`, which always follows, takes the flag that this may raise.
         let _ = entry.shared.note_received(now.monotonic, false);
     }
 
     /// Sends an initiation or response to where the peer is.
     pub(super) fn send_handshake(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut PeerEntry,
         message: &[u8],
         now: Now,
         out: &mut Vec<Output>,
     ) {
         let Some(to) = entry.shared.endpoint() else { return };
-        // `settle`, which always follows, takes the flag that this may raise.
+        // `update_peer`, which always follows, takes the flag that this may raise.
         let _ = entry.shared.note_sent(now.monotonic, false);
         entry.last_handshake_sent = Some(now.monotonic);
         out.push(Output::Send {
@@ -112,15 +113,13 @@ impl Core {
         });
     }
 
-    fn earliest(&self, entry: &Entry) -> Option<(Millis, Due)> {
+    fn earliest(&self, entry: &PeerEntry) -> Option<(Millis, Due)> {
         let marks = entry.shared.marks();
         entry.timers.earliest(&marks, &self.settings.timings, entry.persistent_interval())
     }
 
-    fn do_what_is_due(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
-        // Each thing done moves its own time on; the bound is against mistakes only, and then
-        // the rest is done at the next deadline, which is now.
-        for _ in 0..8 {
+    fn run_due_timers(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
+        for _ in 0..DUE_PER_UPDATE_MAX {
             if !self.is_active() {
                 return;
             }
@@ -132,7 +131,7 @@ impl Core {
         }
     }
 
-    fn act(&mut self, entry: &mut Entry, due: Due, now: Now, out: &mut Vec<Output>) {
+    fn act(&mut self, entry: &mut PeerEntry, due: Due, now: Now, out: &mut Vec<Output>) {
         match due {
             Due::ZeroKeys => {
                 entry.timers.zero_keys_at = None;
@@ -172,24 +171,24 @@ impl Core {
     }
 
     /// Sends what waits, or a keepalive if nothing does; either needs a session.
-    fn send_keepalive(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    fn send_keepalive(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         if entry.shared.staged.load(Ordering::Relaxed) != 0 || !entry.can_send(now.monotonic) {
             // A handshake that we began ends with a keepalive of its own.
             self.send_staged(entry, now, out);
         } else {
-            self.command_keepalive(entry, out);
+            staged::send_keepalive(entry, out);
         }
     }
 
-    fn send_staged(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    fn send_staged(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         if entry.can_send(now.monotonic) {
-            flush(entry, out);
+            staged::send_staged(entry, out);
         } else {
             self.want_handshake(entry, Want::Fresh, now, out);
         }
     }
 
-    fn retransmit(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    fn retransmit(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         entry.timers.retransmit_at = None;
         let timings = &self.settings.timings;
         if now.monotonic.since(entry.timers.attempts_since) < timings.attempt_time {
@@ -200,7 +199,7 @@ impl Core {
         }
         self.counters.given_up += 1;
         entry.shared.owe_keepalive(Millis::ZERO);
-        discard_staged(&entry.shared, out);
+        staged::discard_staged(&entry.shared, out);
         // What is left of the exchange goes when keys go; there may be no keys yet.
         let zero_at = now.monotonic + timings.keys_zeroed_after;
         entry.timers.zero_keys_at.get_or_insert(zero_at);
@@ -211,7 +210,13 @@ impl Core {
     /// session came first. While one is under way only its timer begins the next attempt: packets
     /// and keepalives would do so without jitter, and two peers whose handshakes crossed would
     /// go on crossing.
-    fn want_handshake(&mut self, entry: &mut Entry, want: Want, now: Now, out: &mut Vec<Output>) {
+    fn want_handshake(
+        &mut self,
+        entry: &mut PeerEntry,
+        want: Want,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
         if want == Want::Fresh {
             entry.timers.attempts_since = now.monotonic;
         }
@@ -227,7 +232,7 @@ impl Core {
         self.initiate(entry, now, out);
     }
 
-    fn initiate(&mut self, entry: &mut Entry, now: Now, out: &mut Vec<Output>) {
+    fn initiate(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         if entry.shared.endpoint().is_none() {
             return;
         }
@@ -247,14 +252,14 @@ impl Core {
             return;
         };
         let invitation =
-            Invitation { remote_static, static_static, ephemeral, timestamp, local_index };
+            InitiationParams { remote_static, static_static, ephemeral, timestamp, local_index };
         let mut message = [0; INITIATION_LEN];
         let Some(initiated) = initiate(&own.identity, &invitation, &mut message) else {
-            self.return_index(local_index);
+            self.indexes.free_unannounced(local_index);
             return;
         };
         entry.handshake = Some(initiated);
-        entry.jar.sign(&mut message, now.monotonic);
+        entry.cookie_signer.sign(&mut message, now.monotonic);
         entry.timers.retransmit_at =
             Some(now.monotonic + self.settings.timings.rekey_timeout + self.jitter());
         self.expect(local_index, out);
@@ -262,14 +267,9 @@ impl Core {
         self.send_handshake(entry, &message, now, out);
     }
 
-    pub(super) fn jitter(&mut self) -> Millis {
-        let max = self.settings.timings.jitter_max.0.max(1);
-        Millis(u64::from(self.rng.next_u32()) % max)
-    }
-
     /// Looks at the marks while there is traffic, so that workers need not report each packet;
     /// leaves the peer alone when there was none since the last look.
-    fn watch(&mut self, entry: &mut Entry, now: Millis) {
+    fn watch(&mut self, entry: &mut PeerEntry, now: Millis) {
         if !self.is_active() {
             entry.timers.look_at = None;
             return;
@@ -293,7 +293,7 @@ impl Core {
     }
 }
 
-impl Entry {
+impl PeerEntry {
     /// Whether anything was sent or received since the last look.
     fn look(&mut self) -> bool {
         let marks = self.shared.marks();
@@ -303,7 +303,7 @@ impl Entry {
 }
 
 /// Our source address towards the peer may have become wrong: let the kernel choose.
-fn forget_source(entry: &Entry) {
+fn forget_source(entry: &PeerEntry) {
     if let Some(known) = entry.shared.endpoint() {
         entry.shared.forget_source(known);
     }

@@ -1,28 +1,19 @@
-//! Link messages of rtnetlink (rtnetlink(7)) as far as the daemon needs them. Read leniently: an
-//! attribute that is new or odd says nothing, and costs nothing.
+//! Link messages of rtnetlink (rtnetlink(7)), read leniently: an unknown or odd attribute is
+//! ignored.
 
-use netlink_packet_core::{
-    NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkMessageBuffer};
+use nix::libc;
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const IFF_UP: u32 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+use crate::netlink::message::{Message, Request};
+use crate::netlink::numbers::{IFF_UP, IFLA_IFNAME, IFLA_MTU, RTM_DELLINK, RTM_NEWLINK};
 
-/// Bytes of `struct nlmsghdr`, and the alignment of messages in a datagram.
-const HEADER_LEN: usize = 16;
-const ALIGNMENT: usize = 4;
-
-/// What the daemon wants to know of its interface.
+/// The state of the daemon's interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number in its namespace.
+    /// Its index in its network namespace.
     pub index: u32,
-    /// Its present name.
+    /// Its current name.
     pub name: String,
     /// IFF_UP.
     pub is_up: bool,
@@ -30,66 +21,32 @@ pub struct Link {
     pub mtu: usize,
 }
 
-/// One message of the kernel.
+/// One message of the kernel about a link.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A link is there, or has changed; also the answer to [`request`].
-    Present {
-        /// The request's number; zero for what happened by itself.
-        sequence: u32,
-        /// Which, and how it is now.
-        link: Link,
-    },
+    /// A link exists, or has changed; also the reply to [`request`].
+    Present(Link),
     /// A link has left this namespace: deleted, or moved to another one.
     Gone {
-        /// The link's number.
+        /// The link's index.
         index: u32,
-    },
-    /// A request was refused with this errno (positive).
-    Refused {
-        /// The request's number.
-        sequence: u32,
-        /// As in errno(3).
-        errno: i32,
     },
 }
 
 /// A request for the link called `name`.
-pub fn request(name: &str, sequence: u32) -> Vec<u8> {
+pub fn request(name: &str) -> Request {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    header.sequence_number = sequence;
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(link));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    Request::get_route(&RouteNetlinkMessage::GetLink(link))
 }
 
-/// The messages of one datagram that concern links; the rest, and what cannot be read, is left
-/// out.
-pub fn parse(datagram: &[u8]) -> Vec<Event> {
-    let mut events = Vec::new();
-    let mut rest = datagram;
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        let length = message.length() as usize;
-        if length < HEADER_LEN {
-            break;
-        }
-        let payload = &rest[HEADER_LEN..length];
-        let sequence = message.sequence_number();
-        events.extend(match message.message_type() {
-            RTM_NEWLINK => present(payload).map(|link| Event::Present { sequence, link }),
-            RTM_DELLINK => gone(payload),
-            NLMSG_ERROR => refused(payload, sequence),
-            _ => None,
-        });
-        rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+/// The event of a message; none if it is not about a link, or cannot be read.
+pub fn event(message: &Message) -> Option<Event> {
+    match message.kind {
+        RTM_NEWLINK => present(&message.payload).map(Event::Present),
+        RTM_DELLINK => gone(&message.payload),
+        _ => None,
     }
-    events
 }
 
 fn present(payload: &[u8]) -> Option<Link> {
@@ -104,20 +61,16 @@ fn present(payload: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    // Messages of other families (bridge ports, IPv6) come without one of the two.
+    // Messages of other families (bridge ports, IPv6) lack one of the two.
     let is_up = message.flags() & IFF_UP != 0;
     Some(Link { index: message.link_index(), name: name?, is_up, mtu: mtu? as usize })
 }
 
 fn gone(payload: &[u8]) -> Option<Event> {
     let message = LinkMessageBuffer::new_checked(payload).ok()?;
-    // AF_BRIDGE: a port left its bridge, and lives on.
-    (message.interface_family() == 0).then(|| Event::Gone { index: message.link_index() })
-}
-
-fn refused(payload: &[u8], sequence: u32) -> Option<Event> {
-    let errno = -i32::from_ne_bytes(*payload.first_chunk()?);
-    (errno != 0).then_some(Event::Refused { sequence, errno })
+    // AF_BRIDGE: a port left its bridge, and still exists.
+    let is_link = i32::from(message.interface_family()) == libc::AF_UNSPEC;
+    is_link.then(|| Event::Gone { index: message.link_index() })
 }
 
 fn text(value: &[u8]) -> String {
@@ -128,28 +81,8 @@ fn text(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// One netlink message, padded to the alignment.
-    fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(((HEADER_LEN + payload.len()) as u32).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 2]);
-        bytes.extend(sequence.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(payload);
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-        bytes
-    }
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-        bytes
-    }
+    use crate::netlink::message::build::{attribute, frame};
+    use crate::netlink::message::frames;
 
     fn link(family: u8, index: u32, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = vec![family, 0, 0xfe, 0xff];
@@ -164,62 +97,54 @@ mod tests {
         vec![attribute(IFLA_IFNAME, b"wg0\0"), attribute(IFLA_MTU, &1420u32.to_ne_bytes())]
     }
 
+    fn message(kind: u16, payload: Vec<u8>) -> Message {
+        Message { kind, payload }
+    }
+
     #[test]
     fn all_messages_of_a_datagram_are_read() {
-        let mut datagram = message(RTM_NEWLINK, 7, &link(0, 3, IFF_UP | 0x10, &wg0()));
-        datagram.extend(message(20, 0, &[0; 8])); // RTM_NEWADDR
-        datagram.extend(message(RTM_DELLINK, 0, &link(0, 3, 0, &wg0())));
-        datagram.extend(message(NLMSG_ERROR, 8, &(-19i32).to_ne_bytes()));
+        let mut datagram = frame(RTM_NEWLINK, 0, 7, &link(0, 3, IFF_UP | 0x10, &wg0()));
+        datagram.extend(frame(20, 0, 0, &[0; 8])); // RTM_NEWADDR
+        datagram.extend(frame(RTM_DELLINK, 0, 0, &link(0, 3, 0, &wg0())));
+        let frames = frames(&datagram).expect("whole");
+        let events: Vec<_> = frames.iter().filter_map(|frame| event(&frame.message)).collect();
         let link = Link { index: 3, name: "wg0".into(), is_up: true, mtu: 1420 };
-        assert_eq!(
-            parse(&datagram),
-            [
-                Event::Present { sequence: 7, link },
-                Event::Gone { index: 3 },
-                Event::Refused { sequence: 8, errno: 19 },
-            ]
-        );
+        assert_eq!(events, [Event::Present(link), Event::Gone { index: 3 }]);
     }
 
     #[test]
     fn a_port_that_leaves_its_bridge_is_not_gone() {
-        assert!(parse(&message(RTM_DELLINK, 0, &link(7, 3, 0, &wg0()))).is_empty());
+        assert_eq!(event(&message(RTM_DELLINK, link(7, 3, 0, &wg0()))), None);
     }
 
     #[test]
     fn unknown_attributes_do_not_matter() {
         let mut attributes = vec![attribute(4242, &[1; 37])];
         attributes.extend(wg0());
-        let events = parse(&message(RTM_NEWLINK, 0, &link(0, 9, 0, &attributes)));
-        let [Event::Present { link, .. }] = &events[..] else { panic!("{events:?}") };
+        let event = event(&message(RTM_NEWLINK, link(0, 9, 0, &attributes)));
+        let Some(Event::Present(link)) = &event else { panic!("{event:?}") };
         assert_eq!((link.index, link.is_up, link.mtu), (9, false, 1420));
     }
 
     #[test]
-    fn an_acknowledgement_refuses_nothing() {
-        assert!(parse(&message(NLMSG_ERROR, 1, &[0; 20])).is_empty());
-    }
-
-    #[test]
-    fn broken_datagrams_are_no_events_and_no_panic() {
-        let whole = message(RTM_NEWLINK, 7, &link(0, 3, IFF_UP, &wg0()));
+    fn broken_messages_are_no_events_and_no_panic() {
+        let whole = link(0, 3, IFF_UP, &wg0());
         for length in 0..whole.len() {
-            assert!(parse(&whole[..length]).is_empty(), "cut to {length}");
-            let mut lying = whole.clone();
-            lying[..4].copy_from_slice(&(length as u32).to_ne_bytes());
-            let _ = parse(&lying);
+            let cut = whole[..length].to_vec();
+            assert_eq!(event(&message(RTM_NEWLINK, cut)), None, "cut to {length}");
         }
         for position in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[position] ^= 0xff;
-            let _ = parse(&flipped);
+            let _ = event(&message(RTM_NEWLINK, flipped.clone()));
+            let _ = event(&message(RTM_DELLINK, flipped));
         }
     }
 
     #[test]
     fn the_request_names_the_link() {
-        let request = request("wg0", 5);
-        assert_eq!(request.len() % ALIGNMENT, 0);
+        let request = request("wg0").bytes(5);
+        assert_eq!(request.len() % 4, 0);
         assert_eq!(u32::from_ne_bytes(request[..4].try_into().unwrap()), request.len() as u32);
         assert_eq!(u16::from_ne_bytes(request[4..6].try_into().unwrap()), 18, "RTM_GETLINK");
         assert!(request.windows(4).any(|window| window == b"wg0\0"));

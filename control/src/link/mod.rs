@@ -10,32 +10,24 @@ pub mod message;
 pub mod namespace;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    socket,
-};
 use wg_bounce_sys::tun::TunHandle;
 
+use crate::limits::FOLLOW_ATTEMPTS_MAX;
+use crate::netlink::message::Protocol;
+use crate::netlink::numbers::LINK_GROUP;
+use crate::netlink::parse::malformed;
+use crate::netlink::socket::{EventsRead, NetlinkSocket};
 use message::Event;
 
 pub use message::Link;
 
-/// The multicast group of link messages (RTMGRP_LINK).
-const GROUP_LINK: u32 = 1;
-
-/// Bytes for one datagram; the kernel's link messages are a few KiB at most (NLMSG_GOODSIZE).
-const DATAGRAM_MAX: usize = 64 * 1024;
-
-/// Attempts to catch up with an interface that is being moved or renamed.
-const OPEN_ATTEMPTS: usize = 16;
-
 /// The watch over one interface.
 pub struct LinkWatcher {
     handle: TunHandle,
-    socket: OwnedFd,
+    socket: NetlinkSocket,
     link: Link,
 }
 
@@ -69,25 +61,20 @@ impl LinkWatcher {
     /// # Errors
     /// As for [`LinkWatcher::open`], after a move.
     pub fn read(&mut self) -> io::Result<Presence> {
-        loop {
-            let events = match receive(&self.socket) {
-                Ok(events) => events,
-                Err(Errno::EAGAIN) => return Ok(Presence::Present),
-                Err(Errno::EINTR) => continue,
-                // The kernel had more to say than the socket could hold: ask instead.
-                Err(Errno::ENOBUFS) => return self.reopen(),
-                Err(errno) => return Err(errno.into()),
-            };
-            for event in events {
-                match event {
-                    Event::Present { link, .. } if link.index == self.link.index => {
-                        self.link = link;
-                    }
-                    Event::Gone { index } if index == self.link.index => return self.reopen(),
-                    _ => {}
-                }
-            }
+        let index = self.link.index;
+        let (mut present, mut is_gone) = (None, false);
+        let result = self.socket.read_events(|message| match message::event(message) {
+            Some(Event::Present(link)) if link.index == index => present = Some(link),
+            Some(Event::Gone { index: gone }) if gone == index => is_gone = true,
+            _ => {}
+        })?;
+        if is_gone || result == EventsRead::Lost {
+            return self.reopen();
         }
+        if let Some(link) = present {
+            self.link = link;
+        }
+        Ok(Presence::Present)
     }
 
     fn reopen(&mut self) -> io::Result<Presence> {
@@ -112,15 +99,15 @@ impl AsFd for LinkWatcher {
 
 /// Subscribes in the interface's namespace, then asks how the interface is: nothing that happens
 /// after the answer can be missed.
-fn subscribe(handle: &TunHandle) -> io::Result<(OwnedFd, Link)> {
+fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link)> {
     let mut attempts = 0;
     loop {
         let namespace = handle.namespace()?;
         let name = handle.name()?;
         let result = namespace::run_in(&namespace, || {
-            let socket = open_socket()?;
-            namespace::quieten(&name);
-            let link = ask(&socket, &name)?;
+            let mut socket = open_socket()?;
+            namespace::suppress_link_noise(&name);
+            let link = query(&mut socket, &name)?;
             Ok((socket, link))
         });
         attempts += 1;
@@ -128,42 +115,22 @@ fn subscribe(handle: &TunHandle) -> io::Result<(OwnedFd, Link)> {
             // It was moved or renamed between two of these calls: follow it.
             Err(error)
                 if error.raw_os_error() == Some(Errno::ENODEV as i32)
-                    && attempts < OPEN_ATTEMPTS => {}
+                    && attempts < FOLLOW_ATTEMPTS_MAX => {}
             other => return other,
         }
     }
 }
 
-fn open_socket() -> nix::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let protocol = SockProtocol::NetlinkRoute;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK))?;
-    Ok(socket)
+fn open_socket() -> io::Result<NetlinkSocket> {
+    NetlinkSocket::open(Protocol::Route, &[LINK_GROUP])
 }
 
-/// Netlink answers before `send` returns, so that nothing is waited for.
-fn ask(socket: &OwnedFd, name: &str) -> io::Result<Link> {
-    const SEQUENCE: u32 = 1;
-    send(socket.as_raw_fd(), &message::request(name, SEQUENCE), MsgFlags::empty())?;
-    loop {
-        for event in receive(socket)? {
-            match event {
-                Event::Present { sequence: SEQUENCE, link } => return Ok(link),
-                Event::Refused { sequence: SEQUENCE, errno } => {
-                    return Err(io::Error::from_raw_os_error(errno));
-                }
-                // Older than the answer.
-                _ => {}
-            }
-        }
+fn query(socket: &mut NetlinkSocket, name: &str) -> io::Result<Link> {
+    let reply = socket.request(&message::request(name))?;
+    match reply.messages.first().and_then(message::event) {
+        Some(Event::Present(link)) => Ok(link),
+        _ => Err(malformed()),
     }
-}
-
-fn receive(socket: &OwnedFd) -> nix::Result<Vec<Event>> {
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    Ok(message::parse(&buffer[..length]))
 }
 
 #[cfg(test)]
@@ -172,16 +139,16 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_answers() {
-        let socket = open_socket().expect("netlink");
-        let link = ask(&socket, "lo").expect("every namespace has one");
+        let mut socket = open_socket().expect("netlink");
+        let link = query(&mut socket, "lo").expect("every namespace has one");
         assert_eq!((link.index, link.name.as_str()), (1, "lo"));
         assert!(link.mtu > 0);
     }
 
     #[test]
     fn a_missing_interface_is_refused() {
-        let socket = open_socket().expect("netlink");
-        let error = ask(&socket, "wg-none-such").expect_err("not there");
+        let mut socket = open_socket().expect("netlink");
+        let error = query(&mut socket, "wg-none-such").expect_err("not there");
         assert_eq!(error.raw_os_error(), Some(Errno::ENODEV as i32));
     }
 }

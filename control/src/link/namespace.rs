@@ -54,7 +54,7 @@ pub fn is_current(namespace: &OwnedFd) -> bool {
 /// back out of the interface that it came from (as the kernel module does when it comes up).
 ///
 /// To be called in the namespace of the interface. Best effort: /proc/sys may be read-only.
-pub fn quieten(interface: &str) {
+pub fn suppress_link_noise(interface: &str) {
     const ADDR_GEN_MODE_NONE: &str = "1";
     let settings = [
         (format!("/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode"), ADDR_GEN_MODE_NONE),
@@ -62,7 +62,7 @@ pub fn quieten(interface: &str) {
     ];
     for (path, value) in settings {
         if let Err(error) = fs::write(&path, value) {
-            log::debug!("cannot write {value} to {path}: {error}");
+            log::debug!("interface {interface}: cannot write {value} to {path}: {error}");
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct Initiated {
 }
 
 /// What the initiator needs beside its identity.
-pub struct Invitation<'a> {
+pub struct InitiationParams<'a> {
     /// The responder's static public key.
     pub remote_static: &'a [u8; 32],
     /// [`Identity::static_static`] with it.
@@ -107,7 +107,7 @@ pub struct Invitation<'a> {
 /// Writes an initiation, all but its macs. None if the remote key is of low order.
 pub fn initiate(
     identity: &Identity,
-    invitation: &Invitation<'_>,
+    invitation: &InitiationParams<'_>,
     message: &mut [u8; INITIATION_LEN],
 ) -> Option<Initiated> {
     let mut symmetric = Symmetric::new(invitation.remote_static);

@@ -17,7 +17,7 @@ fn pair() -> Pair {
 
 fn initiation(pair: &Pair) -> (Initiated, [u8; INITIATION_LEN]) {
     let mut message = [0; INITIATION_LEN];
-    let invitation = Invitation {
+    let invitation = InitiationParams {
         remote_static: pair.responder.public(),
         static_static: &pair.initiator.static_static(pair.responder.public()).expect("good keys"),
         ephemeral: secret(33),

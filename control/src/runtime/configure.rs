@@ -1,55 +1,30 @@
 //! Requests of configuration clients: answered by the loop, between two events.
 
-use std::collections::VecDeque;
 use std::io;
 
 use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
 
-use super::{Runtime, now};
-use crate::uapi_server::{Answer, Call, Reply};
-
-/// Answers to `set` that wait until every worker goes by the new configuration: then a removed
-/// peer or key is gone when wg(8) returns.
-#[derive(Default)]
-pub(super) struct PendingReplies {
-    /// In the order of their epochs.
-    waiting: VecDeque<(u64, Reply, Errno)>,
-}
-
-impl PendingReplies {
-    /// Answers `errno` when all workers have reached `epoch`.
-    pub(super) fn push(&mut self, epoch: u64, reply: Reply, errno: Errno) {
-        debug_assert!(self.waiting.back().is_none_or(|last| last.0 <= epoch));
-        self.waiting.push_back((epoch, reply, errno));
-    }
-
-    /// Gives the answers that need not wait any longer.
-    pub(super) fn settle(&mut self, epoch_reached: u64) {
-        while self.waiting.front().is_some_and(|first| first.0 <= epoch_reached) {
-            if let Some((_, reply, errno)) = self.waiting.pop_front() {
-                reply.send(Answer::Done(errno));
-            }
-        }
-    }
-}
+use super::state::{Runtime, now};
+use crate::uapi_server::requests::{Answer, UapiRequest};
 
 impl Runtime {
-    pub(super) fn serve(&mut self, call: Call) {
-        match call.request {
-            Request::Get => call.reply.send(Answer::State(Box::new(self.state()))),
+    pub(super) fn handle_request(&mut self, request: UapiRequest) {
+        let UapiRequest { request, reply } = request;
+        match request {
+            Request::Get => reply.send(Answer::State(Box::new(self.state()))),
             Request::Set(request) => {
                 let errno = self.set(request);
-                self.replies.push(self.epoch, call.reply, errno);
+                self.replies.push(self.epoch, reply, errno);
             }
         }
     }
 
     fn state(&self) -> DeviceState {
         DeviceState {
-            private_key: self.parts.device.private_key(),
+            private_key: self.components.device.private_key(),
             listen_port: self.listen_port,
             fwmark: self.fwmark,
-            peers: self.parts.device.peer_states(),
+            peers: self.components.device.peer_states(),
         }
     }
 
@@ -57,19 +32,22 @@ impl Runtime {
     fn set(&mut self, request: SetRequest) -> Errno {
         let epoch_before = self.epoch;
         let (changes, port_before) = (request.changes.len(), self.listen_port);
-        self.parts.device.begin_set();
+        self.components.device.begin_set();
         let mut result = Ok(());
         for change in request.changes {
             result = match change {
                 Change::ListenPort(port) => self.set_listen_port(port),
                 Change::Fwmark(mark) => self.set_fwmark(mark),
-                change => self.parts.device.apply(change, now(), &mut self.outputs),
+                change => {
+                    self.components.device.apply(change, now(), &mut self.outputs);
+                    Ok(())
+                }
             };
             if result.is_err() {
                 break;
             }
         }
-        self.parts.device.end_set(now(), &mut self.outputs);
+        self.components.device.end_set(now(), &mut self.outputs);
         let is_changed = !self.outputs.is_empty() || self.listen_port != port_before;
         self.execute();
         // Commands to workers are read together with the snapshot: its epoch tells that they
@@ -84,7 +62,12 @@ impl Runtime {
             (Ok(()), Some(rejection)) => rejection.errno,
             (Ok(()), None) => Errno::OK,
         };
-        log::debug!("set: {changes} changes, errno {}, {}", errno.0, reason.unwrap_or("complete"));
+        match reason {
+            Some(reason) => {
+                log::debug!("UAPI set: applied {changes} changes, errno={} ({reason})", errno.0);
+            }
+            None => log::debug!("UAPI set: applied {changes} changes, errno={}", errno.0),
+        }
         errno
     }
 
@@ -93,18 +76,19 @@ impl Runtime {
     fn set_listen_port(&mut self, port: u16) -> Result<(), Errno> {
         if port != self.listen_port {
             self.listen_port = self
-                .parts
+                .components
                 .engine
                 .bind(port, self.fwmark)
                 .map_err(|error| refusal(&format!("listen on port {port}"), &error))?;
-            log::info!("listening on UDP port {}", self.listen_port);
+            let name = &self.components.link.link().name;
+            log::info!("interface {name}: listening on UDP port {}", self.listen_port);
         }
         Ok(())
     }
 
     fn set_fwmark(&mut self, mark: u32) -> Result<(), Errno> {
         if mark != self.fwmark {
-            self.parts
+            self.components
                 .engine
                 .set_fwmark(mark)
                 .map_err(|error| refusal(&format!("set the fwmark to {mark:#x}"), &error))?;
@@ -116,6 +100,6 @@ impl Runtime {
 
 /// The errno of a refused change; its reason goes to the log.
 fn refusal(what: &str, error: &io::Error) -> Errno {
-    log::error!("cannot {what}: {error}");
+    log::error!("UAPI set: cannot {what}: {error}");
     Errno(-error.raw_os_error().unwrap_or(nix::libc::EIO))
 }

@@ -9,119 +9,36 @@
 //! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
 
 mod configure;
-mod fair;
-mod load;
+mod execute;
+mod initiation_queue;
+mod pending_replies;
 mod relay;
+mod state;
 mod statistics;
+mod under_load;
 
-use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
-use wg_bounce_dataplane::engine::{Engine, Events, Failure, SentFrom};
+use wg_bounce_dataplane::engine::Failure;
 use wg_bounce_dataplane::messages::HandshakeMessage;
-use wg_bounce_dataplane::peer::Peer;
-use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_dataplane::snapshot::Snapshot;
-use wg_bounce_dataplane::wire::{self, Kind};
-use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock;
-use wg_bounce_sys::clock::Millis;
 
-use crate::device::{Device, Input, Now, Output};
-use crate::forwarding::watch::Update;
-use crate::graveyard::Graveyard;
-use crate::key_text::Abbreviated;
-use crate::link::{LinkWatcher, Presence};
-use crate::uapi_server::Call;
-use crate::uapi_server::socket::SocketFile;
-use configure::PendingReplies;
-use fair::FairQueue;
-use load::Load;
+use crate::deferred_drop::DeferredDrop;
+use crate::device::Input;
+use crate::limits::{
+    ANSWERS_PER_TURN, INITIATIONS_PER_TURN, PEERS_PER_TURN, REQUESTS_PER_TURN, SWEEP_INTERVAL,
+};
+use crate::link::Presence;
+use initiation_queue::InitiationQueue;
+use pending_replies::PendingReplies;
 use relay::RelayState;
+use under_load::UnderLoad;
 
-/// Events of each lane handled in one turn. An initiation costs some hundred microseconds of
-/// curve arithmetic, the others a few: all lanes together take some ten milliseconds.
-const ANSWERS_PER_TURN: usize = 64;
-const PEERS_PER_TURN: usize = 1024;
-const CALLS_PER_TURN: usize = 16;
-const INITIATIONS_PER_TURN: usize = 16;
-
-/// While withdrawn sessions are still held by a worker, look again after this time.
-const SWEEP_INTERVAL: Millis = Millis(1000);
-
-/// What the loop runs on.
-pub struct Parts {
-    /// The workers.
-    pub engine: Engine,
-    /// What they report.
-    pub events: Events,
-    /// The protocol.
-    pub device: Device,
-    /// The watch over the interface.
-    pub link: LinkWatcher,
-    /// News of the watch over the kernel's forwarding; none: `--relay kernel`, nobody watches.
-    pub forwarding: Option<Receiver<Update>>,
-    /// The configuration socket's file.
-    pub socket: SocketFile,
-    /// Requests of its clients.
-    pub calls: Receiver<Call>,
-    /// Written with every event, epoch and call.
-    pub wake: Arc<EventFd>,
-    /// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which are blocked.
-    pub signals: SignalFd,
-}
-
-/// Why the loop ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// A signal asked for it.
-    Signal(Signal),
-    /// The interface was deleted.
-    InterfaceDeleted,
-    /// The socket was deleted.
-    SocketDeleted,
-    /// The workers cannot go on.
-    Failed(String),
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Ending::Signal(signal) => write!(f, "{signal}"),
-            Ending::InterfaceDeleted => f.write_str("the interface was deleted"),
-            Ending::SocketDeleted => f.write_str("the socket was deleted"),
-            Ending::Failed(reason) => f.write_str(reason),
-        }
-    }
-}
-
-/// The control thread.
-pub struct Runtime {
-    parts: Parts,
-    /// Filled by the device, emptied by [`Runtime::execute`]; kept for its room.
-    outputs: Vec<Output>,
-    /// Those that the device has not seen yet.
-    initiations: FairQueue,
-    load: Load,
-    replies: PendingReplies,
-    withdrawn: Graveyard<SendSession>,
-    relay: RelayState,
-    /// The bound port.
-    listen_port: u16,
-    fwmark: u32,
-    mtu: usize,
-    /// Of the last snapshot published.
-    epoch: u64,
-}
+pub use state::{Components, Ending, Runtime};
 
 /// Which descriptors were readable.
 #[derive(Default)]
@@ -132,34 +49,29 @@ struct Readable {
     socket: bool,
 }
 
-/// Both clocks, as the device wants them.
-pub fn now() -> Now {
-    Now { monotonic: clock::boot_time(), wall: clock::wall_time() }
-}
-
 impl Runtime {
     /// Binds a port of the kernel's choice and publishes the first snapshot.
     ///
     /// # Errors
     /// No UDP socket can be had.
-    pub fn new(mut parts: Parts) -> io::Result<Runtime> {
-        let listen_port = parts.engine.bind(0, 0)?;
-        let mtu = parts.link.link().mtu;
-        let relay = RelayState::new(parts.forwarding.take());
+    pub fn new(mut components: Components) -> io::Result<Runtime> {
+        let listen_port = components.engine.bind(0, 0)?;
+        let mtu = components.link.link().mtu;
+        let relay = RelayState::new(components.relay_policy.take());
         let mut runtime = Runtime {
-            parts,
+            components,
             outputs: Vec::new(),
-            initiations: FairQueue::default(),
-            load: Load::default(),
+            initiations: InitiationQueue::default(),
+            under_load: UnderLoad::default(),
             replies: PendingReplies::default(),
-            withdrawn: Graveyard::default(),
+            withdrawn: DeferredDrop::default(),
             relay,
             listen_port,
             fwmark: 0,
             mtu,
             epoch: 0,
         };
-        runtime.handle(Input::Link { up: runtime.parts.link.link().is_up });
+        runtime.handle(Input::Link { up: runtime.components.link.link().is_up });
         runtime.publish();
         Ok(runtime)
     }
@@ -171,18 +83,18 @@ impl Runtime {
             let timeout = if is_busy { PollTimeout::ZERO } else { self.timeout() };
             let readable = match self.wait(timeout) {
                 Ok(readable) => readable,
-                Err(errno) => return Ending::Failed(format!("cannot wait for events: {errno}")),
+                Err(errno) => return Ending::Failed(format!("cannot poll for events: {errno}")),
             };
-            if let Some(ending) = self.look_around(&readable) {
+            if let Some(ending) = self.poll_exit(&readable) {
                 return ending;
             }
-            is_busy = self.take_events();
-            if self.parts.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
+            is_busy = self.process_events();
+            if self.components.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
                 self.handle(Input::Deadline);
             }
-            let epoch = self.parts.engine.epoch_reached();
-            self.replies.settle(epoch);
-            self.relay.settle(epoch);
+            let epoch = self.components.engine.epoch_reached();
+            self.replies.answer_reached(epoch);
+            self.relay.report_reached(epoch);
             self.withdrawn.sweep();
         }
     }
@@ -190,13 +102,13 @@ impl Runtime {
     /// Ends the workers and lets go of interface and socket.
     pub fn stop(self) {
         // The socket first: nobody shall find a daemon that does not answer any more.
-        drop(self.parts.socket);
-        drop(self.parts.calls);
-        self.parts.engine.stop();
+        drop(self.components.socket);
+        drop(self.components.requests);
+        self.components.engine.stop();
     }
 
     fn timeout(&self) -> PollTimeout {
-        let deadline = self.parts.device.next_deadline();
+        let deadline = self.components.device.next_deadline();
         let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
         match until_deadline.into_iter().chain(until_sweep).min() {
@@ -209,10 +121,14 @@ impl Runtime {
     }
 
     fn wait(&self, timeout: PollTimeout) -> Result<Readable, Errno> {
-        let parts = &self.parts;
-        let mut descriptors =
-            [parts.wake.as_fd(), parts.link.as_fd(), parts.signals.as_fd(), parts.socket.as_fd()]
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let components = &self.components;
+        let mut descriptors = [
+            components.wake.as_fd(),
+            components.link.as_fd(),
+            components.signals.as_fd(),
+            components.socket.as_fd(),
+        ]
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut descriptors, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Readable::default()),
@@ -224,20 +140,20 @@ impl Runtime {
     }
 
     /// Signals, the interface, the socket, and failures of workers.
-    fn look_around(&mut self, readable: &Readable) -> Option<Ending> {
+    fn poll_exit(&mut self, readable: &Readable) -> Option<Ending> {
         if readable.wake {
             // Before the lanes are read: what is put into them later wakes us again.
-            let _ = self.parts.wake.read();
+            let _ = self.components.wake.read();
         }
         if readable.signals
-            && let Ok(Some(info)) = self.parts.signals.read_signal()
+            && let Ok(Some(info)) = self.components.signals.read_signal()
         {
             match Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM) {
                 Signal::SIGUSR1 => self.statistics().log(),
                 signal => return Some(Ending::Signal(signal)),
             }
         }
-        if let Ok(failure) = self.parts.events.failures.try_recv() {
+        if let Ok(failure) = self.components.events.failures.try_recv() {
             return Some(match failure {
                 Failure::InterfaceGone => Ending::InterfaceDeleted,
                 Failure::Fatal(reason) => Ending::Failed(reason),
@@ -246,27 +162,30 @@ impl Runtime {
         if readable.link && self.follow_link() == Presence::Deleted {
             return Some(Ending::InterfaceDeleted);
         }
-        (readable.socket && !self.parts.socket.is_present()).then_some(Ending::SocketDeleted)
+        (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
     }
 
     /// Tells the device when the link goes up or down, and the workers when its MTU changes.
     fn follow_link(&mut self) -> Presence {
-        let before = self.parts.link.link().clone();
-        match self.parts.link.read() {
+        let before = self.components.link.link().clone();
+        match self.components.link.read() {
             Ok(Presence::Present) => {}
             Ok(Presence::Deleted) => return Presence::Deleted,
             Err(error) => {
                 // What cannot be seen is taken to be up: a write to a link that is down fails
                 // by itself.
-                log::error!("lost sight of the interface, taking it to be up: {error}");
+                log::error!(
+                    "interface {}: link monitoring failed, assuming the interface is up: {error}",
+                    self.components.link.link().name
+                );
                 self.handle(Input::Link { up: true });
                 return Presence::Present;
             }
         }
-        let link = self.parts.link.link().clone();
+        let link = self.components.link.link().clone();
         if link != before {
             log::debug!(
-                "interface {} is {}, MTU {}",
+                "interface {}: link is {} (MTU {})",
                 link.name,
                 if link.is_up { "up" } else { "down" },
                 link.mtu
@@ -276,132 +195,53 @@ impl Runtime {
             self.mtu = link.mtu;
             self.publish();
         }
-        if link.is_up != self.parts.device.is_up() {
+        if link.is_up != self.components.device.is_up() {
             self.handle(Input::Link { up: link.is_up });
         }
         Presence::Present
     }
 
     /// Serves every lane; true if there is more.
-    fn take_events(&mut self) -> bool {
-        self.follow_forwarding();
-        let under_load = self.take_initiations();
+    fn process_events(&mut self) -> bool {
+        self.follow_relay_policy();
+        let under_load = self.drain_initiations();
         for _ in 0..ANSWERS_PER_TURN {
-            let Ok(message) = self.parts.events.answers.try_recv() else { break };
+            let Ok(message) = self.components.events.answers.try_recv() else { break };
             self.handshake(&message, under_load);
         }
         for _ in 0..PEERS_PER_TURN {
-            let Ok(peer) = self.parts.events.peers.try_recv() else { break };
+            let Ok(peer) = self.components.events.peers.try_recv() else { break };
             self.handle(Input::Peer(peer));
         }
-        for _ in 0..CALLS_PER_TURN {
-            let Ok(call) = self.parts.calls.try_recv() else { break };
-            self.serve(call);
+        for _ in 0..REQUESTS_PER_TURN {
+            let Ok(request) = self.components.requests.try_recv() else { break };
+            self.handle_request(request);
         }
         for _ in 0..INITIATIONS_PER_TURN {
             let Some(message) = self.initiations.pop() else { break };
             self.handshake(&message, under_load);
         }
-        let Parts { events, calls, .. } = &self.parts;
+        let Components { events, requests, .. } = &self.components;
         !(events.answers.is_empty()
             && events.peers.is_empty()
-            && calls.is_empty()
+            && requests.is_empty()
             && events.initiations.is_empty()
             && self.initiations.len() == 0)
     }
 
     /// Empties the workers' lane into the queues by source; tells whether we are under load.
-    fn take_initiations(&mut self) -> bool {
-        let lane = &self.parts.events.initiations;
+    fn drain_initiations(&mut self) -> bool {
+        let lane = &self.components.events.initiations;
         let (in_lane, capacity) = (lane.len(), lane.capacity());
         let waiting = in_lane + self.initiations.len();
         let mut has_dropped = false;
         for message in lane.try_iter().take(in_lane) {
             has_dropped |= !self.initiations.push(message);
         }
-        self.load.sample(waiting, capacity, has_dropped, clock::boot_time())
+        self.under_load.sample(waiting, capacity, has_dropped, clock::boot_time())
     }
 
     fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
         self.handle(Input::Handshake { message, under_load });
-    }
-
-    fn handle(&mut self, input: Input<'_>) {
-        self.parts.device.handle(input, now(), &mut self.outputs);
-        self.execute();
-    }
-
-    /// Carries out what the device has decided, in its order.
-    fn execute(&mut self) {
-        let mut outputs = mem::take(&mut self.outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Command { worker, command } => self.parts.engine.command(worker, command),
-                Output::SetSession { peer, session } => {
-                    log_session(&peer, session.as_deref());
-                    if let Some(old) = peer.set_session(session) {
-                        self.withdrawn.bury(old);
-                    }
-                }
-                Output::Send { peer, to, message } => {
-                    self.send(peer.as_deref(), to, &message);
-                }
-                Output::Publish => self.publish(),
-            }
-        }
-        self.outputs = outputs;
-    }
-
-    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-        let sent_from = match self.parts.engine.send_handshake(&to, message) {
-            Ok(sent_from) => sent_from,
-            // The device tries again by itself.
-            Err(error) => {
-                log::debug!("cannot send a handshake message to {}: {error}", to.remote);
-                return;
-            }
-        };
-        log_sent(peer, to, message);
-        if let Some(peer) = peer {
-            peer.counters.sent_bytes.add(message.len() as u64);
-            if sent_from == SentFrom::Anywhere {
-                peer.forget_source(to);
-            }
-        }
-    }
-
-    fn publish(&mut self) {
-        let device = &self.parts.device;
-        let snapshot = Snapshot {
-            epoch: 0, // the engine counts
-            routes: device.routes(),
-            mac1_key: device.mac1_key(),
-            is_up: device.is_up(),
-            mtu: self.mtu,
-            listen_port: self.listen_port,
-            relay: self.relay.relay,
-        };
-        self.epoch = self.parts.engine.publish(snapshot);
-    }
-}
-
-fn log_session(peer: &Peer, session: Option<&SendSession>) {
-    let peer = Abbreviated(&peer.public_key);
-    match session {
-        Some(session) if session.info.is_initiator => log::debug!("{peer}: session, ours"),
-        Some(_) => log::debug!("{peer}: session, the peer's"),
-        None => log::debug!("{peer}: no session any more"),
-    }
-}
-
-fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-    let kind = match wire::classify(message) {
-        Some(Kind::Initiation) => "a handshake initiation",
-        Some(Kind::Response(_)) => "a handshake response",
-        _ => "a cookie reply",
-    };
-    match peer.map(|peer| Abbreviated(&peer.public_key)) {
-        Some(peer) => log::debug!("{peer}: sent {kind} to {}", to.remote),
-        None => log::debug!("sent {kind} to {}", to.remote),
     }
 }

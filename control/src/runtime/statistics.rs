@@ -1,10 +1,8 @@
 //! Everything that is counted, read at one moment: what logs and metrics show.
 
-use super::Runtime;
-use crate::key_text::Abbreviated;
-
-/// Peers that the log shows one by one; a larger hub has too many to be read.
-const PEERS_LOGGED_MAX: usize = 256;
+use super::state::Runtime;
+use crate::limits::PEERS_LOGGED_MAX;
+use crate::short_key::ShortKey;
 
 /// Names with their values.
 pub type Values = Vec<(&'static str, u64)>;
@@ -52,7 +50,7 @@ impl Counted {
 impl Runtime {
     /// Reads all counters.
     pub(super) fn statistics(&self) -> Statistics {
-        let (device, workers) = (&self.parts.device, self.parts.engine.counters());
+        let (device, workers) = (&self.components.device, self.components.engine.counters());
         Statistics {
             workers: workers.map(|one| Counted::of(one.list(), one.train_lengths())).collect(),
             peers: device
@@ -61,7 +59,7 @@ impl Runtime {
                 .map(|(peer, all)| (peer.public_key, Counted::of(all.list(), all.train_lengths())))
                 .collect(),
             handshakes: device.counters().list().collect(),
-            relay: self.relay.report(),
+            relay: self.relay.summary(),
         }
     }
 }
@@ -70,14 +68,14 @@ impl Statistics {
     /// Writes them to the log; zeros are left out, and peers of which nothing is to be said.
     pub(super) fn log(&self) {
         for (number, counted) in self.workers.iter().enumerate() {
-            log::info!("counters of worker {number}:{}", counted.words());
+            log::info!("worker {number}: counters:{}", counted.words());
         }
         let active = self.peers.iter().map(|(key, counted)| (key, counted.words()));
         for (key, words) in active.filter(|(_, words)| !words.is_empty()).take(PEERS_LOGGED_MAX) {
-            log::info!("counters of {}:{words}", Abbreviated(key));
+            log::info!("peer {}: counters:{words}", ShortKey(key));
         }
         log::info!("relay: {}", self.relay);
-        log::info!("counters of handshakes:{}", listed(&self.handshakes));
+        log::info!("handshakes: counters:{}", listed(&self.handshakes));
     }
 }
 

@@ -45,8 +45,10 @@ pub(super) fn start() -> io::Result<ExitCode> {
     let status = child.wait()?;
     match (status.code(), status.signal()) {
         (Some(code), _) if code != 0 => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
-        (_, Some(signal)) => Err(io::Error::other(format!("killed by signal {signal}"))),
-        _ => Err(io::Error::other("it ended before it was ready")),
+        (_, Some(signal)) => {
+            Err(io::Error::other(format!("the daemon was killed by signal {signal}")))
+        }
+        _ => Err(io::Error::other("the daemon exited before it was ready")),
     }
 }
 

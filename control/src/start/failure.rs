@@ -77,33 +77,33 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::NotPrivileged => f.write_str(
-                "not permitted to make an interface: run as root, or with CAP_NET_ADMIN",
+                "not permitted to create an interface: run as root or with CAP_NET_ADMIN",
             ),
             Failure::NoTunDevice => f.write_str(
-                "there is no /dev/net/tun: load the module (modprobe tun); \
-                 for a container, add --device /dev/net/tun",
+                "/dev/net/tun does not exist: load the kernel module (modprobe tun); \
+                 in a container, add --device /dev/net/tun",
             ),
             Failure::TunDenied(source) => write!(
                 f,
-                "/dev/net/tun refuses us ({source}): for a container, add --device /dev/net/tun \
-                 --cap-add NET_ADMIN; else see the rules of the security module"
+                "cannot open /dev/net/tun: {source}; in a container, add --device /dev/net/tun \
+                 --cap-add NET_ADMIN, otherwise check the SELinux or AppArmor policy"
             ),
             Failure::NameTaken => f.write_str(
-                "an interface of this name exists: delete it (ip link delete) or choose another \
+                "an interface with this name exists: delete it (ip link delete) or choose another \
                  name",
             ),
-            Failure::Tun(source) => write!(f, "cannot make the interface: {source}"),
+            Failure::Tun(source) => write!(f, "cannot create the interface: {source}"),
             Failure::TunDescriptor { number, source } => {
-                write!(f, "WG_TUN_FD={number} is no usable TUN descriptor: {source}")
+                write!(f, "WG_TUN_FD={number} is not a usable TUN file descriptor: {source}")
             }
             Failure::SocketDescriptor { number, source } => {
-                write!(f, "WG_UAPI_FD={number} is no usable listening socket: {source}")
+                write!(f, "WG_UAPI_FD={number} is not a usable listening socket: {source}")
             }
             Failure::Socket(error) => error.fmt(f),
             Failure::Engine(error) => engine(error, f),
             Failure::System { what, source } => write!(f, "cannot {what}: {source}"),
             Failure::Background(source) => {
-                write!(f, "cannot start in the background: {source}; --foreground works without")
+                write!(f, "cannot daemonize: {source}; try --foreground")
             }
             Failure::Ended(reason) => f.write_str(reason),
         }
@@ -113,25 +113,25 @@ impl fmt::Display for Failure {
 fn engine(error: &StartError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let source = match error {
         StartError::AeadUnavailable(error) => {
-            return write!(f, "{error}: --aead auto takes what there is");
+            return write!(f, "{error}; use --aead auto to pick a supported one");
         }
         StartError::UringRefused(source) => source,
         StartError::Resources(source) => {
-            return write!(f, "cannot start the workers: {source}; fewer --workers need less");
+            return write!(f, "cannot start the workers: {source}; try fewer --workers");
         }
     };
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOMEM) => write!(
             f,
-            "too little locked memory for io_uring ({source}): raise the limit (ulimit -l; \
+            "not enough locked memory for io_uring ({source}): raise the limit (ulimit -l; \
              systemd: LimitMEMLOCK=), lower --buffers, or use --io mmsg"
         ),
         Some(Errno::EPERM | Errno::EACCES) => write!(
             f,
-            "io_uring is refused ({source}): see the sysctl kernel.io_uring_disabled and the \
-             container's seccomp profile, or use --io mmsg"
+            "io_uring is not permitted ({source}): check the sysctl kernel.io_uring_disabled and \
+             the container's seccomp profile, or use --io mmsg"
         ),
-        _ => write!(f, "this kernel's io_uring does not suffice ({source}): use --io mmsg"),
+        _ => write!(f, "this kernel's io_uring is too old ({source}): use --io mmsg"),
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
             (Errno::ENODEV, true, "modprobe tun"),
             (Errno::EBUSY, true, "choose another name"),
             (Errno::EINVAL, true, "ip link delete"),
-            (Errno::ENOMEM, true, "cannot make the interface"),
+            (Errno::ENOMEM, true, "cannot create the interface"),
         ];
         for (errno, has_net_admin, hint) in cases {
             let text = Failure::tun(errno.into(), has_net_admin).to_string();
@@ -162,8 +162,8 @@ mod tests {
         let cases = [
             (Errno::ENOMEM, "ulimit -l"),
             (Errno::EPERM, "io_uring_disabled"),
-            (Errno::ENOSYS, "does not suffice"),
-            (Errno::EINVAL, "does not suffice"),
+            (Errno::ENOSYS, "too old"),
+            (Errno::EINVAL, "too old"),
         ];
         for (errno, hint) in cases {
             let text = Failure::Engine(StartError::UringRefused(errno.into())).to_string();

@@ -27,15 +27,16 @@ use wg_bounce_sys::tun::{Tun, TunHandle};
 use wg_bounce_sys::{clock, inherit};
 
 use crate::device::{Device, Settings, Timings};
-use crate::forwarding::Mode;
-use crate::forwarding::watch::{self, Update};
 use crate::link::LinkWatcher;
 use crate::logging;
 use crate::notify;
 use crate::options::Options;
-use crate::runtime::{self, Ending, Parts, Runtime};
+use crate::relay_policy::mode::Mode;
+use crate::relay_policy::watch::{self, Update};
+use crate::runtime::{Components, Ending, Runtime};
+use crate::uapi_server;
+use crate::uapi_server::requests::{Limits, RuntimeHandle};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
-use crate::uapi_server::{self, Control, Terms};
 use failure::Failure;
 
 /// The program: 0 after an orderly end, 1 when the daemon could not start or failed, 2 for a
@@ -72,18 +73,18 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     process::harden();
     let signals = process::block_signals().map_err(Failure::system("block signals"))?;
     for line in options.chosen() {
-        log::debug!("option: {line}");
+        log::debug!("option set: {line}");
     }
 
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
     let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
-    let name = tun.name().map_err(Failure::system("ask for the interface's name"))?;
-    let keep = || tun.handle().map_err(Failure::system("keep hold of the interface"));
+    let name = tun.name().map_err(Failure::system("read the interface's name"))?;
+    let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
-        .map_err(Failure::system("make an event descriptor"))?;
+        .map_err(Failure::system("create an eventfd"))?;
     let wake = Arc::new(wake);
     let workers = engine_options.workers;
     let (engine, events) =
@@ -93,20 +94,21 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         // It was deleted already: an orderly end, if an early one.
         Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
             engine.stop();
-            log::info!("ended: {}", Ending::InterfaceDeleted);
+            log::info!("interface {name}: daemon exits ({})", Ending::InterfaceDeleted);
             return Ok(ExitCode::SUCCESS);
         }
-        Err(error) => return Err(Failure::system("watch the interface")(error)),
+        Err(error) => return Err(Failure::system("monitor the interface")(error)),
     };
-    let (control, calls) = Control::new(Arc::clone(&wake));
+    let (handle, requests) = RuntimeHandle::new(Arc::clone(&wake));
 
     log::info!("interface {name}, {}", engine.describe());
     let device = new_device(options, workers);
-    let forwarding = watch_forwarding(options.relay, handle_of_watch, workers, &wake)?;
-    let parts = Parts { engine, events, device, link, forwarding, socket, calls, wake, signals };
-    let mut runtime = Runtime::new(parts).map_err(Failure::system("open UDP sockets"))?;
-    uapi_server::start(listener, control, Terms::new(clock::boot_time))
-        .map_err(Failure::system("start a thread"))?;
+    let relay_policy = watch_relay_policy(options.relay, handle_of_watch, workers, &wake)?;
+    let components =
+        Components { engine, events, device, link, relay_policy, socket, requests, wake, signals };
+    let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;
+    uapi_server::start(listener, handle, Limits::new(clock::boot_time))
+        .map_err(Failure::system("spawn a thread"))?;
 
     if is_child {
         let (_, is_level_chosen) = options.level();
@@ -119,7 +121,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     match ending {
         Ending::Failed(reason) => Err(Failure::Ended(reason)),
         orderly => {
-            log::info!("ended: {orderly}");
+            log::info!("interface {name}: daemon exits ({orderly})");
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -135,7 +137,7 @@ fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Fail
     }
 }
 
-fn watch_forwarding(
+fn watch_relay_policy(
     mode: Mode,
     handle: TunHandle,
     workers: usize,
@@ -143,7 +145,7 @@ fn watch_forwarding(
 ) -> Result<Option<Receiver<Update>>, Failure> {
     let start = || watch::start(handle, mode, workers, Arc::clone(wake));
     let started = (mode != Mode::Kernel).then(start).transpose();
-    started.map_err(Failure::system("start a thread"))
+    started.map_err(Failure::system("spawn a thread"))
 }
 
 fn open_socket(
@@ -165,12 +167,12 @@ fn open_socket(
 fn new_device(options: &Options, workers: usize) -> Device {
     let timings = match options.test_timers {
         Some(divisor) => {
-            log::warn!("the protocol's timers are divided by {divisor}: for tests only");
+            log::warn!("timers: all protocol intervals divided by {divisor} (for tests only)");
             Timings::shortened(divisor)
         }
         None => Timings::default(),
     };
     // The kernel's generator: without it no key can be made, and so there is nothing to handle.
     let rng = Box::new(UnwrapErr(SysRng));
-    Device::new(Settings { workers, timings }, rng, runtime::now())
+    Device::new(Settings { workers, timings }, rng)
 }

@@ -16,11 +16,13 @@ const CAP_NET_ADMIN: u64 = 1 << 12;
 pub(super) fn harden() {
     // The background start executes /proc/self/exe; ps(1) shall show the program all the same.
     if let Err(errno) = prctl::set_name(c"wg-bounce") {
-        log::debug!("cannot set the process's name: {errno}");
+        log::debug!("process: cannot set the name: {errno}");
     }
     match prctl::set_dumpable(false) {
-        Ok(()) => log::debug!("memory is kept from core dumps and debuggers"),
-        Err(errno) => log::warn!("core dumps may contain keys: {errno}"),
+        Ok(()) => log::debug!("process: core dumps and debuggers disabled (PR_SET_DUMPABLE)"),
+        Err(errno) => {
+            log::warn!("process: cannot disable core dumps, they may contain keys: {errno}")
+        }
     }
     // Rings and their buffers count against MEMLOCK; every worker and client has descriptors.
     for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
@@ -30,8 +32,8 @@ pub(super) fn harden() {
         });
         match raised {
             Ok((soft, hard)) if soft == hard => {}
-            Ok((soft, hard)) => log::debug!("{resource:?} raised from {soft} to {hard}"),
-            Err(errno) => log::debug!("{resource:?} cannot be raised: {errno}"),
+            Ok((soft, hard)) => log::debug!("process: {resource:?} raised from {soft} to {hard}"),
+            Err(errno) => log::debug!("process: cannot raise {resource:?}: {errno}"),
         }
     }
 }

@@ -11,10 +11,8 @@ use wg_bounce_uapi::render::{render_errno, render_get};
 use wg_bounce_uapi::types::Request;
 use zeroize::Zeroizing;
 
-use super::{Answer, Terms};
-
-/// Bytes taken from the socket at once.
-const CHUNK_LEN: usize = 64 * 1024;
+use super::requests::{Answer, Limits};
+use crate::limits::UAPI_CHUNK_LEN;
 
 /// Serves `stream` until the client closes it, names no known operation, or is too slow. Between
 /// requests it may stay silent for as long as it likes.
@@ -24,13 +22,13 @@ const CHUNK_LEN: usize = 64 * 1024;
 pub(super) fn serve(
     mut stream: &UnixStream,
     ask: impl Fn(Request) -> Option<Answer>,
-    terms: Terms,
+    limits: Limits,
 ) -> io::Result<()> {
     let mut reader = RequestReader::new();
-    let mut buffer = Zeroizing::new(vec![0; CHUNK_LEN]);
+    let mut buffer = Zeroizing::new(vec![0; UAPI_CHUNK_LEN]);
     let mut deadline = None;
     loop {
-        stream.set_read_timeout(remaining(deadline, terms)?)?;
+        stream.set_read_timeout(remaining(deadline, limits)?)?;
         let length = match stream.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => length,
@@ -46,28 +44,28 @@ pub(super) fn serve(
                     None => return Ok(()),
                 },
                 Incoming::Refused(rejection) => {
-                    log::debug!("refused a configuration request: {}", rejection.reason);
+                    log::debug!("UAPI request rejected: {}", rejection.reason);
                     Zeroizing::new(render_errno(rejection.errno))
                 }
                 Incoming::Unknown => return Ok(()),
             };
-            send(stream, answer.as_bytes(), terms)?;
+            send(stream, answer.as_bytes(), limits)?;
             deadline = None;
         }
         // The time runs from the first byte of a request that is not complete.
         if reader.is_idle() {
             deadline = None;
         } else if deadline.is_none() {
-            deadline = Some((terms.clock)() + terms.request_time_max);
+            deadline = Some((limits.clock)() + limits.request_time_max);
         }
     }
 }
 
-/// Writes all of `bytes` within the time that the terms give.
-fn send(mut stream: &UnixStream, mut bytes: &[u8], terms: Terms) -> io::Result<()> {
-    let deadline = Some((terms.clock)() + terms.request_time_max);
+/// Writes all of `bytes` within the time that the limits give.
+fn send(mut stream: &UnixStream, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
+    let deadline = Some((limits.clock)() + limits.request_time_max);
     while !bytes.is_empty() {
-        stream.set_write_timeout(remaining(deadline, terms)?)?;
+        stream.set_write_timeout(remaining(deadline, limits)?)?;
         match stream.write(bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if is_retried(&error) => {}
@@ -83,9 +81,9 @@ fn is_retried(error: &io::Error) -> bool {
 }
 
 /// The time left until `deadline`, as a socket's timeout: none is for ever.
-fn remaining(deadline: Option<Millis>, terms: Terms) -> io::Result<Option<Duration>> {
+fn remaining(deadline: Option<Millis>, limits: Limits) -> io::Result<Option<Duration>> {
     let Some(deadline) = deadline else { return Ok(None) };
-    match deadline.since((terms.clock)()) {
+    match deadline.since((limits.clock)()) {
         Millis(0) => Err(io::ErrorKind::TimedOut.into()),
         left => Ok(Some(Duration::from_millis(left.0))),
     }

@@ -17,6 +17,8 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 
+use crate::limits::UAPI_BACKLOG;
+
 /// Where wg(8) looks for sockets.
 pub const DIRECTORY: &str = "/var/run/wireguard";
 
@@ -53,12 +55,12 @@ impl fmt::Display for SocketError {
         match self {
             SocketError::InUse(path) => write!(
                 f,
-                "the socket {} is in use: another daemon serves an interface of this name \
+                "the socket {} is in use: another daemon serves an interface with this name \
                  (perhaps in another network namespace); stop it or choose another name",
                 path.display()
             ),
             SocketError::NotASocket(path) => {
-                write!(f, "{} exists and is no socket: remove it", path.display())
+                write!(f, "{} exists but is not a socket; remove it", path.display())
             }
             SocketError::Failed { what, source } => write!(f, "cannot {what}: {source}"),
         }
@@ -82,7 +84,7 @@ impl SocketFile {
             .recursive(true)
             .mode(0o700)
             .create(directory)
-            .map_err(|error| failed("make the directory", directory, error))?;
+            .map_err(|error| failed("create the directory", directory, error))?;
         // Two daemons that find the same stale socket must not both replace it.
         let lock = File::open(directory)
             .and_then(|file| Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|e| e.1)?))
@@ -165,7 +167,7 @@ impl Drop for SocketFile {
             && identity(&self.path) == self.identity
             && let Err(error) = fs::remove_file(&self.path)
         {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+            log::warn!("UAPI socket {}: cannot remove: {error}", self.path.display());
         }
     }
 }
@@ -215,7 +217,7 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    listen(&socket, Backlog::new(128)?)?;
+    listen(&socket, Backlog::new(UAPI_BACKLOG)?)?;
     Ok(UnixListener::from(socket))
 }
 

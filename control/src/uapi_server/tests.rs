@@ -5,21 +5,24 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::clock;
-use wg_bounce_uapi::types::{Change, SetRequest};
+use wg_bounce_sys::clock::Millis;
+use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
 
+use super::requests::{Answer, Limits, RuntimeHandle};
 use super::*;
 
 const GET: &[u8] = b"get=1\n\n";
 
 /// Answers `get` with what `set` stored, until all clients have gone.
-fn start_control() -> Control {
+fn start_runtime() -> RuntimeHandle {
     let wake = Arc::new(EventFd::new().expect("eventfd"));
-    let (control, calls) = Control::new(wake);
+    let (runtime, requests) = RuntimeHandle::new(wake);
     thread::spawn(move || {
         let mut listen_port = 0;
-        for call in calls {
-            let answer = match call.request {
+        for request in requests {
+            let answer = match request.request {
                 Request::Get => Answer::State(Box::new(state(listen_port))),
                 Request::Set(SetRequest { changes, rejected }) => {
                     for change in changes {
@@ -30,29 +33,29 @@ fn start_control() -> Control {
                     Answer::Done(rejected.map_or(Errno::OK, |rejection| rejection.errno))
                 }
             };
-            call.reply.send(answer);
+            request.reply.send(answer);
         }
     });
-    control
+    runtime
 }
 
 fn state(listen_port: u16) -> DeviceState {
     DeviceState { private_key: None, listen_port, fwmark: 0, peers: Vec::new() }
 }
 
-fn terms(request_time_max: u64, connections_max: usize) -> Terms {
-    Terms { request_time_max: Millis(request_time_max), connections_max, clock: clock::boot_time }
+fn limits(request_time_max: u64, connections_max: usize) -> Limits {
+    Limits { request_time_max: Millis(request_time_max), connections_max, clock: clock::boot_time }
 }
 
 /// A server in a directory of its own; the path is the socket's.
-fn start_server(name: &str, terms: Terms) -> std::path::PathBuf {
+fn start_server(name: &str, limits: Limits) -> std::path::PathBuf {
     let directory = format!("wg-bounce-uapi-{name}-{}", std::process::id());
     let directory = std::env::temp_dir().join(directory);
     std::fs::create_dir_all(&directory).expect("temporary directory");
     let path = directory.join("wg0.sock");
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).expect("bind");
-    start(listener, start_control(), terms).expect("threads");
+    start(listener, start_runtime(), limits).expect("threads");
     path
 }
 
@@ -78,7 +81,7 @@ fn answer(stream: &mut UnixStream) -> String {
 
 #[test]
 fn pipelined_requests_are_all_answered_in_order() {
-    let mut client = connect(&start_server("pipeline", terms(20_000, 4)));
+    let mut client = connect(&start_server("pipeline", limits(20_000, 4)));
     let requests = b"set=1\nlisten_port=1\n\nget=1\n\nset=1\nlisten_port=2\n\nget=1\n\n";
     client.write_all(requests).expect("sent");
     let answers: Vec<String> = (0..4).map(|_| answer(&mut client)).collect();
@@ -90,7 +93,7 @@ fn pipelined_requests_are_all_answered_in_order() {
 
 #[test]
 fn a_stalled_set_holds_up_nobody_and_is_cut_off() {
-    let path = start_server("stalled", terms(400, 4));
+    let path = start_server("stalled", limits(400, 4));
     let mut stalled = connect(&path);
     stalled.write_all(b"set=1\nlisten_port=7\nfwm").expect("sent");
     let mut other = connect(&path);
@@ -104,7 +107,7 @@ fn a_stalled_set_holds_up_nobody_and_is_cut_off() {
 
 #[test]
 fn a_trickling_request_is_cut_off_too() {
-    let mut client = connect(&start_server("trickle", terms(300, 4)));
+    let mut client = connect(&start_server("trickle", limits(300, 4)));
     client.write_all(b"set=1\n").expect("sent");
     let cut_off = (0..100).any(|_| {
         thread::sleep(Duration::from_millis(20));
@@ -115,7 +118,7 @@ fn a_trickling_request_is_cut_off_too() {
 
 #[test]
 fn an_error_leaves_the_connection_usable() {
-    let mut client = connect(&start_server("error", terms(20_000, 4)));
+    let mut client = connect(&start_server("error", limits(20_000, 4)));
     client.write_all(b"set=1\nlisten_port=3\nnonsense\n\n").expect("sent");
     assert_eq!(answer(&mut client), "errno=-71\n\n");
     client.write_all(GET).expect("sent");
@@ -124,14 +127,14 @@ fn an_error_leaves_the_connection_usable() {
 
 #[test]
 fn an_unknown_operation_closes_the_connection() {
-    let mut client = connect(&start_server("unknown", terms(20_000, 4)));
+    let mut client = connect(&start_server("unknown", limits(20_000, 4)));
     client.write_all(b"frobnicate=1\n").expect("sent");
     assert_eq!(answer(&mut client), "");
 }
 
 #[test]
 fn connections_beyond_the_bound_are_closed() {
-    let path = start_server("bound", terms(20_000, 2));
+    let path = start_server("bound", limits(20_000, 2));
     let mut kept: Vec<UnixStream> = (0..2).map(|_| connect(&path)).collect();
     for client in &mut kept {
         client.write_all(GET).expect("sent");
@@ -151,10 +154,10 @@ fn connections_beyond_the_bound_are_closed() {
 
 #[test]
 fn a_request_dropped_by_control_closes_the_connection() {
-    let (control, calls) = Control::new(Arc::new(EventFd::new().expect("eventfd")));
-    drop(calls);
+    let (runtime, requests) = RuntimeHandle::new(Arc::new(EventFd::new().expect("eventfd")));
+    drop(requests);
     let (mut client, server) = UnixStream::pair().expect("pair");
-    let thread = thread::spawn(move || serve(&server, &control, terms(20_000, 1)));
+    let thread = thread::spawn(move || serve(&server, &runtime, limits(20_000, 1)));
     client.write_all(GET).expect("sent");
     assert_eq!(answer(&mut client), "");
     thread.join().expect("no panic");

@@ -98,14 +98,14 @@ fn nftables_rules_are_respected(backend: Backend) {
     for (family, expected) in [("ip", V6_ONLY), ("ip6", V4_ONLY), ("inet", NONE)] {
         for hook in ["prerouting", "forward", "postrouting"] {
             let chain = format!("chain c {{\ntype filter hook {hook} priority 0;\ncounter\n}}");
-            let reason = format!("chain c of table {family} t, hook {hook}, has rules");
+            let reason = format!("chain c of table {family} t, hook {hook}: has rules");
             table_holds(&relay, family, &chain, expected, &reason);
         }
     }
     for (family, hook) in [("netdev", "ingress"), ("netdev", "egress"), ("inet", "ingress")] {
         let chain =
             format!("chain c {{\ntype filter hook {hook} device IF priority 0;\ncounter\n}}");
-        let reason = format!("chain c of table {family} t, hook {hook}, has rules");
+        let reason = format!("chain c of table {family} t, hook {hook}: has rules");
         table_holds(&relay, family, &chain, NONE, &reason);
     }
     // Other hooks, other devices and chains without rules do not matter.
@@ -132,7 +132,7 @@ fn rules_are_added_and_removed() {
     holds(&relay, "nft add rule inet t c counter", "nft flush chain inet t c", NONE, "has rules");
     // With a drop policy no ping passes, so `expect` cannot be used.
     hub.run_with("nft -f -", "add chain inet t c { policy drop; }");
-    eventually(LATE, "the policy counts", || said(&relay).contains("does not accept by policy"));
+    eventually(LATE, "the policy counts", || said(&relay).contains("default policy is not ACCEPT"));
     for family in Family::BOTH {
         let counts = ping(&relay.alice.namespace, BOB.inner(family), "-c 2 -i 0.02 -W 1");
         assert_eq!(counts, (2, 0), "{family:?}");
@@ -185,7 +185,7 @@ fn iptables_rules_are_respected(backend: Backend) {
             [("filter", "FORWARD"), ("mangle", "PREROUTING"), ("nat", "POSTROUTING")]
         {
             let line = |verb| format!("{program} -t {table} {verb} {chain} -p tcp");
-            let reason = format!("{program}: chain {chain} of table {table} has rules");
+            let reason = format!("{program}: chain {chain} of table {table}: has rules");
             holds(&relay, &line("-A"), &line("-D"), expected, &reason);
         }
         // INPUT does not matter, nor does a user chain without a jump to it.
@@ -267,13 +267,13 @@ fn policies_and_ip_rules_are_respected() {
     let policy = "src 10.9.0.0/24 dst 10.8.0.0/24 dir";
     for direction in ["fwd", "out"] {
         let line = |verb| format!("ip xfrm policy {verb} {policy} {direction}");
-        holds(&relay, &line("add"), &line("delete"), NONE, "1 IPsec policies");
+        holds(&relay, &line("add"), &line("delete"), NONE, "IPsec policies: 1 ");
     }
     for (family, selector, expected) in
         [("-4", "sport 22", V6_ONLY), ("-6", "ipproto tcp", V4_ONLY), ("-4", "dport 1-9", V6_ONLY)]
     {
         let line = |verb| format!("ip {family} rule {verb} {selector} table main priority 77");
-        holds(&relay, &line("add"), &line("del"), expected, "rule of priority 77");
+        holds(&relay, &line("add"), &line("del"), expected, "ip rule 77 ");
     }
     // Rules on addresses and marks are covered by route queries.
     relay.hub.namespace.run("ip rule add from 10.77.0.9 fwmark 7 table 99 priority 78");
@@ -318,7 +318,7 @@ fn moving_the_interface_changes_the_rules(backend: Backend) {
     );
     hub.run(&format!("ip link set {interface} netns {}", inside.name()));
     eventually(LATE, "the new namespace counts", || {
-        direct(&said(&relay)) == V4_ONLY && said(&relay).contains("hook forward, has rules")
+        direct(&said(&relay)) == V4_ONLY && said(&relay).contains("hook forward: has rules")
     });
     inside.run(&format!("ip address add {}/24 dev {interface}", HUB.inner(Family::V4)));
     inside.run(&format!("ip link set {interface} up"));
@@ -389,8 +389,8 @@ fn a_missing_capability_leaves_relaying_to_the_kernel() {
     let daemon = namespace.spawn(&lab, &line);
     eventually(seconds(10), "it says what it lacks", || {
         let log = daemon.output();
-        log.contains("relay: IPv4 by the kernel (cannot see BPF programs of netfilter")
-            && log.contains("(CAP_SYS_ADMIN would help)")
+        log.contains("relay: IPv4 by the kernel (cannot read netfilter BPF programs")
+            && log.contains("(requires CAP_SYS_ADMIN)")
     });
 }
 
@@ -424,7 +424,7 @@ fn kernel_mode_does_not_watch_rules() {
         let path = thread.expect("a thread").path().join("comm");
         std::fs::read_to_string(path).unwrap_or_default()
     });
-    assert!(names.into_iter().all(|name| name.trim() != "forwarding"));
+    assert!(names.into_iter().all(|name| name.trim() != "relay-policy"));
 }
 
 /// The log names the reason and the option that overrides it; the counters report the mode.

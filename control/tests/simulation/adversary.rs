@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use wg_bounce_control::cookie::Jar;
+use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::device::Counters;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
 use wg_bounce_sys::clock::Millis;
@@ -62,7 +62,7 @@ fn ignores_damaged(node: &mut Node, message: &[u8], signed_from: usize) {
     }
     for bit in 8 * signed_from..8 * (message.len() - 32) {
         let mut damaged = flip(bit);
-        Jar::new(&public_key).sign(&mut damaged, START);
+        CookieSigner::new(&public_key).sign(&mut damaged, START);
         ignores(&damaged, &format!("bit {bit}, valid mac1"));
     }
     for length in 0..message.len() {
@@ -104,7 +104,7 @@ fn replayed_and_older_initiations_are_dropped() {
         let now = later + Millis::from_secs(seconds);
         let before_now = b.device.counters();
         assert!(deliver(&mut b, attacker(), old, now).is_empty());
-        assert_eq!(b.device.counters().dropped_replayed, before_now.dropped_replayed + 1);
+        assert_eq!(b.device.counters().drop_replayed, before_now.drop_replayed + 1);
         assert_eq!(state(&b), before);
     }
 }
@@ -119,7 +119,7 @@ fn initiations_of_one_peer_are_rate_limited() {
     let second = begin_handshake(&mut a, START);
     assert_eq!(deliver(&mut b, a.address, &first, START).len(), 1);
     assert!(deliver(&mut b, a.address, &second, START + Millis(19)).is_empty());
-    assert_eq!(b.device.counters().dropped_too_soon, 1);
+    assert_eq!(b.device.counters().drop_too_soon, 1);
     assert_eq!(deliver(&mut b, a.address, &second, START + Millis(20)).len(), 1);
 }
 
@@ -136,7 +136,7 @@ fn unknown_peers_get_no_reply() {
     let mut other = Node::new([4; 32], 1, 4);
     join(&mut other, &a, "10.0.0.1/32");
     assert!(deliver(&mut other, a.address, &for_b, START).is_empty(), "mac1 is for b");
-    assert_eq!(other.device.counters().dropped_bad_mac, 1);
+    assert_eq!(other.device.counters().drop_bad_mac1, 1);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_cookie_is_valid_for_its_owner_only() {
         b.receive(a.address, &second, true, later);
     }
     let counters = b.device.counters();
-    assert_eq!((counters.messages_tried, counters.dropped_rate_limited), (5, 6));
+    assert_eq!((counters.messages_tried, counters.drop_rate_limited), (5, 6));
 }
 
 #[test]

@@ -78,9 +78,8 @@ impl Node {
     pub fn new(private_key: [u8; 32], workers: usize, seed: u64) -> Node {
         let rng = Box::new(ChaCha8Rng::seed_from_u64(seed));
         let settings = Settings { workers, timings: Timings::default() };
-        let now = Now { monotonic: Millis(1), wall: Duration::ZERO };
         Node {
-            device: Device::new(settings, rng, now),
+            device: Device::new(settings, rng),
             address: SocketAddr::from(([192, 0, 2, 1], 1)),
             private_key,
             public_key: public_key(&private_key),
@@ -109,7 +108,7 @@ impl Node {
         let mut out = Vec::new();
         self.device.begin_set();
         for change in changes {
-            self.device.apply(change, time, &mut out).expect("a good change");
+            self.device.apply(change, time, &mut out);
         }
         self.device.end_set(time, &mut out);
         self.execute(out, now);

@@ -6,9 +6,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::sys::socket::{NetlinkAddr, bind, setsockopt, sockopt};
 
-/// NETLINK_XFRM (linux/netlink.h).
-const NETLINK_XFRM: i32 = 6;
-
 /// Receive buffer to request (bytes). An event burst beyond it is lost and needs a new dump.
 const BUFFER_LEN: usize = 1 << 20;
 
@@ -32,7 +29,7 @@ pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
     let number = match protocol {
         Protocol::Route => libc::NETLINK_ROUTE,
         Protocol::Netfilter => libc::NETLINK_NETFILTER,
-        Protocol::Xfrm => NETLINK_XFRM,
+        Protocol::Xfrm => libc::NETLINK_XFRM,
     };
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes numbers only.

@@ -8,23 +8,17 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use libc::{
+    RTA_DST, RTA_IIF, RTA_METRICS, RTA_OIF, RTA_SRC, RTM_GETROUTE, RTM_NEWROUTE, RTN_LOCAL,
+    RTN_MULTICAST, RTN_UNICAST,
+};
 use nix::sys::socket::{MsgFlags, recv, send};
 
-const RTM_NEWROUTE: u16 = 24;
-const RTM_GETROUTE: u16 = 26;
-const NLM_F_REQUEST: u16 = 1;
-const RTA_DST: u16 = 1;
-const RTA_SRC: u16 = 2;
-const RTA_IIF: u16 = 3;
-const RTA_OIF: u16 = 4;
-const RTA_METRICS: u16 = 8;
+const NLM_F_REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+/// Not in libc for every C library.
 const RTA_ENCAP: u16 = 22;
 /// Within RTA_METRICS: the route has its own or a learned MTU.
 const RTAX_MTU: u16 = 2;
-/// Route types: forwarded; local, broadcast, anycast, multicast (2 to 5).
-const RTN_UNICAST: u8 = 1;
-const RTN_LOCAL: u8 = 2;
-const RTN_MULTICAST: u8 = 5;
 
 /// Bytes of `struct nlmsghdr`, of `struct rtmsg`, and of an attribute's header.
 const HEADER_LEN: usize = 16;
@@ -162,7 +156,8 @@ fn read_reply(reply: &[u8], sequence: u32, interface: u32) -> Option<Route> {
             _ => {}
         }
     }
-    // struct rtmsg: the type is its eighth byte.
+    // struct rtmsg: the type is its eighth byte. Local, broadcast, anycast and multicast are
+    // consecutive.
     Some(match route[7] {
         RTN_LOCAL..=RTN_MULTICAST => Route::Local,
         RTN_UNICAST if output_interface == Some(interface) && !is_special => Route::Back,

@@ -8,8 +8,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use wg_bounce_control::cookie::Jar;
-use wg_bounce_control::noise::{Identity, Initiated, Invitation, Secret, SessionKeys, initiate};
+use wg_bounce_control::cookie::CookieSigner;
+use wg_bounce_control::noise::{
+    Identity, Initiated, InitiationParams, Secret, SessionKeys, initiate,
+};
 use wg_bounce_control::tai64n::{Timestamp, TimestampSource};
 
 use super::peer::Randomness;
@@ -41,7 +43,7 @@ pub struct Initiator<'a> {
     identity: &'a Identity,
     relay_public: &'a [u8; 32],
     static_static: Secret,
-    jar: Jar,
+    jar: CookieSigner,
     timestamps: TimestampSource,
     last: Timestamp,
     number: u32,
@@ -63,7 +65,7 @@ impl<'a> Initiator<'a> {
             identity,
             relay_public,
             static_static: identity.static_static(relay_public).expect("both are good keys"),
-            jar: Jar::new(relay_public),
+            jar: CookieSigner::new(relay_public),
             timestamps: TimestampSource::default(),
             last: Timestamp::default(),
             number,
@@ -79,7 +81,7 @@ impl<'a> Initiator<'a> {
             return Ok(());
         }
         self.last = self.timestamps.next(wall_clock(), self.last);
-        let invitation = Invitation {
+        let invitation = InitiationParams {
             remote_static: self.relay_public,
             static_static: &self.static_static,
             ephemeral: Secret::new(randomness.key()?),
@@ -113,7 +115,7 @@ impl<'a> Initiator<'a> {
 
     /// Forgets the cookie, as after a restart.
     pub fn forget_cookie(&mut self) {
-        self.jar = Jar::new(self.relay_public);
+        self.jar = CookieSigner::new(self.relay_public);
     }
 
     /// What the relay has sent; none if that does not answer the last initiation.
@@ -161,7 +163,7 @@ fn wall_clock() -> Duration {
 mod tests {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
-    use wg_bounce_control::cookie::{Checker, Verdict};
+    use wg_bounce_control::cookie::{Checker, MacState};
     use wg_bounce_control::noise::open_initiation;
 
     use super::*;
@@ -230,7 +232,7 @@ mod tests {
         let second = *initiator.signed();
         assert_eq!(first[..132], second[..132]);
         let verdict = checker.judge(&second, source, true, now, &mut rng);
-        assert_eq!(verdict, Verdict::ProvedAddress);
+        assert_eq!(verdict, MacState::ValidMac1And2);
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Daemon {
     /// A counter summed over all workers, from the report that SIGUSR1 makes the daemon log.
     #[track_caller]
     pub fn counter(&self, name: &str) -> u64 {
-        const LAST: &str = "counters of handshakes";
+        const LAST: &str = "handshakes: counters:";
         let before = self.log().matches(LAST).count();
         self.signal(Signal::SIGUSR1);
         eventually(seconds(5), "the counters are logged", || {
@@ -279,8 +279,9 @@ impl Daemon {
         let log = self.log();
         let mut of_worker = std::collections::BTreeMap::new();
         for line in log.lines() {
-            if let Some((_, counters)) = line.split_once("counters of worker ") {
-                let (worker, values) = counters.split_once(':').expect("a number and a list");
+            if let Some((head, values)) = line.split_once(": counters:")
+                && let Some((_, worker)) = head.split_once(" worker ")
+            {
                 of_worker.insert(worker, values);
             }
         }

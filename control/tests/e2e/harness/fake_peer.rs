@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use wg_bounce_aead::{Aead, Key, Open, Seal};
-use wg_bounce_control::cookie::Jar;
+use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::noise::{
-    Identity, Invitation, Secret, SessionKeys, initiate, open_initiation,
+    Identity, InitiationParams, Secret, SessionKeys, initiate, open_initiation,
 };
 use wg_bounce_control::tai64n::Timestamp;
 use wg_bounce_dataplane::wire::{
@@ -96,7 +96,7 @@ impl FakePeer {
     fn try_connect(&mut self) -> bool {
         let mut message = [0; INITIATION_LEN];
         let timestamp = self.timestamp();
-        let invitation = Invitation {
+        let invitation = InitiationParams {
             remote_static: &self.hub_key,
             static_static: &self.static_static(),
             ephemeral: Secret::new(random_bytes()),
@@ -104,7 +104,7 @@ impl FakePeer {
             local_index: self.handshakes,
         };
         let initiated = initiate(&self.identity, &invitation, &mut message).expect("a good key");
-        let mut jar = Jar::new(&self.hub_key);
+        let mut jar = CookieSigner::new(&self.hub_key);
         jar.sign(&mut message, Millis(1));
         self.send_raw(&message);
         let keys = loop {
@@ -236,7 +236,7 @@ impl FakePeer {
         let keys = proven
             .respond(&Secret::default(), &ephemeral, local_index, &mut response)
             .expect("good keys");
-        Jar::new(&self.hub_key).sign(&mut response, Millis(1));
+        CookieSigner::new(&self.hub_key).sign(&mut response, Millis(1));
         self.add_session(local_index, &keys);
         self.send_raw(&response);
     }

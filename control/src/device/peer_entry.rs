@@ -1,0 +1,177 @@
+//! All that is known of one peer, beside what it shares with the workers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use wg_bounce_dataplane::peer::Peer;
+use wg_bounce_dataplane::session::SendSession;
+use wg_bounce_sys::clock::Millis;
+use wg_bounce_uapi::types::{PeerState, SecretKey};
+use zeroize::Zeroizing;
+
+use super::io::Now;
+use crate::cookie::CookieSigner;
+use crate::noise::{Identity, Initiated, Secret};
+use crate::tai64n::Timestamp;
+use crate::timers::Timers;
+
+/// One configured peer.
+pub(super) struct PeerEntry {
+    pub(super) shared: Arc<Peer>,
+    /// All zeros: none.
+    pub(super) psk: SecretKey,
+    pub(super) static_static: StaticStatic,
+    pub(super) cookie_signer: CookieSigner,
+    /// Seconds; zero means off.
+    pub(super) persistent_keepalive: u16,
+    /// The prefixes of this peer, each with its place in the order of configuration.
+    pub(super) allowed_ips: HashMap<IpNet, u64>,
+    /// Who receives this peer's sessions; kept over rekeys, or a flow would be reordered.
+    pub(super) worker: Option<usize>,
+    /// The handshake that we began and await the response of.
+    pub(super) handshake: Option<Initiated>,
+    pub(super) sessions: Sessions,
+    /// The greatest timestamp received (§5.1). Survives all but the peer's removal.
+    pub(super) greatest_received: Timestamp,
+    pub(super) last_initiation_received: Option<Millis>,
+    pub(super) last_timestamp_sent: Timestamp,
+    /// When an initiation or response was last sent; at most one initiation within
+    /// `rekey_timeout` after it.
+    pub(super) last_handshake_sent: Option<Millis>,
+    /// The current session's last-minute handshake was begun.
+    pub(super) began_last_minute: bool,
+    /// Wall clock of the last complete handshake since the epoch; zero if none.
+    pub(super) last_handshake: Duration,
+    pub(super) timers: Timers,
+    /// The deadline that stands in the queue.
+    pub(super) queued: Option<Millis>,
+    /// The times of the last message sent and received, when the peer was last looked at.
+    pub(super) seen: (Millis, Millis),
+}
+
+/// The sessions of one peer. Of the previous one only the receiving half is of use.
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// Our index of the session before the current one: what is on its way still arrives.
+    pub(super) previous: Option<u32>,
+    /// What we send with.
+    pub(super) current: Option<Arc<SendSession>>,
+    /// A session that the peer began and has not confirmed yet: nothing may be sent with it.
+    pub(super) next: Option<Arc<SendSession>>,
+}
+
+/// The DH of both static keys: computed when first needed, then kept.
+#[derive(Default)]
+pub(super) enum StaticStatic {
+    #[default]
+    Unknown,
+    /// The peer's public key is of low order: nothing is ever said to it.
+    Refused,
+    Known(Secret),
+}
+
+impl StaticStatic {
+    pub(super) fn get(&mut self, identity: &Identity, remote: &[u8; 32]) -> Option<&Secret> {
+        if let StaticStatic::Unknown = self {
+            let computed = identity.static_static(remote);
+            *self = computed.map_or(StaticStatic::Refused, StaticStatic::Known);
+        }
+        match self {
+            StaticStatic::Known(secret) => Some(secret),
+            StaticStatic::Unknown | StaticStatic::Refused => None,
+        }
+    }
+}
+
+impl PeerEntry {
+    pub(super) fn new(shared: Arc<Peer>) -> PeerEntry {
+        PeerEntry {
+            psk: Zeroizing::new([0; 32]),
+            static_static: StaticStatic::Unknown,
+            cookie_signer: CookieSigner::new(&shared.public_key),
+            persistent_keepalive: 0,
+            allowed_ips: HashMap::new(),
+            worker: None,
+            handshake: None,
+            sessions: Sessions::default(),
+            greatest_received: Timestamp::default(),
+            last_initiation_received: None,
+            last_timestamp_sent: Timestamp::default(),
+            last_handshake_sent: None,
+            began_last_minute: false,
+            last_handshake: Duration::ZERO,
+            timers: Timers::default(),
+            queued: None,
+            seen: (Millis::ZERO, Millis::ZERO),
+            shared,
+        }
+    }
+
+    /// Has what waits for this peer started at its next deadline, which is now; `keepalive`: one
+    /// is sent if persistent keepalives are on.
+    pub(super) fn kick(&mut self, keepalive: bool, now: Millis) {
+        let keepalive = keepalive && self.persistent_keepalive != 0;
+        if keepalive || self.shared.staged.load(Ordering::Relaxed) != 0 {
+            self.timers.kick_at = Some(now);
+            self.timers.kick_keepalive |= keepalive;
+        }
+    }
+
+    /// The interval of persistent keepalives; zero while they are off or have nowhere to go.
+    pub(super) fn persistent_interval(&self) -> Millis {
+        if self.persistent_keepalive == 0 || self.shared.endpoint().is_none() {
+            return Millis::ZERO;
+        }
+        Millis::from_secs(u64::from(self.persistent_keepalive))
+    }
+
+    /// Whether there is a session to send with.
+    pub(super) fn can_send(&self, now: Millis) -> bool {
+        self.sessions.current.as_ref().is_some_and(|session| session.is_alive(now))
+    }
+
+    /// Whether data that is sent now asks for a handshake (§6.2, §6.3).
+    pub(super) fn needs_handshake(&self, now: Millis) -> bool {
+        match &self.sessions.current {
+            Some(session) => !session.is_alive(now) || session.wants_rekey(now),
+            None => true,
+        }
+    }
+
+    /// Whether data that is received now asks for a handshake (§6.2: once per session).
+    pub(super) fn needs_last_minute_handshake(&self, now: Millis) -> bool {
+        !self.began_last_minute
+            && self
+                .sessions
+                .current
+                .as_ref()
+                .is_some_and(|session| session.info.wants_last_minute_rekey(now))
+    }
+
+    /// What `get` answers.
+    pub(super) fn state(&self) -> PeerState {
+        let mut allowed_ips: Vec<(u64, IpNet)> =
+            self.allowed_ips.iter().map(|(&prefix, &place)| (place, prefix)).collect();
+        allowed_ips.sort_unstable();
+        PeerState {
+            public_key: self.shared.public_key,
+            preshared_key: self.psk.clone(),
+            endpoint: self.shared.endpoint().map(|endpoint| endpoint.remote),
+            last_handshake: (self.last_handshake.as_secs(), self.last_handshake.subsec_nanos()),
+            tx_bytes: self.shared.counters.sent_bytes.read(),
+            rx_bytes: self.shared.counters.received_bytes.read(),
+            persistent_keepalive: self.persistent_keepalive,
+            allowed_ips: allowed_ips.into_iter().map(|(_, prefix)| prefix).collect(),
+        }
+    }
+
+    /// Both ends have the session (timers.c: `wg_timers_handshake_complete`).
+    pub(super) fn complete_handshake(&mut self, now: Now) {
+        self.timers.retransmit_at = None;
+        self.began_last_minute = false;
+        self.last_handshake = now.wall;
+    }
+}

@@ -1,0 +1,95 @@
+//! The protocol state of one interface.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use rand_core::{CryptoRng, Rng};
+use wg_bounce_dataplane::peer::{Peer, PeerId};
+use wg_bounce_dataplane::routes::Routes;
+use wg_bounce_sys::clock::Millis;
+
+use super::counters::Counters;
+use super::indexes::Indexes;
+use super::io::Settings;
+use super::peer_entry::PeerEntry;
+use crate::cookie::Checker;
+use crate::noise::{Identity, Secret};
+use crate::rate_limit::RateLimiter;
+use crate::tai64n::TimestampSource;
+use crate::timer_queue::TimerQueue;
+
+/// All protocol state of one interface.
+pub struct Device {
+    pub(super) peers: BTreeMap<PeerId, PeerEntry>,
+    pub(super) by_key: HashMap<[u8; 32], PeerId>,
+    pub(super) next_id: u32,
+    pub(super) routes: Routes<Arc<Peer>>,
+    /// Allowed IPs inserted so far: `get` lists those of a peer in the order of insertion.
+    pub(super) allowed_ips_inserted: u64,
+    pub(super) transaction: Transaction,
+    /// Removed peers for which a worker may still stage a packet, with the end of that time.
+    pub(super) lingering: VecDeque<(Millis, Arc<Peer>)>,
+    pub(super) core: Core,
+}
+
+/// State shared by all peers. Kept apart from the peers, so that one peer and the core can be
+/// borrowed together.
+pub(super) struct Core {
+    pub(super) settings: Settings,
+    pub(super) rng: Box<dyn CryptoRng + Send>,
+    pub(super) own: Option<Own>,
+    pub(super) is_up: bool,
+    pub(super) indexes: Indexes,
+    pub(super) queue: TimerQueue,
+    pub(super) timestamps: TimestampSource,
+    pub(super) limiter: RateLimiter,
+    pub(super) counters: Counters,
+}
+
+/// Values derived from our private key.
+pub(super) struct Own {
+    pub(super) identity: Identity,
+    pub(super) checker: Checker,
+}
+
+/// Changes made so far by the current `set`.
+#[derive(Default)]
+pub(super) struct Transaction {
+    /// The tables have changed.
+    pub(super) publish: bool,
+    /// There is a new private key.
+    pub(super) has_new_key: bool,
+    /// Peers to be removed at the end unless a later line names them (`replace_peers`).
+    pub(super) doomed: BTreeSet<PeerId>,
+    /// Changed peers, with what they had before.
+    pub(super) touched: BTreeMap<PeerId, Before>,
+    /// Peers already removed.
+    pub(super) removed: Vec<Arc<Peer>>,
+}
+
+/// Settings of a peer before a `set` changed it.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    pub(super) had_keepalive: bool,
+    pub(super) had_endpoint: bool,
+}
+
+impl Core {
+    /// Whether anything may be sent or received: the interface is up and has a private key.
+    pub(super) fn is_active(&self) -> bool {
+        self.is_up && self.own.is_some()
+    }
+
+    /// 32 fresh random bytes.
+    pub(super) fn random_secret(&mut self) -> Secret {
+        let mut secret = Secret::default();
+        self.rng.fill_bytes(&mut *secret);
+        secret
+    }
+
+    /// A random delay, added to REKEY_TIMEOUT.
+    pub(super) fn jitter(&mut self) -> Millis {
+        let max = self.settings.timings.jitter_max.0.max(1);
+        Millis(u64::from(self.rng.next_u32()) % max)
+    }
+}

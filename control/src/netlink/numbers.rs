@@ -1,0 +1,193 @@
+//! Message types and attribute numbers. Those of libc come from there; the others, which no crate
+//! exports, are defined here once.
+
+use nix::libc;
+
+pub use libc::{
+    IFLA_IFNAME, IFLA_MASTER, IFLA_MTU, IFLA_PROMISCUITY, IFLA_XDP, RTM_DELLINK, RTM_DELRULE,
+    RTM_DELTFILTER, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE, RTM_NEWTFILTER,
+    TCA_KIND, TCA_OPTIONS,
+};
+
+// rtnetlink (linux/rtnetlink.h).
+
+/// Forwarding settings of an interface were removed.
+pub const RTM_DELNETCONF: u16 = 81;
+/// A chain of tc filters was created.
+pub const RTM_NEWCHAIN: u16 = 100;
+/// A chain of tc filters was removed.
+pub const RTM_DELCHAIN: u16 = 101;
+
+/// The event groups that concern forwarding: links, traffic control, addresses, routes, rules,
+/// forwarding settings, next hops.
+pub const FORWARDING_GROUPS: [u32; 11] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_TC,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_IPV4_NETCONF,
+    libc::RTNLGRP_IPV6_NETCONF,
+    libc::RTNLGRP_NEXTHOP,
+];
+/// The event group of links.
+pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
+
+// Links (linux/if_link.h).
+
+/// Within IFLA_XDP: the attach mode, zero if no program is attached.
+pub const IFLA_XDP_ATTACHED: u16 = 2;
+/// The link is up.
+pub const IFF_UP: u32 = libc::IFF_UP as u32;
+/// The link is promiscuous.
+pub const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
+
+// Traffic control (linux/rtnetlink.h, linux/pkt_sched.h).
+
+/// Include default queueing disciplines in a dump.
+pub const TCA_DUMP_INVISIBLE: u16 = 10;
+/// The shared block of filters at ingress.
+pub const TCA_INGRESS_BLOCK: u16 = 13;
+/// The shared block of filters at egress.
+pub const TCA_EGRESS_BLOCK: u16 = 14;
+/// Highest rate of a flow: fq shapes unless this is the highest number.
+pub const TCA_FQ_FLOW_MAX_RATE: u16 = 7;
+
+// Rules (linux/fib_rules.h).
+
+/// Destination prefix.
+pub const FRA_DST: u16 = 1;
+/// Source prefix.
+pub const FRA_SRC: u16 = 2;
+/// Input interface.
+pub const FRA_IIFNAME: u16 = 3;
+/// Target of a goto rule.
+pub const FRA_GOTO: u16 = 4;
+/// Unused by the kernel.
+pub const FRA_UNUSED2: u16 = 5;
+/// Unused by the kernel.
+pub const FRA_UNUSED3: u16 = 7;
+/// Unused by the kernel.
+pub const FRA_UNUSED4: u16 = 8;
+/// Unused by the kernel.
+pub const FRA_UNUSED5: u16 = 9;
+/// Priority.
+pub const FRA_PRIORITY: u16 = 6;
+/// Firewall mark.
+pub const FRA_FWMARK: u16 = 10;
+/// Realms.
+pub const FRA_FLOW: u16 = 11;
+/// Tunnel identifier.
+pub const FRA_TUN_ID: u16 = 12;
+/// Suppressed interface group.
+pub const FRA_SUPPRESS_IFGROUP: u16 = 13;
+/// Suppressed prefix length.
+pub const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+/// Routing table.
+pub const FRA_TABLE: u16 = 15;
+/// Mask of the firewall mark.
+pub const FRA_FWMASK: u16 = 16;
+/// Output interface.
+pub const FRA_OIFNAME: u16 = 17;
+/// Padding.
+pub const FRA_PAD: u16 = 18;
+/// VRF.
+pub const FRA_L3MDEV: u16 = 19;
+/// Range of user IDs.
+pub const FRA_UID_RANGE: u16 = 20;
+/// Origin of the rule.
+pub const FRA_PROTOCOL: u16 = 21;
+/// Transport protocol.
+pub const FRA_IP_PROTO: u16 = 22;
+/// Range of source ports.
+pub const FRA_SPORT_RANGE: u16 = 23;
+/// Range of destination ports.
+pub const FRA_DPORT_RANGE: u16 = 24;
+/// DSCP.
+pub const FRA_DSCP: u16 = 25;
+/// IPv6 flow label.
+pub const FRA_FLOWLABEL: u16 = 26;
+/// Mask of the flow label.
+pub const FRA_FLOWLABEL_MASK: u16 = 27;
+/// Mask of the source port.
+pub const FRA_SPORT_MASK: u16 = 28;
+/// Mask of the destination port.
+pub const FRA_DPORT_MASK: u16 = 29;
+/// Mask of the DSCP.
+pub const FRA_DSCP_MASK: u16 = 30;
+
+// nftables (linux/netfilter/nf_tables.h): the subsystem is the upper byte of a message's type.
+
+/// The event group of nftables.
+pub const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
+
+const fn nftables(message: i32) -> u16 {
+    (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
+}
+
+/// A chain.
+pub const NFT_MSG_NEWCHAIN: u16 = nftables(libc::NFT_MSG_NEWCHAIN);
+/// Requests chains.
+pub const NFT_MSG_GETCHAIN: u16 = nftables(libc::NFT_MSG_GETCHAIN);
+/// A flowtable.
+pub const NFT_MSG_NEWFLOWTABLE: u16 = nftables(22);
+/// Requests flowtables.
+pub const NFT_MSG_GETFLOWTABLE: u16 = nftables(23);
+/// Events about sets, their elements, stateful objects and generations: frequent, and without
+/// effect on chains.
+pub const NFT_MSG_OF_SETS: [u16; 9] = [
+    nftables(libc::NFT_MSG_NEWSET),
+    nftables(libc::NFT_MSG_DELSET),
+    nftables(libc::NFT_MSG_NEWSETELEM),
+    nftables(libc::NFT_MSG_DELSETELEM),
+    nftables(libc::NFT_MSG_NEWGEN),
+    nftables(libc::NFT_MSG_TRACE),
+    nftables(libc::NFT_MSG_NEWOBJ),
+    nftables(libc::NFT_MSG_DELOBJ),
+    nftables(21), // NFT_MSG_GETOBJ_RESET
+];
+
+/// A chain's table.
+pub const NFTA_CHAIN_TABLE: u16 = 1;
+/// A chain's name.
+pub const NFTA_CHAIN_NAME: u16 = 3;
+/// A base chain's hook.
+pub const NFTA_CHAIN_HOOK: u16 = 4;
+/// A base chain's policy.
+pub const NFTA_CHAIN_POLICY: u16 = 5;
+/// Number of rules of a base chain, which no rule can jump to.
+pub const NFTA_CHAIN_USE: u16 = 6;
+/// Number of the hook.
+pub const NFTA_HOOK_HOOKNUM: u16 = 1;
+/// The one device of a hook.
+pub const NFTA_HOOK_DEV: u16 = 3;
+/// The devices of a hook.
+pub const NFTA_HOOK_DEVS: u16 = 4;
+/// The name of a device.
+pub const NFTA_DEVICE_NAME: u16 = 1;
+/// The prefix of devices' names.
+pub const NFTA_DEVICE_PREFIX: u16 = 2;
+/// A flowtable's table.
+pub const NFTA_FLOWTABLE_TABLE: u16 = 1;
+/// A flowtable's name.
+pub const NFTA_FLOWTABLE_NAME: u16 = 2;
+/// A flowtable's hook.
+pub const NFTA_FLOWTABLE_HOOK: u16 = 3;
+/// Within the hook: a flowtable's devices.
+pub const NFTA_FLOWTABLE_DEVS: u16 = 3;
+
+// IPsec (linux/xfrm.h).
+
+/// Counts of the policy database.
+pub const XFRM_MSG_NEWSPDINFO: u16 = 0x24;
+/// Requests the counts.
+pub const XFRM_MSG_GETSPDINFO: u16 = 0x25;
+/// Requests the default policies.
+pub const XFRM_MSG_GETDEFAULT: u16 = 0x28;
+/// `struct xfrmu_spdinfo`.
+pub const XFRMA_SPD_INFO: u16 = 1;
+/// Default policy: block.
+pub const XFRM_USERPOLICY_BLOCK: u8 = 1;

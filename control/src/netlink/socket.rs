@@ -1,0 +1,125 @@
+//! Netlink sockets. Each belongs to the network namespace of the thread that opens it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+use wg_bounce_sys::netlink;
+
+use super::message::{Message, Protocol, Reply, Request, frames};
+use super::parse::malformed;
+use crate::limits::{NETLINK_ATTEMPTS_MAX, NETLINK_DATAGRAM_MAX, NETLINK_EVENTS_MAX};
+
+/// A socket that never blocks.
+pub struct NetlinkSocket {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+/// The result of reading events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventsRead {
+    /// Every waiting event was read, up to a bound.
+    All,
+    /// Some were lost, or cannot be parsed: the state must be read again.
+    Lost,
+}
+
+impl NetlinkSocket {
+    /// Opens a socket that receives the events of these multicast groups (RTNLGRP_*, NFNLGRP_*).
+    ///
+    /// # Errors
+    /// `Unsupported`: this kernel lacks the protocol. EPERM: a group needs CAP_NET_ADMIN.
+    pub fn open(protocol: Protocol, groups: &[u32]) -> io::Result<NetlinkSocket> {
+        let protocol = match protocol {
+            Protocol::Route => netlink::Protocol::Route,
+            Protocol::Netfilter => netlink::Protocol::Netfilter,
+            Protocol::Xfrm => netlink::Protocol::Xfrm,
+        };
+        // Group n is bit n - 1.
+        let mask = groups.iter().map(|group| 1 << (group - 1)).sum();
+        Ok(NetlinkSocket { socket: netlink::open(protocol, mask)?, sequence: 0 })
+    }
+
+    /// Sends `request` and reads the reply; events that arrive before it are discarded. The kernel
+    /// replies before `send` returns, or as fast as the reply is read, so this never waits.
+    ///
+    /// # Errors
+    /// The refusal; `InvalidData` for a reply that cannot be parsed; ENOBUFS if it was lost.
+    pub fn request(&mut self, request: &Request) -> io::Result<Reply> {
+        self.sequence = self.sequence.wrapping_add(1);
+        send(self.socket.as_raw_fd(), &request.bytes(self.sequence), MsgFlags::empty())?;
+        let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
+        let mut reply = Reply::to(request, self.sequence);
+        while !reply.is_complete {
+            reply.add(self.receive(&mut buffer)?)?;
+        }
+        Ok(reply)
+    }
+
+    /// Passes each waiting event to `each`. Never blocks.
+    ///
+    /// # Errors
+    /// Those of recv(2) but ENOBUFS, which means lost events.
+    pub fn read_events(&self, mut each: impl FnMut(&Message)) -> io::Result<EventsRead> {
+        let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
+        for _ in 0..NETLINK_EVENTS_MAX {
+            let datagram = match self.receive(&mut buffer) {
+                Ok(datagram) => datagram,
+                Err(error) => match (error.kind(), error.raw_os_error().map(Errno::from_raw)) {
+                    (io::ErrorKind::WouldBlock, _) => break,
+                    (io::ErrorKind::InvalidData, _) | (_, Some(Errno::ENOBUFS)) => {
+                        return Ok(EventsRead::Lost);
+                    }
+                    _ => return Err(error),
+                },
+            };
+            let Ok(frames) = frames(datagram) else { return Ok(EventsRead::Lost) };
+            for frame in frames {
+                each(&frame.message);
+            }
+        }
+        Ok(EventsRead::All)
+    }
+
+    /// Receives one whole datagram.
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let length = loop {
+            // With MSG_TRUNC the kernel reports the full length of the datagram.
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+                Err(Errno::EINTR) => {}
+                result => break result?,
+            }
+        };
+        buffer.get(..length).ok_or_else(malformed)
+    }
+}
+
+impl AsFd for NetlinkSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl From<NetlinkSocket> for OwnedFd {
+    fn from(socket: NetlinkSocket) -> OwnedFd {
+        socket.socket
+    }
+}
+
+/// The messages that answer `request`, in one consistent state: a dump during which the table
+/// changed is repeated. Each attempt has a socket of its own, so that nothing of an abandoned reply
+/// is taken for a later one.
+///
+/// # Errors
+/// As for [`NetlinkSocket::request`]; `Interrupted` if the table keeps changing.
+pub fn request(protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
+    for _ in 0..NETLINK_ATTEMPTS_MAX {
+        let reply = NetlinkSocket::open(protocol, &[])?.request(request)?;
+        if !reply.is_inconsistent {
+            return Ok(reply.messages);
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}

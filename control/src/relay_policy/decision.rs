@@ -1,0 +1,191 @@
+//! Who forwards, by family, and how that is said.
+
+use std::fmt;
+
+use wg_bounce_dataplane::snapshot::DirectRelay;
+use wg_bounce_sys::{Family, PerFamily};
+
+use super::mode::Mode;
+use super::reason::{Finding, Reason};
+use crate::limits::RELAY_REASONS_LOGGED_MAX;
+
+/// The decision on both families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyDecision {
+    families: PerFamily<FamilyDecision>,
+    mode: Mode,
+}
+
+/// The decision on one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FamilyDecision {
+    relaying: DirectRelay,
+    /// Why it is the kernel.
+    reasons: Vec<Reason>,
+    /// What would be reasons, were it not for `--relay direct`.
+    bypassed: Vec<Reason>,
+}
+
+impl PolicyDecision {
+    /// Judges by what was found.
+    pub fn new<'a>(
+        mode: Mode,
+        findings: impl Iterator<Item = &'a Finding> + Clone,
+    ) -> PolicyDecision {
+        let families = PerFamily { v4: Family::V4, v6: Family::V6 }.map(|family| {
+            let findings = findings.clone().filter(|finding| finding.families.contain(family));
+            FamilyDecision::new(mode, findings.map(|finding| finding.reason.clone()).collect())
+        });
+        PolicyDecision { families, mode }
+    }
+
+    /// Who forwards packets of this family.
+    pub fn relaying(&self, family: Family) -> DirectRelay {
+        self.families.of(family).relaying
+    }
+
+    /// What `--relay direct` passes over, each once.
+    pub fn bypassed(&self) -> Vec<&Reason> {
+        let mut bypassed: Vec<&Reason> = Vec::new();
+        let PerFamily { v4, v6 } = &self.families;
+        for reason in v4.bypassed.iter().chain(&v6.bypassed) {
+            if !bypassed.contains(&reason) {
+                bypassed.push(reason);
+            }
+        }
+        bypassed
+    }
+
+    /// How the operator gets what the decision denies; nothing if it denies nothing.
+    pub fn advice(&self) -> Option<&'static str> {
+        let PerFamily { v4, v6 } = &self.families;
+        let mut reasons = v4.reasons.iter().chain(&v6.reasons);
+        (self.mode == Mode::Auto && reasons.any(|reason| !reason.is_of_router()))
+            .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
+    }
+}
+
+impl FamilyDecision {
+    fn new(mode: Mode, reasons: Vec<Reason>) -> FamilyDecision {
+        let by_kernel = |reasons| FamilyDecision {
+            relaying: DirectRelay::Never,
+            reasons,
+            bypassed: Vec::new(),
+        };
+        match mode {
+            Mode::Kernel => by_kernel(Vec::new()),
+            Mode::Auto if reasons.is_empty() => FamilyDecision {
+                relaying: DirectRelay::IfRoutedBack,
+                reasons,
+                bypassed: Vec::new(),
+            },
+            Mode::Auto => by_kernel(reasons),
+            Mode::Direct => {
+                let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
+                let reasons: Vec<Reason> = of_router;
+                if reasons.is_empty() {
+                    FamilyDecision { relaying: DirectRelay::Always, reasons, bypassed }
+                } else {
+                    by_kernel(reasons)
+                }
+            }
+        }
+    }
+}
+
+/// For example "IPv4 direct, IPv6 by the kernel (forwarding is off: …)".
+impl fmt::Display for PolicyDecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PerFamily { v4, v6 } = &self.families;
+        if self.mode == Mode::Kernel {
+            f.write_str("IPv4 and IPv6 by the kernel (--relay kernel)")
+        } else if (v4.relaying, &v4.reasons) == (v6.relaying, &v6.reasons) {
+            write!(f, "IPv4 and IPv6 {v4}")
+        } else {
+            write!(f, "IPv4 {v4}, IPv6 {v6}")
+        }
+    }
+}
+
+impl fmt::Display for FamilyDecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.relaying == DirectRelay::Never {
+            write!(f, "by the kernel ({})", listed(&self.reasons.iter().collect::<Vec<_>>()))
+        } else {
+            f.write_str("direct")
+        }
+    }
+}
+
+/// The first few of them, and how many more there are.
+pub fn listed(reasons: &[&Reason]) -> String {
+    let reported: Vec<String> =
+        reasons.iter().take(RELAY_REASONS_LOGGED_MAX).map(ToString::to_string).collect();
+    match reasons.len().saturating_sub(RELAY_REASONS_LOGGED_MAX) {
+        0 => reported.join("; "),
+        more => format!("{}; and {more} more", reported.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn off(family: Family) -> Finding {
+        let setting = "net.ipv4.conf.wg0.forwarding".to_owned();
+        Finding::of(family, Reason::ForwardingOff { setting })
+    }
+
+    fn decision(mode: Mode, findings: &[Finding]) -> PolicyDecision {
+        PolicyDecision::new(mode, findings.iter())
+    }
+
+    fn relaying(decision: &PolicyDecision) -> [DirectRelay; 2] {
+        Family::BOTH.map(|family| decision.relaying(family))
+    }
+
+    #[test]
+    fn nothing_found_means_direct() {
+        let automatic = decision(Mode::Auto, &[]);
+        assert_eq!(relaying(&automatic), [DirectRelay::IfRoutedBack; 2]);
+        assert_eq!(automatic.to_string(), "IPv4 and IPv6 direct");
+        assert_eq!(automatic.advice(), None);
+        let direct = decision(Mode::Direct, &[]);
+        assert_eq!(relaying(&direct), [DirectRelay::Always; 2]);
+        let kernel = decision(Mode::Kernel, &[]);
+        assert_eq!(relaying(&kernel), [DirectRelay::Never; 2]);
+        assert_eq!(kernel.to_string(), "IPv4 and IPv6 by the kernel (--relay kernel)");
+        assert_eq!(kernel.advice(), None);
+    }
+
+    #[test]
+    fn a_reason_concerns_its_family_only() {
+        let found = decision(Mode::Auto, &[off(Family::V6)]);
+        assert_eq!(relaying(&found), [DirectRelay::IfRoutedBack, DirectRelay::Never]);
+        assert_eq!(
+            found.to_string(),
+            "IPv4 direct, IPv6 by the kernel (forwarding is off: net.ipv4.conf.wg0.forwarding)"
+        );
+        assert_eq!(found.advice(), None, "direct would not help");
+    }
+
+    #[test]
+    fn direct_passes_over_everything_but_the_routers_own_settings() {
+        let findings = [Finding::of_both(Reason::Xdp), off(Family::V4)];
+        let found = decision(Mode::Direct, &findings);
+        assert_eq!(relaying(&found), [DirectRelay::Never, DirectRelay::Always]);
+        assert_eq!(found.bypassed(), [&Reason::Xdp]);
+        assert_eq!(found.advice(), None);
+        assert_eq!(relaying(&decision(Mode::Auto, &findings)), [DirectRelay::Never; 2]);
+        assert!(decision(Mode::Auto, &findings).advice().is_some());
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let findings: Vec<Finding> =
+            (0..5).map(|index| Finding::of_both(Reason::Master { index })).collect();
+        let text = decision(Mode::Auto, &findings).to_string();
+        assert!(text.contains("interface 2 (") && !text.contains("interface 3 ("), "{text}");
+        assert!(text.ends_with("and 2 more)"), "{text}");
+    }
+}

@@ -1,0 +1,240 @@
+//! Where findings come from, and what tells that they may have changed.
+
+use std::io;
+
+use netlink_packet_route::tc::TcHeader;
+use nix::libc;
+use wg_bounce_sys::Family;
+
+use super::kernel::{Interface, Kernel};
+use super::reason::{Families, Finding, Reason};
+use super::{interface, netfilter, packet_sockets, routing, xtables};
+use crate::netlink::message::Message;
+use crate::netlink::numbers::{
+    NFT_MSG_OF_SETS, RTM_DELCHAIN, RTM_DELLINK, RTM_DELNETCONF, RTM_DELRULE, RTM_DELTFILTER,
+    RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE,
+};
+
+/// One kind of thing that may have a say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Forwarding and multipath settings.
+    Settings(Family),
+    /// Routing rules.
+    Rules(Family),
+    /// IPsec policies.
+    Ipsec,
+    /// Base chains and flowtables of nftables.
+    Nftables,
+    /// Tables of legacy iptables.
+    LegacyTables(Family),
+    /// IPVS.
+    VirtualServices,
+    /// BPF programs linked to netfilter.
+    NetfilterPrograms,
+    /// XDP, master, promiscuous mode.
+    Link,
+    /// Queueing disciplines and filters.
+    TrafficControl,
+    /// BPF programs at the TCX hooks.
+    TcxPrograms,
+    /// Packet sockets.
+    Captures,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Source; 14] = [
+        Source::Settings(Family::V4),
+        Source::Settings(Family::V6),
+        Source::Rules(Family::V4),
+        Source::Rules(Family::V6),
+        Source::Nftables,
+        Source::LegacyTables(Family::V4),
+        Source::LegacyTables(Family::V6),
+        Source::VirtualServices,
+        Source::NetfilterPrograms,
+        Source::Link,
+        Source::TrafficControl,
+        Source::TcxPrograms,
+        Source::Captures,
+        Source::Ipsec,
+    ];
+
+    /// Reads it. What cannot be seen is a finding too.
+    pub fn read(self, kernel: &mut impl Kernel, at: &Interface) -> Vec<Finding> {
+        let result = match self {
+            Source::Settings(family) => routing::settings(kernel, at, family),
+            Source::Rules(family) => routing::rules(kernel, family),
+            Source::Ipsec => routing::ipsec(kernel),
+            Source::Nftables => netfilter::tables(kernel, at),
+            Source::LegacyTables(family) => xtables::tables(kernel, family),
+            Source::VirtualServices => netfilter::virtual_services(kernel),
+            Source::NetfilterPrograms => netfilter::programs(kernel),
+            Source::Link => interface::link(kernel, at),
+            Source::TrafficControl => interface::traffic_control(kernel, at),
+            Source::TcxPrograms => interface::tcx(kernel, at),
+            Source::Captures => packet_sockets::captures(kernel, at),
+        };
+        result.unwrap_or_else(|error| self.unreadable_source(&error))
+    }
+
+    /// Whether something may change untold, so that it has to be read again and again. (Links are
+    /// told of, but not of an XDP program that comes by a BPF link.)
+    pub fn is_polled(self) -> bool {
+        !matches!(self, Source::Rules(_) | Source::Nftables | Source::TrafficControl)
+    }
+
+    fn unreadable_source(self, error: &io::Error) -> Vec<Finding> {
+        let is_absent = error.kind() == io::ErrorKind::Unsupported
+            || error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+        if is_absent {
+            return Vec::new();
+        }
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let reason = Reason::Unreadable {
+            what: self.name(),
+            error: error.to_string(),
+            capability: self.capability().filter(|_| is_denied),
+            hides_forwarding: matches!(self, Source::Settings(_)),
+        };
+        vec![Finding { families: self.families(), reason }]
+    }
+
+    fn families(self) -> Families {
+        match self {
+            Source::Settings(family) | Source::Rules(family) | Source::LegacyTables(family) => {
+                Families::only(family)
+            }
+            _ => Families::BOTH,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Source::Settings(_) => "the forwarding settings",
+            Source::Rules(_) => "routing rules",
+            Source::Ipsec => "IPsec policies",
+            Source::Nftables => "nftables",
+            Source::LegacyTables(Family::V4) => "iptables-legacy tables",
+            Source::LegacyTables(Family::V6) => "ip6tables-legacy tables",
+            Source::VirtualServices => "IPVS",
+            Source::NetfilterPrograms => "netfilter BPF programs",
+            Source::Link => "the interface's state",
+            Source::TrafficControl => "tc",
+            Source::TcxPrograms => "TCX programs of the interface",
+            Source::Captures => "packet sockets",
+        }
+    }
+
+    fn capability(self) -> Option<&'static str> {
+        match self {
+            Source::Ipsec | Source::Nftables | Source::LegacyTables(_) => Some("CAP_NET_ADMIN"),
+            Source::TcxPrograms => Some("CAP_NET_ADMIN, and CAP_BPF where seccomp guards bpf(2)"),
+            Source::NetfilterPrograms => Some("CAP_SYS_ADMIN"),
+            _ => None,
+        }
+    }
+}
+
+/// What an event says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The kernel may forward to somewhere else now.
+    pub routes: bool,
+    /// To be read again.
+    pub sources: Vec<Source>,
+    /// The interface may have left, or have another name.
+    pub presence: bool,
+}
+
+/// In place of an interface's number: the filter is in a block that several share.
+const SHARED_BLOCK: u32 = TcHeader::TCM_IFINDEX_MAGIC_BLOCK;
+
+/// Where `struct ifinfomsg` and `struct tcmsg` both have the interface's number.
+const INDEX_AT: usize = 4;
+
+/// What a message of rtnetlink changes for this interface.
+pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
+    let index = message.payload.get(INDEX_AT..).and_then(|bytes| bytes.first_chunk().copied());
+    let index = index.map(u32::from_ne_bytes);
+    let is_ours = index.is_none_or(|index| index == at.index);
+    match message.kind {
+        RTM_NEWLINK | RTM_DELLINK if is_ours => Change {
+            routes: true,
+            sources: vec![Source::Link, Source::TrafficControl],
+            presence: true,
+        },
+        RTM_NEWRULE | RTM_DELRULE => Change {
+            routes: true,
+            sources: Family::BOTH.map(Source::Rules).to_vec(),
+            presence: false,
+        },
+        RTM_NEWQDISC..=RTM_DELTFILTER | RTM_NEWCHAIN | RTM_DELCHAIN => {
+            let concerns_us = is_ours || index == Some(SHARED_BLOCK);
+            let sources = concerns_us.then_some(Source::TrafficControl).into_iter().collect();
+            Change { sources, ..Change::default() }
+        }
+        RTM_NEWNETCONF | RTM_DELNETCONF => Change {
+            routes: true,
+            sources: Family::BOTH.map(Source::Settings).to_vec(),
+            presence: false,
+        },
+        // Routes, addresses, next hops, other links.
+        _ => Change { routes: true, ..Change::default() },
+    }
+}
+
+/// What a message of nftables changes: elements of sets come and go by the thousand, and say
+/// nothing about chains.
+pub fn changed_by_nftables(message: &Message) -> Change {
+    let sources =
+        if NFT_MSG_OF_SETS.contains(&message.kind) { Vec::new() } else { vec![Source::Nftables] };
+    Change { sources, ..Change::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> Interface {
+        Interface { index: 7, name: "wg0".into() }
+    }
+
+    fn about(kind: u16, index: u32) -> Message {
+        let mut payload = vec![0; 4];
+        payload.extend(index.to_ne_bytes());
+        payload.extend([0; 12]);
+        Message { kind, payload }
+    }
+
+    #[test]
+    fn a_route_voids_answers_and_nothing_else() {
+        let change = changed_by_route(&about(24, 0), &at());
+        assert_eq!(change, Change { routes: true, ..Change::default() });
+    }
+
+    #[test]
+    fn traffic_control_matters_on_our_interface_and_in_shared_blocks() {
+        for (index, expected) in [(7, 1), (8, 0), (SHARED_BLOCK, 1)] {
+            let change = changed_by_route(&about(44, index), &at());
+            assert_eq!(change.sources.len(), expected, "{index}");
+            assert!(!change.routes);
+        }
+    }
+
+    #[test]
+    fn our_link_is_looked_at_and_others_void_answers() {
+        assert!(changed_by_route(&about(RTM_DELLINK, 7), &at()).presence);
+        let other = changed_by_route(&about(RTM_NEWLINK, 8), &at());
+        assert_eq!(other, Change { routes: true, ..Change::default() });
+    }
+
+    #[test]
+    fn rules_and_chains_are_read_again_and_elements_of_sets_are_not() {
+        for (kind, expected) in [(0xa06, 1), (0xa05, 1), (0xa16, 1), (0xa0c, 0), (0xa0f, 0)] {
+            assert_eq!(changed_by_nftables(&about(kind, 0)).sources.len(), expected, "{kind:#x}");
+        }
+        assert_eq!(changed_by_nftables(&about(0xa30, 0)).sources.len(), 1, "unknown: look");
+    }
+}

@@ -1,0 +1,158 @@
+//! A kernel that says what it is told to say.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use wg_bounce_sys::Family;
+
+use super::super::kernel::Interface;
+use super::super::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
+use crate::netlink::message::build::{attribute, message};
+use crate::netlink::message::{Message, Protocol, Request};
+
+/// The interface's number.
+pub const WG0: u32 = 7;
+
+const EAFNOSUPPORT: i32 = 97;
+
+/// The interface.
+pub fn at() -> Interface {
+    Interface { index: WG0, name: "wg0".to_owned() }
+}
+
+/// See [`Kernel`].
+#[derive(Default)]
+pub struct FakeKernel {
+    /// What netlink answers; nothing where there is no entry.
+    pub answers: BTreeMap<(Protocol, u16), Result<Vec<Message>, io::ErrorKind>>,
+    /// Filters by the parent that they hang on.
+    pub filters: BTreeMap<u32, Vec<Message>>,
+    settings: BTreeMap<String, String>,
+    listings: BTreeMap<String, String>,
+    /// Tables of legacy iptables; their names are to be listed as well.
+    pub legacy: BTreeMap<(Family, String), LegacyTable>,
+    /// Programs at ingress and egress.
+    pub tcx: [u32; 2],
+    /// Programs linked to netfilter.
+    pub links: Vec<NetfilterLink>,
+    /// What every question fails with.
+    pub failure: Option<fn() -> io::Error>,
+    /// Every netlink request so far: protocol, type and body.
+    pub requests: Vec<(Protocol, u16, Vec<u8>)>,
+    /// An address family that rtnetlink does not know.
+    pub failing_family: Option<u8>,
+}
+
+impl FakeKernel {
+    /// A kernel where nothing stands against relaying.
+    pub fn quiet() -> FakeKernel {
+        let mut kernel = FakeKernel::default();
+        for (path, value) in [
+            ("ipv4/conf/wg0/forwarding", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/wg0/disable_ipv6", "0"),
+            ("ipv4/fib_multipath_hash_policy", "0"),
+        ] {
+            kernel.set(path, value);
+        }
+        kernel.push(Protocol::Route, 18, link(1, 0, 0, &[]));
+        kernel.push(Protocol::Xfrm, 0x25, message(0x24, &[0; 4], &[attribute(1, &[0; 24])]));
+        kernel.push(Protocol::Xfrm, 0x28, message(0x27, &[0, 2, 2], &[]));
+        kernel
+    }
+
+    /// Adds to an answer.
+    pub fn push(&mut self, protocol: Protocol, question: u16, message: Message) {
+        let answer = self.answers.entry((protocol, question)).or_insert_with(|| Ok(Vec::new()));
+        answer.as_mut().expect("not refused").push(message);
+    }
+
+    /// Refuses a question.
+    pub fn refuse(&mut self, protocol: Protocol, question: u16, kind: io::ErrorKind) {
+        self.answers.insert((protocol, question), Err(kind));
+    }
+
+    /// Gives a setting a value.
+    pub fn set(&mut self, path: &str, value: &str) {
+        self.settings.insert(path.to_owned(), format!("{value}\n"));
+    }
+
+    /// Takes a setting away.
+    pub fn unset(&mut self, path: &str) {
+        self.settings.remove(path);
+    }
+
+    /// Gives a file below /proc/net a content.
+    pub fn list(&mut self, name: &str, content: &str) {
+        self.listings.insert(name.to_owned(), content.to_owned());
+    }
+
+    fn fail(&self) -> io::Result<()> {
+        self.failure.map_or(Ok(()), |failure| Err(failure()))
+    }
+}
+
+/// The interface's link message.
+pub fn link(flags: u32, xdp: u8, promiscuity: u32, more: &[Vec<u8>]) -> Message {
+    let mut header = vec![0; 4];
+    header.extend(WG0.to_ne_bytes());
+    header.extend(flags.to_ne_bytes());
+    header.extend([0; 4]);
+    let mut attributes =
+        vec![attribute(43, &attribute(2, &[xdp])), attribute(30, &promiscuity.to_ne_bytes())];
+    attributes.extend_from_slice(more);
+    message(16, &header, &attributes)
+}
+
+fn found<T: Clone>(value: Option<&T>) -> io::Result<T> {
+    value.cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+impl Kernel for FakeKernel {
+    fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
+        const RTM_GETRULE: u16 = 34;
+        const RTM_GETTFILTER: u16 = 46;
+        self.fail()?;
+        let body = request.body();
+        self.requests.push((protocol, request.kind, body.to_vec()));
+        if (protocol, request.kind) == (Protocol::Route, RTM_GETTFILTER) {
+            let parent = u32::from_ne_bytes(body[12..16].try_into().expect("a whole header"));
+            assert_eq!(body[4..8], WG0.to_ne_bytes(), "filters of no other interface");
+            return Ok(self.filters.get(&parent).cloned().unwrap_or_default());
+        }
+        if request.kind == RTM_GETRULE && self.failing_family == Some(body[0]) {
+            return Err(io::Error::from_raw_os_error(EAFNOSUPPORT));
+        }
+        match self.answers.get(&(protocol, request.kind)) {
+            Some(Ok(answer)) => Ok(answer.clone()),
+            Some(Err(kind)) => Err((*kind).into()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn setting(&mut self, path: &str) -> io::Result<String> {
+        self.fail()?;
+        found(self.settings.get(path))
+    }
+
+    fn listing(&mut self, name: &str) -> io::Result<String> {
+        self.fail()?;
+        found(self.listings.get(name))
+    }
+
+    fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable> {
+        self.fail()?;
+        found(self.legacy.get(&(family, table.to_owned())))
+    }
+
+    fn tcx_programs(&mut self, interface: u32, direction: Direction) -> io::Result<u32> {
+        self.fail()?;
+        assert_eq!(interface, WG0);
+        Ok(self.tcx[direction as usize])
+    }
+
+    fn netfilter_links(&mut self) -> io::Result<Vec<NetfilterLink>> {
+        self.fail()?;
+        Ok(self.links.clone())
+    }
+}

@@ -1,0 +1,268 @@
+//! The thread that watches, in the interface's network namespace, everything that has a say about
+//! packets from peer to peer, and tells the control thread who forwards.
+//!
+//! 1. Be where the interface is (`view`): subscribe first, then read everything. When it has moved
+//!    or has another name, begin anew.
+//! 2. Wait for what the kernel tells by itself; look every half second at the rest.
+//! 3. Read again what may have changed, and judge. What changes during a read is read again.
+//! 4. Tell what is new: at once, then at most every few milliseconds, however fast routes change.
+
+mod system;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_sys::Family;
+use wg_bounce_sys::PerFamily;
+use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::tun::TunHandle;
+
+use super::decision::PolicyDecision;
+use super::mode::Mode;
+use super::reason::{Finding, Reason};
+use super::source::{Change, Source};
+use crate::limits::{RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX};
+use system::System;
+use view::{Events, View};
+
+/// News for the control thread.
+pub struct Update {
+    /// Who forwards.
+    pub relay: Relay,
+    /// Why.
+    pub decision: PolicyDecision,
+    /// The interface is somewhere else: workers ask the kernel there from now on.
+    pub route_queries: Option<RouteQueries>,
+}
+
+/// How workers ask for routes.
+pub struct RouteQueries {
+    /// The interface's number in its namespace.
+    pub interface: u32,
+    /// A socket for each worker.
+    pub sockets: Vec<OwnedFd>,
+}
+
+/// Starts the thread; `wake` is written with each update.
+///
+/// # Errors
+/// No thread can be had.
+pub fn start(
+    handle: TunHandle,
+    mode: Mode,
+    workers: usize,
+    wake: Arc<EventFd>,
+) -> io::Result<Receiver<Update>> {
+    let (updates, lane) = bounded(RELAY_UPDATES_MAX);
+    let watch = Watch {
+        handle,
+        mode,
+        workers,
+        updates,
+        wake,
+        view: None,
+        findings: BTreeMap::new(),
+        changed: BTreeSet::new(),
+        routes: 0,
+        routes_changed: false,
+        route_queries: None,
+        reported: None,
+    };
+    thread::Builder::new().name("relay-policy".into()).spawn(move || watch.run())?;
+    Ok(lane)
+}
+
+/// Why the watch ends.
+enum Ended {
+    /// The interface was deleted.
+    Deleted,
+    /// The control thread has ended.
+    Alone,
+}
+
+struct Watch {
+    handle: TunHandle,
+    mode: Mode,
+    workers: usize,
+    updates: Sender<Update>,
+    wake: Arc<EventFd>,
+    /// None: we cannot look at the interface.
+    view: Option<View>,
+    findings: BTreeMap<Source, Vec<Finding>>,
+    /// To be read again.
+    changed: BTreeSet<Source>,
+    /// See [`Relay::routes`].
+    routes: u64,
+    routes_changed: bool,
+    route_queries: Option<RouteQueries>,
+    /// The last decision that was reported.
+    reported: Option<PolicyDecision>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        // The control thread hears of a deletion by itself.
+        let (Ended::Deleted | Ended::Alone) = self.watch();
+    }
+
+    fn watch(&mut self) -> Ended {
+        let (mut next_look, mut next_update) = (clock::boot_time(), clock::boot_time());
+        loop {
+            let now = clock::boot_time();
+            if next_look <= now {
+                if let Err(ended) = self.look() {
+                    return ended;
+                }
+                next_look = now + RELAY_POLL_INTERVAL;
+            }
+            let has_news = self.routes_changed || !self.changed.is_empty();
+            if has_news && next_update <= now {
+                if let Err(ended) = self.update() {
+                    return ended;
+                }
+                next_update = clock::boot_time() + RELAY_UPDATE_INTERVAL;
+                continue;
+            }
+            if has_news {
+                // More may come meanwhile: it is taken all at once.
+                wait(&mut [], next_update.min(next_look).since(now));
+            } else {
+                self.wait_for_events(next_look.since(now));
+            }
+            if let Err(ended) = self.take_events() {
+                return ended;
+            }
+        }
+    }
+
+    /// At what nothing tells of.
+    fn look(&mut self) -> Result<(), Ended> {
+        self.follow()?;
+        if let Some(view) = &self.view {
+            let is_polled = |source: &Source| {
+                source.is_polled() || *source == Source::Nftables && !view.has_nftables_events()
+            };
+            self.changed.extend(Source::ALL.into_iter().filter(is_polled));
+        }
+        Ok(())
+    }
+
+    /// Begins anew if the interface is not where it was.
+    fn follow(&mut self) -> Result<(), Ended> {
+        let is_current = match &self.view {
+            Some(view) => view.is_current(&self.handle),
+            None => Ok(false),
+        };
+        match is_current {
+            Ok(true) => Ok(()),
+            Ok(false) => self.open(),
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Ended> {
+        let opened = View::open(&self.handle).and_then(|view| {
+            let sockets = view.route_query_sockets(self.workers)?;
+            Ok((RouteQueries { interface: view.interface.index, sockets }, view))
+        });
+        match opened {
+            Ok((route_queries, view)) => {
+                log::debug!("relay: monitoring interface {}", view.interface.name);
+                self.route_queries = Some(route_queries);
+                self.view = Some(view);
+                self.changed.extend(Source::ALL);
+                self.routes_changed = true;
+                Ok(())
+            }
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    /// Nothing is known any more, until the next look.
+    fn lose(&mut self, error: &io::Error) -> Result<(), Ended> {
+        if error.raw_os_error() == Some(Errno::EBADFD as i32) {
+            return Err(Ended::Deleted);
+        }
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let reason = Reason::Unreadable {
+            what: "the interface's network namespace",
+            error: error.to_string(),
+            capability: is_denied.then_some("CAP_SYS_ADMIN"),
+            hides_forwarding: true,
+        };
+        self.view = None;
+        self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
+        self.changed.clear();
+        self.routes_changed = true;
+        Ok(())
+    }
+
+    /// Reads what may have changed, and tells what is new.
+    fn update(&mut self) -> Result<(), Ended> {
+        if let Some(view) = &self.view {
+            for source in std::mem::take(&mut self.changed) {
+                self.findings.insert(source, source.read(&mut System, &view.interface));
+            }
+        }
+        let decision = PolicyDecision::new(self.mode, self.findings.values().flatten());
+        let is_new = self.reported.as_ref() != Some(&decision);
+        let routes_changed = std::mem::take(&mut self.routes_changed);
+        if !is_new && !routes_changed {
+            return Ok(());
+        }
+        self.routes += u64::from(routes_changed);
+        let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
+        let relay = Relay { mode: PerFamily { v4, v6 }, routes: self.routes };
+        self.reported = Some(decision.clone());
+        let route_queries = self.route_queries.take();
+        self.updates.send(Update { relay, decision, route_queries }).map_err(|_| Ended::Alone)?;
+        // A counter at its limit is readable as well.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+
+    fn wait_for_events(&self, span: Millis) {
+        let descriptors = self.view.iter().flat_map(View::descriptors);
+        let mut descriptors: Vec<PollFd<'_>> =
+            descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        wait(&mut descriptors, span);
+    }
+
+    fn take_events(&mut self) -> Result<(), Ended> {
+        let Some(view) = &self.view else { return Ok(()) };
+        let mut may_be_gone = false;
+        for events in view.read_events() {
+            match events {
+                Events::Changes(changes) => {
+                    for Change { routes, sources, presence } in changes {
+                        self.routes_changed |= routes;
+                        self.changed.extend(sources);
+                        may_be_gone |= presence;
+                    }
+                }
+                Events::Lost => {
+                    log::debug!("relay: netlink events lost, reading everything again");
+                    self.changed.extend(Source::ALL);
+                    self.routes_changed = true;
+                    may_be_gone = true;
+                }
+            }
+        }
+        if may_be_gone { self.follow() } else { Ok(()) }
+    }
+}
+
+/// Interrupted, or out of memory: the next look is due all the same.
+fn wait(descriptors: &mut [PollFd<'_>], span: Millis) {
+    let _ = poll(descriptors, PollTimeout::try_from(span.0).unwrap_or(PollTimeout::MAX));
+}

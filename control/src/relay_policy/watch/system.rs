@@ -1,0 +1,93 @@
+//! The kernel as it is, in the network namespace of the calling thread.
+
+use std::fs;
+use std::io;
+
+use wg_bounce_sys::{Family, bpf, xtables};
+
+use crate::limits::NETLINK_ATTEMPTS_MAX;
+use crate::netlink::message::{Message, Protocol, Request};
+use crate::netlink::socket;
+use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
+
+/// The kernel of this machine. Each question has a socket of its own: nothing of an answer that
+/// was given up can be taken for another one.
+pub(super) struct System;
+
+impl Kernel for System {
+    fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
+        socket::request(protocol, request)
+    }
+
+    fn setting(&mut self, path: &str) -> io::Result<String> {
+        // Of the namespace that the reader is in.
+        fs::read_to_string(format!("/proc/sys/net/{path}"))
+    }
+
+    fn listing(&mut self, name: &str) -> io::Result<String> {
+        let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        match read(name) {
+            // Missing only if the others are there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                read("dev").map_err(|_| io::Error::other("/proc is not mounted"))?;
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
+    fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable> {
+        let is_v6 = family == Family::V6;
+        let socket = xtables::open(is_v6)?;
+        for _ in 0..NETLINK_ATTEMPTS_MAX {
+            let info = xtables::info(&socket, is_v6, table)?;
+            let size = info.last_chunk().copied().map_or(0, u32::from_ne_bytes);
+            match xtables::entries(&socket, is_v6, table, size) {
+                Ok(entries) => return Ok(LegacyTable { info: info.to_vec(), entries }),
+                // It has another size by now.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn tcx_programs(&mut self, interface: u32, direction: Direction) -> io::Result<u32> {
+        let direction = match direction {
+            Direction::Ingress => bpf::Direction::Ingress,
+            Direction::Egress => bpf::Direction::Egress,
+        };
+        bpf::tcx_programs(interface, direction)
+    }
+
+    fn netfilter_links(&mut self) -> io::Result<Vec<NetfilterLink>> {
+        let links = bpf::netfilter_links()?.into_iter();
+        let convert = |link: bpf::NetfilterLink| NetfilterLink {
+            id: link.id,
+            family: link.family,
+            hook: link.hook,
+        };
+        Ok(links.map(convert).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay_policy::kernel::Interface;
+    use crate::relay_policy::reason::Reason;
+    use crate::relay_policy::source::Source;
+
+    /// Whatever the rights of whoever runs the tests: an answer is read, or refused.
+    #[test]
+    fn everything_that_this_kernel_says_can_be_read() {
+        let at = Interface { index: 1, name: "lo".to_owned() };
+        for source in Source::ALL {
+            for finding in source.read(&mut System, &at) {
+                if let Reason::Unreadable { error, .. } = &finding.reason {
+                    assert!(!error.contains("cannot be parsed"), "{source:?}: {error}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Legacy iptables: tables that the kernel tells by socket options (`struct ipt_getinfo`,
+//! `struct ipt_entry`), and that nothing tells the changes of.
+
+use std::io;
+
+use wg_bounce_sys::Family;
+
+use super::kernel::{Kernel, LegacyTable};
+use super::reason::{ChainEffect, Finding, Reason};
+use crate::netlink::parse::{array, malformed};
+
+/// Where `struct ipt_getinfo` has the mask of hooks, the offsets of their first entries, and those
+/// of their policies.
+const HOOKS_AT: usize = 32;
+const ENTRIES_AT: usize = 36;
+const POLICIES_AT: usize = 56;
+
+/// Hooks on a forwarded packet's way, and the built-in chains there.
+const ON_THE_WAY: [(usize, &str); 3] = [(0, "PREROUTING"), (2, "FORWARD"), (4, "POSTROUTING")];
+
+/// Where an entry says at what offset its target begins: behind `struct ipt_ip` (84 bytes) or
+/// `struct ip6t_ip6` (136 bytes), and `nfcache`.
+const TARGET_OFFSET_AT_V4: usize = 88;
+const TARGET_OFFSET_AT_V6: usize = 140;
+/// Within a target: its name (29 bytes, empty for a verdict), and the verdict.
+const TARGET_NAME_AT: usize = 2;
+const VERDICT_AT: usize = 32;
+/// `-NF_ACCEPT - 1`.
+const ACCEPT: i32 = -2;
+
+/// Built-in chains on a forwarded packet's way with rules, or with a policy other than ACCEPT.
+pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
+    let list = match family {
+        Family::V4 => "ip_tables_names",
+        Family::V6 => "ip6_tables_names",
+    };
+    let names = match kernel.listing(list) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut findings = Vec::new();
+    for name in names.lines() {
+        match kernel.legacy_table(family, name) {
+            Ok(table) => read_table(&table, family, name, &mut findings)?,
+            // It is gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(findings)
+}
+
+fn read_table(
+    table: &LegacyTable,
+    family: Family,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) -> io::Result<()> {
+    let hooks = number(&table.info, HOOKS_AT)?;
+    for (hook, chain) in ON_THE_WAY {
+        if hooks & 1 << hook == 0 {
+            continue;
+        }
+        let first = number(&table.info, ENTRIES_AT + 4 * hook)?;
+        let policy = number(&table.info, POLICIES_AT + 4 * hook)?;
+        let effect = if first != policy {
+            ChainEffect::Rules
+        } else if verdict(table, family, policy as usize)? != Some(ACCEPT) {
+            ChainEffect::Policy
+        } else {
+            continue;
+        };
+        let program = match family {
+            Family::V4 => "iptables-legacy",
+            Family::V6 => "ip6tables-legacy",
+        };
+        let reason = Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
+        findings.push(Finding::of(family, reason));
+    }
+    Ok(())
+}
+
+/// The verdict of the entry at `offset`; none if its target is something else.
+fn verdict(table: &LegacyTable, family: Family, offset: usize) -> io::Result<Option<i32>> {
+    let entry = table.entries.get(offset..).ok_or_else(malformed)?;
+    let at = match family {
+        Family::V4 => TARGET_OFFSET_AT_V4,
+        Family::V6 => TARGET_OFFSET_AT_V6,
+    };
+    let target = u16::from_ne_bytes(array(entry.get(at..).ok_or_else(malformed)?)?);
+    let target = entry.get(usize::from(target)..).ok_or_else(malformed)?;
+    if *target.get(TARGET_NAME_AT).ok_or_else(malformed)? != 0 {
+        return Ok(None);
+    }
+    Ok(Some(number(target, VERDICT_AT)?.cast_signed()))
+}
+
+fn number(bytes: &[u8], at: usize) -> io::Result<u32> {
+    Ok(u32::from_ne_bytes(array(bytes.get(at..).ok_or_else(malformed)?)?))
+}

@@ -1,0 +1,146 @@
+//! Carries out the outputs of the device, and publishes snapshots.
+
+use std::mem;
+
+use wg_bounce_dataplane::engine::SentFrom;
+use wg_bounce_dataplane::messages::Command;
+use wg_bounce_dataplane::peer::Peer;
+use wg_bounce_dataplane::session::SendSession;
+use wg_bounce_dataplane::snapshot::Snapshot;
+use wg_bounce_dataplane::wire::{self, Kind};
+use wg_bounce_sys::Endpoint;
+
+use super::state::{Runtime, now};
+use crate::device::{Input, Output};
+use crate::relay_policy::watch::Update;
+use crate::short_key::ShortKey;
+
+impl Runtime {
+    /// Passes an input to the device, and carries out its outputs.
+    pub(super) fn handle(&mut self, input: Input<'_>) {
+        self.components.device.handle(input, now(), &mut self.outputs);
+        self.execute();
+    }
+
+    /// Carries out the outputs of the device, in order.
+    pub(super) fn execute(&mut self) {
+        let mut outputs = mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Command { worker, command } => {
+                    self.components.engine.command(worker, command)
+                }
+                Output::SetSession { peer, session } => {
+                    log_session(&peer, session.as_deref());
+                    if let Some(old) = peer.set_session(session) {
+                        self.withdrawn.retire(old);
+                    }
+                }
+                Output::Send { peer, to, message } => {
+                    self.send(peer.as_deref(), to, &message);
+                }
+                Output::Publish => self.publish(),
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+        let sent_from = match self.components.engine.send_handshake(&to, message) {
+            Ok(sent_from) => sent_from,
+            // The device tries again by itself.
+            Err(error) => {
+                let kind = message_kind(message);
+                match peer {
+                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", named(peer)),
+                    None => log::debug!("{}: cannot send {kind}: {error}", to.remote),
+                }
+                return;
+            }
+        };
+        log_sent(peer, to, message);
+        if let Some(peer) = peer {
+            peer.counters.sent_bytes.add(message.len() as u64);
+            if sent_from == SentFrom::Anywhere {
+                peer.forget_source(to);
+            }
+        }
+    }
+
+    /// Publishes a snapshot for the workers.
+    pub(super) fn publish(&mut self) {
+        let device = &self.components.device;
+        let snapshot = Snapshot {
+            epoch: 0, // the engine counts
+            routes: device.routes(),
+            mac1_key: device.mac1_key(),
+            is_up: device.is_up(),
+            mtu: self.mtu,
+            listen_port: self.listen_port,
+            relay: self.relay.relay,
+        };
+        self.epoch = self.components.engine.publish(snapshot);
+    }
+
+    /// Publishes what the watch has found.
+    pub(super) fn follow_relay_policy(&mut self) {
+        let mut is_changed = false;
+        let before = self.relay.decision.clone();
+        while let Ok(Update { relay, decision, route_queries }) = self.relay.updates.try_recv() {
+            is_changed = true;
+            (self.relay.relay, self.relay.decision) = (relay, Some(decision));
+            // Read together with the snapshot: no worker goes by it without its socket.
+            if let Some(route_queries) = route_queries {
+                let interface = route_queries.interface;
+                for (worker, socket) in route_queries.sockets.into_iter().enumerate() {
+                    self.components
+                        .engine
+                        .command(worker, Command::AskRoutes { socket, interface });
+                }
+            }
+        }
+        if is_changed {
+            self.publish();
+        }
+        if self.relay.decision != before {
+            self.relay.changes += u64::from(before.is_some());
+            self.relay.unreported = Some(self.epoch);
+        }
+    }
+}
+
+fn log_session(peer: &Peer, session: Option<&SendSession>) {
+    let peer = named(peer);
+    match session {
+        Some(session) if session.info.is_initiator => {
+            log::debug!("{peer}: session established (initiator)");
+        }
+        Some(_) => log::debug!("{peer}: session established (responder)"),
+        None => log::debug!("{peer}: session closed"),
+    }
+}
+
+fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+    let kind = message_kind(message);
+    match peer {
+        Some(peer) => log::debug!("{}: sent {kind}", named(peer)),
+        None => log::debug!("{}: sent {kind}", to.remote),
+    }
+}
+
+/// The subject of a log line about a peer: its key, and its endpoint if one is known.
+fn named(peer: &Peer) -> String {
+    let key = ShortKey(&peer.public_key);
+    match peer.endpoint() {
+        Some(endpoint) => format!("peer {key} ({})", endpoint.remote),
+        None => format!("peer {key}"),
+    }
+}
+
+fn message_kind(message: &[u8]) -> &'static str {
+    match wire::classify(message) {
+        Some(Kind::Initiation) => "handshake initiation",
+        Some(Kind::Response(_)) => "handshake response",
+        _ => "cookie reply",
+    }
+}

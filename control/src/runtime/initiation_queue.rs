@@ -1,0 +1,117 @@
+//! Initiations by source, so that nobody's flood keeps another's out.
+//!
+//! The workers' lane is first come, first served: a flood that arrives faster than control can
+//! answer fills it, and a peer's initiation finds room by luck alone. So control empties it as
+//! fast as it can copy, into short queues chosen by a hash of the source, which take turns. Who
+//! forges many sources is asked for a cookie, as everybody then is.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+
+use wg_bounce_dataplane::messages::HandshakeMessage;
+
+use crate::limits::{INITIATION_QUEUE_MAX, INITIATION_QUEUES};
+
+/// Initiations that wait for control.
+pub(super) struct InitiationQueue {
+    queues: Vec<VecDeque<HandshakeMessage>>,
+    /// The queues that hold something, in the order of their turns.
+    turns: VecDeque<usize>,
+    /// Its keys are random: nobody can choose addresses that meet a victim's queue.
+    hash: RandomState,
+    len: usize,
+}
+
+impl Default for InitiationQueue {
+    fn default() -> Self {
+        InitiationQueue {
+            queues: (0..INITIATION_QUEUES).map(|_| VecDeque::new()).collect(),
+            turns: VecDeque::with_capacity(INITIATION_QUEUES),
+            hash: RandomState::new(),
+            len: 0,
+        }
+    }
+}
+
+impl InitiationQueue {
+    /// Takes a message; false: its source has enough of them waiting, it is dropped.
+    #[must_use]
+    pub(super) fn push(&mut self, message: HandshakeMessage) -> bool {
+        let source = source(message.from.remote.ip());
+        let number = self.hash.hash_one(source) as usize % INITIATION_QUEUES;
+        let queue = &mut self.queues[number];
+        if queue.len() >= INITIATION_QUEUE_MAX {
+            return false;
+        }
+        if queue.is_empty() {
+            self.turns.push_back(number);
+        }
+        queue.push_back(message);
+        self.len += 1;
+        true
+    }
+
+    /// The next message, of the source whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<HandshakeMessage> {
+        let number = self.turns.pop_front()?;
+        let queue = &mut self.queues[number];
+        let message = queue.pop_front();
+        if !queue.is_empty() {
+            self.turns.push_back(number);
+        }
+        self.len -= usize::from(message.is_some());
+        message
+    }
+
+    /// Messages that wait.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// An IPv4 address, or an IPv6 /64: whoever has one address of it has them all.
+fn source(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrayvec::ArrayVec;
+    use std::net::Ipv4Addr;
+    use wg_bounce_sys::Endpoint;
+
+    fn from(source: u32) -> HandshakeMessage {
+        let remote = (Ipv4Addr::from_bits(source), 51820).into();
+        HandshakeMessage { bytes: ArrayVec::new(), from: Endpoint { remote, source: None } }
+    }
+
+    #[test]
+    fn one_source_is_bounded_and_served_in_order() {
+        let mut queue = InitiationQueue::default();
+        let taken = (0..1000).filter(|_| queue.push(from(1))).count();
+        assert_eq!((taken, queue.len()), (INITIATION_QUEUE_MAX, INITIATION_QUEUE_MAX));
+        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), INITIATION_QUEUE_MAX);
+        assert_eq!(queue.len(), 0);
+        assert!(queue.push(from(1)), "there is room again");
+    }
+
+    #[test]
+    fn a_flood_of_one_source_delays_another_by_one_message() {
+        let mut queue = InitiationQueue::default();
+        // A source that does not share the flood's queue, whatever the hash's keys.
+        let shares = |queue: &InitiationQueue, source: u32| {
+            queue.hash.hash_one(u128::from(source)) as usize % INITIATION_QUEUES
+        };
+        let other = (2..).find(|&source| shares(&queue, source) != shares(&queue, 1));
+        let other = from(other.expect("some hash differs"));
+        while queue.push(from(1)) {}
+        assert!(queue.push(other.clone()));
+        let first_two = [queue.pop(), queue.pop()].map(|message| message.expect("waits").from);
+        assert!(first_two.contains(&other.from));
+    }
+}

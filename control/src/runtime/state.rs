@@ -1,0 +1,93 @@
+//! The state of the control thread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use wg_bounce_dataplane::engine::{Engine, Events};
+use wg_bounce_dataplane::session::SendSession;
+use wg_bounce_sys::clock;
+
+use super::initiation_queue::InitiationQueue;
+use super::pending_replies::PendingReplies;
+use super::relay::RelayState;
+use super::under_load::UnderLoad;
+use crate::deferred_drop::DeferredDrop;
+use crate::device::{Device, Now, Output};
+use crate::link::LinkWatcher;
+use crate::relay_policy::watch::Update;
+use crate::uapi_server::requests::UapiRequest;
+use crate::uapi_server::socket::SocketFile;
+
+/// Everything that the loop works on.
+pub struct Components {
+    /// The workers.
+    pub engine: Engine,
+    /// Events reported by the workers.
+    pub events: Events,
+    /// The protocol state.
+    pub device: Device,
+    /// The monitor of the interface.
+    pub link: LinkWatcher,
+    /// Decisions of the relay policy; none with `--relay kernel`.
+    pub relay_policy: Option<Receiver<Update>>,
+    /// The UAPI socket's file.
+    pub socket: SocketFile,
+    /// Requests of UAPI clients.
+    pub requests: Receiver<UapiRequest>,
+    /// Written with every event, epoch and request.
+    pub wake: Arc<EventFd>,
+    /// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which are blocked.
+    pub signals: SignalFd,
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A signal arrived.
+    Signal(Signal),
+    /// The interface was deleted.
+    InterfaceDeleted,
+    /// The socket was deleted.
+    SocketDeleted,
+    /// The workers, or the loop, failed.
+    Failed(String),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Signal(signal) => write!(f, "{signal}"),
+            Ending::InterfaceDeleted => f.write_str("interface deleted"),
+            Ending::SocketDeleted => f.write_str("UAPI socket deleted"),
+            Ending::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// The control thread.
+pub struct Runtime {
+    pub(super) components: Components,
+    /// Filled by the device, emptied by `execute`; kept to reuse its allocation.
+    pub(super) outputs: Vec<Output>,
+    /// Initiations that the device has not seen yet.
+    pub(super) initiations: InitiationQueue,
+    pub(super) under_load: UnderLoad,
+    pub(super) replies: PendingReplies,
+    pub(super) withdrawn: DeferredDrop<SendSession>,
+    pub(super) relay: RelayState,
+    /// The UDP port that the sockets are bound to.
+    pub(super) listen_port: u16,
+    pub(super) fwmark: u32,
+    pub(super) mtu: usize,
+    /// The epoch of the last published snapshot.
+    pub(super) epoch: u64,
+}
+
+/// The current time of both clocks.
+pub(super) fn now() -> Now {
+    Now { monotonic: clock::boot_time(), wall: clock::wall_time() }
+}
