@@ -30,17 +30,17 @@ const OFFLOADS: [libc::c_uint; 3] = [0x67, 0x07, 0x01];
 
 mod ioctl {
     #![allow(missing_docs, reason = "the macros generate public functions without docs")]
+    /// `_IO('T', 227)`: opens the network namespace of the device (Linux 5.3).
+    const TUNGETDEVNETNS: libc::c_int = 0x54e3;
     nix::ioctl_write_int!(set_offload, b'T', 208);
     nix::ioctl_write_ptr!(set_header_len, b'T', 216, libc::c_int);
     nix::ioctl_write_ptr!(set_interface, b'T', 202, libc::c_int);
     nix::ioctl_read!(get_interface, b'T', 210, libc::c_uint);
-    nix::ioctl_none_bad!(get_namespace, super::TUNGETDEVNETNS);
+    nix::ioctl_none_bad!(get_namespace, TUNGETDEVNETNS);
     nix::ioctl_write_ptr_bad!(set_mtu, libc::SIOCSIFMTU, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_queue_len, libc::SIOCSIFTXQLEN, libc::ifreq);
 }
 
-/// `_IO('T', 227)`: opens the network namespace of the device (Linux 5.3).
-const TUNGETDEVNETNS: libc::c_int = 0x54e3;
 const NAME_LEN: usize = libc::IFNAMSIZ;
 
 /// One queue of the device.
