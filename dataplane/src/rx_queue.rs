@@ -76,7 +76,7 @@ impl RxQueue {
 
     /// Queues a train by the kind of its first datagram, which is classified here.
     fn queue(&mut self, train: Train, receive: &ReceivePath) {
-        let mut datagrams = datagrams(train.length, train.segment);
+        let mut datagrams = datagrams(train.length, train.segment_size);
         let count = datagrams.len().max(1);
         let cost = train.length as u32 + count as u32 * PACKET_COST;
         let first = datagrams.next().unwrap_or_default();
@@ -89,7 +89,7 @@ fn train_of(datagram: HandOff) -> Train {
     Train {
         length: datagram.buffer.len() - PAYLOAD_AT,
         buffer: Buffer::Heap(datagram.buffer),
-        segment: 0,
+        segment_size: 0,
         from: datagram.from,
         traffic_class: datagram.traffic_class,
     }

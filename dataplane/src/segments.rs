@@ -14,7 +14,7 @@ use crate::limits::{RECEIVE_SEGMENTS_MAX, SEND_BYTES_MAX, SEND_SEGMENTS_MAX};
 pub struct Datagrams {
     next: usize,
     end: usize,
-    segment: usize,
+    segment_size: usize,
     total: usize,
 }
 
@@ -22,10 +22,10 @@ pub struct Datagrams {
 /// A segment size of zero means that the kernel gave none: one datagram. An empty buffer has no
 /// datagrams. At most [`RECEIVE_SEGMENTS_MAX`] are yielded, see [`Datagrams::excess`].
 #[must_use]
-pub fn datagrams(total: usize, segment: usize) -> Datagrams {
-    let segment = if segment == 0 { total } else { segment };
-    let end = segment.saturating_mul(RECEIVE_SEGMENTS_MAX).min(total);
-    Datagrams { next: 0, end, segment, total }
+pub fn datagrams(total: usize, segment_size: usize) -> Datagrams {
+    let segment_size = if segment_size == 0 { total } else { segment_size };
+    let end = segment_size.saturating_mul(RECEIVE_SEGMENTS_MAX).min(total);
+    Datagrams { next: 0, end, segment_size, total }
 }
 
 impl Datagrams {
@@ -45,12 +45,12 @@ impl Iterator for Datagrams {
             return None;
         }
         let start = self.next;
-        self.next = start.saturating_add(self.segment).min(self.end);
+        self.next = start.saturating_add(self.segment_size).min(self.end);
         Some(start..self.next)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = (self.end - self.next).div_ceil(self.segment.max(1));
+        let left = (self.end - self.next).div_ceil(self.segment_size.max(1));
         (left, Some(left))
     }
 }
@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn received_trains() {
-        let lengths = |total, segment| datagrams(total, segment).map(|one| one.len()).collect();
+        let lengths =
+            |total, segment_size| datagrams(total, segment_size).map(|one| one.len()).collect();
         let table: &[(usize, usize, &[usize])] = &[
             /* 1 */ (0, 0, &[]),
             /* 2 */ (0, 100, &[]),
@@ -126,8 +127,8 @@ mod tests {
             /* 7 */ (300, 100, &[100, 100, 100]),
             /* 8 */ (65_535, usize::MAX, &[65_535]),
         ];
-        for (number, (total, segment, expected)) in table.iter().enumerate() {
-            let found: Vec<usize> = lengths(*total, *segment);
+        for (number, (total, segment_size, expected)) in table.iter().enumerate() {
+            let found: Vec<usize> = lengths(*total, *segment_size);
             assert_eq!(found, *expected, "case {}", number + 1);
         }
         let long = datagrams(1_000, 5);
@@ -156,15 +157,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn datagrams_tile_the_buffer(total in 0..70_000usize, segment in 0..70_000usize) {
-            let all = datagrams(total, segment);
+        fn datagrams_tile_the_buffer(total in 0..70_000usize, segment_size in 0..70_000usize) {
+            let all = datagrams(total, segment_size);
             let taken = total - all.excess();
             prop_assert_eq!(all.len(), all.clone().count());
             let mut end = 0;
             for one in all {
                 prop_assert_eq!(one.start, end);
                 prop_assert!(!one.is_empty());
-                prop_assert!(one.len() == segment || one.end == taken);
+                prop_assert!(one.len() == segment_size || one.end == taken);
                 end = one.end;
             }
             prop_assert_eq!(end, taken);

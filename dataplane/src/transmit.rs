@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_sys::{Delivery, Errno, Frame};
+use wg_bounce_sys::{Errno, Frame, TunWrite};
 
 use crate::counters::DropReason;
 use crate::icmp;
@@ -111,7 +111,7 @@ impl TransmitPath {
             return Ok(());
         }
         let piece = [IoSlice::new(&self.answer[..VNET_HEADER_LEN + length])];
-        let delivery = Delivery { queue: turn.worker, pieces: 0..1 };
+        let delivery = TunWrite { queue: turn.worker, pieces: 0..1 };
         turn.io.write(&[delivery], &piece, &mut self.outcomes)
     }
 }

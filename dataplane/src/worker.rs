@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use crossbeam_channel::Receiver;
 use wg_bounce_sys::route::RouteSocket;
-use wg_bounce_sys::{Backend, Ready, Sockets, clock};
+use wg_bounce_sys::{Backend, Ready, clock};
 
 use crate::channels::{Channels, Failure, HandOff};
 use crate::counters::{Counters, DropReason};
@@ -141,7 +141,7 @@ fn apply(
         Command::SendStaged { peer } => sender.send_staged(&peer, turn)?,
         Command::Discard { peer } => sender.discard(&peer, turn),
         Command::Keepalive { peer } => sender.send_keepalive(&peer, turn)?,
-        Command::Sockets(Sockets { v4, v6 }) => turn.io.set_sockets(v4, v6)?,
+        Command::Sockets(sockets) => turn.io.set_sockets(sockets)?,
         Command::AskRoutes { socket, interface } => {
             receive.router.set_socket(RouteSocket::new(socket, interface));
         }

@@ -59,10 +59,9 @@ impl WorkerSockets {
             buffer: self.buffer,
         };
         let bound = socket::bind_groups(port, &options)?;
-        let mut v4 = bound.v4.into_iter().flatten();
-        let mut v6 = bound.v6.into_iter().flatten();
+        let mut groups = bound.groups.map(|group| group.into_iter().flatten());
         let sockets: Vec<Sockets> =
-            (0..workers).map(|_| Sockets { v4: v4.next(), v6: v6.next() }).collect();
+            (0..workers).map(|_| Sockets { v4: groups.v4.next(), v6: groups.v6.next() }).collect();
         let duplicates = sockets.iter().map(duplicate).collect::<io::Result<_>>()?;
         self.workers = sockets;
         Ok((bound.port, duplicates))
@@ -75,7 +74,7 @@ impl WorkerSockets {
 
     /// Sends a handshake message, if possible from the source address of `to`.
     pub(super) fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
-        let socket = self.workers.first().and_then(|sockets| sockets.of(to));
+        let socket = self.workers.first().and_then(|sockets| sockets.of(to.family()).as_ref());
         let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         let any_source = Endpoint { source: None, ..*to };
         match self.send_message(socket, to, message) {

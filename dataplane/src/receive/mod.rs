@@ -24,7 +24,7 @@ use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Open};
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
-use wg_bounce_sys::{Delivery, Endpoint, Errno, Train};
+use wg_bounce_sys::{Endpoint, Errno, Train, TunWrite};
 
 use crate::counters::DropReason;
 use crate::index_table::IndexTable;
@@ -83,7 +83,7 @@ pub struct ReceivePath {
     coalescer: Coalescer<Place>,
     options: CoalescerOptions,
     seed: u64,
-    frames: Vec<Delivery>,
+    frames: Vec<TunWrite>,
     pieces: Vec<IoSlice<'static>>,
     outcomes: Vec<Errno>,
 }
@@ -153,7 +153,7 @@ impl ReceivePath {
     fn sort(&mut self, trains: &[Train], first_kinds: &[Option<Kind>], turn: &mut Turn<'_>) {
         self.messages.clear();
         for (index, (train, first_kind)) in trains.iter().zip(first_kinds).enumerate() {
-            let all = datagrams(train.length, train.segment);
+            let all = datagrams(train.length, train.segment_size);
             turn.counters.received_trains.add(1);
             turn.counters.received_datagrams.add(all.len() as u64);
             if train.length == 0 || all.excess() > 0 {
@@ -307,7 +307,7 @@ impl ReceivePath {
             let header = group.finish(packet);
             // The virtio header overwrites the data message's header.
             buffer[offset - VNET_HEADER_LEN..offset].copy_from_slice(&header.to_bytes());
-            self.frames.push(Delivery { queue, pieces: 0..0 });
+            self.frames.push(TunWrite { queue, pieces: 0..0 });
         }
         let mut pieces = recycle(std::mem::take(&mut self.pieces));
         for (group, frame) in self.coalescer.groups().zip(&mut self.frames) {

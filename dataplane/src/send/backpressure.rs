@@ -234,7 +234,7 @@ impl TxBacklog {
             outgoing.push(Outgoing {
                 to,
                 traffic_class: train.traffic_class,
-                segment: train.segment_size,
+                segment_size: train.segment_size,
                 pieces: index..index + 1,
                 group: index as u32,
             });

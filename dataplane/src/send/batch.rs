@@ -318,7 +318,7 @@ impl SendBatch {
                     self.outgoing.push(Outgoing {
                         to: path.endpoint,
                         traffic_class: message.ecn,
-                        segment: 0,
+                        segment_size: 0,
                         pieces: begin..begin,
                         group: index as u32,
                     });
@@ -330,7 +330,7 @@ impl SendBatch {
                 train.messages += 1;
                 train.has_data |= message.is_data;
                 if train.messages > 1 {
-                    outgoing.segment = builder.segment_size;
+                    outgoing.segment_size = builder.segment_size;
                 }
                 match self.spans[outgoing.pieces.clone()].last_mut() {
                     Some(last) if last.buffer == message.buffer && last.range.end == offset => {
@@ -381,7 +381,7 @@ impl SendBatch {
 
     /// Holds a train that found its socket full; returns false if it left all the same.
     fn hold(&self, index: usize, backlog: &mut TxBacklog, turn: &mut Turn<'_>) -> bool {
-        let Outgoing { to, traffic_class, segment: segment_size, .. } = self.outgoing[index];
+        let Outgoing { to, traffic_class, segment_size, .. } = self.outgoing[index];
         let train = self.trains[index];
         let bytes: Box<[u8]> = self.slices_of(index, turn).concat().into();
         let first_counter = match wire::classify(&bytes) {
@@ -400,7 +400,7 @@ impl SendBatch {
     }
 
     fn retry_plainer(&self, index: usize, errno: Errno, turn: &Turn<'_>) -> SentStats {
-        let Outgoing { to, traffic_class, segment: segment_size, .. } = self.outgoing[index];
+        let Outgoing { to, traffic_class, segment_size, .. } = self.outgoing[index];
         let train = self.trains[index];
         let Target { peer, path, .. } = self.target_of(train);
         let slices = self.slices_of(index, turn);

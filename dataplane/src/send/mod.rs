@@ -141,8 +141,7 @@ impl Sender {
 
     /// Arms the wake-up for full sockets, and stops reading the TUN while too much waits.
     pub fn arm(&self, io: &mut Backend) -> io::Result<()> {
-        let waits = self.backlog.families();
-        io.watch_room(waits.v4, waits.v6)?;
+        io.watch_room(self.backlog.families())?;
         io.read_frames(!self.must_pause())
     }
 

@@ -4,8 +4,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 
 use crate::endpoint::Endpoint;
-use crate::io::{Delivery, Errno, Outgoing, Ready};
+use crate::io::{Errno, Outgoing, Ready, Sockets, TunWrite};
 use crate::memory::{Buffer, Slot};
+use crate::per_family::PerFamily;
 use crate::{mmsg, uring};
 
 /// The two ways to do I/O. When a call returns, the kernel no longer refers to memory of the
@@ -75,7 +76,7 @@ impl Backend {
     /// Only of io_uring_enter(2): a broken invariant.
     pub fn write(
         &mut self,
-        frames: &[Delivery],
+        frames: &[TunWrite],
         pieces: &[IoSlice<'_>],
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
@@ -90,10 +91,10 @@ impl Backend {
     ///
     /// # Errors
     /// ENOMEM, ENOSPC: epoll cannot watch another socket. Others are broken invariants.
-    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+    pub fn set_sockets(&mut self, sockets: Sockets) -> io::Result<()> {
         match self {
-            Backend::Uring(io) => io.set_sockets(v4, v6),
-            Backend::Mmsg(io) => io.set_sockets(v4, v6),
+            Backend::Uring(io) => io.set_sockets(sockets),
+            Backend::Mmsg(io) => io.set_sockets(sockets),
         }
     }
 
@@ -102,13 +103,13 @@ impl Backend {
     ///
     /// # Errors
     /// Only of epoll_ctl(2): a broken invariant.
-    pub fn watch_room(&mut self, v4: bool, v6: bool) -> io::Result<()> {
+    pub fn watch_room(&mut self, families: PerFamily<bool>) -> io::Result<()> {
         match self {
             Backend::Uring(io) => {
-                io.watch_room(v4, v6);
+                io.watch_room(families);
                 Ok(())
             }
-            Backend::Mmsg(io) => io.watch_room(v4, v6),
+            Backend::Mmsg(io) => io.watch_room(families),
         }
     }
 
@@ -130,8 +131,8 @@ impl Backend {
     /// The socket for this destination's family, for a single send outside the batch.
     pub fn socket_for(&self, to: &Endpoint) -> Option<&OwnedFd> {
         match self {
-            Backend::Uring(io) => io.sockets().of(to),
-            Backend::Mmsg(io) => io.sockets().of(to),
+            Backend::Uring(io) => io.sockets().of(to.family()).as_ref(),
+            Backend::Mmsg(io) => io.sockets().of(to.family()).as_ref(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::endpoint::Endpoint;
 use crate::memory::{Buffer, Slot};
+use crate::per_family::PerFamily;
 
 /// The outcome of a send or write: zero, or an errno.
 pub type Errno = i32;
@@ -19,7 +20,7 @@ pub struct Train {
     /// Bytes of payload.
     pub length: usize,
     /// Bytes of every datagram but the last, which may be shorter; zero: a single datagram.
-    pub segment: usize,
+    pub segment_size: usize,
     /// The sender, and the local address it sent to.
     pub from: Endpoint,
     /// The outer IPv4 TOS or IPv6 traffic class.
@@ -59,7 +60,7 @@ pub struct Outgoing {
     /// The outer IPv4 TOS or IPv6 traffic class.
     pub traffic_class: u8,
     /// Bytes of every datagram but the last; zero: a single datagram.
-    pub segment: usize,
+    pub segment_size: usize,
     /// The pieces that make up the payload, in order.
     pub pieces: Range<usize>,
     /// Sends of one group are adjacent and keep their order: after a refused one, the rest of the
@@ -69,28 +70,15 @@ pub struct Outgoing {
 
 /// One write to the TUN.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct TunWrite {
     /// The queue of the device to write to.
     pub queue: usize,
     /// The pieces that make up the frame (virtio header and packet), in order.
     pub pieces: Range<usize>,
 }
 
-/// The two sockets of one worker.
-#[derive(Default)]
-pub struct Sockets {
-    /// IPv4.
-    pub v4: Option<OwnedFd>,
-    /// IPv6 only.
-    pub v6: Option<OwnedFd>,
-}
-
-impl Sockets {
-    /// The socket for this destination's family.
-    pub fn of(&self, to: &Endpoint) -> Option<&OwnedFd> {
-        if to.remote.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
-    }
-}
+/// The sockets of one worker; none for a family that the kernel lacks.
+pub type Sockets = PerFamily<Option<OwnedFd>>;
 
 /// The errno of the system call that has just failed.
 pub(crate) fn last_errno() -> Errno {

@@ -38,7 +38,7 @@ pub struct ReceiveInfo {
     /// TOS or traffic class.
     pub traffic_class: u8,
     /// GRO segment size (bytes); zero: not a train.
-    pub segment: usize,
+    pub segment_size: usize,
 }
 
 /// Reads the control messages of a receive.
@@ -66,7 +66,7 @@ pub fn read_control(mut control: &[u8]) -> ReceiveInfo {
                 info.traffic_class = i32_at(data, 0) as u8;
             }
             (SOL_UDP, UDP_GRO) if data.len() >= 4 => {
-                info.segment = usize::try_from(i32_at(data, 0)).unwrap_or(0);
+                info.segment_size = usize::try_from(i32_at(data, 0)).unwrap_or(0);
             }
             _ => {}
         }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use crate::io::{Delivery, Errno, NOT_TRIED, Outgoing, Ready, Sockets, Train, last_errno};
+use crate::io::{Errno, NOT_TRIED, Outgoing, Ready, Sockets, Train, TunWrite, last_errno};
 use crate::memory::{self, Buffer, Slot};
 use crate::message::{
     CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, TRAIN_SLOT_LEN, endpoint, read_control,
 };
+use crate::per_family::{Family, PerFamily};
 use crate::send_header::{SendBlock, empty_header};
 use crate::tun::{FRAME_SLOT_LEN, Queue};
 
@@ -28,6 +29,14 @@ const V6: u64 = 1;
 const TUN: u64 = 2;
 const BELL: u64 = 3;
 
+/// The epoll key of a family's socket.
+fn key_of(family: Family) -> u64 {
+    match family {
+        Family::V4 => V4,
+        Family::V6 => V6,
+    }
+}
+
 /// The epoll backend of one worker.
 pub struct Mmsg {
     epoll: Epoll,
@@ -38,7 +47,7 @@ pub struct Mmsg {
     /// Buffers that one socket may fill in one turn; the rest is left to the other socket.
     share: usize,
     /// Whether the IPv4 and the IPv6 socket are watched for room.
-    is_watched: [bool; 2],
+    is_watched: PerFamily<bool>,
     reads_frames: bool,
     frames: Vec<Slot>,
     headers: Vec<libc::mmsghdr>,
@@ -69,7 +78,7 @@ impl Mmsg {
             trains: memory::slots(buffers, TRAIN_SLOT_LEN)?,
             share: usize::from(buffers).div_ceil(2).min(CALL_MAX),
             frames: memory::slots(FRAMES_MAX as u16, FRAME_SLOT_LEN)?,
-            is_watched: [false; 2],
+            is_watched: PerFamily::default(),
             reads_frames: true,
             headers: vec![header; CALL_MAX],
             iovecs: vec![iovec; CALL_MAX],
@@ -89,9 +98,8 @@ impl Mmsg {
             match event.data() {
                 key @ (V4 | V6) => {
                     ready.has_room |= event.events().contains(EpollFlags::EPOLLOUT);
-                    let Sockets { v4, v6 } = &self.sockets;
                     receive(
-                        if key == V4 { v4 } else { v6 },
+                        self.sockets.of(if key == V4 { Family::V4 } else { Family::V6 }),
                         &mut self.trains,
                         self.share,
                         &mut self.headers,
@@ -126,30 +134,31 @@ impl Mmsg {
     }
 
     /// See [`crate::Backend::set_sockets`].
-    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+    pub fn set_sockets(&mut self, sockets: Sockets) -> io::Result<()> {
         for old in [&self.sockets.v4, &self.sockets.v6].into_iter().flatten() {
             self.epoll.delete(old)?;
         }
-        for (socket, key) in [(&v4, V4), (&v6, V6)] {
-            if let Some(socket) = socket {
-                self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key))?;
+        for family in Family::BOTH {
+            if let Some(socket) = sockets.of(family) {
+                self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, key_of(family)))?;
             }
         }
-        self.sockets = Sockets { v4, v6 };
-        self.is_watched = [false; 2];
+        self.sockets = sockets;
+        self.is_watched = PerFamily::default();
         Ok(())
     }
 
     /// See [`crate::Backend::watch_room`].
-    pub fn watch_room(&mut self, v4: bool, v6: bool) -> io::Result<()> {
-        let Sockets { v4: socket_v4, v6: socket_v6 } = &self.sockets;
-        for (number, socket, key, on) in [(0, socket_v4, V4, v4), (1, socket_v6, V6, v6)] {
-            if let Some(socket) = socket
-                && self.is_watched[number] != on
+    pub fn watch_room(&mut self, families: PerFamily<bool>) -> io::Result<()> {
+        for family in Family::BOTH {
+            let on = *families.of(family);
+            if let Some(socket) = self.sockets.of(family)
+                && *self.is_watched.of(family) != on
             {
                 let room = if on { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-                self.epoll.modify(socket, &mut EpollEvent::new(EpollFlags::EPOLLIN | room, key))?;
-                self.is_watched[number] = on;
+                let mut event = EpollEvent::new(EpollFlags::EPOLLIN | room, key_of(family));
+                self.epoll.modify(socket, &mut event)?;
+                *self.is_watched.of_mut(family) = on;
             }
         }
         Ok(())
@@ -175,13 +184,10 @@ impl Mmsg {
     ) -> io::Result<()> {
         while outcomes.len() < outgoing.len() {
             let rest = &outgoing[outcomes.len()..];
-            let is_v4 = rest[0].to.remote.is_ipv4();
-            let count = rest
-                .iter()
-                .take(CALL_MAX)
-                .take_while(|out| out.to.remote.is_ipv4() == is_v4)
-                .count();
-            let Some(socket) = self.sockets.of(&rest[0].to).map(AsRawFd::as_raw_fd) else {
+            let family = rest[0].to.family();
+            let count =
+                rest.iter().take(CALL_MAX).take_while(|out| out.to.family() == family).count();
+            let Some(socket) = self.sockets.of(family).as_ref().map(AsRawFd::as_raw_fd) else {
                 outcomes.extend(std::iter::repeat_n(libc::EAFNOSUPPORT, count));
                 continue;
             };
@@ -214,7 +220,7 @@ impl Mmsg {
     /// See [`crate::Backend::write`].
     pub fn write(
         &mut self,
-        frames: &[Delivery],
+        frames: &[TunWrite],
         pieces: &[IoSlice<'_>],
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
@@ -228,9 +234,9 @@ impl Mmsg {
     fn fill(&mut self, outgoing: &[Outgoing], pieces: &[IoSlice<'_>]) {
         for (index, out) in outgoing.iter().enumerate() {
             let header = &mut self.headers[index].msg_hdr;
-            let Outgoing { to, traffic_class, segment, .. } = out;
+            let Outgoing { to, traffic_class, segment_size, .. } = out;
             let payload = &pieces[out.pieces.clone()];
-            self.send_blocks[index].fill(header, to, *traffic_class, *segment, payload);
+            self.send_blocks[index].fill(header, to, *traffic_class, *segment_size, payload);
         }
     }
 }
@@ -299,7 +305,7 @@ fn train(slot: Slot, header: &libc::msghdr, length: usize) -> Result<Train, Slot
     match endpoint(name, &info) {
         Some(from) if header.msg_flags & libc::MSG_TRUNC == 0 => Ok(Train {
             length,
-            segment: info.segment,
+            segment_size: info.segment_size,
             from,
             traffic_class: info.traffic_class,
             buffer: Buffer::Slot(slot),

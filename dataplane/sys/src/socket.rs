@@ -14,6 +14,7 @@ use nix::sys::socket::{
 
 use crate::endpoint::Endpoint;
 use crate::io::{Errno, last_errno};
+use crate::per_family::PerFamily;
 use crate::send_header::{SendBlock, empty_header};
 
 /// Excess over the send buffer that [`send_over_limit`] allows (bytes).
@@ -26,10 +27,8 @@ pub type Group = Vec<OwnedFd>;
 pub struct Bound {
     /// The port, the same for both families.
     pub port: u16,
-    /// IPv4 members, one per worker; none where the kernel has no IPv4.
-    pub v4: Option<Group>,
-    /// IPv6 members, one per worker; none where the kernel has no IPv6.
-    pub v6: Option<Group>,
+    /// The members, one per worker; none for a family that the kernel lacks.
+    pub groups: PerFamily<Option<Group>>,
 }
 
 /// A kind of message whose receiver index names the worker that it belongs to.
@@ -77,14 +76,15 @@ pub fn bind_groups(port: u16, options: &GroupOptions) -> io::Result<Bound> {
             Err(error) => return Err(error),
             Ok(v6) => {
                 let port = v6.as_ref().map_or(chosen, |(_, port)| *port);
-                let bound = Bound { port, v4: v4.map(|g| g.0), v6: v6.map(|g| g.0) };
-                if bound.v4.is_none() && bound.v6.is_none() {
+                let groups = PerFamily { v4, v6 }.map(|bound| bound.map(|(group, _)| group));
+                let all = || groups.v4.iter().chain(&groups.v6);
+                if all().next().is_none() {
                     return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
                 }
                 if options.fwmark != 0 {
-                    set_mark(bound.v4.iter().chain(&bound.v6).flatten(), options.fwmark)?;
+                    set_mark(all().flatten(), options.fwmark)?;
                 }
-                return Ok(bound);
+                return Ok(Bound { port, groups });
             }
         }
     }

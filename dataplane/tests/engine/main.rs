@@ -61,10 +61,10 @@ fn a_mixed_train_is_handed_to_both_workers() {
             train.extend(one.seal(&[2, number as u8]));
             train.extend(two.seal(&[3, number as u8]));
         }
-        let segment = train.len() / (2 * PAIRS);
+        let segment_size = train.len() / (2 * PAIRS);
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port()));
         let to = Endpoint { remote: to, source: None };
-        send_one(sender.as_raw_fd(), &to, 0, segment, &[IoSlice::new(&train)]).expect("sent");
+        send_one(sender.as_raw_fd(), &to, 0, segment_size, &[IoSlice::new(&train)]).expect("sent");
         let mut next = [0u8; 4];
         for _ in 0..2 * PAIRS {
             let packet = hub.app_gets();

@@ -23,10 +23,10 @@ fn relay_hub(io: IoChoice, relaying: DirectRelay) -> (Hub, Remote, Remote) {
     (hub, one, two)
 }
 
-fn send_train(from: &Remote, hub: &Hub, train: &[u8], segment: usize) {
+fn send_train(from: &Remote, hub: &Hub, train: &[u8], segment_size: usize) {
     let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port()));
     let to = Endpoint { remote, source: None };
-    send_one(from.socket.as_raw_fd(), &to, 0, segment, &[IoSlice::new(train)]).expect("sent");
+    send_one(from.socket.as_raw_fd(), &to, 0, segment_size, &[IoSlice::new(train)]).expect("sent");
 }
 
 /// The packet as a router forwards it.

@@ -10,6 +10,7 @@ use super::provided::Provided;
 use super::request::{COMPLETIONS, FRAME_GROUP, FRAMES, SUBMIT_MAX, TRAIN_GROUP, Tag};
 use crate::memory;
 use crate::message::{CONTROL_LEN, NAME_LEN, TRAIN_SLOT_LEN};
+use crate::per_family::Family;
 use crate::send_header::empty_header;
 use crate::tun::{FRAME_SLOT_LEN, Queue};
 
@@ -67,11 +68,14 @@ fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
     let header = Box::new(receive_header());
     let fd = types::Fd(socket.as_raw_fd());
     let receive = opcode::RecvMsgMulti::new(fd, &*header, TRAIN_GROUP).build();
-    let cancel = opcode::AsyncCancel::new(Tag::V4.data(0)).build();
+    let cancel = opcode::AsyncCancel::new(Tag::Receive(Family::V4).data(0)).build();
     // SAFETY: the header lives until both requests have completed.
     unsafe {
         let mut queue = ring.submission();
-        let entries = [receive.user_data(Tag::V4.data(0)), cancel.user_data(Tag::Cancel.data(0))];
+        let entries = [
+            receive.user_data(Tag::Receive(Family::V4).data(0)),
+            cancel.user_data(Tag::Cancel.data(0)),
+        ];
         queue.push_multiple(&entries).expect("the queue is empty");
     }
     let mut missing = 2;
@@ -83,7 +87,9 @@ fn probe_multishot(ring: &mut IoUring) -> io::Result<()> {
         }
         for entry in ring.completion() {
             missing -= 1;
-            if entry.user_data() == Tag::V4.data(0) && entry.result() == -libc::EINVAL {
+            if entry.user_data() == Tag::Receive(Family::V4).data(0)
+                && entry.result() == -libc::EINVAL
+            {
                 result = Err(io::Error::from_raw_os_error(libc::EINVAL));
             }
         }

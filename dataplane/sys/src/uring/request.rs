@@ -1,5 +1,7 @@
 //! Sizes of the ring, and the tags that match completions to requests.
 
+use crate::per_family::Family;
+
 /// Upper limit of the sends, or writes, of one submission.
 pub(super) const SUBMIT_MAX: usize = 128;
 /// Completion entries: for everything that can be outstanding, and a burst.
@@ -12,41 +14,65 @@ pub(super) const TRAIN_GROUP: u16 = 0;
 pub(super) const FRAME_GROUP: u16 = 1;
 
 /// The kind of a request: the high half of `user_data`. The low half is an index or a generation.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
-    V4,
-    V6,
+    /// The multishot receive of a socket.
+    Receive(Family),
+    /// The one-shot poll for room in a socket.
+    Room(Family),
     Read,
     Poll,
     Bell,
     Send,
     Write,
     Cancel,
-    RoomV4,
-    RoomV6,
 }
 
 impl Tag {
     const ALL: [Tag; 10] = [
-        Tag::V4,
-        Tag::V6,
+        Tag::Receive(Family::V4),
+        Tag::Receive(Family::V6),
+        Tag::Room(Family::V4),
+        Tag::Room(Family::V6),
         Tag::Read,
         Tag::Poll,
         Tag::Bell,
         Tag::Send,
         Tag::Write,
         Tag::Cancel,
-        Tag::RoomV4,
-        Tag::RoomV6,
     ];
 
     /// The `user_data` of a request.
     pub(super) fn data(self, low: u32) -> u64 {
-        (self as u64) << 32 | u64::from(low)
+        let number = match self {
+            Tag::Receive(Family::V4) => 0,
+            Tag::Receive(Family::V6) => 1,
+            Tag::Room(Family::V4) => 2,
+            Tag::Room(Family::V6) => 3,
+            Tag::Read => 4,
+            Tag::Poll => 5,
+            Tag::Bell => 6,
+            Tag::Send => 7,
+            Tag::Write => 8,
+            Tag::Cancel => 9,
+        };
+        number << 32 | u64::from(low)
     }
 
     /// The tag and the low bits of a completion's `user_data`.
     pub(super) fn of(data: u64) -> (Tag, u32) {
         (Tag::ALL[(data >> 32) as usize], data as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_read_back() {
+        for tag in Tag::ALL {
+            assert_eq!(Tag::of(tag.data(7)), (tag, 7));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -14,6 +14,7 @@ use super::request::{COMPLETIONS, FRAME_GROUP, SUBMIT_MAX, TRAIN_GROUP, Tag};
 use crate::io::{Errno, Frame, Ready, Sockets, Train};
 use crate::memory::{Buffer, Slot};
 use crate::message::{endpoint, read_control};
+use crate::per_family::{Family, PerFamily};
 use crate::send_header::{SendBlock, empty_header};
 use crate::tun::Queue;
 
@@ -39,8 +40,8 @@ pub struct Uring {
     tun_mode: TunMode,
     bell: Arc<EventFd>,
     is_armed: Armed,
-    /// Whether the IPv4 and the IPv6 socket are watched for room.
-    is_watched: (bool, bool),
+    /// The sockets that are watched for room.
+    is_watched: PerFamily<bool>,
     reads_frames: bool,
     receive_header: Box<libc::msghdr>,
     /// Headers of the sends of one submission; allocated once, never moved.
@@ -57,13 +58,11 @@ unsafe impl Send for Uring {}
 /// The requests that the kernel holds.
 #[derive(Default)]
 struct Armed {
-    v4: bool,
-    v6: bool,
+    receive: PerFamily<bool>,
+    /// One-shot polls for room in a socket.
+    room: PerFamily<bool>,
     tun: bool,
     bell: bool,
-    /// One-shot polls for room in a socket.
-    room_v4: bool,
-    room_v6: bool,
 }
 
 impl Uring {
@@ -80,7 +79,7 @@ impl Uring {
             tun_mode: TunMode::Multishot,
             bell,
             is_armed: Armed::default(),
-            is_watched: (false, false),
+            is_watched: PerFamily::default(),
             reads_frames: true,
             receive_header: Box::new(receive_header()),
             send_headers: vec![empty_header(); SUBMIT_MAX].into(),
@@ -121,18 +120,18 @@ impl Uring {
     /// See [`crate::Backend::set_sockets`]. A request holds its socket, and with it the port, so
     /// this waits until the requests have ended: the port is free when control learns of the
     /// change.
-    pub fn set_sockets(&mut self, v4: Option<OwnedFd>, v6: Option<OwnedFd>) -> io::Result<()> {
+    pub fn set_sockets(&mut self, sockets: Sockets) -> io::Result<()> {
         let mut cancels = 0;
-        for (tag, armed) in [
-            (Tag::V4, self.is_armed.v4),
-            (Tag::V6, self.is_armed.v6),
-            (Tag::RoomV4, self.is_armed.room_v4),
-            (Tag::RoomV6, self.is_armed.room_v6),
-        ] {
-            if armed {
-                let cancel = opcode::AsyncCancel::new(tag.data(self.generation));
-                self.push(cancel.build().user_data(Tag::Cancel.data(0)));
-                cancels += 1;
+        for family in Family::BOTH {
+            for (tag, is_armed) in [
+                (Tag::Receive(family), *self.is_armed.receive.of(family)),
+                (Tag::Room(family), *self.is_armed.room.of(family)),
+            ] {
+                if is_armed {
+                    let cancel = opcode::AsyncCancel::new(tag.data(self.generation));
+                    self.push(cancel.build().user_data(Tag::Cancel.data(0)));
+                    cancels += 1;
+                }
             }
         }
         // ENOENT: the request has ended by itself.
@@ -140,13 +139,13 @@ impl Uring {
         self.generation = self.generation.wrapping_add(1);
         let Armed { tun, bell, .. } = self.is_armed;
         self.is_armed = Armed { tun, bell, ..Armed::default() };
-        self.sockets = Sockets { v4, v6 };
+        self.sockets = sockets;
         Ok(())
     }
 
     /// See [`crate::Backend::watch_room`].
-    pub fn watch_room(&mut self, v4: bool, v6: bool) {
-        self.is_watched = (v4, v6);
+    pub fn watch_room(&mut self, families: PerFamily<bool>) {
+        self.is_watched = families;
     }
 
     /// See [`crate::Backend::read_frames`].
@@ -225,27 +224,21 @@ impl Uring {
     /// requests end on errors, on zero-length datagrams, and when the buffers run out.
     fn arm(&mut self) {
         let header: *const libc::msghdr = &*self.receive_header;
-        let Sockets { v4, v6 } = &self.sockets;
-        let (v4, v6) = (v4.as_ref().map(AsRawFd::as_raw_fd), v6.as_ref().map(AsRawFd::as_raw_fd));
-        let (watches_v4, watches_v6) = self.is_watched;
         let receive = |fd| opcode::RecvMsgMulti::new(types::Fd(fd), header, TRAIN_GROUP).build();
         let room = |fd| opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32).build();
         let (has_trains, has_frames) = (self.trains.has_some(), self.frames.has_some());
-        if let Some(fd) = v4.filter(|_| !self.is_armed.v4 && has_trains) {
-            self.push(receive(fd).user_data(Tag::V4.data(self.generation)));
-            self.is_armed.v4 = true;
-        }
-        if let Some(fd) = v6.filter(|_| !self.is_armed.v6 && has_trains) {
-            self.push(receive(fd).user_data(Tag::V6.data(self.generation)));
-            self.is_armed.v6 = true;
-        }
-        if let Some(fd) = v4.filter(|_| watches_v4 && !self.is_armed.room_v4) {
-            self.push(room(fd).user_data(Tag::RoomV4.data(self.generation)));
-            self.is_armed.room_v4 = true;
-        }
-        if let Some(fd) = v6.filter(|_| watches_v6 && !self.is_armed.room_v6) {
-            self.push(room(fd).user_data(Tag::RoomV6.data(self.generation)));
-            self.is_armed.room_v6 = true;
+        for family in Family::BOTH {
+            let Some(fd) = self.sockets.of(family).as_ref().map(AsRawFd::as_raw_fd) else {
+                continue;
+            };
+            if has_trains && !self.is_armed.receive.of(family) {
+                self.push(receive(fd).user_data(Tag::Receive(family).data(self.generation)));
+                *self.is_armed.receive.of_mut(family) = true;
+            }
+            if *self.is_watched.of(family) && !self.is_armed.room.of(family) {
+                self.push(room(fd).user_data(Tag::Room(family).data(self.generation)));
+                *self.is_armed.room.of_mut(family) = true;
+            }
         }
         if !self.is_armed.tun && self.reads_frames && has_frames {
             let fd = types::Fd(self.tun.fd.as_raw_fd());
@@ -273,12 +266,9 @@ impl Uring {
         let (tag, low) = Tag::of(entry.user_data());
         let has_more = cqueue::more(entry.flags());
         match tag {
-            Tag::V4 | Tag::V6 => {
+            Tag::Receive(family) => {
                 if low == self.generation && !has_more {
-                    match tag {
-                        Tag::V4 => self.is_armed.v4 = false,
-                        _ => self.is_armed.v6 = false,
-                    }
+                    *self.is_armed.receive.of_mut(family) = false;
                 }
                 self.take_train(entry, low == self.generation, ready);
                 Ok(())
@@ -299,12 +289,9 @@ impl Uring {
                 let _ = self.bell.read(); // EAGAIN: an earlier read took this ring too
                 Ok(())
             }
-            Tag::RoomV4 | Tag::RoomV6 => {
+            Tag::Room(family) => {
                 if low == self.generation {
-                    match tag {
-                        Tag::RoomV4 => self.is_armed.room_v4 = false,
-                        _ => self.is_armed.room_v6 = false,
-                    }
+                    *self.is_armed.room.of_mut(family) = false;
                 }
                 ready.has_room = true;
                 Ok(())
@@ -391,7 +378,7 @@ fn parse_train(slot: Slot, result: i32, header: &libc::msghdr) -> Result<Train, 
     let length = out.payload_data().len();
     Ok(Train {
         length,
-        segment: info.segment,
+        segment_size: info.segment_size,
         from,
         traffic_class: info.traffic_class,
         buffer: Buffer::Slot(slot),

@@ -7,7 +7,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::request::{SUBMIT_MAX, Tag};
 use super::ring::Uring;
-use crate::io::{Delivery, Errno, NOT_TRIED, Outgoing};
+use crate::io::{Errno, NOT_TRIED, Outgoing, TunWrite};
 
 impl Uring {
     /// See [`crate::Backend::send`]. MSG_DONTWAIT keeps wire order: without it, the kernel retries
@@ -32,15 +32,16 @@ impl Uring {
                     outcomes.push(NOT_TRIED);
                     continue;
                 }
-                let Some(fd) = self.sockets.of(&out.to).map(AsRawFd::as_raw_fd) else {
+                let Some(fd) = self.sockets.of(out.to.family()).as_ref().map(AsRawFd::as_raw_fd)
+                else {
                     outcomes.push(libc::EAFNOSUPPORT);
                     continue;
                 };
                 outcomes.push(0);
                 let header = &mut self.send_headers[index];
-                let Outgoing { to, traffic_class, segment, .. } = out;
+                let Outgoing { to, traffic_class, segment_size, .. } = out;
                 let payload = &pieces[out.pieces.clone()];
-                self.send_blocks[index].fill(header, to, *traffic_class, *segment, payload);
+                self.send_blocks[index].fill(header, to, *traffic_class, *segment_size, payload);
                 let is_followed = chunk.get(index + 1).is_some_and(|next| next.group == out.group);
                 let link =
                     if is_followed { squeue::Flags::IO_LINK } else { squeue::Flags::empty() };
@@ -60,13 +61,13 @@ impl Uring {
     /// See [`crate::Backend::write`].
     pub fn write(
         &mut self,
-        frames: &[Delivery],
+        frames: &[TunWrite],
         pieces: &[IoSlice<'_>],
         outcomes: &mut Vec<Errno>,
     ) -> io::Result<()> {
         if !self.tun.has_header {
             let write =
-                |frame: &Delivery| self.tun.write_frame(frame.queue, &pieces[frame.pieces.clone()]);
+                |frame: &TunWrite| self.tun.write_frame(frame.queue, &pieces[frame.pieces.clone()]);
             outcomes.extend(frames.iter().map(write));
             return Ok(());
         }
