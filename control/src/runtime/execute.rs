@@ -48,7 +48,7 @@ impl Runtime {
     fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
         let sent_from = match self.components.engine.send_handshake(&to, message) {
             Ok(sent_from) => sent_from,
-            // The device tries again by itself.
+            // The device retries on its own.
             Err(error) => {
                 let kind = message_kind(message);
                 match peer {
@@ -71,7 +71,7 @@ impl Runtime {
     pub(super) fn publish(&mut self) {
         let device = &self.components.device;
         let snapshot = Snapshot {
-            epoch: 0, // the engine counts
+            epoch: 0, // set by the engine
             routes: device.routes(),
             mac1_key: device.mac1_key(),
             is_up: device.is_up(),
@@ -82,14 +82,15 @@ impl Runtime {
         self.epoch = self.components.engine.publish(snapshot);
     }
 
-    /// Publishes what the watch has found.
+    /// Publishes the updates of the relay policy.
     pub(super) fn follow_relay_policy(&mut self) {
         let mut is_changed = false;
         let before = self.relay.decision.clone();
         while let Ok(Update { relay, decision, route_queries }) = self.relay.updates.try_recv() {
             is_changed = true;
             (self.relay.relay, self.relay.decision) = (relay, Some(decision));
-            // Read together with the snapshot: no worker goes by it without its socket.
+            // Workers read this command together with the snapshot, so none uses the new policy
+            // without its socket.
             if let Some(route_queries) = route_queries {
                 let interface = route_queries.interface;
                 for (worker, socket) in route_queries.sockets.into_iter().enumerate() {

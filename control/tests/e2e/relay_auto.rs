@@ -193,7 +193,7 @@ fn iptables(backend: Backend) {
         hub.run(&format!("{program} -A OWN -j DROP"));
         expect(&relay, BOTH, "");
         hub.run(&format!("{program} -P FORWARD DROP"));
-        let reason = format!("{program}: chain FORWARD of table filter does not accept by policy");
+        let reason = format!("{program}: chain FORWARD of table filter: default policy is not ACCEPT");
         eventually(LATE, &reason, || said(&relay).contains(&reason));
         hub.run(&format!("{program} -P FORWARD ACCEPT"));
         expect(&relay, BOTH, "");
