@@ -1,6 +1,7 @@
 //! Log lines on standard error: time, level, interface, text.
 
 use std::io::Write as _;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -32,8 +33,10 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
+/// The interface named in each line.
+static INTERFACE: RwLock<String> = RwLock::new(String::new());
+
 struct Stderr {
-    interface: String,
     /// False under systemd: the journal adds the time.
     with_time: bool,
 }
@@ -41,10 +44,16 @@ struct Stderr {
 /// Starts logging; each line names `interface`. A second call has no effect.
 pub fn start(level: LogLevel, interface: &str) {
     let with_time = std::env::var_os("JOURNAL_STREAM").is_none();
-    let logger = Box::new(Stderr { interface: interface.to_owned(), with_time });
+    let logger = Box::new(Stderr { with_time });
+    set_interface(interface);
     if log::set_logger(Box::leak(logger)).is_ok() {
         log::set_max_level(level.into());
     }
+}
+
+/// Names `interface` in each line from now on: the kernel replaces a `%d` in the requested name.
+pub fn set_interface(interface: &str) {
+    *INTERFACE.write().unwrap_or_else(PoisonError::into_inner) = interface.to_owned();
 }
 
 impl Log for Stderr {
@@ -65,7 +74,8 @@ impl Log for Stderr {
         };
         // One write per line, so that lines of several threads do not mix. A failed write cannot be
         // reported.
-        let line = format!("{time}{level}: ({}) {}\n", self.interface, record.args());
+        let interface = INTERFACE.read().unwrap_or_else(PoisonError::into_inner);
+        let line = format!("{time}{level}: ({interface}) {}\n", record.args());
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 

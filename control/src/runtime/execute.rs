@@ -1,5 +1,6 @@
 //! Carries out the outputs of the device, and publishes snapshots.
 
+use std::fmt;
 use std::mem;
 
 use wg_bounce_dataplane::engine::SentFrom;
@@ -52,7 +53,7 @@ impl Runtime {
             Err(error) => {
                 let kind = message_kind(message);
                 match peer {
-                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", named(peer)),
+                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", Named(peer)),
                     None => log::debug!("{}: cannot send {kind}: {error}", to.remote),
                 }
                 return;
@@ -111,7 +112,7 @@ impl Runtime {
 }
 
 fn log_session(peer: &Peer, session: Option<&SendSession>) {
-    let peer = named(peer);
+    let peer = Named(peer);
     match session {
         Some(session) if session.info.is_initiator => {
             log::debug!("{peer}: session established (initiator)");
@@ -124,17 +125,21 @@ fn log_session(peer: &Peer, session: Option<&SendSession>) {
 fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
     let kind = message_kind(message);
     match peer {
-        Some(peer) => log::debug!("{}: sent {kind}", named(peer)),
+        Some(peer) => log::debug!("{}: sent {kind}", Named(peer)),
         None => log::debug!("{}: sent {kind}", to.remote),
     }
 }
 
 /// The subject of a log line about a peer: its key, and its endpoint if one is known.
-fn named(peer: &Peer) -> String {
-    let key = ShortKey(&peer.public_key);
-    match peer.endpoint() {
-        Some(endpoint) => format!("peer {key} ({})", endpoint.remote),
-        None => format!("peer {key}"),
+struct Named<'a>(&'a Peer);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = ShortKey(&self.0.public_key);
+        match self.0.endpoint() {
+            Some(endpoint) => write!(f, "peer {key} ({})", endpoint.remote),
+            None => write!(f, "peer {key}"),
+        }
     }
 }
 

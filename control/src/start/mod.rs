@@ -78,6 +78,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
     let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
     let name = tun.name().map_err(Failure::system("read the interface's name"))?;
+    logging::set_interface(&name);
     let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
