@@ -5,7 +5,6 @@
 
 use std::io;
 
-use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel, NetfilterLink};

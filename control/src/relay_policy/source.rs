@@ -3,7 +3,6 @@
 use std::io;
 
 use netlink_packet_route::tc::TcHeader;
-use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};

@@ -101,5 +101,5 @@ impl Runtime {
 /// The errno of a failed change; the reason is logged.
 fn refusal(what: &str, error: &io::Error) -> Errno {
     log::error!("UAPI set: cannot {what}: {error}");
-    Errno(-error.raw_os_error().unwrap_or(nix::libc::EIO))
+    Errno(-error.raw_os_error().unwrap_or(libc::EIO))
 }
