@@ -1,5 +1,5 @@
 //! TAI64N timestamps: twelve bytes that never decrease, so that initiations cannot be replayed
-//! (§5.1; https://cr.yp.to/libtai/tai64.html).
+//! (§5.1; <https://cr.yp.to/libtai/tai64.html>).
 
 use std::time::Duration;
 

@@ -112,8 +112,8 @@ impl Core {
     ) -> bool {
         let Some(own) = &mut self.own else { return false };
         let now = now.monotonic;
-        let verdict = own.checker.judge(bytes, from.remote, under_load, now, &mut *self.rng);
-        match verdict {
+        let state = own.checker.judge(bytes, from.remote, under_load, now, &mut *self.rng);
+        match state {
             MacState::Invalid => {
                 self.counters.drop_bad_mac1 += 1;
                 false

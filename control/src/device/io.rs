@@ -42,7 +42,7 @@ pub enum Input<'a> {
     },
     /// A worker queued a notice about this peer.
     Peer(PeerId),
-    /// The time of [`Device::next_deadline`] has come.
+    /// The time of `Device::next_deadline` has come.
     Deadline,
     /// The interface was set up or down.
     Link {
