@@ -1,7 +1,7 @@
 //! mac1, mac2 and cookies (§5.4.4, §5.4.7; cookie.c).
 //!
-//! mac1 shows that the sender knows our public key; mac2, when we are under load, that it
-//! receives at the address it sends from.
+//! mac1 proves that the sender knows our public key; mac2, required under load, that it receives
+//! at the address it sends from.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,28 +34,28 @@ fn cookie_key(public_key: &[u8; 32]) -> [u8; 32] {
     hash(&[b"cookie--", public_key])
 }
 
-/// What the macs of a message to us say of its sender.
+/// The result of checking the macs of a message to us (kernel: `enum cookie_mac_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MacState {
-    /// mac1 is wrong: no answer at all.
+    /// mac1 is wrong: the message is ignored.
     Invalid,
-    /// mac1 is right; mac2 was not looked at, or is wrong.
+    /// mac1 is right; mac2 is wrong or was not checked.
     ValidMac1,
     /// Both are right: the sender receives at its address.
     ValidMac1And2,
 }
 
-/// Checks messages to us and gives out cookies.
+/// Checks the macs of messages to us and hands out cookies.
 pub struct Checker {
     mac1_key: [u8; 32],
     cookie_key: [u8; 32],
     secret: Secret,
-    /// When the secret was drawn; none before the first.
+    /// Time at which the secret was drawn; none before the first.
     secret_born: Option<Millis>,
 }
 
 impl Checker {
-    /// For messages to the holder of `public_key`.
+    /// A checker of messages to the holder of `public_key`.
     pub fn new(public_key: &[u8; 32]) -> Checker {
         Checker {
             mac1_key: mac1_key(public_key),
@@ -70,7 +70,7 @@ impl Checker {
         self.mac1_key
     }
 
-    /// Judges an initiation or response; `check_mac2` under load.
+    /// Checks an initiation or response; `check_mac2` is set under load.
     pub fn judge(
         &mut self,
         message: &[u8],
@@ -94,7 +94,7 @@ impl Checker {
         }
     }
 
-    /// A cookie reply to `message`, an initiation or response of the sender's index `receiver`.
+    /// A cookie reply to `message`, an initiation or response whose sender index is `receiver`.
     pub fn reply(
         &mut self,
         message: &[u8],
@@ -119,7 +119,7 @@ impl Checker {
         reply
     }
 
-    /// The cookie of an address and port: it binds a sender behind a NAT to its own port.
+    /// The cookie of an address and port: a sender behind a NAT is bound to its own port.
     fn cookie(&mut self, source: SocketAddr, now: Millis, rng: &mut dyn CryptoRng) -> Cookie {
         if self.secret_born.is_none_or(|born| now.since(born) >= COOKIE_SECRET_AGE_MAX) {
             rng.fill_bytes(&mut *self.secret);
@@ -133,23 +133,23 @@ impl Checker {
     }
 }
 
-/// Signs messages to one peer, and keeps the cookie that it gave us.
+/// Signs messages to one peer, and keeps the cookie received from it.
 pub struct CookieSigner {
     mac1_key: [u8; 32],
     cookie_key: [u8; 32],
-    /// mac1 of the last message, until a cookie reply to it has come.
+    /// mac1 of the last message, until a cookie reply to it arrives.
     outstanding: Option<[u8; MAC_LEN]>,
     cookie: Option<(Cookie, Millis)>,
 }
 
 impl CookieSigner {
-    /// For messages to the holder of `public_key`.
+    /// A signer of messages to the holder of `public_key`.
     pub fn new(public_key: &[u8; 32]) -> CookieSigner {
         let (mac1_key, cookie_key) = (mac1_key(public_key), cookie_key(public_key));
         CookieSigner { mac1_key, cookie_key, outstanding: None, cookie: None }
     }
 
-    /// Writes mac1, and mac2 if a cookie is at hand, over the end of `message`.
+    /// Writes mac1, and mac2 if there is a valid cookie, over the end of `message`.
     pub fn sign(&mut self, message: &mut [u8], now: Millis) {
         let (rest, mac2) = message.split_at_mut(message.len() - MAC_LEN);
         let (body, mac1) = rest.split_at_mut(rest.len() - MAC_LEN);
@@ -164,12 +164,12 @@ impl CookieSigner {
         }
     }
 
-    /// Takes the cookie out of a reply to our last message; tells whether it was authentic.
+    /// Decrypts the cookie in a reply to our last message; returns whether it was authentic.
     pub fn consume(&mut self, reply: &[u8; COOKIE_REPLY_LEN], now: Millis) -> bool {
         let Some(mac1) = self.outstanding else { return false };
-        let nonce: [u8; 24] = reply[8..32].try_into().expect("a nonce's length");
-        let mut cookie: Cookie = Zeroizing::new(reply[32..48].try_into().expect("a cookie's"));
-        let tag: [u8; 16] = reply[48..].try_into().expect("a tag's");
+        let nonce: [u8; 24] = reply[8..32].try_into().expect("24 bytes");
+        let mut cookie: Cookie = Zeroizing::new(reply[32..48].try_into().expect("16 bytes"));
+        let tag: [u8; 16] = reply[48..].try_into().expect("16 bytes");
         let opened = XChaCha20Poly1305::new(&Key::from(self.cookie_key)).decrypt_inout_detached(
             &XNonce::from(nonce),
             &mac1,
@@ -209,24 +209,24 @@ mod tests {
         ChaCha8Rng::seed_from_u64(1)
     }
 
-    fn signed(jar: &mut CookieSigner, now: Millis) -> [u8; 92] {
+    fn signed(signer: &mut CookieSigner, now: Millis) -> [u8; 92] {
         let mut message = [3; 92];
-        jar.sign(&mut message, now);
+        signer.sign(&mut message, now);
         message
     }
 
     #[test]
     fn a_cookie_proves_address_and_port() {
-        let (mut jar, mut checker, mut rng) =
+        let (mut signer, mut checker, mut rng) =
             (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
-        let first = signed(&mut jar, NOW);
+        let first = signed(&mut signer, NOW);
         assert_eq!(checker.judge(&first, source(1), false, NOW, &mut rng), MacState::ValidMac1);
         assert_eq!(checker.judge(&first, source(1), true, NOW, &mut rng), MacState::ValidMac1);
         let reply = checker.reply(&first, 5, source(1), NOW, &mut rng);
         assert_eq!(reply[4..8], 5u32.to_le_bytes());
-        assert!(jar.consume(&reply, NOW));
-        assert!(!jar.consume(&reply, NOW), "one reply for one message");
-        let second = signed(&mut jar, NOW);
+        assert!(signer.consume(&reply, NOW));
+        assert!(!signer.consume(&reply, NOW), "one reply for one message");
+        let second = signed(&mut signer, NOW);
         let mut judge = |port| checker.judge(&second, source(port), true, NOW, &mut rng);
         assert_eq!(judge(1), MacState::ValidMac1And2);
         assert_eq!(judge(2), MacState::ValidMac1);
@@ -234,9 +234,9 @@ mod tests {
 
     #[test]
     fn wrong_macs_are_noticed() {
-        let (mut jar, mut checker, mut rng) =
+        let (mut signer, mut checker, mut rng) =
             (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
-        let message = signed(&mut jar, NOW);
+        let message = signed(&mut signer, NOW);
         for byte in 0..76 {
             let mut flipped = message;
             flipped[byte] ^= 1;
@@ -247,35 +247,35 @@ mod tests {
 
     #[test]
     fn forged_and_foreign_replies_are_refused() {
-        let (mut jar, mut checker, mut rng) =
+        let (mut signer, mut checker, mut rng) =
             (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
-        let message = signed(&mut jar, NOW);
+        let message = signed(&mut signer, NOW);
         let reply = checker.reply(&message, 5, source(1), NOW, &mut rng);
         for byte in 8..COOKIE_REPLY_LEN {
             let mut forged = reply;
             forged[byte] ^= 1;
-            assert!(!jar.consume(&forged, NOW), "byte {byte}");
+            assert!(!signer.consume(&forged, NOW), "byte {byte}");
         }
         let mut other = [4; 92];
-        jar.sign(&mut other, NOW);
-        assert!(!jar.consume(&reply, NOW), "the reply answers an earlier message");
+        signer.sign(&mut other, NOW);
+        assert!(!signer.consume(&reply, NOW), "the reply answers an earlier message");
         assert!(!CookieSigner::new(&PUBLIC).consume(&reply, NOW), "nothing was sent");
     }
 
     #[test]
     fn cookies_and_secrets_grow_old() {
-        let (mut jar, mut checker, mut rng) =
+        let (mut signer, mut checker, mut rng) =
             (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
-        let message = signed(&mut jar, NOW);
+        let message = signed(&mut signer, NOW);
         let reply = checker.reply(&message, 5, source(1), NOW, &mut rng);
-        assert!(jar.consume(&reply, NOW));
+        assert!(signer.consume(&reply, NOW));
         let soon = NOW + Millis::from_secs(114);
-        let message = signed(&mut jar, soon);
+        let message = signed(&mut signer, soon);
         let verdict = checker.judge(&message, source(1), true, soon, &mut rng);
         assert_eq!(verdict, MacState::ValidMac1And2);
         let later = NOW + Millis::from_secs(120);
         let verdict = checker.judge(&message, source(1), true, later, &mut rng);
         assert_eq!(verdict, MacState::ValidMac1, "the secret was replaced");
-        assert_eq!(signed(&mut jar, NOW + Millis::from_secs(115))[76..], [0; 16]);
+        assert_eq!(signed(&mut signer, NOW + Millis::from_secs(115))[76..], [0; 16]);
     }
 }

@@ -1,9 +1,9 @@
-//! Where control keeps what workers may still hold, so that keys are dropped, and thereby zeroed,
-//! by control and not in the packet path.
+//! Deferred drop: control keeps values that workers may still hold, so that it drops the keys, and
+//! thereby zeroes them, and not the packet path.
 
 use std::sync::Arc;
 
-/// Values that were withdrawn; each is dropped when nobody else refers to it.
+/// Withdrawn values; each is dropped once no worker refers to it.
 pub struct DeferredDrop<T> {
     kept: Vec<Arc<T>>,
 }
@@ -15,17 +15,18 @@ impl<T> Default for DeferredDrop<T> {
 }
 
 impl<T> DeferredDrop<T> {
-    /// Keeps `value` until nobody else refers to it.
+    /// Keeps `value` until no worker refers to it.
     pub fn retire(&mut self, value: Arc<T>) {
         self.kept.push(value);
     }
 
-    /// Drops what nobody else refers to. Nobody can begin to: the value was withdrawn before.
+    /// Drops entries whose only reference is ours (`strong_count == 1`). No new reference can
+    /// appear, because the value was withdrawn before.
     pub fn sweep(&mut self) {
         self.kept.retain(|value| Arc::strong_count(value) > 1);
     }
 
-    /// Whether a later sweep has work to do.
+    /// Whether there is nothing left to drop.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }

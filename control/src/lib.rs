@@ -1,7 +1,8 @@
-//! Everything of wg-bounce that is not done for every packet: handshakes, timers, configuration.
+//! The control plane of wg-bounce, everything that is not done per packet: handshakes, timers,
+//! configuration.
 //!
-//! `start` brings the daemon up and hands over to `runtime`, the control thread's loop. What it
-//! decides, [`device`] decides, a pure reducer: inputs, the time and randomness go in, outputs
+//! `start` brings the daemon up and hands over to `runtime`, the control thread's loop. Protocol
+//! decisions are made in [`device`], a pure reducer: inputs, the time and randomness go in, outputs
 //! come out.
 
 #![forbid(unsafe_code)]

@@ -1,13 +1,14 @@
 //! Log lines on standard error: time, level, interface, text.
 
 use std::io::Write as _;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use wg_bounce_sys::clock;
 
-/// What is logged. wireguard-go's levels, and ours in between.
+/// The log level: wireguard-go's levels, with `info` in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LogLevel {
     /// Nothing
@@ -32,19 +33,27 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
+/// The interface named in each line.
+static INTERFACE: RwLock<String> = RwLock::new(String::new());
+
 struct Stderr {
-    interface: String,
-    /// Under systemd the journal has the time already.
+    /// False under systemd: the journal adds the time.
     with_time: bool,
 }
 
-/// Begins to log; lines name `interface`. A second call changes nothing.
+/// Starts logging; each line names `interface`. A second call has no effect.
 pub fn start(level: LogLevel, interface: &str) {
     let with_time = std::env::var_os("JOURNAL_STREAM").is_none();
-    let logger = Box::new(Stderr { interface: interface.to_owned(), with_time });
+    let logger = Box::new(Stderr { with_time });
+    set_interface(interface);
     if log::set_logger(Box::leak(logger)).is_ok() {
         log::set_max_level(level.into());
     }
+}
+
+/// Names `interface` in each line from now on: the kernel replaces a `%d` in the requested name.
+pub fn set_interface(interface: &str) {
+    *INTERFACE.write().unwrap_or_else(PoisonError::into_inner) = interface.to_owned();
 }
 
 impl Log for Stderr {
@@ -63,8 +72,10 @@ impl Log for Stderr {
             Level::Info => "INFO",
             Level::Debug | Level::Trace => "DEBUG",
         };
-        // One write a line: lines of several threads do not mix. Nobody can be told if it fails.
-        let line = format!("{time}{level}: ({}) {}\n", self.interface, record.args());
+        // One write per line, so that lines of several threads do not mix. A failed write cannot be
+        // reported.
+        let interface = INTERFACE.read().unwrap_or_else(PoisonError::into_inner);
+        let line = format!("{time}{level}: ({interface}) {}\n", record.args());
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
@@ -81,8 +92,8 @@ fn timestamp(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// Year, month and day of a day number since 1970-01-01, in the Gregorian calendar. Years are
-/// counted from March, so that the leap day comes last (Howard Hinnant, `civil_from_days`).
+/// Year, month and day of a day number since 1970-01-01, in the Gregorian calendar. Years start
+/// in March, so that the leap day comes last (Howard Hinnant, `civil_from_days`).
 fn civil_date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);

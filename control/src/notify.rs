@@ -1,4 +1,4 @@
-//! Messages to the service manager (sd_notify(3)): ready, stopping, and how it is.
+//! Messages to the service manager (sd_notify(3)): ready, stopping, status.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,17 +7,17 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The start is complete.
+/// Start-up is complete.
 pub const READY: &str = "READY=1";
-/// The daemon begins to end.
+/// The daemon is shutting down.
 pub const STOPPING: &str = "STOPPING=1";
 
-/// How it is, in one line for `systemctl status`.
+/// One line for `systemctl status`.
 pub fn status(text: &str) -> String {
     format!("STATUS={text}")
 }
 
-/// Tells the service manager `state`, if there is one (`NOTIFY_SOCKET`).
+/// Sends `state` to the service manager, if there is one (`NOTIFY_SOCKET`).
 pub fn notify(state: &str) {
     let Some(address) = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
         return;
@@ -45,14 +45,14 @@ mod tests {
         let name = format!("wg-bounce-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("valid");
         let manager = UnixDatagram::bind_addr(&address).expect("free");
-        send(OsStr::new(&format!("@{name}")), READY).expect("somebody listens");
+        send(OsStr::new(&format!("@{name}")), READY).expect("a listener");
         let mut buffer = [0; 32];
         let length = manager.recv(&mut buffer).expect("sent");
         assert_eq!(&buffer[..length], READY.as_bytes());
     }
 
     #[test]
-    fn nobody_there_is_an_error() {
+    fn a_missing_listener_is_an_error() {
         assert!(send(OsStr::new("/nonexistent/notify"), READY).is_err());
     }
 }

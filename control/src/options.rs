@@ -1,5 +1,5 @@
-//! The command line and its environment variables. A flag wins over its variable, ours over
-//! wireguard-go's.
+//! The command line and its environment variables. A flag overrides its variable, and our
+//! variables override wireguard-go's.
 
 use std::env;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::limits::{BUFFERS_DEFAULT, INTERFACE_NAME_LEN_MAX, SOCKET_BUFFER_DEFAU
 use crate::logging::LogLevel;
 use crate::relay_policy::mode::Mode;
 
-/// Everything that the operator can choose.
+/// All options.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "wg-bounce",
@@ -103,12 +103,12 @@ pub struct Options {
     #[arg(long)]
     pub show_options: bool,
 
-    /// Divides the protocol's timers, so that tests see rekeys within seconds.
+    /// Divisor of the protocol's timers, so that tests see rekeys within seconds.
     #[arg(long, hide = true, env = "WG_BOUNCE_TEST_TIMERS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub test_timers: Option<u64>,
 
-    /// What wireguard-go's variables say.
+    /// Values of wireguard-go's environment variables.
     #[arg(skip)]
     pub inherited: Inherited,
 
@@ -116,16 +116,16 @@ pub struct Options {
     report: String,
 }
 
-/// What wireguard-go's environment variables say.
+/// Values of wireguard-go's environment variables.
 #[derive(Clone, Debug, Default)]
 pub struct Inherited {
-    /// `WG_TUN_FD`: an open TUN descriptor to use.
+    /// `WG_TUN_FD`: an open TUN file descriptor to use.
     pub tun_fd: Option<RawFd>,
     /// `WG_UAPI_FD`: a listening socket to use.
     pub uapi_fd: Option<RawFd>,
     /// `WG_PROCESS_FOREGROUND=1`.
     pub foreground: bool,
-    /// `LOG_LEVEL`, if it is a word that we know.
+    /// `LOG_LEVEL`, if it is one of our levels.
     pub log_level: Option<LogLevel>,
 }
 
@@ -166,7 +166,7 @@ impl Options {
     /// Reads the process's arguments and environment.
     ///
     /// # Errors
-    /// What is wrong with them, or the text of `--help` or `--version`.
+    /// Invalid arguments or variables; also `--help` and `--version`.
     pub fn from_process() -> Result<Options, UsageError> {
         let mut command = Options::command();
         let matches = command
@@ -181,12 +181,12 @@ impl Options {
         Ok(options)
     }
 
-    /// Each option, its value, and where it came from: one line each.
+    /// Each option with its value and its source, one per line.
     pub fn report(&self) -> &str {
         &self.report
     }
 
-    /// The lines of [`Options::report`] about what somebody has chosen.
+    /// The lines of [`Options::report`] about options that are not at their default.
     pub fn chosen(&self) -> impl Iterator<Item = &str> {
         self.report.lines().filter(|line| !line.ends_with("(default)"))
     }
@@ -196,7 +196,7 @@ impl Options {
         self.foreground || self.inherited.foreground
     }
 
-    /// The level in force, and whether anybody chose it.
+    /// The log level in effect, and whether it was set explicitly.
     pub fn level(&self) -> (LogLevel, bool) {
         match self.log_level.or(self.inherited.log_level) {
             Some(level) => (level, true),
@@ -204,8 +204,8 @@ impl Options {
         }
     }
 
-    /// What the engine needs to know of all this. An inherited TUN descriptor is one queue, and
-    /// so one worker.
+    /// The options of the engine. An inherited TUN descriptor has one queue, and so there is one
+    /// worker.
     pub fn engine(&self, cpus: usize) -> engine::Options {
         let workers = match (self.inherited.tun_fd, self.workers) {
             (Some(_), _) => 1,
@@ -235,7 +235,7 @@ impl Options {
     }
 }
 
-/// Arguments or variables that cannot be understood; or a text that was asked for.
+/// Invalid arguments or variables; or a text that was requested.
 #[derive(Debug)]
 pub struct UsageError {
     error: clap::Error,
@@ -257,9 +257,9 @@ impl UsageError {
         UsageError { error, variable }
     }
 
-    /// Prints the text; returns the code to exit with: 2 for a wrong usage.
+    /// Prints the text; returns the exit code, which is 2 for wrong usage.
     pub fn print(&self) -> u8 {
-        // If nobody can be told, the code has to do.
+        // Ignore write errors; the exit code still tells.
         let _ = self.error.print();
         if let Some(variable) = &self.variable {
             eprintln!("note: the environment variable {variable} is set");
@@ -283,13 +283,13 @@ impl Inherited {
             tun_fd: descriptor("WG_TUN_FD")?,
             uapi_fd: descriptor("WG_UAPI_FD")?,
             foreground: variable("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
-            // Many programs read a LOG_LEVEL: a word of somebody else's is no error.
+            // Many programs read LOG_LEVEL: a level of another program is not an error.
             log_level: variable("LOG_LEVEL").and_then(|word| LogLevel::from_str(&word, true).ok()),
         })
     }
 }
 
-/// Whether the kernel takes `name` for an interface (`dev_valid_name` in net/core/dev.c).
+/// Checks `name` as the kernel does (`dev_valid_name` in net/core/dev.c).
 fn parse_name(name: &str) -> Result<String, String> {
     if name.len() > INTERFACE_NAME_LEN_MAX {
         return Err(format!("an interface name is at most {INTERFACE_NAME_LEN_MAX} bytes long"));
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(with("LOG_LEVEL", "warn,hyper=trace").expect("ignored").log_level, None);
         assert!(with("WG_TUN_FD", "tun").is_err());
         assert!(with("WG_UAPI_FD", "-1").is_err());
-        assert!(with("WG_UAPI_FD", "1").is_err(), "standard output is no socket");
+        assert!(with("WG_UAPI_FD", "1").is_err(), "standard output is not a socket");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The rate at which one source may make us do handshakes under load: a token bucket per IPv4
-//! address or IPv6 /64 (§5.3; ratelimiter.c).
+//! Rate limit of handshakes per source under load: a token bucket per IPv4 address or IPv6 /64
+//! (§5.3; ratelimiter.c).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{RATE, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
 
-/// Token buckets by source. Its size is bounded; silent sources are forgotten.
+/// Token buckets by source. The size is bounded; silent sources are forgotten.
 #[derive(Debug, Default)]
 pub struct RateLimiter {
     buckets: HashMap<Source, TokenBucket>,
@@ -19,12 +19,12 @@ pub struct RateLimiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Source {
     V4(u32),
-    /// The first 64 bits: whoever has one address of a /64 has them all.
+    /// The first 64 bits: a host with one address of a /64 usually controls all of them.
     V6(u64),
 }
 
 impl RateLimiter {
-    /// Whether a message from `address` may be handled at `now`; if so it is paid for.
+    /// Whether a message from `address` may be handled at `now`; if so, its tokens are taken.
     pub fn allow(&mut self, address: IpAddr, now: Millis) -> bool {
         if now.since(self.swept) >= RATE_ENTRY_AGE_MAX {
             self.buckets.retain(|_, bucket| now.since(bucket.last_used()) < RATE_ENTRY_AGE_MAX);
@@ -43,12 +43,12 @@ impl RateLimiter {
         is_allowed
     }
 
-    /// When [`RateLimiter::sweep`] should be called: memory is not held for an attack of the past.
+    /// Deadline of the next [`RateLimiter::sweep`], which frees memory after an attack.
     pub fn sweep_at(&self) -> Option<Millis> {
         (!self.buckets.is_empty()).then(|| self.swept + RATE_ENTRY_AGE_MAX + RATE_ENTRY_AGE_MAX)
     }
 
-    /// Forgets silent sources; gives the memory back when none is left.
+    /// Forgets silent sources; frees the memory when none is left.
     pub fn sweep(&mut self, now: Millis) {
         self.buckets.retain(|_, bucket| now.since(bucket.last_used()) < RATE_ENTRY_AGE_MAX);
         self.swept = now;
@@ -57,12 +57,12 @@ impl RateLimiter {
         }
     }
 
-    /// Sources remembered now.
+    /// Sources in the table.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Whether no source is remembered.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }

@@ -5,7 +5,7 @@ use std::fmt;
 /// The alphabet of base64 (RFC 4648, section 4).
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A public key as wireguard-go logs it: its first and its last four characters in base64,
+/// A public key abbreviated as in wireguard-go: its first and last four characters in base64,
 /// enough to find it in the output of wg(8).
 pub(crate) struct ShortKey<'a>(pub(crate) &'a [u8; 32]);
 

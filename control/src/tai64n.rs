@@ -1,5 +1,5 @@
-//! TAI64N timestamps: twelve bytes that only ever grow, so that initiations cannot be replayed
-//! (§5.1; https://cr.yp.to/libtai/tai64.html).
+//! TAI64N timestamps: twelve bytes that never decrease, so that initiations cannot be replayed
+//! (§5.1; <https://cr.yp.to/libtai/tai64.html>).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub const TIMESTAMP_LEN: usize = 12;
 /// TAI64 label of the Unix epoch, with the ten leap seconds that the kernel module adds.
 const EPOCH: u64 = 0x4000_0000_0000_000a;
 
-/// A timestamp as it is sent: big-endian seconds, then nanoseconds; compares as its bytes do.
+/// A timestamp as sent: big-endian seconds, then nanoseconds. Ordered like its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub [u8; TIMESTAMP_LEN]);
 
@@ -22,7 +22,7 @@ impl Timestamp {
         Timestamp::from_parts(EPOCH.wrapping_add(wall.as_secs()), wall.subsec_nanos() / step * step)
     }
 
-    /// The next one that whitening can give.
+    /// The next whitened timestamp.
     fn successor(self) -> Timestamp {
         let (seconds, nanos) = self.parts();
         let next = nanos + TIMESTAMP_STEP.subsec_nanos();
@@ -49,17 +49,17 @@ impl Timestamp {
     }
 }
 
-/// Gives out timestamps; they never run backwards, whatever the wall clock does.
+/// Issues timestamps that never run backwards, whatever the wall clock does.
 ///
-/// Two peers may be given the same one, or many handshakes at once would drive timestamps ahead
-/// of the clock, and after a restart peers would refuse us until it has caught up.
+/// Two peers may get the same timestamp. Otherwise many handshakes at once would drive timestamps
+/// ahead of the clock, and after a restart peers would reject us until it has caught up.
 #[derive(Debug, Default)]
 pub struct TimestampSource {
     greatest: Timestamp,
 }
 
 impl TimestampSource {
-    /// A timestamp not below any given so far, and above `previous`, the peer's last one.
+    /// A timestamp not below any issued so far, and above `previous`, the peer's last one.
     pub fn next(&mut self, wall: Duration, previous: Timestamp) -> Timestamp {
         let mut next = Timestamp::whitened(wall).max(self.greatest);
         if next <= previous {

@@ -1,25 +1,26 @@
-//! Deadlines of many peers: who is due, and when to wake next. O(log n) for each operation.
+//! Deadlines of many peers: the next peer that is due, and the next time to wake. O(log n) per
+//! operation.
 
 use std::collections::BTreeSet;
 
 use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_sys::clock::Millis;
 
-/// At most one deadline for each peer; the peer's own state remembers which (`queued`).
+/// At most one deadline per peer; the peer's own state remembers it (`queued`).
 #[derive(Debug, Default)]
 pub struct TimerQueue {
     deadlines: BTreeSet<(Millis, PeerId)>,
 }
 
 impl TimerQueue {
-    /// Moves the deadline of `peer` from `queued` to `wanted`, and notes it in `queued`.
+    /// Moves the deadline of `peer` from `queued` to `wanted`, and stores it in `queued`.
     pub fn set(&mut self, peer: PeerId, queued: &mut Option<Millis>, wanted: Option<Millis>) {
         if *queued == wanted {
             return;
         }
         if let Some(old) = queued.take() {
             let was_there = self.deadlines.remove(&(old, peer));
-            debug_assert!(was_there, "`queued` is what stands in the queue");
+            debug_assert!(was_there, "`queued` is the deadline in the queue");
         }
         if let Some(new) = wanted {
             self.deadlines.insert((new, peer));
@@ -42,7 +43,7 @@ impl TimerQueue {
         self.deadlines.len()
     }
 
-    /// Whether nobody has a deadline.
+    /// Whether no peer has a deadline.
     pub fn is_empty(&self) -> bool {
         self.deadlines.is_empty()
     }

@@ -1,5 +1,5 @@
-//! When something is due for one peer: computed from the marks that the packet path leaves and
-//! from what control itself has begun (§6; timers.c). Pure arithmetic, no queue.
+//! The next deadline of one peer, computed from the marks that the packet path leaves and from the
+//! timers that control has started (§6; timers.c). Pure arithmetic, no queue.
 
 use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REKEY_TIMEOUT};
 use wg_bounce_dataplane::peer::Marks;
@@ -11,7 +11,7 @@ use crate::limits::{
     REKEY_TIMEOUT_JITTER_MAX,
 };
 
-/// All spans of the protocol. Tests shorten them; everything else uses the default.
+/// All intervals of the protocol. Tests shorten them; everything else uses the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
     /// The ages of a session.
@@ -20,15 +20,15 @@ pub struct Timings {
     pub rekey_timeout: Millis,
     /// Jitter is drawn below this.
     pub jitter_max: Millis,
-    /// How long a handshake is tried.
+    /// Time after which a handshake is given up.
     pub attempt_time: Millis,
-    /// After this long without an answer sent to data received, a keepalive is.
+    /// Time after which a keepalive answers received data if nothing else was sent.
     pub keepalive_timeout: Millis,
-    /// Keys older than this are forgotten.
+    /// Age at which keys are zeroed.
     pub keys_zeroed_after: Millis,
-    /// Least time between two initiations of one peer that are processed.
+    /// Minimum time between two processed initiations of one peer.
     pub initiation_spacing: Millis,
-    /// How often a watched peer is looked at; at most `keepalive_timeout`.
+    /// Interval at which the marks of a watched peer are examined; at most `keepalive_timeout`.
     pub look_interval: Millis,
 }
 
@@ -48,8 +48,8 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Every span divided by `divisor` (at least one millisecond stays): for tests only. The
-    /// whitened timestamps stay as coarse as they are; they grow for each peer all the same.
+    /// Every interval divided by `divisor`, to at least one millisecond: for tests only. Timestamps
+    /// stay as coarse as they are, and still grow for each peer.
     pub fn shortened(divisor: u64) -> Timings {
         let shorter = |span: Millis| Millis((span.0 / divisor).max(1));
         let whole = Timings::default();
@@ -70,47 +70,46 @@ impl Timings {
     }
 }
 
-/// What is due, in the order in which it is done when several things are.
+/// Due actions; when several are due, they are carried out in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Due {
-    /// Old keys are to be forgotten.
+    /// Zero old keys.
     ZeroKeys,
-    /// Something changed (link, key, configuration): start what waited for it.
+    /// The link, the key or the configuration changed: start what waited for it.
     Kick,
-    /// No response came.
+    /// Retransmit an initiation: no response arrived.
     Retransmit,
-    /// Data was sent and nothing came back.
+    /// Start a handshake: data was sent, and nothing was received since.
     Unanswered,
-    /// Data came and nothing was sent back.
+    /// Send a keepalive: data was received, and nothing was sent since.
     OwedKeepalive,
-    /// Nothing was sent or received for the configured interval.
+    /// Send a persistent keepalive: nothing was sent or received for the configured interval.
     PersistentKeepalive,
 }
 
-/// What control has begun for one peer. All points are of the boot clock.
+/// Timers that control has started for one peer. All times are of the boot clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timers {
-    /// When the next attempt of the handshake is due.
+    /// Time of the next attempt of the handshake.
     pub retransmit_at: Option<Millis>,
-    /// Since when the present handshake is tried, or was last asked for.
+    /// Time at which the current handshake was started, or last requested.
     pub attempts_since: Millis,
-    /// When the keys are forgotten.
+    /// Time at which the keys are zeroed.
     pub zero_keys_at: Option<Millis>,
-    /// When to start what waited.
+    /// Time at which to start what waited.
     pub kick_at: Option<Millis>,
     /// Whether a kick sends a persistent keepalive.
     pub kick_keepalive: bool,
-    /// Jitter of the next handshake that starts for want of an answer.
+    /// Jitter of the next handshake started because nothing was received.
     pub unanswered_jitter: Millis,
-    /// Persistent keepalives count from here, or from the last message if that is later.
+    /// Start of the persistent keepalive interval, unless a later message was exchanged.
     pub keepalive_base: Millis,
-    /// The peer is watched, and looked at then.
+    /// Time at which to examine the marks of a watched peer; none if it is not watched.
     pub look_at: Option<Millis>,
 }
 
 impl Timers {
-    /// The first thing that is or becomes due, and when. `persistent`: the interval, zero for
-    /// none.
+    /// The next due action and its time. `persistent` is the keepalive interval, zero for none.
     pub fn earliest(
         &self,
         marks: &Marks,

@@ -1,7 +1,8 @@
 //! The changes of a UAPI `set` (netlink.c: `wg_set_device`, `set_peer`).
 //!
-//! A change of the tables is seen by the workers when the snapshot is published at the end of
-//! the `set`; what a change makes due starts then too, so the order of lines does not matter.
+//! Workers see the changed tables when the snapshot is published at the end of the `set`.
+//! Handshakes and keepalives that a change calls for start then too, so the order of lines does
+//! not matter.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::limits::REMOVED_PEER_LINGER;
 use crate::noise::Identity;
 
 impl Device {
-    /// Begins a `set`.
+    /// Starts a `set`.
     pub fn begin_set(&mut self) {
         self.transaction = Transaction::default();
     }
@@ -37,7 +38,7 @@ impl Device {
         }
     }
 
-    /// Ends the `set`: what it leaves out goes, the tables are published, what is due starts.
+    /// Ends the `set`: removes the peers that it left out, publishes the tables, starts due timers.
     pub fn end_set(&mut self, now: Now, out: &mut Vec<Output>) {
         for id in std::mem::take(&mut self.transaction.doomed) {
             self.remove_peer(id, out);
@@ -69,7 +70,7 @@ impl Device {
         }
     }
 
-    /// Another key is another identity: sessions end, the peer with our own key goes.
+    /// A new key is a new identity: all sessions end, and a peer with our own key is removed.
     fn set_private_key(&mut self, key: Option<SecretKey>, out: &mut Vec<Output>) {
         let key = key.filter(|key| **key != [0; 32]);
         match (&self.core.own, &key) {
@@ -122,8 +123,7 @@ impl Device {
             had_endpoint: entry.shared.endpoint().is_some(),
         });
         if self.transaction.doomed.remove(&id) {
-            // It stays what it is, with its session, and where it was last seen; its settings
-            // begin anew.
+            // The peer keeps its session and its last endpoint; its settings are reset.
             entry.psk = Zeroizing::new([0; 32]);
             entry.persistent_keepalive = 0;
             self.clear_allowed_ips(id);
@@ -132,7 +132,7 @@ impl Device {
     }
 
     fn change_settings(&mut self, id: PeerId, change: PeerChange) {
-        let entry = self.peers.get_mut(&id).expect("the caller has found it");
+        let entry = self.peers.get_mut(&id).expect("the caller found it");
         if let Some(psk) = change.preshared_key {
             entry.psk = psk;
         }
@@ -177,7 +177,7 @@ impl Device {
         self.transaction.removed.push(entry.shared);
     }
 
-    /// Takes away what the new list does not have; the rest stays in the table untouched.
+    /// Removes the prefixes that the new list lacks; the others stay in the table untouched.
     fn replace_allowed_ips(&mut self, id: PeerId, list: &[AllowedIp]) {
         let entry = &self.peers[&id];
         if list.is_empty() {
@@ -200,9 +200,9 @@ impl Device {
         }
     }
 
-    /// A prefix has one owner: it moves from whoever had it.
+    /// Assigns a prefix to a peer. A prefix has one owner, so its previous owner loses it.
     fn insert_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
-        let entry = self.peers.get_mut(&id).expect("the caller has found it");
+        let entry = self.peers.get_mut(&id).expect("the caller found it");
         if entry.allowed_ips.contains_key(&prefix) {
             return;
         }
@@ -217,7 +217,7 @@ impl Device {
     }
 
     fn remove_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
-        let entry = self.peers.get_mut(&id).expect("the caller has found it");
+        let entry = self.peers.get_mut(&id).expect("the caller found it");
         if entry.allowed_ips.remove(&prefix).is_some() {
             self.routes.remove(prefix);
             self.transaction.publish = true;

@@ -1,6 +1,6 @@
 //! Counters of handshakes and sessions.
 
-/// What happened to handshakes so far.
+/// Handshake events so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Initiations sent.
@@ -9,11 +9,11 @@ pub struct Counters {
     pub responses_sent: u64,
     /// Cookie replies sent.
     pub cookie_replies_sent: u64,
-    /// Initiations and responses whose content was looked at, at the cost of a DH.
+    /// Initiations and responses that cost a DH.
     pub messages_tried: u64,
-    /// Sessions that we began and got a response for.
+    /// Sessions that we initiated and that got a response.
     pub sessions_initiated: u64,
-    /// Sessions that a peer began and confirmed.
+    /// Sessions that a peer initiated and confirmed.
     pub sessions_confirmed: u64,
     /// Cookies received.
     pub cookies_received: u64,
@@ -23,11 +23,11 @@ pub struct Counters {
     pub drop_inactive: u64,
     /// Messages dropped: malformed, or mac1 is wrong.
     pub drop_bad_mac1: u64,
-    /// Messages dropped: for an index that we do not have, or await nothing for.
+    /// Messages dropped: no handshake with this index awaits one.
     pub drop_unknown_index: u64,
-    /// Messages dropped: more than their source may send under load.
+    /// Messages dropped: over the rate limit of their source under load.
     pub drop_rate_limited: u64,
-    /// Messages dropped: not authentic, or from nobody we know.
+    /// Messages dropped: not authentic, or from an unknown peer.
     pub drop_not_authentic: u64,
     /// Initiations dropped: their timestamp is not new.
     pub drop_replayed: u64,

@@ -1,8 +1,8 @@
 //! Messages from peers (receive.c: `wg_receive_handshake_packet`).
 //!
-//! 1. Type and index: what nobody awaits costs nothing.
-//! 2. mac1, and under load mac2 and the rate of the source: no DH before that.
-//! 3. The handshake itself; a message that fails here changes nothing.
+//! 1. Type and index: messages with an unknown index are rejected before any crypto.
+//! 2. mac1, and under load mac2 and the rate limit of the source, before any DH.
+//! 3. The handshake itself; a message that fails here changes no state.
 //! 4. Endpoint, sessions, timers; the answer.
 
 use arrayvec::ArrayVec;
@@ -87,7 +87,7 @@ impl Device {
         self.core.respond(entry, proven, message.from, now, out);
     }
 
-    /// A cookie is kept for the next message; nothing is sent, and nobody roams because of it.
+    /// Stores the cookie for the next message. Sends nothing, and does not change the endpoint.
     fn consume_cookie_reply(&mut self, index: u32, bytes: &[u8], now: Now) {
         let bytes: &[u8; COOKIE_REPLY_LEN] = bytes.try_into().expect("classified by its length");
         let owner = self.core.indexes.owner(index).and_then(|id| self.peers.get_mut(&id));
@@ -100,8 +100,8 @@ impl Device {
 }
 
 impl Core {
-    /// Whether an initiation or response may cost us a DH. Under load, who has not proved its
-    /// address gets a cookie instead, and who has is limited in its rate.
+    /// Whether to spend a DH on an initiation or response. Under load, sources without a valid mac2
+    /// get a cookie reply; others are rate-limited.
     fn admit(
         &mut self,
         bytes: &[u8],
@@ -112,8 +112,8 @@ impl Core {
     ) -> bool {
         let Some(own) = &mut self.own else { return false };
         let now = now.monotonic;
-        let verdict = own.checker.judge(bytes, from.remote, under_load, now, &mut *self.rng);
-        match verdict {
+        let state = own.checker.judge(bytes, from.remote, under_load, now, &mut *self.rng);
+        match state {
             MacState::Invalid => {
                 self.counters.drop_bad_mac1 += 1;
                 false
@@ -135,7 +135,7 @@ impl Core {
         }
     }
 
-    /// Answers an authentic, fresh initiation. It takes the place of a handshake of our own.
+    /// Answers an authentic, fresh initiation, which replaces a handshake of our own.
     fn respond(
         &mut self,
         entry: &mut PeerEntry,
@@ -144,7 +144,7 @@ impl Core {
         now: Now,
         out: &mut Vec<Output>,
     ) {
-        // A confirmation of the session that this one replaces may wait in the flags.
+        // The flags may hold the confirmation of the session that this one replaces.
         self.apply_flags(entry, now, out);
         entry.greatest_received = proven.timestamp;
         entry.last_initiation_received = Some(now.monotonic);
@@ -189,7 +189,7 @@ impl Core {
         self.begin_as_initiator(entry, &keys, local_index, now.monotonic, out);
         self.counters.sessions_initiated += 1;
         entry.complete_handshake(now);
-        // What waits confirms the session to the responder; if nothing does, a keepalive.
+        // Staged packets confirm the session to the responder; if there are none, a keepalive.
         if workers_staging(&entry.shared).next().is_some() {
             send_staged(entry, out);
         } else {

@@ -16,33 +16,33 @@ use crate::timers::Timings;
 /// The time of an input.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// Of the boot clock: what all timers use.
+    /// Time of the boot clock, which all timers use.
     pub monotonic: Millis,
-    /// Since the Unix epoch; may jump. Only timestamps and `last_handshake` use it.
+    /// Time since the Unix epoch; may jump. Only timestamps and `last_handshake` use it.
     pub wall: Duration,
 }
 
-/// What a device is made with.
+/// Parameters of a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Workers, at least one; the low byte of each index names one.
+    /// Number of workers, at least one; the low byte of each index names one.
     pub workers: usize,
-    /// The spans of the protocol.
+    /// The intervals of the protocol.
     pub timings: Timings,
 }
 
-/// Something happened.
+/// An event.
 pub enum Input<'a> {
     /// An initiation, response or cookie reply arrived.
     Handshake {
         /// The message and where it came from.
         message: &'a HandshakeMessage,
-        /// More messages wait than can be handled at once: senders must prove their address.
+        /// The queue of initiations is filling up: senders must prove their address.
         under_load: bool,
     },
     /// A worker queued a notice about this peer.
     Peer(PeerId),
-    /// [`Device::next_deadline`] has come.
+    /// The time of `Device::next_deadline` has come.
     Deadline,
     /// The interface was set up or down.
     Link {
@@ -51,28 +51,28 @@ pub enum Input<'a> {
     },
 }
 
-/// Something is to be done, in the order given.
+/// An action for the caller. Actions must be carried out in order.
 pub enum Output {
-    /// Give this to one worker.
+    /// Send a command to one worker.
     Command {
-        /// The worker's number.
+        /// The index of the worker.
         worker: usize,
         /// The command.
         command: Command,
     },
-    /// Publish (or withdraw) the session that a peer is sent to with. The one it replaces is to
-    /// be dropped by control, when no worker refers to it any more.
+    /// Publish or withdraw the session used to send to a peer. Control must drop the one that it
+    /// replaces, once no worker refers to it.
     SetSession {
         /// The peer.
         peer: Arc<Peer>,
-        /// The session; none withdraws it.
+        /// The new session; none to withdraw the old one.
         session: Option<Arc<SendSession>>,
     },
     /// Send a handshake message.
     Send {
-        /// Whose `tx_bytes` count it; none for a cookie reply.
+        /// The peer whose `tx_bytes` count the message; none for a cookie reply.
         peer: Option<Arc<Peer>>,
-        /// Where to.
+        /// The destination.
         to: Endpoint,
         /// The datagram's payload.
         message: ArrayVec<u8, HANDSHAKE_LEN_MAX>,

@@ -50,7 +50,7 @@ pub use io::{Input, Now, Output, Settings};
 pub use state::Device;
 
 impl Device {
-    /// A device that is down, without private key and peers.
+    /// A device that is down, without a private key or peers.
     ///
     /// # Panics
     /// If there is no worker, or more than an index can name.
@@ -79,7 +79,7 @@ impl Device {
         }
     }
 
-    /// Takes in what happened; what is to be done is added to `out`.
+    /// Handles an input, and appends the resulting outputs to `out`.
     pub fn handle(&mut self, input: Input<'_>, now: Now, out: &mut Vec<Output>) {
         match input {
             Input::Handshake { message, under_load } => {
@@ -95,8 +95,8 @@ impl Device {
         }
     }
 
-    /// When [`Input::Deadline`] is due; none while everything is idle. It may still lie in the
-    /// past after a `Deadline` was handled: one call does a bounded amount of work.
+    /// Time at which [`Input::Deadline`] is due; none while everything is idle. May be in the past
+    /// even after a `Deadline`, since one call does a bounded amount of work.
     pub fn next_deadline(&self) -> Option<Millis> {
         let lingering = self.lingering.front().map(|&(until, _)| until);
         let deadlines = [self.core.queue.next(), self.core.limiter.sweep_at(), lingering];
@@ -113,7 +113,7 @@ impl Device {
         self.core.own.as_ref().map(|own| own.checker.mac1_key())
     }
 
-    /// Whether the interface is up, as far as [`Input::Link`] has told.
+    /// Whether the interface is up, according to the last [`Input::Link`].
     pub fn is_up(&self) -> bool {
         self.core.is_up
     }
@@ -123,12 +123,12 @@ impl Device {
         self.core.own.as_ref().map(|own| own.identity.private())
     }
 
-    /// What `get` answers of all peers, in the order in which they were added.
+    /// The state of all peers as reported by `get`, in the order in which they were added.
     pub fn peer_states(&self) -> Vec<PeerState> {
         self.peers.values().map(PeerEntry::state).collect()
     }
 
-    /// What workers share of each peer.
+    /// The part of each peer that is shared with the workers.
     pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
         self.peers.values().map(|entry| &entry.shared)
     }
@@ -138,7 +138,7 @@ impl Device {
         self.peers.len()
     }
 
-    /// What happened so far.
+    /// The counters of handshakes.
     pub fn counters(&self) -> Counters {
         self.core.counters
     }
@@ -167,8 +167,8 @@ impl Device {
         }
     }
 
-    /// Up: what waited starts. Down: all sessions and all traffic are forgotten (device.c,
-    /// `wg_open` and `wg_stop`).
+    /// Up: starts pending handshakes and keepalives. Down: ends all sessions, and drops staged
+    /// packets (device.c, `wg_open` and `wg_stop`).
     fn handle_link(&mut self, up: bool, now: Now, out: &mut Vec<Output>) {
         if up == self.core.is_up {
             return;

@@ -1,4 +1,4 @@
-//! All that is known of one peer, beside what it shares with the workers.
+//! Everything known about one peer, except for the part that is shared with the workers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,48 +27,49 @@ pub(super) struct PeerEntry {
     pub(super) cookie_signer: CookieSigner,
     /// Seconds; zero means off.
     pub(super) persistent_keepalive: u16,
-    /// The prefixes of this peer, each with its place in the order of configuration.
+    /// The prefixes of this peer, each with its position in the order of configuration.
     pub(super) allowed_ips: HashMap<IpNet, u64>,
-    /// Who receives this peer's sessions; kept over rekeys, or a flow would be reordered.
+    /// The worker that receives this peer's sessions. Kept across rekeys: a change would reorder
+    /// flows.
     pub(super) worker: Option<usize>,
-    /// The handshake that we began and await the response of.
+    /// Our handshake that awaits its response.
     pub(super) handshake: Option<Initiated>,
     pub(super) sessions: Sessions,
-    /// The greatest timestamp received (§5.1). Survives all but the peer's removal.
+    /// The greatest timestamp received (§5.1). Kept until the peer is removed.
     pub(super) greatest_received: Timestamp,
     pub(super) last_initiation_received: Option<Millis>,
     pub(super) last_timestamp_sent: Timestamp,
-    /// When an initiation or response was last sent; at most one initiation within
-    /// `rekey_timeout` after it.
+    /// Time at which an initiation or response was last sent. Within `rekey_timeout` after it, no
+    /// initiation is sent.
     pub(super) last_handshake_sent: Option<Millis>,
-    /// The current session's last-minute handshake was begun.
+    /// The last-minute handshake of the current session was started.
     pub(super) began_last_minute: bool,
-    /// Wall clock of the last complete handshake since the epoch; zero if none.
+    /// Time of the last complete handshake since the Unix epoch; zero if none.
     pub(super) last_handshake: Duration,
     pub(super) timers: Timers,
-    /// The deadline that stands in the queue.
+    /// The peer's deadline in the queue.
     pub(super) queued: Option<Millis>,
-    /// The times of the last message sent and received, when the peer was last looked at.
+    /// The times of the last message sent and received, as of the last look at the marks.
     pub(super) seen: (Millis, Millis),
 }
 
-/// The sessions of one peer. Of the previous one only the receiving half is of use.
+/// The sessions of one peer. The previous one only receives.
 #[derive(Default)]
 pub(super) struct Sessions {
-    /// Our index of the session before the current one: what is on its way still arrives.
+    /// Our index of the session before the current one, for messages still in flight.
     pub(super) previous: Option<u32>,
-    /// What we send with.
+    /// The session that we send with.
     pub(super) current: Option<Arc<SendSession>>,
-    /// A session that the peer began and has not confirmed yet: nothing may be sent with it.
+    /// A session that the peer initiated but has not confirmed: it must not be used to send.
     pub(super) next: Option<Arc<SendSession>>,
 }
 
-/// The DH of both static keys: computed when first needed, then kept.
+/// The DH of both static keys: computed on first use, then cached.
 #[derive(Default)]
 pub(super) enum StaticStatic {
     #[default]
     Unknown,
-    /// The peer's public key is of low order: nothing is ever said to it.
+    /// The peer's public key is of low order: no handshake is possible.
     Refused,
     Known(Secret),
 }
@@ -110,8 +111,8 @@ impl PeerEntry {
         }
     }
 
-    /// Has what waits for this peer started at its next deadline, which is now; `keepalive`: one
-    /// is sent if persistent keepalives are on.
+    /// Schedules the start of pending work for now. With `keepalive`, sends one if persistent
+    /// keepalives are on.
     pub(super) fn kick(&mut self, keepalive: bool, now: Millis) {
         let keepalive = keepalive && self.persistent_keepalive != 0;
         if keepalive || self.shared.staged.load(Ordering::Relaxed) != 0 {
@@ -120,7 +121,7 @@ impl PeerEntry {
         }
     }
 
-    /// The interval of persistent keepalives; zero while they are off or have nowhere to go.
+    /// The interval of persistent keepalives; zero if they are off or the endpoint is unknown.
     pub(super) fn persistent_interval(&self) -> Millis {
         if self.persistent_keepalive == 0 || self.shared.endpoint().is_none() {
             return Millis::ZERO;
@@ -133,7 +134,7 @@ impl PeerEntry {
         self.sessions.current.as_ref().is_some_and(|session| session.is_alive(now))
     }
 
-    /// Whether data that is sent now asks for a handshake (§6.2, §6.3).
+    /// Whether data sent now requires a handshake (§6.2, §6.3).
     pub(super) fn needs_handshake(&self, now: Millis) -> bool {
         match &self.sessions.current {
             Some(session) => !session.is_alive(now) || session.wants_rekey(now),
@@ -141,7 +142,7 @@ impl PeerEntry {
         }
     }
 
-    /// Whether data that is received now asks for a handshake (§6.2: once per session).
+    /// Whether data received now requires a handshake (§6.2: once per session).
     pub(super) fn needs_last_minute_handshake(&self, now: Millis) -> bool {
         !self.began_last_minute
             && self
@@ -151,7 +152,7 @@ impl PeerEntry {
                 .is_some_and(|session| session.info.wants_last_minute_rekey(now))
     }
 
-    /// What `get` answers.
+    /// The state of the peer as reported by `get`.
     pub(super) fn state(&self) -> PeerState {
         let mut allowed_ips: Vec<(u64, IpNet)> =
             self.allowed_ips.iter().map(|(&prefix, &place)| (place, prefix)).collect();
@@ -168,7 +169,7 @@ impl PeerEntry {
         }
     }
 
-    /// Both ends have the session (timers.c: `wg_timers_handshake_complete`).
+    /// Records that both ends have the session (timers.c: `wg_timers_handshake_complete`).
     pub(super) fn complete_handshake(&mut self, now: Now) {
         self.timers.retransmit_at = None;
         self.began_last_minute = false;

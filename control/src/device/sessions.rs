@@ -26,17 +26,17 @@ impl Core {
         out.push(command(index, Command::Expect { index }));
     }
 
-    /// The handshake that we began is void: another one has taken its place.
+    /// Discards our own handshake, which another one has replaced.
     pub(super) fn abandon_handshake(&mut self, entry: &mut PeerEntry, out: &mut Vec<Output>) {
         if let Some(initiated) = entry.handshake.take() {
             self.indexes.free(initiated.local_index, out);
         }
     }
 
-    /// The initiator's session is current at once. A `next` one that was not confirmed becomes
-    /// the previous if it is fresh: the peer may be using it by now. (The kernel module does so
-    /// at any age, and drops the session that the peer really uses, with the packets that are
-    /// on their way: an old `next` is what remains when handshakes crossed.)
+    /// Installs a session that we initiated; it becomes current at once. An unconfirmed `next`
+    /// session becomes the previous one if it is fresh, since the peer may already use it. (The
+    /// kernel module keeps it at any age. When handshakes have crossed, an old `next` session is
+    /// left over, and the kernel then drops the session in use, with the packets in flight.)
     pub(super) fn begin_as_initiator(
         &mut self,
         entry: &mut PeerEntry,
@@ -62,8 +62,9 @@ impl Core {
         }
     }
 
-    /// The responder's session waits for its confirmation: the response may never arrive, and
-    /// what arrives here may be an initiation replayed before its original (§5.4.6).
+    /// Installs a session that the peer initiated; it must be confirmed before it is used. The
+    /// response may never arrive, and the initiation may have been replayed before its original
+    /// (§5.4.6).
     pub(super) fn begin_as_responder(
         &mut self,
         entry: &mut PeerEntry,
@@ -80,7 +81,7 @@ impl Core {
         }
     }
 
-    /// A message arrived on the `next` session: the peer has it, so it becomes current.
+    /// Makes the `next` session current: a message received on it proves that the peer has it.
     pub(super) fn confirm(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         let confirmed = entry.shared.confirmed_index.load(std::sync::atomic::Ordering::Acquire);
         let Some(next) = entry.sessions.next.take_if(|next| next.info.local_index == confirmed)
@@ -114,7 +115,7 @@ impl Core {
         self.indexes.release_worker(entry);
     }
 
-    /// Hands the receiving half to its worker, which takes the index over from the handshake.
+    /// Gives the receiving half to its worker, which takes over the index of the handshake.
     fn install(
         &mut self,
         entry: &mut PeerEntry,

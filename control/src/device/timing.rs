@@ -1,4 +1,4 @@
-//! What is due for a peer, our own handshakes, and the watch over marks (timers.c, send.c).
+//! Due timers of a peer, our own handshakes, and the watch over marks (timers.c, send.c).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,21 +16,22 @@ use crate::limits::{DUE_PER_UPDATE_MAX, UPDATE_ROUNDS_MAX};
 use crate::noise::{InitiationParams, initiate};
 use crate::timers::{Due, Timers};
 
-/// Why a handshake is wanted.
+/// The reason for a handshake.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
-    /// Something new waits: the time within which it must succeed begins anew (§6.4).
+    /// New packets wait: the time within which the handshake must succeed restarts (§6.4).
     Fresh,
     /// The last attempt was not answered.
     Retry,
 }
 
 impl Core {
-    /// Brings a peer up to date after anything that concerns it: applies the workers' flags, does
-    /// what is due, and notes when to look again.
+    /// Brings a peer up to date after any event: applies the workers' flags, runs due timers, and
+    /// schedules the next look.
     pub(super) fn update_peer(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
-        // Notes that we make ourselves may raise a flag, for which nobody queues a notice; while
-        // it stands, a worker's flag would not either. The second round watches: it raises none.
+        // Our own notes may raise a flag, for which no worker queues a notice; while it is set,
+        // workers queue no notice for their own flags either. So repeat until no flag is set; the
+        // second round has the peer watched, and raises none.
         for _ in 0..UPDATE_ROUNDS_MAX {
             self.apply_flags(entry, now, out);
             self.run_due_timers(entry, now, out);
@@ -42,8 +43,8 @@ impl Core {
         self.schedule(entry);
     }
 
-    /// Notes when to look at a peer again. What is due already is done at that deadline, so that
-    /// one change of many peers does not keep everybody waiting.
+    /// Schedules the next look at a peer. Timers that are already due run at that deadline, so that
+    /// a change of many peers does not delay other events.
     pub(super) fn schedule(&mut self, entry: &mut PeerEntry) {
         let wanted = if self.is_active() {
             let due = self.earliest(entry).map(|(at, _)| at);
@@ -54,7 +55,7 @@ impl Core {
         self.queue.set(entry.shared.id, &mut entry.queued, wanted);
     }
 
-    /// Takes the flags that workers have raised, and does what they ask for.
+    /// Applies the flags that workers have raised.
     pub(super) fn apply_flags(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         let flags = entry.shared.take_flags();
         if flags == 0 || !self.is_active() {
@@ -67,8 +68,8 @@ impl Core {
             if entry.needs_handshake(now.monotonic) {
                 self.want_handshake(entry, Want::Fresh, now, out);
             } else {
-                // The flag is older than the session that has come since. Its worker may have
-                // staged a packet after the flush was decided, and before it saw the session.
+                // The flag is older than the current session. The worker may have staged a packet
+                // after the flush was commanded, and before it saw the session.
                 staged::send_staged(entry, out);
             }
         }
@@ -94,7 +95,7 @@ impl Core {
         let _ = entry.shared.note_received(now.monotonic, false);
     }
 
-    /// Sends an initiation or response to where the peer is.
+    /// Sends an initiation or response to the peer's endpoint.
     pub(super) fn send_handshake(
         &mut self,
         entry: &mut PeerEntry,
@@ -148,18 +149,17 @@ impl Core {
             }
             Due::Retransmit => self.retransmit(entry, now, out),
             Due::Unanswered => {
-                // The wait begins anew with the next data sent; meanwhile the handshake's own
-                // timer runs.
+                // The next data sent restarts the wait; meanwhile the handshake's own timer runs.
                 entry.shared.clear_unanswered();
                 entry.timers.unanswered_jitter = self.jitter();
                 forget_source(entry);
                 self.want_handshake(entry, Want::Fresh, now, out);
             }
             Due::OwedKeepalive => {
-                // Not until the worker has sent it: without a session that takes a while, and
-                // only data that comes from now on asks for another one. (The kernel module
-                // arms a second keepalive here if data came twice, but the sending of the first
-                // one disarms it.)
+                // Cleared now, not when the worker has sent the keepalive: without a session that
+                // takes a while, and only data received from now on requires another one. (The
+                // kernel module arms a second keepalive here if data was received twice, but
+                // sending the first one disarms it.)
                 entry.shared.owe_keepalive(Millis::ZERO);
                 self.send_keepalive(entry, now, out);
             }
@@ -170,10 +170,10 @@ impl Core {
         }
     }
 
-    /// Sends what waits, or a keepalive if nothing does; either needs a session.
+    /// Sends the staged packets, or a keepalive if there are none; either needs a session.
     fn send_keepalive(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         if entry.shared.staged.load(Ordering::Relaxed) != 0 || !entry.can_send(now.monotonic) {
-            // A handshake that we began ends with a keepalive of its own.
+            // A handshake that we initiate ends with a keepalive of its own.
             self.send_staged(entry, now, out);
         } else {
             staged::send_keepalive(entry, out);
@@ -192,7 +192,7 @@ impl Core {
         entry.timers.retransmit_at = None;
         let timings = &self.settings.timings;
         if now.monotonic.since(entry.timers.attempts_since) < timings.attempt_time {
-            // Our source address may be the cause of the trouble.
+            // The source address may be the reason that no response arrives.
             forget_source(entry);
             self.want_handshake(entry, Want::Retry, now, out);
             return;
@@ -200,16 +200,15 @@ impl Core {
         self.counters.given_up += 1;
         entry.shared.owe_keepalive(Millis::ZERO);
         staged::discard_staged(&entry.shared, out);
-        // What is left of the exchange goes when keys go; there may be no keys yet.
+        // The rest of the exchange is discarded when the keys are zeroed; there may be none yet.
         let zero_at = now.monotonic + timings.keys_zeroed_after;
         entry.timers.zero_keys_at.get_or_insert(zero_at);
     }
 
-    /// Begins a handshake unless one was begun or answered just now (§6.4: at most one
-    /// initiation per REKEY_TIMEOUT); then it is tried again when that time is over, unless a
-    /// session came first. While one is under way only its timer begins the next attempt: packets
-    /// and keepalives would do so without jitter, and two peers whose handshakes crossed would
-    /// go on crossing.
+    /// Starts a handshake, unless one was started or answered less than REKEY_TIMEOUT ago (§6.4);
+    /// then it is retried after that time, unless a session is established first. While one is in
+    /// progress, only its timer starts the next attempt: packets and keepalives would do so
+    /// without jitter, and two peers whose handshakes crossed would keep crossing.
     fn want_handshake(
         &mut self,
         entry: &mut PeerEntry,
@@ -267,8 +266,8 @@ impl Core {
         self.send_handshake(entry, &message, now, out);
     }
 
-    /// Looks at the marks while there is traffic, so that workers need not report each packet;
-    /// leaves the peer alone when there was none since the last look.
+    /// Examines the marks while there is traffic, so that workers need not report each packet.
+    /// Stops watching when there was none since the last look.
     fn watch(&mut self, entry: &mut PeerEntry, now: Millis) {
         if !self.is_active() {
             entry.timers.look_at = None;
@@ -284,7 +283,7 @@ impl Core {
             entry.shared.set_watched(true);
         } else if was_watched {
             entry.shared.set_watched(false);
-            // Traffic in between has raised no flag.
+            // Traffic since the look above has raised no flag.
             if entry.look() {
                 entry.timers.look_at = next;
                 entry.shared.set_watched(true);
@@ -302,7 +301,7 @@ impl PeerEntry {
     }
 }
 
-/// Our source address towards the peer may have become wrong: let the kernel choose.
+/// Lets the kernel choose the source address towards the peer: ours may have become wrong.
 fn forget_source(entry: &PeerEntry) {
     if let Some(known) = entry.shared.endpoint() {
         entry.shared.forget_source(known);

@@ -3,7 +3,6 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkMessageBuffer};
-use nix::libc;
 
 use crate::netlink::message::{Message, Request};
 use crate::netlink::numbers::{IFF_UP, IFLA_IFNAME, IFLA_MTU, RTM_DELLINK, RTM_NEWLINK};

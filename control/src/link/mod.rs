@@ -1,9 +1,9 @@
-//! Watches the interface in whatever network namespace it is: up or down, MTU, name.
+//! Monitors the interface in its current network namespace: up or down, MTU, name.
 //!
-//! 1. `open` asks the TUN descriptor for the namespace, subscribes there, quietens the interface
-//!    and asks how it is now.
-//! 2. `read` takes what the kernel reports.
-//! 3. When the interface leaves the namespace, `read` opens anew. A move and a deletion look the
+//! 1. `open` asks the TUN descriptor for the namespace, subscribes to events there, suppresses the
+//!    kernel's own traffic on the interface, and reads its state.
+//! 2. `read` reads events.
+//! 3. When the interface leaves the namespace, `read` opens again. A move and a deletion look the
 //!    same on netlink; the TUN descriptor tells them apart (EBADFD: deleted).
 
 pub mod message;
@@ -24,39 +24,39 @@ use message::Event;
 
 pub use message::Link;
 
-/// The watch over one interface.
+/// The monitor of one interface.
 pub struct LinkWatcher {
     handle: TunHandle,
     socket: NetlinkSocket,
     link: Link,
 }
 
-/// What became of the interface.
+/// Whether the interface still exists.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It is there; see [`LinkWatcher::link`].
+    /// It exists; see [`LinkWatcher::link`].
     Present,
     /// It was deleted.
     Deleted,
 }
 
 impl LinkWatcher {
-    /// Watches the interface of `handle`.
+    /// Starts to monitor the interface of `handle`.
     ///
     /// # Errors
-    /// Those of the system calls (EPERM: it is in a namespace that we must not enter; EBADFD: it
-    /// was deleted).
+    /// Those of the system calls. EPERM: the daemon may not enter the interface's namespace;
+    /// EBADFD: the interface was deleted.
     pub fn open(handle: TunHandle) -> io::Result<LinkWatcher> {
         let (socket, link) = subscribe(&handle)?;
         Ok(LinkWatcher { handle, socket, link })
     }
 
-    /// How the interface is, as far as was read.
+    /// The last known state of the interface.
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// Takes what the kernel has reported; never blocks.
+    /// Reads the waiting events; never blocks.
     ///
     /// # Errors
     /// As for [`LinkWatcher::open`], after a move.
@@ -97,8 +97,8 @@ impl AsFd for LinkWatcher {
     }
 }
 
-/// Subscribes in the interface's namespace, then asks how the interface is: nothing that happens
-/// after the answer can be missed.
+/// Subscribes in the interface's namespace, then reads the state of the interface: no later change
+/// can be missed.
 fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link)> {
     let mut attempts = 0;
     loop {
@@ -112,7 +112,7 @@ fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link)> {
         });
         attempts += 1;
         match result {
-            // It was moved or renamed between two of these calls: follow it.
+            // The interface was moved or renamed between two of these calls.
             Err(error)
                 if error.raw_os_error() == Some(Errno::ENODEV as i32)
                     && attempts < FOLLOW_ATTEMPTS_MAX => {}

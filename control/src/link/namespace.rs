@@ -9,8 +9,8 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
-/// Runs `work` in `namespace`: in a thread of its own, since a thread belongs to one namespace
-/// and the sockets of the tunnel stay where the daemon was started.
+/// Runs `work` in `namespace`, on a thread of its own: a thread belongs to one namespace, and the
+/// UDP sockets must stay in the one where the daemon was started.
 ///
 /// # Errors
 /// Those of setns(2) (EPERM: CAP_SYS_ADMIN is needed to enter another namespace), and of `work`.
@@ -31,7 +31,7 @@ pub fn run_in<T: Send>(
     })
 }
 
-/// Moves the calling thread into `namespace`, unless it is there.
+/// Moves the calling thread into `namespace`, unless it is already there.
 ///
 /// # Errors
 /// As for [`run_in`].
@@ -42,18 +42,18 @@ pub fn enter(namespace: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the calling thread is in `namespace`. Entering our own would need a capability that a
-/// container may lack.
+/// Whether the calling thread is in `namespace`. To enter its own one, a thread needs a capability
+/// that a container may lack, so callers check first.
 pub fn is_current(namespace: &OwnedFd) -> bool {
     let Ok(current) = fs::metadata("/proc/thread-self/ns/net") else { return false };
     fstat(namespace).is_ok_and(|that| (that.st_dev, that.st_ino) == (current.dev(), current.ino()))
 }
 
-/// Keeps the kernel from sending into the tunnel what no peer should see: router solicitations
-/// and MLD reports of an automatic link-local address, and redirects when it forwards a packet
-/// back out of the interface that it came from (as the kernel module does when it comes up).
+/// Keeps the kernel from sending packets of its own into the tunnel: router solicitations and MLD
+/// reports of an automatic link-local address, and redirects when it forwards a packet back out of
+/// the interface. The kernel module does the same when its interface comes up.
 ///
-/// To be called in the namespace of the interface. Best effort: /proc/sys may be read-only.
+/// Must be called in the namespace of the interface. Best effort: /proc/sys may be read-only.
 pub fn suppress_link_noise(interface: &str) {
     const ADDR_GEN_MODE_NONE: &str = "1";
     let settings = [

@@ -1,8 +1,6 @@
 //! Message types and attribute numbers. Those of libc come from there; the others, which no crate
 //! exports, are defined here once.
 
-use nix::libc;
-
 pub use libc::{
     IFLA_IFNAME, IFLA_MASTER, IFLA_MTU, IFLA_PROMISCUITY, IFLA_XDP, RTM_DELLINK, RTM_DELRULE,
     RTM_DELTFILTER, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE, RTM_NEWTFILTER,

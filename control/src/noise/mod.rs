@@ -3,7 +3,7 @@
 //! A handshake is a chain of values, each consumed by the next step:
 //! initiator: [`initiate`] → [`Initiated`] → [`SessionKeys`];
 //! responder: [`open_initiation`] → [`Claimed`] → [`Proven`] → [`SessionKeys`].
-//! Nothing here knows peers, indexes in use, or time. A step that fails changes nothing.
+//! This module knows no peers, no indexes in use and no time. A step that fails changes no state.
 
 mod symmetric;
 
@@ -18,7 +18,7 @@ pub use symmetric::Secret;
 use symmetric::Symmetric;
 pub(crate) use symmetric::hash;
 
-/// Where the fields of an initiation stand (§5.4.2); mac1 and mac2 follow.
+/// Field positions in an initiation (§5.4.2); mac1 and mac2 follow.
 mod initiation {
     use std::ops::Range;
     pub(super) const SENDER: Range<usize> = 4..8;
@@ -27,7 +27,7 @@ mod initiation {
     pub(super) const TIMESTAMP: Range<usize> = 88..116;
 }
 
-/// Where the fields of a response stand (§5.4.3); mac1 and mac2 follow.
+/// Field positions in a response (§5.4.3); mac1 and mac2 follow.
 mod response {
     use std::ops::Range;
     pub(super) const SENDER: Range<usize> = 4..8;
@@ -43,7 +43,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of this private key, clamped as Curve25519 wants it.
+    /// The identity with this private key, clamped as Curve25519 requires.
     pub fn new(private_key: &[u8; 32]) -> Identity {
         let secret = StaticSecret::from(clamp(private_key));
         let public = PublicKey::from(&secret).to_bytes();
@@ -60,19 +60,19 @@ impl Identity {
         Zeroizing::new(self.secret.to_bytes())
     }
 
-    /// Whether `private_key` is ours already; in constant time.
+    /// Whether `private_key` equals ours; in constant time.
     pub fn is(&self, private_key: &[u8; 32]) -> bool {
         self.secret.as_bytes().ct_eq(&clamp(private_key)).into()
     }
 
-    /// DH of both static keys, needed in every initiation: worth keeping. None for a public key
-    /// of low order.
+    /// DH of both static keys. Every initiation needs it, so callers cache it. None for a public
+    /// key of low order.
     pub fn static_static(&self, remote: &[u8; 32]) -> Option<Secret> {
         diffie_hellman(&self.secret, remote)
     }
 }
 
-/// The transport keys that a finished handshake gives.
+/// The transport keys derived by a complete handshake.
 pub struct SessionKeys {
     /// For messages to the peer.
     pub send: Secret,
@@ -82,7 +82,7 @@ pub struct SessionKeys {
     pub remote_index: u32,
 }
 
-/// An initiation was made; its response is awaited.
+/// A handshake that awaits the response to its initiation.
 pub struct Initiated {
     symmetric: Symmetric,
     ephemeral: StaticSecret,
@@ -90,7 +90,7 @@ pub struct Initiated {
     pub local_index: u32,
 }
 
-/// What the initiator needs beside its identity.
+/// Inputs of an initiation besides the identity.
 pub struct InitiationParams<'a> {
     /// The responder's static public key.
     pub remote_static: &'a [u8; 32],
@@ -131,7 +131,7 @@ pub fn initiate(
 }
 
 impl Initiated {
-    /// Opens the response. None if it is not authentic; then the wait goes on.
+    /// Decrypts the response. None if it is not authentic; the handshake then keeps waiting.
     pub fn finish(
         &self,
         identity: &Identity,
@@ -156,17 +156,17 @@ impl Initiated {
     }
 }
 
-/// An initiation that somebody made who knows our public key, and claims a static key.
+/// An initiation whose sender knows our public key and claims a static key.
 pub struct Claimed {
     symmetric: Symmetric,
     remote_ephemeral: [u8; 32],
     remote_index: u32,
     sealed_timestamp: [u8; TIMESTAMP_LEN + 16],
-    /// The static public key claimed; whose it is, the caller looks up.
+    /// The claimed static public key; the caller looks up the peer.
     pub remote_static: [u8; 32],
 }
 
-/// Opens an initiation as far as the static key. Costs one DH.
+/// Decrypts an initiation up to the static key. Costs one DH.
 pub fn open_initiation(identity: &Identity, message: &[u8; INITIATION_LEN]) -> Option<Claimed> {
     let mut symmetric = Symmetric::new(&identity.public);
     let remote_ephemeral: [u8; 32] = field(&message[initiation::EPHEMERAL]);
@@ -187,7 +187,7 @@ pub fn open_initiation(identity: &Identity, message: &[u8; INITIATION_LEN]) -> O
 }
 
 impl Claimed {
-    /// Proves that the initiator holds the static key: its timestamp opens.
+    /// Proves that the initiator holds the static key, by decrypting its timestamp.
     pub fn prove(mut self, static_static: &Secret) -> Option<Proven> {
         // ss
         let key = self.symmetric.mix_dh_for_key(static_static);
@@ -203,7 +203,7 @@ impl Claimed {
     }
 }
 
-/// An authentic initiation. Whether it is new, its timestamp tells.
+/// An authentic initiation. Its timestamp tells whether it is new.
 pub struct Proven {
     symmetric: Symmetric,
     remote_static: [u8; 32],
@@ -244,7 +244,7 @@ impl Proven {
     }
 }
 
-/// DH that refuses results which do not depend on our key.
+/// DH that rejects results which do not depend on our key.
 fn diffie_hellman(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
     let shared = secret.diffie_hellman(&PublicKey::from(*public));
     shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))

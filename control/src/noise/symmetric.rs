@@ -1,4 +1,4 @@
-//! The symmetric state of the handshake: chaining key, hash, and what is derived from them
+//! The symmetric state of the handshake: chaining key, hash, and the keys derived from them
 //! (§5.4; Noise specification, section 5.2, as IKpsk2 uses it).
 
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use wg_bounce_dataplane::wire::TAG_LEN;
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 
-/// 32 bytes that nobody else may know; zeroed on drop.
+/// 32 secret bytes; zeroed on drop.
 pub type Secret = Zeroizing<[u8; 32]>;
 
 static INITIAL_CHAINING_KEY: LazyLock<[u8; 32]> = LazyLock::new(|| hash(&[CONSTRUCTION]));
@@ -29,7 +29,7 @@ pub(super) struct Symmetric {
 }
 
 impl Symmetric {
-    /// Before the first message, to the responder with this static public key.
+    /// The state before the first message to the responder with this static public key.
     pub(super) fn new(responder: &[u8; 32]) -> Symmetric {
         let hash = hash(&[&*INITIAL_HASH, responder]);
         Symmetric { chaining_key: Zeroizing::new(*INITIAL_CHAINING_KEY), hash }
@@ -39,27 +39,27 @@ impl Symmetric {
         self.hash = hash(&[&self.hash, data]);
     }
 
-    /// An ephemeral public key goes into both (the `e` token with a PSK).
+    /// Mixes an ephemeral public key into both (the `e` token with a PSK).
     pub(super) fn mix_ephemeral(&mut self, public: &[u8; 32]) {
         self.mix_hash(public);
         let [chaining_key] = kdf(&self.chaining_key, public);
         self.chaining_key = chaining_key;
     }
 
-    /// A DH result whose message key nobody uses.
+    /// Mixes in a DH result; its message key is not needed.
     pub(super) fn mix_dh(&mut self, shared: &Secret) {
         let [chaining_key] = kdf(&self.chaining_key, &**shared);
         self.chaining_key = chaining_key;
     }
 
-    /// A DH result; returns the key for what is encrypted next.
+    /// Mixes in a DH result; returns the key of the next encryption.
     pub(super) fn mix_dh_for_key(&mut self, shared: &Secret) -> Secret {
         let [chaining_key, key] = kdf(&self.chaining_key, &**shared);
         self.chaining_key = chaining_key;
         key
     }
 
-    /// The preshared key (the `psk` token); returns the key for what is encrypted next.
+    /// Mixes in the preshared key (the `psk` token); returns the key of the next encryption.
     pub(super) fn mix_psk(&mut self, psk: &Secret) -> Secret {
         let [chaining_key, temporary, key] = kdf(&self.chaining_key, &**psk);
         self.chaining_key = chaining_key;
@@ -67,7 +67,7 @@ impl Symmetric {
         key
     }
 
-    /// Encrypts `plaintext` into `sealed`, which is longer by [`TAG_LEN`], and hashes that.
+    /// Encrypts `plaintext` into `sealed`, which is longer by [`TAG_LEN`], and hashes the result.
     pub(super) fn encrypt(&mut self, key: &Secret, plaintext: &[u8], sealed: &mut [u8]) {
         let (body, tag) = sealed.split_at_mut(plaintext.len());
         body.copy_from_slice(plaintext);
@@ -99,7 +99,7 @@ impl Symmetric {
         Some(plaintext)
     }
 
-    /// The two transport keys: initiator's to responder first (§5.4.5).
+    /// The two transport keys: initiator to responder first (§5.4.5).
     pub(super) fn split(&self) -> [Secret; 2] {
         kdf(&self.chaining_key, &[])
     }

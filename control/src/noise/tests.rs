@@ -77,7 +77,7 @@ fn every_flipped_bit_of_a_response_is_refused() {
 }
 
 #[test]
-fn an_initiation_for_somebody_else_does_not_open() {
+fn an_initiation_for_another_key_does_not_open() {
     let pair = pair();
     let (_, message) = initiation(&pair);
     assert!(open_initiation(&Identity::new(&[99; 32]), &message).is_none());

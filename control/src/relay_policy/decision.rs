@@ -1,4 +1,4 @@
-//! Who forwards, by family, and how that is said.
+//! The decision per IP version, and its wording in the log.
 
 use std::fmt;
 
@@ -9,25 +9,25 @@ use super::mode::Mode;
 use super::reason::{Finding, Reason};
 use crate::limits::RELAY_REASONS_LOGGED_MAX;
 
-/// The decision on both families.
+/// The decision for both IP versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDecision {
     families: PerFamily<FamilyDecision>,
     mode: Mode,
 }
 
-/// The decision on one family.
+/// The decision for one IP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FamilyDecision {
     relaying: DirectRelay,
-    /// Why it is the kernel.
+    /// The reasons to leave forwarding to the kernel.
     reasons: Vec<Reason>,
-    /// What would be reasons, were it not for `--relay direct`.
+    /// Reasons that `--relay direct` bypasses.
     bypassed: Vec<Reason>,
 }
 
 impl PolicyDecision {
-    /// Judges by what was found.
+    /// Decides on the basis of the findings.
     pub fn new<'a>(
         mode: Mode,
         findings: impl Iterator<Item = &'a Finding> + Clone,
@@ -39,12 +39,12 @@ impl PolicyDecision {
         PolicyDecision { families, mode }
     }
 
-    /// Who forwards packets of this family.
+    /// How packets of this IP version are relayed.
     pub fn relaying(&self, family: Family) -> DirectRelay {
         self.families.of(family).relaying
     }
 
-    /// What `--relay direct` passes over, each once.
+    /// The reasons that `--relay direct` bypasses, each once.
     pub fn bypassed(&self) -> Vec<&Reason> {
         let mut bypassed: Vec<&Reason> = Vec::new();
         let PerFamily { v4, v6 } = &self.families;
@@ -56,7 +56,7 @@ impl PolicyDecision {
         bypassed
     }
 
-    /// How the operator gets what the decision denies; nothing if it denies nothing.
+    /// The option that enables direct relay all the same; none if it would make no difference.
     pub fn advice(&self) -> Option<&'static str> {
         let PerFamily { v4, v6 } = &self.families;
         let mut reasons = v4.reasons.iter().chain(&v6.reasons);
@@ -117,7 +117,7 @@ impl fmt::Display for FamilyDecision {
     }
 }
 
-/// The first few of them, and how many more there are.
+/// The first few reasons, and the number of the others.
 pub fn listed(reasons: &[&Reason]) -> String {
     let reported: Vec<String> =
         reasons.iter().take(RELAY_REASONS_LOGGED_MAX).map(ToString::to_string).collect();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_concerns_its_family_only() {
+    fn a_reason_affects_its_family_only() {
         let found = decision(Mode::Auto, &[off(Family::V6)]);
         assert_eq!(relaying(&found), [DirectRelay::IfRoutedBack, DirectRelay::Never]);
         assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn direct_passes_over_everything_but_the_routers_own_settings() {
+    fn direct_bypasses_everything_but_the_routers_own_settings() {
         let findings = [Finding::of_both(Reason::Xdp), off(Family::V4)];
         let found = decision(Mode::Direct, &findings);
         assert_eq!(relaying(&found), [DirectRelay::Never, DirectRelay::Always]);

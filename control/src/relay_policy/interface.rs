@@ -1,4 +1,4 @@
-//! What the interface itself has attached: XDP, a master, queueing disciplines, filters, BPF.
+//! State attached to the interface: XDP, a master device, queueing disciplines, filters, BPF.
 
 use std::io;
 
@@ -22,11 +22,11 @@ use crate::netlink::parse::malformed;
 const AT_INGRESS: u32 = 0xffff_fff2;
 const AT_EGRESS: u32 = 0xffff_fff3;
 
-/// Queueing disciplines that only queue, whoever chose them. mq is not among them: whoever chooses
-/// that hangs something below it, or leaves a queue that drops everything.
+/// Queueing disciplines that only queue, even if configured explicitly. mq is not among them: if it
+/// is configured, its children shape, or it drops everything.
 const PLAIN: [&str; 3] = ["noqueue", "pfifo_fast", "fq_codel"];
 
-/// XDP, master, promiscuous mode.
+/// XDP programs, a master device, promiscuous mode.
 pub fn link(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
     let mut link = LinkMessage::default();
     link.header.index = at.index;
@@ -51,7 +51,7 @@ pub fn link(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>
     Ok(findings)
 }
 
-/// Queueing disciplines that do more than queue, and filters.
+/// Queueing disciplines that do more than queue, and tc filters.
 pub fn traffic_control(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
     let mut all = TcMessage::default();
     all.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_DUMP_INVISIBLE, Vec::new())));
@@ -80,8 +80,8 @@ pub fn traffic_control(kernel: &mut impl Kernel, at: &Interface) -> io::Result<V
     Ok(findings)
 }
 
-/// What the kernel has put there by itself (`net.core.default_qdisc`) has no handle, and none of
-/// the options that make it shape.
+/// Whether a queueing discipline only queues. A default one (`net.core.default_qdisc`) has no
+/// handle, and none of the options that make it shape.
 fn is_plain(kind: &str, handle: u32, attributes: &[Attribute<'_>]) -> io::Result<bool> {
     if kind == "fq" {
         let options = need(attributes, TCA_OPTIONS)?.nested()?;
@@ -90,7 +90,7 @@ fn is_plain(kind: &str, handle: u32, attributes: &[Attribute<'_>]) -> io::Result
     Ok(handle == 0 || PLAIN.contains(&kind))
 }
 
-/// Filters that several interfaces share do not hang on any of them.
+/// Filters in a block shared by several interfaces, which are not listed with any of them.
 fn shared_block(attributes: &[Attribute<'_>]) -> Option<Finding> {
     let is_shared =
         [TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK].iter().any(|&kind| find(attributes, kind).is_some());
@@ -128,7 +128,7 @@ fn traffic_message(message: &Message) -> io::Result<(TcMessageBuffer<&[u8]>, Vec
     Ok((header, attributes))
 }
 
-/// BPF programs at the interface's TCX hooks.
+/// BPF programs attached to the interface's TCX hooks.
 pub fn tcx(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (direction, hook) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {

@@ -1,4 +1,4 @@
-//! What is asked of the kernel, in the interface's network namespace.
+//! The questions to the kernel, all in the interface's network namespace.
 
 use std::io;
 
@@ -24,10 +24,10 @@ pub enum Direction {
     Egress,
 }
 
-/// A BPF program linked to a hook of netfilter, in whatever network namespace.
+/// A BPF program linked to a netfilter hook, in any network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetfilterLink {
-    /// The link's number.
+    /// The ID of the link.
     pub id: u32,
     /// NFPROTO_IPV4 or NFPROTO_IPV6.
     pub family: u32,
@@ -35,7 +35,7 @@ pub struct NetfilterLink {
     pub hook: u32,
 }
 
-/// A table of legacy iptables as the kernel tells it.
+/// A table of legacy iptables, as returned by the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct LegacyTable {
     /// `struct ipt_getinfo`.
@@ -44,14 +44,13 @@ pub struct LegacyTable {
     pub entries: Vec<u8>,
 }
 
-/// The kernel. `Unsupported` is the error of what this kernel does not have; `NotFound` that of
-/// a file, a table or an interface which is not there.
+/// The kernel. The error is `Unsupported` for features that this kernel lacks, and `NotFound` for a
+/// missing file, table or interface.
 pub trait Kernel {
-    /// All messages that a netlink request is answered by. They are of one state: a listing that
-    /// was disturbed is asked for again.
+    /// The messages that answer a netlink request, in one consistent state.
     ///
     /// # Errors
-    /// The refusal; `InvalidData` for an answer that cannot be read.
+    /// The refusal; `InvalidData` for a reply that cannot be parsed.
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>>;
 
     /// The content of a file below /proc/sys/net.
@@ -72,7 +71,7 @@ pub trait Kernel {
     /// PermissionDenied: CAP_NET_ADMIN is missing.
     fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable>;
 
-    /// How many BPF programs a TCX hook of the interface has.
+    /// Number of BPF programs attached to a TCX hook of the interface.
     ///
     /// # Errors
     /// PermissionDenied: CAP_NET_ADMIN is missing, or bpf(2) is refused.

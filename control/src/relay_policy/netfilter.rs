@@ -1,11 +1,10 @@
-//! What netfilter asks about a forwarded packet: nftables (and with it iptables-nft), IPVS, BPF.
+//! Netfilter on the path of a forwarded packet: nftables (including iptables-nft), IPVS, BPF.
 //!
-//! Connection tracking that only other chains have turned on does not count: without a rule on
-//! its way it decides nothing about the packet.
+//! Connection tracking enabled by other chains does not count: without a rule on the path it has no
+//! effect on the packet.
 
 use std::io;
 
-use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel, NetfilterLink};
@@ -20,7 +19,7 @@ use crate::netlink::numbers::{
 };
 use crate::netlink::parse::malformed;
 
-/// Bytes of `struct nfgenmsg`; its first is the family.
+/// Bytes of `struct nfgenmsg`; the first one is the family.
 const HEADER_LEN: usize = 4;
 
 /// NFPROTO_*: the families of tables.
@@ -36,7 +35,7 @@ const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 /// Lines before the first service in /proc/net/ip_vs.
 const IPVS_HEADING: usize = 3;
 
-/// Base chains on a forwarded packet's way that hold something, and flowtables with the interface.
+/// Base chains with an effect on forwarded packets, and flowtables that contain the interface.
 pub fn tables(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for message in listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)? {
@@ -48,12 +47,12 @@ pub fn tables(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Findin
     Ok(findings)
 }
 
-/// All objects of a kind; none where the kernel has no nftables.
+/// All objects of a kind; none if the kernel has no nftables.
 fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<Message>> {
     match kernel.query(Protocol::Netfilter, &Request::dump(request, &[0; HEADER_LEN])) {
         Ok(reply) if reply.iter().all(|message| message.kind == kind) => Ok(reply),
         Ok(_) => Err(malformed()),
-        // `nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c: nobody has registered.
+        // `nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c: the subsystem is not registered.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Vec::new()),
         Err(error) => Err(error),
     }
@@ -64,8 +63,8 @@ fn chain(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
     let Some(hook) = find(&attributes, NFTA_CHAIN_HOOK) else { return Ok(None) };
     let hook = hook.nested()?;
     let number = need(&hook, NFTA_HOOK_HOOKNUM)?.u32_be()?;
-    let Some((families, hook_name)) = on_the_way(header[0], number) else { return Ok(None) };
-    if !concerns(&hook, at)? {
+    let Some((families, hook_name)) = on_the_path(header[0], number) else { return Ok(None) };
+    if !applies_to(&hook, at)? {
         return Ok(None);
     }
     let rules = need(&attributes, NFTA_CHAIN_USE)?.u32_be()?;
@@ -97,13 +96,13 @@ fn flowtable(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
     Ok(Some(Finding::of_both(Reason::Flowtable { table, name })))
 }
 
-/// Which packets from peer to peer pass this hook (NF_INET_* or NF_NETDEV_*), and its name. A
-/// family or hook that is not known may be on their way.
-fn on_the_way(family: u8, hook: u32) -> Option<(Families, String)> {
+/// The IP versions whose packets between peers pass this hook (NF_INET_* or NF_NETDEV_*), and its
+/// name. None if no such packet does. An unknown family or hook may be on the path.
+fn on_the_path(family: u8, hook: u32) -> Option<(Families, String)> {
     let families = match family {
         IPV4 => Families::only(Family::V4),
         IPV6 => Families::only(Family::V6),
-        // The interface has neither ARP nor Ethernet.
+        // The interface carries neither ARP nor Ethernet.
         ARP | BRIDGE => return None,
         _ => Families::BOTH,
     };
@@ -120,8 +119,8 @@ fn on_the_way(family: u8, hook: u32) -> Option<(Families, String)> {
     Some((families, name.to_owned()))
 }
 
-/// Whether a chain's hook is not bound to devices, or bound to the interface among others.
-fn concerns(hook: &[Attribute<'_>], at: &Interface) -> io::Result<bool> {
+/// Whether a chain's hook applies to the interface: it is bound to no device, or to this one.
+fn applies_to(hook: &[Attribute<'_>], at: &Interface) -> io::Result<bool> {
     match (find(hook, NFTA_HOOK_DEVS), find(hook, NFTA_HOOK_DEV)) {
         (Some(devices), _) => has_interface(&devices, at),
         (None, Some(device)) => Ok(device.text() == at.name),
@@ -159,12 +158,12 @@ pub fn virtual_services(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
     }
 }
 
-/// BPF programs linked to hooks on a forwarded packet's way.
+/// BPF programs linked to hooks on the path of a forwarded packet.
 pub fn programs(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
     let links = kernel.netfilter_links()?;
     let finding = |link: NetfilterLink| {
         let family = u8::try_from(link.family).unwrap_or(0);
-        let (families, _) = on_the_way(family, link.hook)?;
+        let (families, _) = on_the_path(family, link.hook)?;
         let hook = match link.hook {
             0 => "prerouting",
             2 => "forward",

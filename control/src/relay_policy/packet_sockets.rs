@@ -1,24 +1,23 @@
-//! Who looks on: packet sockets (packet(7)), as tcpdump opens them.
+//! Packet captures: packet sockets (packet(7)), as opened by tcpdump.
 
 use std::io;
 
-use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
 use super::reason::{Families, Finding, Reason};
 use crate::netlink::parse::malformed;
 
-/// Packet types that a socket can ask for: all of them, or one that the interface carries.
+/// Protocols that a packet socket can select: all, or one that the interface carries.
 const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;
 const ETH_P_IP: u16 = libc::ETH_P_IP as u16;
 const ETH_P_IPV6: u16 = libc::ETH_P_IPV6 as u16;
 
-/// Packet sockets that get what passes the interface, as /proc/net/packet lists them.
+/// Packet sockets that receive packets of the interface, from /proc/net/packet.
 pub fn captures(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
     let text = match kernel.listing("packet") {
         Ok(text) => text,
-        // Nobody has ever opened one: the module is not loaded.
+        // The module is not loaded: no packet socket was ever opened.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
@@ -29,8 +28,8 @@ pub fn captures(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Find
     Ok(findings)
 }
 
-/// One line: address, references, type, packet type (hexadecimal), interface (zero: all), whether
-/// it receives, memory, user, inode. None if it cannot be read.
+/// One line: address, references, type, protocol (hexadecimal), interface (zero: all), whether it
+/// receives, memory, user, inode. None if it cannot be parsed.
 fn capture(line: &str, at: &Interface) -> Option<Option<Finding>> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let &[_, _, _, packets, interface, receives, _, _, inode] = fields.as_slice() else {

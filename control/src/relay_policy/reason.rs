@@ -1,57 +1,58 @@
-//! What has a say about packets between peers: each names the object that has it.
+//! Reasons to leave forwarding to the kernel. Each names the object that may filter, change or
+//! observe packets between peers.
 
 use std::fmt;
 
 use wg_bounce_sys::{Family, PerFamily};
 
-/// Which families something concerns.
+/// The IP versions that a finding applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Families(PerFamily<bool>);
 
 impl Families {
-    /// Both.
+    /// Both IP versions.
     pub const BOTH: Families = Families(PerFamily { v4: true, v6: true });
 
-    /// This one only.
+    /// Only this one.
     pub fn only(family: Family) -> Families {
         let mut families = PerFamily::default();
         *families.of_mut(family) = true;
         Families(families)
     }
 
-    /// Whether this one is among them.
+    /// Whether this one is included.
     pub fn contain(self, family: Family) -> bool {
         *self.0.of(family)
     }
 }
 
-/// Something that has a say, and about what.
+/// A reason, with the IP versions that it applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// About packets of which families.
+    /// The IP versions concerned.
     pub families: Families,
-    /// What it is.
+    /// The reason.
     pub reason: Reason,
 }
 
 impl Finding {
-    /// Concerns both families.
+    /// A reason that applies to both IP versions.
     pub fn of_both(reason: Reason) -> Finding {
         Finding { families: Families::BOTH, reason }
     }
 
-    /// Concerns one family.
+    /// A reason that applies to one IP version.
     pub fn of(family: Family, reason: Reason) -> Finding {
         Finding { families: Families::only(family), reason }
     }
 }
 
-/// What makes a chain of a filter count.
+/// The effect of a netfilter chain on packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainEffect {
     /// It has rules.
     Rules,
-    /// Its policy is not to accept.
+    /// Its default policy is not ACCEPT.
     Policy,
 }
 
@@ -64,28 +65,28 @@ impl fmt::Display for ChainEffect {
     }
 }
 
-/// Why the kernel has to forward.
+/// A reason to leave forwarding to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Forwarding is off: the kernel would not forward at all.
     ForwardingOff {
-        /// The setting that says so, as sysctl(8) names it.
+        /// The sysctl(8) setting.
         setting: String,
     },
     /// A base chain of nftables.
     Chain {
-        /// The table's family, as nft(8) names it.
+        /// The table's family, as in nft(8).
         family: String,
         /// The table.
         table: String,
         /// The chain.
         chain: String,
-        /// The hook, as nft(8) names it.
+        /// The hook, as in nft(8).
         hook: String,
-        /// Why it counts.
+        /// Its effect.
         effect: ChainEffect,
     },
-    /// A flowtable of nftables with the interface among its devices.
+    /// A flowtable of nftables that contains the interface.
     Flowtable {
         /// The table.
         table: String,
@@ -100,31 +101,31 @@ pub enum Reason {
         table: String,
         /// The chain.
         chain: &'static str,
-        /// Why it counts.
+        /// Its effect.
         effect: ChainEffect,
     },
     /// IPVS forwards for virtual services.
     VirtualServices,
     /// A BPF program linked to netfilter.
     NetfilterProgram {
-        /// The link's number.
+        /// The ID of the link.
         link: u32,
         /// The hook.
         hook: &'static str,
     },
-    /// A queueing discipline that shapes, drops or cannot be judged.
+    /// A queueing discipline that shapes or drops, or that is unknown.
     Qdisc {
-        /// Its kind, as tc(8) names it.
+        /// Its kind, as in tc(8).
         kind: String,
     },
-    /// A filter of tc.
+    /// A tc filter.
     TrafficFilter {
-        /// Its kind, as tc(8) names it.
+        /// Its kind, as in tc(8).
         kind: String,
-        /// Where it hangs.
+        /// Its hook or parent.
         hook: String,
     },
-    /// A BPF program at a TCX hook.
+    /// A BPF program attached to a TCX hook.
     TcxProgram {
         /// `ingress` or `egress`.
         hook: &'static str,
@@ -133,50 +134,50 @@ pub enum Reason {
     Xdp,
     /// The interface belongs to a VRF, a bridge or a bond.
     Master {
-        /// The master's number.
+        /// The index of the master.
         index: u32,
     },
-    /// The interface is promiscuous: somebody captures.
+    /// The interface is promiscuous, as during a packet capture.
     Promiscuous,
-    /// A packet socket that gets what passes the interface.
+    /// A packet socket that receives packets of the interface.
     Capture {
         /// The socket's inode.
         inode: String,
     },
     /// IPsec policies.
     IpsecPolicies {
-        /// How many a forwarded packet may meet.
+        /// Number of policies for output and forwarding.
         count: u32,
     },
-    /// IPsec refuses what no policy allows.
+    /// The default IPsec policy is to block.
     IpsecDefault,
-    /// A routing rule that asks for more than addresses and traffic class.
+    /// A routing rule that matches on more than addresses and traffic class.
     RoutingRule {
         /// Its priority.
         priority: u32,
-        /// What it asks for, as ip-rule(8) names it.
+        /// Its selector, as in ip-rule(8).
         selector: String,
     },
-    /// Routes with several next hops are chosen by more than addresses.
+    /// Multipath routes hash more than addresses.
     MultipathHash {
-        /// The setting that says so, as sysctl(8) names it.
+        /// The sysctl(8) setting.
         setting: &'static str,
     },
-    /// Something that may have a say cannot be seen.
+    /// A source of reasons cannot be read.
     Unreadable {
-        /// What.
+        /// The source.
         what: &'static str,
         /// The error.
         error: String,
-        /// The capability that would help.
+        /// The missing capability.
         capability: Option<&'static str>,
-        /// It may be that the kernel does not forward at all.
+        /// Whether forwarding may be off.
         hides_forwarding: bool,
     },
 }
 
 impl Reason {
-    /// Whether it holds with `--relay direct` too.
+    /// Whether the reason also applies to `--relay direct`.
     pub fn is_of_router(&self) -> bool {
         matches!(
             self,

@@ -1,5 +1,5 @@
-//! Whether the kernel forwards at all, and whether a question about a route, which names source,
-//! destination and traffic class only, is answered as the packet would be.
+//! Forwarding settings, and whether route queries are reliable: a query names only source,
+//! destination and traffic class, so nothing else may influence the route of a packet.
 
 use std::io;
 
@@ -48,7 +48,7 @@ const COVERED: [u16; 21] = [
     FRA_DSCP_MASK,
 ];
 
-/// Forwarding, and how next hops are chosen.
+/// Forwarding, and the selection of next hops.
 pub fn settings(
     kernel: &mut impl Kernel,
     at: &Interface,
@@ -66,7 +66,7 @@ pub fn settings(
         Family::V4 => ("ipv4/fib_multipath_hash_policy", "net.ipv4.fib_multipath_hash_policy"),
         Family::V6 => ("ipv6/fib_multipath_hash_policy", "net.ipv6.fib_multipath_hash_policy"),
     };
-    // Missing: there are no such routes.
+    // Without the setting, there are no multipath routes.
     if number(kernel, path)?.unwrap_or(0) != 0 {
         findings.push(Finding::of(family, Reason::MultipathHash { setting }));
     }
@@ -79,8 +79,8 @@ fn forwarding_off_v4(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Opt
     Ok((!is_on).then(|| format!("net.ipv4.conf.{}.forwarding (net.ipv4.ip_forward)", at.name)))
 }
 
-/// One setting for all interfaces, or (6.17 and later) one of this interface; and IPv6 must not
-/// be off there, by an MTU below its minimum for example.
+/// One setting for all interfaces, or (Linux 6.17 and later) one of this interface. IPv6 must not
+/// be disabled there, for example by an MTU below its minimum.
 fn forwarding_off_v6(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Option<String>> {
     let disabled = number(kernel, &format!("ipv6/conf/{}/disable_ipv6", at.name))?;
     if disabled != Some(0) {
@@ -92,7 +92,7 @@ fn forwarding_off_v6(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Opt
     Ok((!is_on).then(|| "net.ipv6.conf.all.forwarding".to_owned()))
 }
 
-/// The value of a setting; none if there is no such setting.
+/// The value of a setting; none if it does not exist.
 fn number(kernel: &mut impl Kernel, path: &str) -> io::Result<Option<i64>> {
     match kernel.setting(path) {
         Ok(text) => Ok(Some(text.trim().parse().map_err(io::Error::other)?)),
@@ -101,7 +101,7 @@ fn number(kernel: &mut impl Kernel, path: &str) -> io::Result<Option<i64>> {
     }
 }
 
-/// Rules with selectors that a question cannot answer.
+/// Rules with selectors that a route query does not cover.
 pub fn rules(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
     let mut rule = RuleMessage::default();
     rule.header.family = match family {
@@ -139,7 +139,7 @@ fn selector_name(kind: u16) -> String {
     name.to_owned()
 }
 
-/// A forwarded packet meets the policies for forwarding and for output, of either family.
+/// IPsec policies for forwarding and for output, which apply to forwarded packets.
 pub fn ipsec(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
     let request = Request::get(XFRM_MSG_GETSPDINFO, &[0; 4]);
     let mut findings = Vec::new();
@@ -148,7 +148,7 @@ pub fn ipsec(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
     let message = message.ok_or_else(malformed)?;
     let (_, attributes) = message.split(4)?;
     let counts = need(&attributes, XFRMA_SPD_INFO)?.value;
-    // struct xfrmu_spdinfo: in, out, forward, and the same of sockets.
+    // struct xfrmu_spdinfo: in, out, forward, then the same for sockets.
     let out = u32::from_ne_bytes(array(counts.get(4..).unwrap_or_default())?);
     let forward = u32::from_ne_bytes(array(counts.get(8..).unwrap_or_default())?);
     let count = out.saturating_add(forward);
@@ -169,7 +169,7 @@ fn blocks_by_default(kernel: &mut impl Kernel) -> io::Result<bool> {
             let [_, forward, out] = array(&message.payload)?;
             Ok(forward == XFRM_USERPOLICY_BLOCK || out == XFRM_USERPOLICY_BLOCK)
         }
-        // Before 5.15 there was no default but to accept.
+        // Before Linux 5.15 the default was always to accept.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
         Err(error) => Err(error),
     }

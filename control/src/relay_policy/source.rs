@@ -1,9 +1,8 @@
-//! Where findings come from, and what tells that they may have changed.
+//! The sources of findings, and the events that announce their changes.
 
 use std::io;
 
 use netlink_packet_route::tc::TcHeader;
-use nix::libc;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
@@ -15,7 +14,7 @@ use crate::netlink::numbers::{
     RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE,
 };
 
-/// One kind of thing that may have a say.
+/// A source of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// Forwarding and multipath settings.
@@ -32,11 +31,11 @@ pub enum Source {
     VirtualServices,
     /// BPF programs linked to netfilter.
     NetfilterPrograms,
-    /// XDP, master, promiscuous mode.
+    /// XDP programs, master device, promiscuous mode.
     Link,
     /// Queueing disciplines and filters.
     TrafficControl,
-    /// BPF programs at the TCX hooks.
+    /// BPF programs attached to the TCX hooks.
     TcxPrograms,
     /// Packet sockets.
     Captures,
@@ -61,7 +60,7 @@ impl Source {
         Source::Ipsec,
     ];
 
-    /// Reads it. What cannot be seen is a finding too.
+    /// Reads the source. A source that cannot be read is a finding too.
     pub fn read(self, kernel: &mut impl Kernel, at: &Interface) -> Vec<Finding> {
         let result = match self {
             Source::Settings(family) => routing::settings(kernel, at, family),
@@ -79,8 +78,8 @@ impl Source {
         result.unwrap_or_else(|error| self.unreadable_source(&error))
     }
 
-    /// Whether something may change untold, so that it has to be read again and again. (Links are
-    /// told of, but not of an XDP program that comes by a BPF link.)
+    /// Whether the source must be polled, because the kernel does not announce all its changes. (It
+    /// announces links, but not an XDP program attached by a BPF link.)
     pub fn is_polled(self) -> bool {
         !matches!(self, Source::Rules(_) | Source::Nftables | Source::TrafficControl)
     }
@@ -137,24 +136,24 @@ impl Source {
     }
 }
 
-/// What an event says.
+/// The consequence of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The kernel may forward to somewhere else now.
+    /// Routes may have changed.
     pub routes: bool,
-    /// To be read again.
+    /// Sources to be read again.
     pub sources: Vec<Source>,
-    /// The interface may have left, or have another name.
+    /// The interface may have been moved or renamed.
     pub presence: bool,
 }
 
-/// In place of an interface's number: the filter is in a block that several share.
+/// In place of an interface index: the filter is in a shared block.
 const SHARED_BLOCK: u32 = TcHeader::TCM_IFINDEX_MAGIC_BLOCK;
 
-/// Where `struct ifinfomsg` and `struct tcmsg` both have the interface's number.
+/// Offset of the interface index in both `struct ifinfomsg` and `struct tcmsg`.
 const INDEX_AT: usize = 4;
 
-/// What a message of rtnetlink changes for this interface.
+/// The consequence of a message of rtnetlink for this interface.
 pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
     let index = message.payload.get(INDEX_AT..).and_then(|bytes| bytes.first_chunk().copied());
     let index = index.map(u32::from_ne_bytes);
@@ -185,8 +184,8 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
     }
 }
 
-/// What a message of nftables changes: elements of sets come and go by the thousand, and say
-/// nothing about chains.
+/// The consequence of a message of nftables. Set elements change by the thousand, without effect on
+/// chains.
 pub fn changed_by_nftables(message: &Message) -> Change {
     let sources =
         if NFT_MSG_OF_SETS.contains(&message.kind) { Vec::new() } else { vec![Source::Nftables] };
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_voids_answers_and_nothing_else() {
+    fn a_route_invalidates_answers_and_nothing_else() {
         let change = changed_by_route(&about(24, 0), &at());
         assert_eq!(change, Change { routes: true, ..Change::default() });
     }
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn our_link_is_looked_at_and_others_void_answers() {
+    fn our_link_is_read_and_others_invalidate_answers() {
         assert!(changed_by_route(&about(RTM_DELLINK, 7), &at()).presence);
         let other = changed_by_route(&about(RTM_NEWLINK, 8), &at());
         assert_eq!(other, Change { routes: true, ..Change::default() });

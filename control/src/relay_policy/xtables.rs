@@ -1,5 +1,5 @@
-//! Legacy iptables: tables that the kernel tells by socket options (`struct ipt_getinfo`,
-//! `struct ipt_entry`), and that nothing tells the changes of.
+//! Legacy iptables. Tables are read with socket options (`struct ipt_getinfo`, `struct ipt_entry`);
+//! the kernel does not announce their changes.
 
 use std::io;
 
@@ -9,17 +9,17 @@ use super::kernel::{Kernel, LegacyTable};
 use super::reason::{ChainEffect, Finding, Reason};
 use crate::netlink::parse::{array, malformed};
 
-/// Where `struct ipt_getinfo` has the mask of hooks, the offsets of their first entries, and those
-/// of their policies.
+/// Offsets in `struct ipt_getinfo`: the mask of hooks, the offsets of their first entries, and of
+/// their policies.
 const HOOKS_AT: usize = 32;
 const ENTRIES_AT: usize = 36;
 const POLICIES_AT: usize = 56;
 
-/// Hooks on a forwarded packet's way, and the built-in chains there.
-const ON_THE_WAY: [(usize, &str); 3] = [(0, "PREROUTING"), (2, "FORWARD"), (4, "POSTROUTING")];
+/// Hooks on the path of a forwarded packet, with their built-in chains.
+const ON_THE_PATH: [(usize, &str); 3] = [(0, "PREROUTING"), (2, "FORWARD"), (4, "POSTROUTING")];
 
-/// Where an entry says at what offset its target begins: behind `struct ipt_ip` (84 bytes) or
-/// `struct ip6t_ip6` (136 bytes), and `nfcache`.
+/// Position in an entry of the offset of its target: after `struct ipt_ip` (84 bytes) or `struct
+/// ip6t_ip6` (136 bytes), and `nfcache`.
 const TARGET_OFFSET_AT_V4: usize = 88;
 const TARGET_OFFSET_AT_V6: usize = 140;
 /// Within a target: its name (29 bytes, empty for a verdict), and the verdict.
@@ -28,7 +28,7 @@ const VERDICT_AT: usize = 32;
 /// `-NF_ACCEPT - 1`.
 const ACCEPT: i32 = -2;
 
-/// Built-in chains on a forwarded packet's way with rules, or with a policy other than ACCEPT.
+/// Built-in chains on the path of a forwarded packet, with rules or a policy other than ACCEPT.
 pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
     let list = match family {
         Family::V4 => "ip_tables_names",
@@ -43,7 +43,7 @@ pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Findin
     for name in names.lines() {
         match kernel.legacy_table(family, name) {
             Ok(table) => read_table(&table, family, name, &mut findings)?,
-            // It is gone meanwhile.
+            // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -58,7 +58,7 @@ fn read_table(
     findings: &mut Vec<Finding>,
 ) -> io::Result<()> {
     let hooks = number(&table.info, HOOKS_AT)?;
-    for (hook, chain) in ON_THE_WAY {
+    for (hook, chain) in ON_THE_PATH {
         if hooks & 1 << hook == 0 {
             continue;
         }
@@ -81,7 +81,7 @@ fn read_table(
     Ok(())
 }
 
-/// The verdict of the entry at `offset`; none if its target is something else.
+/// The verdict of the entry at `offset`; none if its target is not a verdict.
 fn verdict(table: &LegacyTable, family: Family, offset: usize) -> io::Result<Option<i32>> {
     let entry = table.entries.get(offset..).ok_or_else(malformed)?;
     let at = match family {

@@ -1,4 +1,4 @@
-//! Requests of configuration clients: answered by the loop, between two events.
+//! UAPI requests, handled by the loop between other events.
 
 use std::io;
 
@@ -28,7 +28,7 @@ impl Runtime {
         }
     }
 
-    /// Applies a request's changes up to the first that fails; those before it stay.
+    /// Applies the changes of a request, up to the first that fails; earlier ones stay in effect.
     fn set(&mut self, request: SetRequest) -> Errno {
         let epoch_before = self.epoch;
         let (changes, port_before) = (request.changes.len(), self.listen_port);
@@ -50,8 +50,8 @@ impl Runtime {
         self.components.device.end_set(now(), &mut self.outputs);
         let is_changed = !self.outputs.is_empty() || self.listen_port != port_before;
         self.execute();
-        // Commands to workers are read together with the snapshot: its epoch tells that they
-        // were carried out.
+        // Workers read their commands together with the snapshot: once they have reached its epoch,
+        // the commands have been executed.
         if is_changed && self.epoch == epoch_before {
             self.publish();
         }
@@ -71,8 +71,8 @@ impl Runtime {
         errno
     }
 
-    /// The port that is in use stays so if the new one cannot be had. Zero always asks the
-    /// kernel for another one (`set_port` in drivers/net/wireguard/netlink.c).
+    /// Binds another port; on failure the current one stays in use. Zero always makes the kernel
+    /// choose a new one (`set_port` in drivers/net/wireguard/netlink.c).
     fn set_listen_port(&mut self, port: u16) -> Result<(), Errno> {
         if port != self.listen_port {
             self.listen_port = self
@@ -98,8 +98,8 @@ impl Runtime {
     }
 }
 
-/// The errno of a refused change; its reason goes to the log.
+/// The errno of a failed change; the reason is logged.
 fn refusal(what: &str, error: &io::Error) -> Errno {
     log::error!("UAPI set: cannot {what}: {error}");
-    Errno(-error.raw_os_error().unwrap_or(nix::libc::EIO))
+    Errno(-error.raw_os_error().unwrap_or(libc::EIO))
 }

@@ -1,5 +1,6 @@
 //! Carries out the outputs of the device, and publishes snapshots.
 
+use std::fmt;
 use std::mem;
 
 use wg_bounce_dataplane::engine::SentFrom;
@@ -48,11 +49,11 @@ impl Runtime {
     fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
         let sent_from = match self.components.engine.send_handshake(&to, message) {
             Ok(sent_from) => sent_from,
-            // The device tries again by itself.
+            // The device retries on its own.
             Err(error) => {
                 let kind = message_kind(message);
                 match peer {
-                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", named(peer)),
+                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", Named(peer)),
                     None => log::debug!("{}: cannot send {kind}: {error}", to.remote),
                 }
                 return;
@@ -71,7 +72,7 @@ impl Runtime {
     pub(super) fn publish(&mut self) {
         let device = &self.components.device;
         let snapshot = Snapshot {
-            epoch: 0, // the engine counts
+            epoch: 0, // set by the engine
             routes: device.routes(),
             mac1_key: device.mac1_key(),
             is_up: device.is_up(),
@@ -82,14 +83,15 @@ impl Runtime {
         self.epoch = self.components.engine.publish(snapshot);
     }
 
-    /// Publishes what the watch has found.
+    /// Publishes the updates of the relay policy.
     pub(super) fn follow_relay_policy(&mut self) {
         let mut is_changed = false;
         let before = self.relay.decision.clone();
         while let Ok(Update { relay, decision, route_queries }) = self.relay.updates.try_recv() {
             is_changed = true;
             (self.relay.relay, self.relay.decision) = (relay, Some(decision));
-            // Read together with the snapshot: no worker goes by it without its socket.
+            // Workers read this command together with the snapshot, so none uses the new policy
+            // without its socket.
             if let Some(route_queries) = route_queries {
                 let interface = route_queries.interface;
                 for (worker, socket) in route_queries.sockets.into_iter().enumerate() {
@@ -110,7 +112,7 @@ impl Runtime {
 }
 
 fn log_session(peer: &Peer, session: Option<&SendSession>) {
-    let peer = named(peer);
+    let peer = Named(peer);
     match session {
         Some(session) if session.info.is_initiator => {
             log::debug!("{peer}: session established (initiator)");
@@ -123,17 +125,21 @@ fn log_session(peer: &Peer, session: Option<&SendSession>) {
 fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
     let kind = message_kind(message);
     match peer {
-        Some(peer) => log::debug!("{}: sent {kind}", named(peer)),
+        Some(peer) => log::debug!("{}: sent {kind}", Named(peer)),
         None => log::debug!("{}: sent {kind}", to.remote),
     }
 }
 
 /// The subject of a log line about a peer: its key, and its endpoint if one is known.
-fn named(peer: &Peer) -> String {
-    let key = ShortKey(&peer.public_key);
-    match peer.endpoint() {
-        Some(endpoint) => format!("peer {key} ({})", endpoint.remote),
-        None => format!("peer {key}"),
+struct Named<'a>(&'a Peer);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = ShortKey(&self.0.public_key);
+        match self.0.endpoint() {
+            Some(endpoint) => write!(f, "peer {key} ({})", endpoint.remote),
+            None => write!(f, "peer {key}"),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Initiations by source, so that nobody's flood keeps another's out.
+//! Fair queueing of initiations by source address.
 //!
 //! The workers' lane is first come, first served: a flood that arrives faster than control can
-//! answer fills it, and a peer's initiation finds room by luck alone. So control empties it as
-//! fast as it can copy, into short queues chosen by a hash of the source, which take turns. Who
-//! forges many sources is asked for a cookie, as everybody then is.
+//! answer fills it, and a peer's initiation would get through by luck only. So control empties the
+//! lane as fast as it can copy, into short queues chosen by a hash of the source, which take turns.
+//! Against forged sources there are cookies, which every sender then needs.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -13,12 +13,12 @@ use wg_bounce_dataplane::messages::HandshakeMessage;
 
 use crate::limits::{INITIATION_QUEUE_MAX, INITIATION_QUEUES};
 
-/// Initiations that wait for control.
+/// Initiations that wait for the control thread.
 pub(super) struct InitiationQueue {
     queues: Vec<VecDeque<HandshakeMessage>>,
-    /// The queues that hold something, in the order of their turns.
+    /// The queues that are not empty, in the order of their turns.
     turns: VecDeque<usize>,
-    /// Its keys are random: nobody can choose addresses that meet a victim's queue.
+    /// Keyed at random: an attacker cannot choose addresses that share a victim's queue.
     hash: RandomState,
     len: usize,
 }
@@ -35,7 +35,7 @@ impl Default for InitiationQueue {
 }
 
 impl InitiationQueue {
-    /// Takes a message; false: its source has enough of them waiting, it is dropped.
+    /// Queues a message. False: the queue of its source is full, and the message is dropped.
     #[must_use]
     pub(super) fn push(&mut self, message: HandshakeMessage) -> bool {
         let source = source(message.from.remote.ip());
@@ -52,7 +52,7 @@ impl InitiationQueue {
         true
     }
 
-    /// The next message, of the source whose turn it is.
+    /// Removes the next message, of the source whose turn it is.
     pub(super) fn pop(&mut self) -> Option<HandshakeMessage> {
         let number = self.turns.pop_front()?;
         let queue = &mut self.queues[number];
@@ -64,13 +64,13 @@ impl InitiationQueue {
         message
     }
 
-    /// Messages that wait.
+    /// Number of queued messages.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 }
 
-/// An IPv4 address, or an IPv6 /64: whoever has one address of it has them all.
+/// An IPv4 address, or an IPv6 /64, which usually belongs to one host.
 fn source(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_is_bounded_and_served_in_order() {
+    fn one_source_is_bounded_and_keeps_its_order() {
         let mut queue = InitiationQueue::default();
         let taken = (0..1000).filter(|_| queue.push(from(1))).count();
         assert_eq!((taken, queue.len()), (INITIATION_QUEUE_MAX, INITIATION_QUEUE_MAX));

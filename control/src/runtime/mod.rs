@@ -1,12 +1,14 @@
-//! The control thread's loop: waits, feeds the device, carries out what it decides.
+//! The control thread's loop: waits, feeds the device, and carries out its outputs.
 //!
 //! One turn:
-//! 1. Wait for the workers, the kernel, a signal, a client, or the device's next deadline.
-//! 2. Signals, interface and socket: is it time to end?
-//! 3. Events: who forwards, then answers and peers, then clients, then a few initiations. Each lane
-//!    is served every turn and none for long, so that a flood of one starves no other.
-//! 4. The device's deadline.
-//! 5. Answer the clients whose changes every worker has seen; free what nobody holds any more.
+//! 1. Wait for the workers, the kernel, a signal, a UAPI client, or the device's next deadline.
+//! 2. Check for a reason to exit: signals, the interface, the socket, failed workers.
+//! 3. Process events: the relay policy, responses and notices, UAPI requests, then a few
+//!    initiations. Each lane gets a bounded share of every turn, so that a flood of one starves no
+//!    other.
+//! 4. Handle the device's deadline.
+//! 5. Answer the UAPI clients whose changes every worker has seen; drop withdrawn sessions that no
+//!    worker holds.
 
 mod configure;
 mod execute;
@@ -40,7 +42,7 @@ use under_load::UnderLoad;
 
 pub use state::{Components, Ending, Runtime};
 
-/// Which descriptors were readable.
+/// The descriptors that are readable.
 #[derive(Default)]
 struct Readable {
     wake: bool,
@@ -50,10 +52,10 @@ struct Readable {
 }
 
 impl Runtime {
-    /// Binds a port of the kernel's choice and publishes the first snapshot.
+    /// Binds a port chosen by the kernel, and publishes the first snapshot.
     ///
     /// # Errors
-    /// No UDP socket can be had.
+    /// No UDP socket can be opened.
     pub fn new(mut components: Components) -> io::Result<Runtime> {
         let listen_port = components.engine.bind(0, 0)?;
         let mtu = components.link.link().mtu;
@@ -76,7 +78,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Runs until there is a reason to end.
+    /// Runs until there is a reason to exit.
     pub fn run(&mut self) -> Ending {
         let mut is_busy = false;
         loop {
@@ -99,9 +101,9 @@ impl Runtime {
         }
     }
 
-    /// Ends the workers and lets go of interface and socket.
+    /// Stops the workers, and releases the interface and the socket.
     pub fn stop(self) {
-        // The socket first: nobody shall find a daemon that does not answer any more.
+        // The socket first: a client must not find a daemon that no longer answers.
         drop(self.components.socket);
         drop(self.components.requests);
         self.components.engine.stop();
@@ -139,10 +141,11 @@ impl Runtime {
         Ok(Readable { wake, link, signals, socket })
     }
 
-    /// Signals, the interface, the socket, and failures of workers.
+    /// Handles signals, the interface, the socket and failures of workers. Returns a reason to
+    /// exit, if there is one.
     fn poll_exit(&mut self, readable: &Readable) -> Option<Ending> {
         if readable.wake {
-            // Before the lanes are read: what is put into them later wakes us again.
+            // Cleared before the lanes are read: anything queued later wakes the loop again.
             let _ = self.components.wake.read();
         }
         if readable.signals
@@ -165,15 +168,14 @@ impl Runtime {
         (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
     }
 
-    /// Tells the device when the link goes up or down, and the workers when its MTU changes.
+    /// Passes link state to the device, and the MTU to the workers.
     fn follow_link(&mut self) -> Presence {
         let before = self.components.link.link().clone();
         match self.components.link.read() {
             Ok(Presence::Present) => {}
             Ok(Presence::Deleted) => return Presence::Deleted,
             Err(error) => {
-                // What cannot be seen is taken to be up: a write to a link that is down fails
-                // by itself.
+                // Assuming that it is up does no harm: a write to a link that is down fails.
                 log::error!(
                     "interface {}: link monitoring failed, assuming the interface is up: {error}",
                     self.components.link.link().name
@@ -201,7 +203,7 @@ impl Runtime {
         Presence::Present
     }
 
-    /// Serves every lane; true if there is more.
+    /// Processes a bounded number of events of every lane; returns true if more are waiting.
     fn process_events(&mut self) -> bool {
         self.follow_relay_policy();
         let under_load = self.drain_initiations();
@@ -229,7 +231,7 @@ impl Runtime {
             && self.initiations.len() == 0)
     }
 
-    /// Empties the workers' lane into the queues by source; tells whether we are under load.
+    /// Moves the workers' lane into the queues by source; returns whether the daemon is under load.
     fn drain_initiations(&mut self) -> bool {
         let lane = &self.components.events.initiations;
         let (in_lane, capacity) = (lane.len(), lane.capacity());

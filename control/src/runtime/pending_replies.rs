@@ -10,7 +10,7 @@ use crate::uapi_server::requests::{Answer, Reply};
 /// is gone when wg(8) returns.
 #[derive(Default)]
 pub(super) struct PendingReplies {
-    /// In the order of their epochs.
+    /// In the order of epochs.
     waiting: VecDeque<(u64, Reply, Errno)>,
 }
 

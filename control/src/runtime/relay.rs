@@ -1,4 +1,4 @@
-//! Who forwards from peer to peer: hands the watch's news to the workers, and says so.
+//! State of the relay policy in the control thread, and its log lines.
 
 use crossbeam_channel::{Receiver, never};
 use wg_bounce_dataplane::snapshot::Relay;
@@ -9,23 +9,24 @@ use crate::relay_policy::mode::Mode;
 use crate::relay_policy::reason::Reason;
 use crate::relay_policy::watch::Update;
 
-/// What the control thread knows of relaying.
+/// The relay policy as known to the control thread.
 pub(super) struct RelayState {
     pub updates: Receiver<Update>,
-    /// What is published.
+    /// The published policy.
     pub relay: Relay,
-    /// Why; none before the watch has looked: until then the kernel forwards.
+    /// The decision behind it; none before the first update: until then the kernel forwards.
     pub decision: Option<PolicyDecision>,
-    /// The epoch that brought the decision, until every worker has passed it.
+    /// The epoch of a decision not logged yet, because some worker has not reached it.
     pub unreported: Option<u64>,
-    /// How often the decision has changed.
+    /// Number of changes of the decision.
     pub changes: u64,
-    /// What `--relay direct` passes over, and the log has said so.
+    /// Reasons that `--relay direct` bypasses and that were already logged.
     bypassed: Vec<Reason>,
 }
 
 impl RelayState {
-    /// Begins with the kernel: until the watch has news, or for good where there is none.
+    /// Starts with forwarding by the kernel: until the first update, or for good with `--relay
+    /// kernel`.
     pub(super) fn new(updates: Option<Receiver<Update>>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
         let decision = updates.is_none().then(by_kernel);
@@ -39,7 +40,7 @@ impl RelayState {
         }
     }
 
-    /// One line about how it is.
+    /// The current policy in one line.
     pub(super) fn summary(&self) -> String {
         let RelayState { decision, changes, relay, .. } = self;
         let decision =
@@ -47,7 +48,7 @@ impl RelayState {
         format!("{decision}; changes={changes} routes-changed={}", relay.routes)
     }
 
-    /// Says what every worker goes by.
+    /// Reports a decision once all workers have reached its epoch.
     pub(super) fn report_reached(&mut self, epoch_reached: u64) {
         if self.unreported.is_some_and(|epoch| epoch <= epoch_reached) {
             self.unreported = None;
@@ -55,7 +56,7 @@ impl RelayState {
         }
     }
 
-    /// Says how it is: to the log and to the service manager.
+    /// Reports the decision to the log and to the service manager.
     fn report(&mut self) {
         let Some(decision) = &self.decision else { return };
         match decision.advice() {

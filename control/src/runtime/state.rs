@@ -44,7 +44,7 @@ pub struct Components {
     pub signals: SignalFd,
 }
 
-/// Why the loop ended.
+/// The reason for which the loop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ending {
     /// A signal arrived.

@@ -1,4 +1,4 @@
-//! Everything that is counted, read at one moment: what logs and metrics show.
+//! A snapshot of all counters, for the log and for metrics.
 
 use super::state::Runtime;
 use crate::limits::PEERS_LOGGED_MAX;
@@ -10,22 +10,22 @@ pub type Values = Vec<(&'static str, u64)>;
 /// The counters of one worker or peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counted {
-    /// Each counter by its name; drops begin with `drop_`.
+    /// Each counter with its name; the names of drops begin with `drop_`.
     pub values: Values,
-    /// Datagrams in a train, on average: received, and sent.
+    /// Average number of datagrams per train: received, and sent.
     pub train_lengths: (f64, f64),
 }
 
 /// All counters at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
-    /// Of each worker, by number.
+    /// Counters of each worker, by index.
     pub workers: Vec<Counted>,
-    /// Of each peer, with its public key.
+    /// Counters of each peer, with its public key.
     pub peers: Vec<([u8; 32], Counted)>,
-    /// Of handshakes and sessions.
+    /// Counters of handshakes and sessions.
     pub handshakes: Values,
-    /// Who forwards from peer to peer, and why.
+    /// The relay policy, with its reasons.
     pub relay: String,
 }
 
@@ -34,7 +34,7 @@ impl Counted {
         Counted { values: values.collect(), train_lengths }
     }
 
-    /// Those that are not zero, as words; empty if there are none.
+    /// The counters that are not zero, as `name=value`; empty if there are none.
     fn words(&self) -> String {
         let mut words = listed(&self.values);
         let (received, sent) = self.train_lengths;
@@ -65,7 +65,7 @@ impl Runtime {
 }
 
 impl Statistics {
-    /// Writes them to the log; zeros are left out, and peers of which nothing is to be said.
+    /// Logs the counters, without zeros and without peers whose counters are all zero.
     pub(super) fn log(&self) {
         for (number, counted) in self.workers.iter().enumerate() {
             log::info!("worker {number}: counters:{}", counted.words());

@@ -1,18 +1,19 @@
-//! When initiations must prove their source address by a cookie (§5.3).
+//! The under-load state, in which initiators must prove their address with a cookie (§5.3).
 
 use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{UNDER_LOAD_SHARE, UNDER_LOAD_TIME};
 
-/// Whether we are under load.
+/// Remembers when the daemon was last under load (kernel: `under_load`, wireguard-go:
+/// `IsUnderLoad`).
 #[derive(Default)]
 pub(super) struct UnderLoad {
     last: Option<Millis>,
 }
 
 impl UnderLoad {
-    /// Judges by what waits, in relation to the lane's capacity (none is unbounded), and by
-    /// whether some had to be dropped.
+    /// Whether the daemon is under load, given the number of waiting initiations, the capacity of
+    /// the lane (none if unbounded), and whether some were dropped.
     pub(super) fn sample(
         &mut self,
         waiting: usize,

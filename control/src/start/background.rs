@@ -1,8 +1,8 @@
-//! The background start: the process runs itself again as a child in a session of its own, and
-//! ends when the child says that interface and socket exist.
+//! Start in the background: the process runs itself again as a child in a session of its own, and
+//! exits once the child reports that the interface and the socket exist.
 //!
 //! The child's standard output is a pipe to the parent: one line means ready. Its standard error
-//! stays what it was, so that the operator reads why it failed.
+//! is inherited, so that the operator sees why it failed.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -12,9 +12,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
 
-/// Set in the child; nobody else's business.
+/// Environment variable that marks the child.
 const CHILD_MARK: &str = "WG_BOUNCE_BACKGROUND_CHILD";
-/// What the child writes when it is ready.
+/// The line that the child writes when it is ready.
 const READY: &str = "ready";
 
 /// Whether this process is the child.
@@ -22,7 +22,7 @@ pub(super) fn is_child() -> bool {
     env::var_os(CHILD_MARK).is_some()
 }
 
-/// Starts the child and waits until it is ready or has failed; returns the code to exit with.
+/// Starts the child and waits until it is ready or has failed; returns the exit code.
 ///
 /// # Errors
 /// The child could not be run, or was killed.
@@ -41,7 +41,7 @@ pub(super) fn start() -> io::Result<ExitCode> {
     if line.trim_end() == READY {
         return Ok(ExitCode::SUCCESS);
     }
-    // The child has said why on standard error, unless it could not.
+    // The child has reported the reason on standard error, unless it was killed.
     let status = child.wait()?;
     match (status.code(), status.signal()) {
         (Some(code), _) if code != 0 => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
@@ -52,19 +52,19 @@ pub(super) fn start() -> io::Result<ExitCode> {
     }
 }
 
-/// Leaves the session, and with it the terminal, and the directory of whoever started us.
-/// The child's, before anything else.
+/// Leaves the session, and with it the terminal, and the current directory. The child calls this
+/// first.
 pub(super) fn detach() -> io::Result<()> {
     setsid()?;
     env::set_current_dir("/")
 }
 
-/// Tells the parent that everything exists, and lets go of its output. Standard error is kept
-/// only if somebody chose a log level (as with wireguard-go): a caller that collects the output
-/// of a start would otherwise wait for the daemon's end.
+/// Tells the parent that everything exists, and closes standard output. Standard error is kept only
+/// if a log level was chosen (as with wireguard-go): a caller that reads the output of the start
+/// would otherwise wait until the daemon exits.
 ///
 /// # Errors
-/// The parent is gone: whoever started us does not want us any more.
+/// The parent exited: abort start-up.
 pub(super) fn announce(keeps_stderr: bool) -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{READY}")?;

@@ -1,4 +1,4 @@
-//! Why the daemon could not start: what happened, and what to do about it.
+//! Start-up errors: the failed operation, and the remedy.
 
 use std::fmt;
 use std::io;
@@ -9,65 +9,65 @@ use wg_bounce_dataplane::engine::StartError;
 
 use crate::uapi_server::socket::SocketError;
 
-/// A start that failed, or a daemon that could not go on.
+/// A failed start, or a fatal error of the running daemon.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// No CAP_NET_ADMIN.
     NotPrivileged,
     /// /dev/net/tun is missing.
     NoTunDevice,
-    /// /dev/net/tun is there, but closed to us.
+    /// /dev/net/tun exists, but access to it is denied.
     TunDenied(io::Error),
-    /// An interface of this name exists.
+    /// An interface with this name exists.
     NameTaken,
-    /// The kernel refused the interface for another reason.
+    /// The kernel refused to create the interface for another reason.
     Tun(io::Error),
     /// `WG_TUN_FD` is not usable.
     TunDescriptor {
         /// Its value.
         number: RawFd,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
     /// `WG_UAPI_FD` is not usable.
     SocketDescriptor {
         /// Its value.
         number: RawFd,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The configuration socket.
+    /// The UAPI socket cannot be used.
     Socket(SocketError),
-    /// The workers.
+    /// The workers cannot be started.
     Engine(StartError),
     /// Another system call failed.
     System {
-        /// What it was for.
+        /// The failed operation, as an infinitive.
         what: &'static str,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The child in the background.
+    /// The child in the background failed.
     Background(io::Error),
-    /// The daemon ran, and then could not go on.
+    /// The running daemon failed.
     Ended(String),
 }
 
 impl Failure {
-    /// What an error of making the interface means.
+    /// The failure behind an error of creating the interface.
     pub(super) fn tun(error: io::Error, has_net_admin: bool) -> Failure {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EPERM | Errno::EACCES) if !has_net_admin => Failure::NotPrivileged,
             Some(Errno::EPERM | Errno::EACCES) => Failure::TunDenied(error),
-            // ENODEV, ENXIO: the file is there and the driver is not.
+            // ENODEV, ENXIO: the file exists, but the driver is missing.
             Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => Failure::NoTunDevice,
-            // EINVAL: an interface that is no TUN has the name; the name itself was checked.
+            // EINVAL: an interface that is not a TUN has the name; the name itself was checked.
             Some(Errno::EBUSY | Errno::EEXIST | Errno::EINVAL) => Failure::NameTaken,
             _ => Failure::Tun(error),
         }
     }
 
-    /// For errors of system calls that nobody expects.
+    /// For errors of system calls that are not expected to fail.
     pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
         move |source| Failure::System { what, source }
     }

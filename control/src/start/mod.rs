@@ -1,11 +1,10 @@
 //! From the command line to a running daemon, and its end.
 //!
-//! 1. Read the options; unless told to stay in the foreground, hand over to a child in the
-//!    background and wait until it is ready (`background`).
+//! 1. Read the options; without `--foreground`, hand over to a child in the background and wait
+//!    until it is ready (`background`).
 //! 2. Harden the process; block the signals that `runtime` reads.
-//! 3. Make what can be refused: interface, socket, workers, the watches over the interface and over
-//!    the kernel's forwarding, port.
-//! 4. Tell whoever waits that everything exists, and run.
+//! 3. Acquire the resources: interface, socket, workers, link monitor, relay policy, UDP port.
+//! 4. Report readiness to the parent and the service manager, and run.
 
 mod background;
 mod failure;
@@ -39,8 +38,8 @@ use crate::uapi_server::requests::{Limits, RuntimeHandle};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 use failure::Failure;
 
-/// The program: 0 after an orderly end, 1 when the daemon could not start or failed, 2 for a
-/// wrong usage.
+/// The program. Exit codes: 0 after an orderly exit, 1 if the daemon could not start or failed, 2
+/// for wrong usage.
 pub fn main() -> ExitCode {
     let options = match Options::from_process() {
         Ok(options) => options,
@@ -79,6 +78,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
     let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
     let name = tun.name().map_err(Failure::system("read the interface's name"))?;
+    logging::set_interface(&name);
     let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
@@ -91,7 +91,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::Engine)?;
     let link = match LinkWatcher::open(handle) {
         Ok(link) => link,
-        // It was deleted already: an orderly end, if an early one.
+        // The interface was deleted already: an orderly exit, if an early one.
         Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
             engine.stop();
             log::info!("interface {name}: daemon exits ({})", Ending::InterfaceDeleted);
@@ -172,7 +172,7 @@ fn new_device(options: &Options, workers: usize) -> Device {
         }
         None => Timings::default(),
     };
-    // The kernel's generator: without it no key can be made, and so there is nothing to handle.
+    // The kernel's generator: without it no key can be created, so a failure is fatal.
     let rng = Box::new(UnwrapErr(SysRng));
     Device::new(Settings { workers, timings }, rng)
 }

@@ -1,4 +1,4 @@
-//! What concerns the process as a whole: signals, limits, what others may see of it.
+//! Settings of the whole process: signals, resource limits, protection of its memory.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// The bit of CAP_NET_ADMIN in a capability set (capabilities(7)).
 const CAP_NET_ADMIN: u64 = 1 << 12;
 
-/// Keeps the keys in memory from core dumps and debuggers, and takes the limits that the system
-/// grants. Nothing here is needed to run: what is refused is logged.
+/// Protects the keys in memory from core dumps and debuggers, and raises resource limits to their
+/// maximum. None of this is required to run: failures are logged.
 pub(super) fn harden() {
-    // The background start executes /proc/self/exe; ps(1) shall show the program all the same.
+    // A start in the background executes /proc/self/exe; ps(1) must still show the program.
     if let Err(errno) = prctl::set_name(c"wg-bounce") {
         log::debug!("process: cannot set the name: {errno}");
     }
@@ -24,7 +24,8 @@ pub(super) fn harden() {
             log::warn!("process: cannot disable core dumps, they may contain keys: {errno}")
         }
     }
-    // Rings and their buffers count against MEMLOCK; every worker and client has descriptors.
+    // Rings and their buffers count against MEMLOCK, descriptors of workers and clients against
+    // NOFILE.
     for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
         let raised = getrlimit(resource).and_then(|(soft, hard)| {
             setrlimit(resource, hard, hard)?;
@@ -38,19 +39,19 @@ pub(super) fn harden() {
     }
 }
 
-/// Blocks the signals that end the daemon, and the one that asks for its counters, in this and
-/// all later threads, and returns the descriptor that tells of them.
+/// Blocks the signals that stop the daemon, and the one that requests its counters, in this and all
+/// later threads. Returns the descriptor that reports them.
 pub(super) fn block_signals() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGHUP); // the terminal of a daemon in the foreground was closed
+    signals.add(Signal::SIGHUP); // the terminal was closed
     signals.add(Signal::SIGUSR1);
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
-/// Whether the process may make interfaces. When that cannot be told, it may.
+/// Whether the process may create interfaces; true if that cannot be determined.
 pub(super) fn has_net_admin() -> bool {
     fs::read_to_string("/proc/self/status").map_or(true, |status| status_has_net_admin(&status))
 }

@@ -1,4 +1,4 @@
-//! One client: whole requests in, answers out, in order.
+//! One UAPI connection: reads whole requests, writes the replies in order.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::requests::{Answer, Limits};
 use crate::limits::UAPI_CHUNK_LEN;
 
-/// Serves `stream` until the client closes it, names no known operation, or is too slow. Between
-/// requests it may stay silent for as long as it likes.
+/// Serves `stream` until the client closes it, sends an unknown operation, or is too slow. Between
+/// requests a client may stay silent for any time.
 ///
 /// # Errors
 /// Those of the socket; `TimedOut` if the client took too long.
@@ -52,7 +52,7 @@ pub(super) fn serve(
             send(stream, answer.as_bytes(), limits)?;
             deadline = None;
         }
-        // The time runs from the first byte of a request that is not complete.
+        // The time runs from the first byte of an incomplete request.
         if reader.is_idle() {
             deadline = None;
         } else if deadline.is_none() {
@@ -61,7 +61,7 @@ pub(super) fn serve(
     }
 }
 
-/// Writes all of `bytes` within the time that the limits give.
+/// Writes all of `bytes` within the time limit.
 fn send(mut stream: &UnixStream, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
     let deadline = Some((limits.clock)() + limits.request_time_max);
     while !bytes.is_empty() {
@@ -75,12 +75,12 @@ fn send(mut stream: &UnixStream, mut bytes: &[u8], limits: Limits) -> io::Result
     Ok(())
 }
 
-/// Interrupted, or out of time: which of them, [`remaining`] finds out.
+/// Interrupted, or timed out; [`remaining`] tells them apart.
 fn is_retried(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
-/// The time left until `deadline`, as a socket's timeout: none is for ever.
+/// The time left until `deadline`, as a socket timeout; none means no timeout.
 fn remaining(deadline: Option<Millis>, limits: Limits) -> io::Result<Option<Duration>> {
     let Some(deadline) = deadline else { return Ok(None) };
     match deadline.since((limits.clock)()) {
@@ -89,7 +89,7 @@ fn remaining(deadline: Option<Millis>, limits: Limits) -> io::Result<Option<Dura
     }
 }
 
-/// The index of the interface that an IPv6 endpoint names as its zone.
+/// The index of the interface named by the zone of an IPv6 endpoint.
 fn zone(name: &str) -> Option<u32> {
     if_nametoindex(name).ok()
 }

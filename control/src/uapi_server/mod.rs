@@ -1,7 +1,8 @@
-//! Serves the configuration protocol on the interface's socket.
+//! Serves the UAPI (the WireGuard configuration protocol) on the interface's socket.
 //!
-//! One thread accepts, one thread per connection reads whole requests, asks the control thread
-//! and writes the answer: a client that stalls, in either direction, holds up nobody else.
+//! One thread accepts connections; one thread per connection reads whole requests, passes them to
+//! the control thread and writes the replies. A client that stalls, in either direction, delays no
+//! other.
 
 mod connection;
 pub mod requests;
@@ -16,7 +17,7 @@ use requests::{Limits, RuntimeHandle};
 
 use crate::limits::UAPI_ACCEPT_PAUSE;
 
-/// Begins to serve, in threads of its own that end with the process.
+/// Starts to serve, on threads that end with the process.
 ///
 /// # Errors
 /// The thread cannot be created.
@@ -26,7 +27,7 @@ pub fn start(listener: UnixListener, runtime: RuntimeHandle, limits: Limits) -> 
 }
 
 fn accept(listener: &UnixListener, runtime: &RuntimeHandle, limits: Limits) {
-    // Each connection holds a clone: the count tells how many there are.
+    // Each connection holds a clone, so the reference count is the number of connections.
     let presence = Arc::new(());
     loop {
         let stream = match listener.accept() {

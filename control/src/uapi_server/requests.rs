@@ -1,4 +1,4 @@
-//! Requests of UAPI clients, on their way to the control thread and back.
+//! Requests of UAPI clients on their way to the control thread, and the replies.
 
 use std::sync::Arc;
 
@@ -11,43 +11,43 @@ use crate::limits::{UAPI_CONNECTIONS_MAX, UAPI_REQUEST_TIME_MAX, UAPI_REQUESTS_M
 
 /// A request on its way to the control thread.
 pub struct UapiRequest {
-    /// What is asked.
+    /// The request.
     pub request: Request,
-    /// Where the answer goes.
+    /// The way back for the answer.
     pub reply: Reply,
 }
 
-/// Takes one answer. When it is dropped without one, the connection ends.
+/// Accepts one answer. If it is dropped without one, the connection is closed.
 pub struct Reply(Sender<Answer>);
 
-/// What the control thread answers.
+/// An answer of the control thread.
 pub enum Answer {
-    /// To `get`: everything there is to know.
+    /// To `get`: the whole state.
     State(Box<DeviceState>),
-    /// To `set`.
+    /// To `set`: the errno.
     Done(Errno),
 }
 
-/// Reaches the control thread.
+/// Passes requests to the control thread.
 #[derive(Clone)]
 pub struct RuntimeHandle {
     requests: Sender<UapiRequest>,
     wake: Arc<EventFd>,
 }
 
-/// What a connection is allowed; and how it knows the time.
+/// Limits of a connection, and its clock.
 #[derive(Clone, Copy)]
 pub struct Limits {
-    /// Time for one request, and for taking its answer.
+    /// Time to send one request, and to read its reply.
     pub request_time_max: Millis,
-    /// Connections at once.
+    /// Concurrent connections.
     pub connections_max: usize,
     /// The monotonic clock.
     pub clock: fn() -> Millis,
 }
 
 impl Limits {
-    /// The usual limits.
+    /// The default limits.
     pub fn new(clock: fn() -> Millis) -> Limits {
         Limits {
             request_time_max: UAPI_REQUEST_TIME_MAX,
@@ -58,25 +58,25 @@ impl Limits {
 }
 
 impl Reply {
-    /// Gives the answer.
+    /// Sends the answer.
     pub fn send(self, answer: Answer) {
-        // The connection may have gone meanwhile; then nobody wants it.
+        // Fails if the connection was closed in the meantime.
         let _ = self.0.try_send(answer);
     }
 }
 
 impl RuntimeHandle {
-    /// A way to the thread that reads the receiver; `wake` is written with every call.
+    /// A handle to the thread that reads the receiver; `wake` is written with every request.
     pub fn new(wake: Arc<EventFd>) -> (RuntimeHandle, Receiver<UapiRequest>) {
         let (requests, receiver) = bounded(UAPI_REQUESTS_MAX);
         (RuntimeHandle { requests, wake }, receiver)
     }
 
-    /// Asks, and waits for the answer; none when the daemon is ending.
+    /// Sends a request and waits for the answer; none if the daemon is shutting down.
     pub(super) fn ask(&self, request: Request) -> Option<Answer> {
         let (sender, receiver) = bounded(1);
         self.requests.send(UapiRequest { request, reply: Reply(sender) }).ok()?;
-        // Fails only when the counter is about to overflow, and then the thread is awake anyway.
+        // Fails only if the counter would overflow; then the thread is already being woken.
         let _ = self.wake.write(1);
         receiver.recv().ok()
     }

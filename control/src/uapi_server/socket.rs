@@ -1,4 +1,4 @@
-//! The socket's file: made with the right mode, replaced when stale, watched, and removed only
+//! The socket file: created with the right mode, replaced if stale, monitored, and removed only
 //! while it is ours.
 
 use std::fmt;
@@ -19,33 +19,33 @@ use nix::sys::stat::{Mode, fchmod};
 
 use crate::limits::UAPI_BACKLOG;
 
-/// Where wg(8) looks for sockets.
+/// The directory in which wg(8) looks for sockets.
 pub const DIRECTORY: &str = "/var/run/wireguard";
 
-/// The socket's file, watched; removed on drop if it is still ours.
+/// The monitored socket file; removed on drop if it is still ours.
 pub struct SocketFile {
     path: PathBuf,
     identity: Option<Identity>,
-    /// Keeps the inode, so that its number is not given to another file.
+    /// Keeps the inode in use, so that its number is not reused.
     _pin: Option<File>,
     watch: Inotify,
 }
 
-/// Device and inode number: tells our socket from one that was put in its place.
+/// Device and inode number: tells our socket from a later one at the same path.
 type Identity = (u64, u64);
 
-/// Why there is no socket.
+/// A failure to create the socket.
 #[derive(Debug)]
 pub enum SocketError {
-    /// Somebody listens on it.
+    /// Another process listens on it.
     InUse(PathBuf),
-    /// There is something else under its name.
+    /// A file of another kind exists at its path.
     NotASocket(PathBuf),
     /// A system call failed.
     Failed {
-        /// What was being done to which path.
+        /// The failed operation and its path.
         what: String,
-        /// Why it failed.
+        /// The error.
         source: io::Error,
     },
 }
@@ -70,8 +70,8 @@ impl fmt::Display for SocketError {
 impl std::error::Error for SocketError {}
 
 impl SocketFile {
-    /// Listens on `NAME.sock` in `directory`, which is made if it is missing. A socket that
-    /// nobody listens on is replaced.
+    /// Listens on `NAME.sock` in `directory`, which is created if it is missing. Replaces a stale
+    /// socket, on which no process listens.
     ///
     /// # Errors
     /// See [`SocketError`].
@@ -91,8 +91,8 @@ impl SocketFile {
             .map_err(|error| failed("lock the directory", directory, error))?;
         let path = directory.join(format!("{name}.sock"));
         remove_stale(&path)?;
-        // wg(8) removes a socket that it cannot connect to, as one would be before it listens: it
-        // gets its name afterwards.
+        // wg(8) removes a socket that it cannot connect to. So the socket is renamed to its path
+        // only once it listens.
         let unnamed = directory.join(format!(".{name}.new"));
         let _ = fs::remove_file(&unnamed); // of a start that was killed
         let listener = bind_private(&unnamed)
@@ -103,7 +103,7 @@ impl SocketFile {
         Ok((listener, file))
     }
 
-    /// Takes over a listening socket from another program (`WG_UAPI_FD`).
+    /// Takes over a listening socket inherited from another program (`WG_UAPI_FD`).
     ///
     /// # Errors
     /// See [`SocketError`].
@@ -133,7 +133,7 @@ impl SocketFile {
         };
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let watch = Inotify::init(flags).map_err(failed)?;
-        // The directory, not the socket: a rename away or over it is seen as well.
+        // The directory, not the socket, so that renames are noticed too.
         let events = AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_CREATE
@@ -146,10 +146,10 @@ impl SocketFile {
         Ok(SocketFile { path, identity, _pin: pin, watch })
     }
 
-    /// Takes the events that made the descriptor readable, and tells whether the socket's file
-    /// is still there and ours.
+    /// Reads the events that made the descriptor readable; returns whether the socket file still
+    /// exists and is ours.
     pub fn is_present(&self) -> bool {
-        // EAGAIN: nothing more. What the events say does not matter, only what is there now.
+        // Until EAGAIN. The events themselves do not matter, only the current state.
         while self.watch.read_events().is_ok() {}
         self.identity.is_none() || identity(&self.path) == self.identity
     }
@@ -177,13 +177,13 @@ fn identity(path: &Path) -> Option<Identity> {
     metadata.file_type().is_socket().then(|| (metadata.dev(), metadata.ino()))
 }
 
-/// A reference to the file that can do nothing else.
+/// A reference to the file that only keeps its inode in use.
 fn pin(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Removes a socket that nobody listens on.
+/// Removes a stale socket, on which no process listens.
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let failed = |source| SocketError::Failed {
         what: format!("replace the stale socket {}", path.display()),
@@ -201,7 +201,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(failed)
         }
-        // EAGAIN, a full backlog: somebody listens, if slowly.
+        // EAGAIN: the backlog is full, so a process listens.
         Ok(_) => Err(SocketError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(SocketError::InUse(path.to_owned()))
@@ -210,9 +210,9 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Listens on a socket that its owner alone may use from its first moment on: the file takes the
-/// mode that the unbound socket has (`unix_bind_bsd`, net/unix/af_unix.c). The umask would do as
-/// well, but it is the whole process's.
+/// Listens on a socket that is accessible to its owner only, from the start: the file inherits the
+/// mode of the unbound socket (`unix_bind_bsd`, net/unix/af_unix.c). A umask would affect the whole
+/// process.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
@@ -292,7 +292,7 @@ mod tests {
         fs::remove_file(directory.socket()).expect("removed");
         assert!(!file.is_present());
         let _other = UnixListener::bind(directory.socket()).expect("free");
-        assert!(!file.is_present(), "somebody else's");
+        assert!(!file.is_present(), "another process's");
         drop(file);
         assert!(directory.socket().exists(), "and so it stays");
     }

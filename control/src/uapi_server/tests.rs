@@ -1,4 +1,4 @@
-//! Clients against a server whose control thread is a stand-in.
+//! Clients against a server with a stand-in for the control thread.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,7 +15,7 @@ use super::*;
 
 const GET: &[u8] = b"get=1\n\n";
 
-/// Answers `get` with what `set` stored, until all clients have gone.
+/// Answers `get` with the port stored by `set`, until all clients have disconnected.
 fn start_runtime() -> RuntimeHandle {
     let wake = Arc::new(EventFd::new().expect("eventfd"));
     let (runtime, requests) = RuntimeHandle::new(wake);
@@ -47,7 +47,7 @@ fn limits(request_time_max: u64, connections_max: usize) -> Limits {
     Limits { request_time_max: Millis(request_time_max), connections_max, clock: clock::boot_time }
 }
 
-/// A server in a directory of its own; the path is the socket's.
+/// Starts a server in a directory of its own; returns the path of its socket.
 fn start_server(name: &str, limits: Limits) -> std::path::PathBuf {
     let directory = format!("wg-bounce-uapi-{name}-{}", std::process::id());
     let directory = std::env::temp_dir().join(directory);
@@ -65,7 +65,7 @@ fn connect(path: &std::path::Path) -> UnixStream {
     stream
 }
 
-/// Reads up to the empty line that ends an answer.
+/// Reads up to the empty line that ends a reply.
 fn answer(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
@@ -92,7 +92,7 @@ fn pipelined_requests_are_all_answered_in_order() {
 }
 
 #[test]
-fn a_stalled_set_holds_up_nobody_and_is_cut_off() {
+fn a_stalled_set_delays_no_other_client_and_is_cut_off() {
     let path = start_server("stalled", limits(400, 4));
     let mut stalled = connect(&path);
     stalled.write_all(b"set=1\nlisten_port=7\nfwm").expect("sent");
@@ -142,7 +142,7 @@ fn connections_beyond_the_bound_are_closed() {
     }
     assert_eq!(answer(&mut connect(&path)), "", "one too many");
     kept.pop();
-    // The thread of the one that left needs a moment.
+    // The thread of the closed connection needs a moment to end.
     let is_served = (0..100).any(|_| {
         thread::sleep(Duration::from_millis(20));
         let mut client = connect(&path);

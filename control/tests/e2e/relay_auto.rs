@@ -195,7 +195,8 @@ fn iptables_rules_are_respected(backend: Backend) {
         hub.run(&format!("{program} -A OWN -j DROP"));
         expect(&relay, BOTH, "");
         hub.run(&format!("{program} -P FORWARD DROP"));
-        let reason = format!("{program}: chain FORWARD of table filter does not accept by policy");
+        let chain = "chain FORWARD of table filter";
+        let reason = format!("{program}: {chain}: default policy is not ACCEPT");
         eventually(LATE, &reason, || said(&relay).contains(&reason));
         hub.run(&format!("{program} -P FORWARD ACCEPT"));
         expect(&relay, BOTH, "");

@@ -1,4 +1,4 @@
-//! A kernel that says what it is told to say.
+//! A fake kernel with scripted replies.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use super::super::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
 use crate::netlink::message::build::{attribute, message};
 use crate::netlink::message::{Message, Protocol, Request};
 
-/// The interface's number.
+/// The interface's index.
 pub const WG0: u32 = 7;
 
 const EAFNOSUPPORT: i32 = 97;
@@ -23,28 +23,28 @@ pub fn at() -> Interface {
 /// See [`Kernel`].
 #[derive(Default)]
 pub struct FakeKernel {
-    /// What netlink answers; nothing where there is no entry.
+    /// Replies to netlink requests; empty where there is no entry.
     pub answers: BTreeMap<(Protocol, u16), Result<Vec<Message>, io::ErrorKind>>,
-    /// Filters by the parent that they hang on.
+    /// Filters by their parent.
     pub filters: BTreeMap<u32, Vec<Message>>,
     settings: BTreeMap<String, String>,
     listings: BTreeMap<String, String>,
-    /// Tables of legacy iptables; their names are to be listed as well.
+    /// Tables of legacy iptables; their names must be listed as well.
     pub legacy: BTreeMap<(Family, String), LegacyTable>,
-    /// Programs at ingress and egress.
+    /// Numbers of programs at ingress and egress.
     pub tcx: [u32; 2],
     /// Programs linked to netfilter.
     pub links: Vec<NetfilterLink>,
-    /// What every question fails with.
+    /// The error of every request.
     pub failure: Option<fn() -> io::Error>,
     /// Every netlink request so far: protocol, type and body.
     pub requests: Vec<(Protocol, u16, Vec<u8>)>,
-    /// An address family that rtnetlink does not know.
+    /// An address family that rtnetlink does not support.
     pub failing_family: Option<u8>,
 }
 
 impl FakeKernel {
-    /// A kernel where nothing stands against relaying.
+    /// A kernel that gives no reason against direct relay.
     pub fn quiet() -> FakeKernel {
         let mut kernel = FakeKernel::default();
         for (path, value) in [
@@ -61,28 +61,28 @@ impl FakeKernel {
         kernel
     }
 
-    /// Adds to an answer.
+    /// Adds a message to a reply.
     pub fn push(&mut self, protocol: Protocol, question: u16, message: Message) {
         let answer = self.answers.entry((protocol, question)).or_insert_with(|| Ok(Vec::new()));
         answer.as_mut().expect("not refused").push(message);
     }
 
-    /// Refuses a question.
+    /// Refuses a request.
     pub fn refuse(&mut self, protocol: Protocol, question: u16, kind: io::ErrorKind) {
         self.answers.insert((protocol, question), Err(kind));
     }
 
-    /// Gives a setting a value.
+    /// Sets a setting.
     pub fn set(&mut self, path: &str, value: &str) {
         self.settings.insert(path.to_owned(), format!("{value}\n"));
     }
 
-    /// Takes a setting away.
+    /// Removes a setting.
     pub fn unset(&mut self, path: &str) {
         self.settings.remove(path);
     }
 
-    /// Gives a file below /proc/net a content.
+    /// Sets the content of a file below /proc/net.
     pub fn list(&mut self, name: &str, content: &str) {
         self.listings.insert(name.to_owned(), content.to_owned());
     }

@@ -1,4 +1,4 @@
-//! Every reason, at a kernel that says what it is told to say.
+//! Every reason, with a fake kernel.
 
 mod fake;
 mod netfilter;
@@ -18,7 +18,7 @@ use crate::netlink::message::build::{attribute, message, text};
 use crate::netlink::parse::malformed;
 use fake::{FakeKernel, WG0};
 
-/// Who forwards, by family, and what is said about it.
+/// Whether each IP version is relayed directly, and the decision in words.
 #[track_caller]
 fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
     let findings: Vec<_> =
@@ -29,7 +29,7 @@ fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
     (is_direct, decision.to_string())
 }
 
-/// With this one change to a kernel where nothing stands against it, only the given families are
+/// With this one change to a kernel that gives no reason against it, only the given IP versions are
 /// relayed directly, and the reason is named.
 #[track_caller]
 fn expect(change: impl FnOnce(&mut FakeKernel), expected: [bool; 2], reason: &str) {
@@ -37,7 +37,7 @@ fn expect(change: impl FnOnce(&mut FakeKernel), expected: [bool; 2], reason: &st
     change(&mut kernel);
     let (is_direct, said) = judge(&mut kernel);
     assert_eq!(is_direct, expected, "{said}");
-    assert!(said.contains(reason), "no word of {reason:?}: {said}");
+    assert!(said.contains(reason), "missing {reason:?}: {said}");
 }
 
 const DIRECT: [bool; 2] = [true; 2];
@@ -46,12 +46,12 @@ const V4_ONLY: [bool; 2] = [true, false];
 const V6_ONLY: [bool; 2] = [false, true];
 
 #[test]
-fn where_nothing_stands_against_it_relaying_is_direct() {
+fn without_a_reason_relaying_is_direct() {
     expect(|_| {}, DIRECT, "IPv4 and IPv6 direct");
 }
 
 #[test]
-fn a_kernel_that_has_nothing_of_the_kind_has_nothing_against_it() {
+fn a_kernel_without_a_subsystem_gives_no_reason() {
     let mut kernel = FakeKernel::quiet();
     for question in [0xa04, 0xa17] {
         kernel.refuse(Protocol::Netfilter, question, io::ErrorKind::InvalidInput);
@@ -63,7 +63,7 @@ fn a_kernel_that_has_nothing_of_the_kind_has_nothing_against_it() {
 }
 
 #[test]
-fn what_cannot_be_seen_is_a_reason() {
+fn an_unreadable_source_is_a_reason() {
     for source in Source::ALL {
         let mut kernel = FakeKernel::quiet();
         kernel.failure = Some(|| io::ErrorKind::PermissionDenied.into());
@@ -74,7 +74,7 @@ fn what_cannot_be_seen_is_a_reason() {
         assert_eq!(
             finding.reason.is_of_router(),
             is_settings,
-            "direct, too, forwards only if told"
+            "direct relay, too, requires forwarding to be on"
         );
         let is_root_s = matches!(source, Source::Nftables | Source::NetfilterPrograms);
         assert!(!is_root_s || capability.is_some(), "{finding:?}");
@@ -112,9 +112,9 @@ fn requests_are_well_formed() {
     assert_eq!(kernel.requests, expected);
 }
 
-/// However an answer is cut short.
+/// Replies truncated at every length.
 #[test]
-fn broken_answers_never_panic() {
+fn broken_replies_never_panic() {
     let whole = FakeKernel::quiet();
     for (question, answer) in &whole.answers {
         let Ok(messages) = answer else { continue };
@@ -142,13 +142,13 @@ fn forwarding_is_a_setting_of_each_family() {
     };
     expect(forced, DIRECT, "");
     expect(|kernel| kernel.set("ipv6/conf/wg0/disable_ipv6", "1"), V4_ONLY, "disable_ipv6");
-    // An MTU below 1280: IPv6 is gone from the interface.
+    // As with an MTU below 1280, which removes IPv6 from the interface.
     expect(|kernel| kernel.unset("ipv6/conf/wg0/disable_ipv6"), V4_ONLY, "disable_ipv6");
     expect(|kernel| kernel.set("ipv4/conf/wg0/forwarding", "yes"), V6_ONLY, "cannot read");
 }
 
 #[test]
-fn next_hops_by_port_are_not_answered() {
+fn next_hops_by_port_are_not_covered() {
     let path = "ipv4/fib_multipath_hash_policy";
     expect(|kernel| kernel.set(path, "1"), V6_ONLY, "fib_multipath_hash_policy is not 0");
 }
@@ -160,7 +160,7 @@ fn rule(attributes: &[Vec<u8>]) -> Message {
 }
 
 #[test]
-fn rules_may_ask_for_what_a_question_says() {
+fn rules_may_match_on_what_a_route_query_names() {
     let number = |kind, value: u32| attribute(kind, &value.to_ne_bytes());
     let answered = [number(6, 100), number(10, 7), number(16, 7), text(3, "wg0"), number(15, 9)];
     let add = |attributes: Vec<Vec<u8>>| {
@@ -179,7 +179,7 @@ fn rules_may_ask_for_what_a_question_says() {
 }
 
 #[test]
-fn a_family_that_the_kernel_does_without_has_no_rules() {
+fn a_family_that_the_kernel_lacks_has_no_rules() {
     let no_such_family = |kernel: &mut FakeKernel| {
         kernel.failing_family = Some(10);
         kernel.unset("ipv6/conf/wg0/disable_ipv6");
@@ -193,7 +193,7 @@ fn policies(counts: [u32; 6]) -> Message {
 }
 
 #[test]
-fn ipsec_policies_count_on_the_way_out_and_through() {
+fn ipsec_policies_count_for_output_and_forwarding() {
     let with = |counts| {
         move |kernel: &mut FakeKernel| {
             kernel.answers.insert((Xfrm, 0x25), Ok(vec![policies(counts)]));
@@ -252,7 +252,7 @@ fn queueing_disciplines_that_shape_count() {
     expect(qdisc(WG0, 0, "mq", Vec::new()), DIRECT, "");
     expect(qdisc(WG0, chosen, "mq", Vec::new()), KERNEL, "qdisc mq");
     expect(qdisc(WG0, chosen, "fq_codel", Vec::new()), DIRECT, "");
-    // net.core.default_qdisc may be anything that works without options.
+    // net.core.default_qdisc may be any discipline that works without options.
     expect(qdisc(WG0, 0, "cake", Vec::new()), DIRECT, "");
     expect(qdisc(WG0, chosen, "cake", Vec::new()), KERNEL, "qdisc cake");
     expect(qdisc(WG0, chosen, "tbf", Vec::new()), KERNEL, "qdisc tbf");
@@ -264,7 +264,7 @@ fn queueing_disciplines_that_shape_count() {
 }
 
 #[test]
-fn filters_count_where_they_hang() {
+fn filters_count_at_their_parents() {
     let clsact = |kernel: &mut FakeKernel| {
         kernel.push(Route, 38, traffic(36, WG0, 0xffff_0000, "clsact", &[]));
     };
@@ -295,7 +295,7 @@ fn programs_at_the_tcx_hooks_count() {
 }
 
 #[test]
-fn packet_sockets_count_if_they_get_what_passes_the_interface() {
+fn packet_sockets_count_if_they_receive_packets_of_the_interface() {
     let heading = "sk RefCnt Type Proto  Iface R Rmem   User   Inode\n";
     let with = |line: &'static str| {
         move |kernel: &mut FakeKernel| kernel.list("packet", &format!("{heading}{line}\n"))
@@ -304,7 +304,7 @@ fn packet_sockets_count_if_they_get_what_passes_the_interface() {
     expect(with("0 3 3 0003 0 1 0 0 4242"), KERNEL, "inode 4242");
     expect(with("0 3 2 0800 0 1 0 0 4242"), V6_ONLY, "inode 4242");
     expect(with("0 3 2 86dd 7 1 0 0 4242"), V4_ONLY, "inode 4242");
-    // Another interface; LLDP on all of them; a socket that has not begun.
+    // Another interface; LLDP on all interfaces; a socket that does not receive yet.
     expect(with("0 3 3 0003 8 1 0 0 4242"), DIRECT, "");
     expect(with("0 3 3 88cc 0 1 0 0 4242"), DIRECT, "");
     expect(with("0 3 3 0003 0 0 0 0 4242"), DIRECT, "");

@@ -18,7 +18,7 @@ fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
 }
 
-/// A base chain of a table `t` of a family, with so many rules.
+/// A base chain of a table `t` of a family, with `rules` rules.
 fn chain(family: u8, hook: u32, devices: &[Vec<u8>], rules: u32, policy: u32) -> Message {
     let mut place = vec![number(1, hook), number(2, 0)];
     if !devices.is_empty() {
@@ -39,7 +39,7 @@ fn with(message: Message) -> impl FnOnce(&mut FakeKernel) {
 }
 
 #[test]
-fn base_chains_on_the_way_count_for_their_families() {
+fn base_chains_on_the_path_count_for_their_families() {
     for (hook, name) in [(0, "prerouting"), (2, "forward"), (4, "postrouting")] {
         let said = |family| format!("chain c of table {family} t, hook {name}: has rules");
         expect(with(chain(2, hook, &[], 1, ACCEPT)), V6_ONLY, &said("ip"));
@@ -51,7 +51,7 @@ fn base_chains_on_the_way_count_for_their_families() {
     }
     expect(with(chain(1, 9, &[], 1, ACCEPT)), KERNEL, "hook number 9");
     expect(with(chain(77, 0, &[], 1, ACCEPT)), KERNEL, "table number 77 t");
-    expect(with(chain(7, 2, &[], 1, ACCEPT)), DIRECT, ""); // a bridge's
+    expect(with(chain(7, 2, &[], 1, ACCEPT)), DIRECT, ""); // bridge
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_chain_without_a_hook_does_not_count_by_itself() {
 }
 
 #[test]
-fn a_chain_that_does_not_say_how_many_rules_it_has_counts() {
+fn a_chain_without_a_number_of_rules_counts() {
     let place = attribute(4, &number(1, 2));
     let message =
         message(0xa03, &[1, 0, 0, 0], &[text(1, "t"), text(3, "c"), place, number(5, ACCEPT)]);
@@ -98,12 +98,12 @@ fn flowtables_count_if_the_interface_is_among_their_devices() {
 }
 
 #[test]
-fn another_kind_of_answer_is_not_understood() {
+fn an_unexpected_message_type_is_malformed() {
     let other = message(0xa99, &[1, 0, 0, 0], &[]);
     expect(with(other), KERNEL, "cannot read nftables");
 }
 
-/// Entries of legacy iptables: each a policy or a rule with this verdict, behind one another.
+/// Entries of legacy iptables: each a policy or a rule with this verdict, one after the other.
 fn legacy(family: Family, hooks: &[(usize, usize)], verdicts: &[(&str, i32)]) -> LegacyTable {
     let (entry_len, target_at) =
         if family == Family::V4 { (112usize, 88) } else { (168usize, 140) };
@@ -159,7 +159,7 @@ fn legacy_tables_count_with_rules_or_another_policy() {
         let short = legacy(family, &two, &[accept]);
         expect(with(short), mine, "tables-legacy tables: ");
     }
-    // Listed, and gone before it was read.
+    // Listed, but removed before it was read.
     expect(|kernel| kernel.list("ip_tables_names", "nat\n"), DIRECT, "");
 }
 
@@ -173,7 +173,7 @@ fn virtual_services_count() {
 }
 
 #[test]
-fn programs_linked_to_netfilter_count_on_the_way() {
+fn programs_linked_to_netfilter_count_on_the_path() {
     let link = |family, hook| {
         move |kernel: &mut FakeKernel| kernel.links = vec![NetfilterLink { id: 5, family, hook }]
     };

@@ -1,11 +1,12 @@
-//! The thread that watches, in the interface's network namespace, everything that has a say about
-//! packets from peer to peer, and tells the control thread who forwards.
+//! The thread that monitors all sources of findings, in the interface's network namespace, and
+//! sends its decisions to the control thread.
 //!
-//! 1. Be where the interface is (`view`): subscribe first, then read everything. When it has moved
-//!    or has another name, begin anew.
-//! 2. Wait for what the kernel tells by itself; look every half second at the rest.
-//! 3. Read again what may have changed, and judge. What changes during a read is read again.
-//! 4. Tell what is new: at once, then at most every few milliseconds, however fast routes change.
+//! 1. Enter the namespace of the interface (`view`): subscribe first, then read every source. When
+//!    the interface was moved or renamed, start again.
+//! 2. Wait for events of the kernel; poll the sources without events every half second.
+//! 3. Read the sources that may have changed, and decide. A source that changes while it is read is
+//!    read again.
+//! 4. Send changes: at once, then at most every few milliseconds, however fast routes change.
 
 mod system;
 mod view;
@@ -35,28 +36,28 @@ use crate::limits::{RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MA
 use system::System;
 use view::{Events, View};
 
-/// News for the control thread.
+/// A change for the control thread.
 pub struct Update {
-    /// Who forwards.
+    /// The policy for the workers.
     pub relay: Relay,
-    /// Why.
+    /// The decision behind it.
     pub decision: PolicyDecision,
-    /// The interface is somewhere else: workers ask the kernel there from now on.
+    /// The interface was found in another place: new sockets for route queries.
     pub route_queries: Option<RouteQueries>,
 }
 
-/// How workers ask for routes.
+/// The means by which workers query routes.
 pub struct RouteQueries {
-    /// The interface's number in its namespace.
+    /// The interface's index in its namespace.
     pub interface: u32,
-    /// A socket for each worker.
+    /// One socket per worker.
     pub sockets: Vec<OwnedFd>,
 }
 
 /// Starts the thread; `wake` is written with each update.
 ///
 /// # Errors
-/// No thread can be had.
+/// The thread cannot be spawned.
 pub fn start(
     handle: TunHandle,
     mode: Mode,
@@ -82,7 +83,7 @@ pub fn start(
     Ok(lane)
 }
 
-/// Why the watch ends.
+/// The reason for which the watch ends.
 enum Ended {
     /// The interface was deleted.
     Deleted,
@@ -96,10 +97,10 @@ struct Watch {
     workers: usize,
     updates: Sender<Update>,
     wake: Arc<EventFd>,
-    /// None: we cannot look at the interface.
+    /// None while the interface cannot be accessed.
     view: Option<View>,
     findings: BTreeMap<Source, Vec<Finding>>,
-    /// To be read again.
+    /// Sources to be read again.
     changed: BTreeSet<Source>,
     /// See [`Relay::routes`].
     routes: u64,
@@ -111,7 +112,7 @@ struct Watch {
 
 impl Watch {
     fn run(mut self) {
-        // The control thread hears of a deletion by itself.
+        // The control thread detects a deletion on its own.
         let (Ended::Deleted | Ended::Alone) = self.watch();
     }
 
@@ -134,7 +135,7 @@ impl Watch {
                 continue;
             }
             if has_news {
-                // More may come meanwhile: it is taken all at once.
+                // Further events accumulate in the meantime, and are read at once.
                 wait(&mut [], next_update.min(next_look).since(now));
             } else {
                 self.wait_for_events(next_look.since(now));
@@ -145,7 +146,7 @@ impl Watch {
         }
     }
 
-    /// At what nothing tells of.
+    /// Marks the sources without events for reading.
     fn look(&mut self) -> Result<(), Ended> {
         self.follow()?;
         if let Some(view) = &self.view {
@@ -157,7 +158,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Begins anew if the interface is not where it was.
+    /// Starts again if the interface was moved or renamed.
     fn follow(&mut self) -> Result<(), Ended> {
         let is_current = match &self.view {
             Some(view) => view.is_current(&self.handle),
@@ -188,7 +189,7 @@ impl Watch {
         }
     }
 
-    /// Nothing is known any more, until the next look.
+    /// Discards all findings until the interface can be accessed again.
     fn lose(&mut self, error: &io::Error) -> Result<(), Ended> {
         if error.raw_os_error() == Some(Errno::EBADFD as i32) {
             return Err(Ended::Deleted);
@@ -207,7 +208,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Reads what may have changed, and tells what is new.
+    /// Reads the sources that may have changed; sends an update if the decision or the routes
+    /// changed.
     fn update(&mut self) -> Result<(), Ended> {
         if let Some(view) = &self.view {
             for source in std::mem::take(&mut self.changed) {
@@ -226,7 +228,7 @@ impl Watch {
         self.reported = Some(decision.clone());
         let route_queries = self.route_queries.take();
         self.updates.send(Update { relay, decision, route_queries }).map_err(|_| Ended::Alone)?;
-        // A counter at its limit is readable as well.
+        // A counter at its limit is readable too.
         let _ = self.wake.write(1);
         Ok(())
     }
@@ -262,7 +264,7 @@ impl Watch {
     }
 }
 
-/// Interrupted, or out of memory: the next look is due all the same.
+/// Waits for events. An error (EINTR, ENOMEM) does not matter: the next poll is due anyway.
 fn wait(descriptors: &mut [PollFd<'_>], span: Millis) {
     let _ = poll(descriptors, PollTimeout::try_from(span.0).unwrap_or(PollTimeout::MAX));
 }

@@ -1,4 +1,4 @@
-//! The kernel as it is, in the network namespace of the calling thread.
+//! The real kernel, in the network namespace of the calling thread.
 
 use std::fs;
 use std::io;
@@ -10,8 +10,7 @@ use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::socket;
 use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
 
-/// The kernel of this machine. Each question has a socket of its own: nothing of an answer that
-/// was given up can be taken for another one.
+/// The kernel of this machine.
 pub(super) struct System;
 
 impl Kernel for System {
@@ -20,14 +19,14 @@ impl Kernel for System {
     }
 
     fn setting(&mut self, path: &str) -> io::Result<String> {
-        // Of the namespace that the reader is in.
+        // In the namespace of the calling thread.
         fs::read_to_string(format!("/proc/sys/net/{path}"))
     }
 
     fn listing(&mut self, name: &str) -> io::Result<String> {
         let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
         match read(name) {
-            // Missing only if the others are there.
+            // Accepted as missing only if /proc/net itself is readable.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 read("dev").map_err(|_| io::Error::other("/proc is not mounted"))?;
                 Err(error)
@@ -44,7 +43,7 @@ impl Kernel for System {
             let size = info.last_chunk().copied().map_or(0, u32::from_ne_bytes);
             match xtables::entries(&socket, is_v6, table, size) {
                 Ok(entries) => return Ok(LegacyTable { info: info.to_vec(), entries }),
-                // It has another size by now.
+                // The size has changed in the meantime.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -78,9 +77,9 @@ mod tests {
     use crate::relay_policy::reason::Reason;
     use crate::relay_policy::source::Source;
 
-    /// Whatever the rights of whoever runs the tests: an answer is read, or refused.
+    /// With any privileges: a reply is parsed, or the request is refused.
     #[test]
-    fn everything_that_this_kernel_says_can_be_read() {
+    fn every_reply_of_this_kernel_can_be_parsed() {
         let at = Interface { index: 1, name: "lo".to_owned() };
         for source in Source::ALL {
             for finding in source.read(&mut System, &at) {

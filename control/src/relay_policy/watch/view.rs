@@ -1,4 +1,4 @@
-//! Where the interface is, and what the kernel tells by itself there.
+//! The location of the interface, and the events of the kernel there.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,29 +15,30 @@ use crate::netlink::socket::{EventsRead, NetlinkSocket};
 use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route};
 
-/// The calling thread's view of the interface: from within its namespace.
+/// The calling thread's view of the interface, from within its namespace.
 pub(super) struct View {
-    /// The interface, there.
+    /// The interface, as named there.
     pub interface: Interface,
     route: NetlinkSocket,
-    /// None: the kernel has no nftables, or does not tell us.
+    /// None if the kernel has no nftables, or does not allow the subscription.
     nftables: Option<NetlinkSocket>,
 }
 
-/// What the events of one socket come to.
+/// The result of reading the events of one socket.
 pub(super) enum Events {
-    /// These changes.
+    /// The changes.
     Changes(Vec<Change>),
-    /// Some were lost, or cannot be read.
+    /// Some events were lost, or cannot be parsed.
     Lost,
 }
 
 impl View {
-    /// Moves the calling thread into the interface's namespace and subscribes there: nothing that
-    /// happens later than this can be missed.
+    /// Moves the calling thread into the interface's namespace and subscribes to events there: no
+    /// later change can be missed.
     ///
     /// # Errors
-    /// EBADFD: the interface was deleted. EPERM: it is in a namespace that we must not enter.
+    /// EBADFD: the interface was deleted. EPERM: the daemon may not enter its
+    /// namespace.
     pub fn open(handle: &TunHandle) -> io::Result<View> {
         for _ in 0..FOLLOW_ATTEMPTS_MAX {
             namespace::enter(&handle.namespace()?)?;
@@ -46,7 +47,7 @@ impl View {
             let name = handle.name()?;
             let index = match if_nametoindex(name.as_str()) {
                 Ok(index) => index,
-                // It was moved or renamed meanwhile: follow it.
+                // The interface was moved or renamed in the meantime.
                 Err(Errno::ENODEV) => continue,
                 Err(errno) => return Err(errno.into()),
             };
@@ -59,7 +60,7 @@ impl View {
         Err(Errno::ENODEV.into())
     }
 
-    /// Whether the interface is still where, and called what, it was.
+    /// Whether the interface still has the same namespace and name.
     ///
     /// # Errors
     /// EBADFD: the interface was deleted.
@@ -67,21 +68,21 @@ impl View {
         Ok(namespace::is_current(&handle.namespace()?) && handle.name()? == self.interface.name)
     }
 
-    /// Whether nftables' changes are reported.
+    /// Whether changes of nftables are announced.
     pub fn has_nftables_events(&self) -> bool {
         self.nftables.is_some()
     }
 
-    /// Opens a socket to ask for routes for each of so many workers.
+    /// Opens one socket for route queries per worker.
     ///
     /// # Errors
-    /// Descriptors are short.
+    /// The process has run out of descriptors.
     pub fn route_query_sockets(&self, workers: usize) -> io::Result<Vec<OwnedFd>> {
         let open = |_| NetlinkSocket::open(Protocol::Route, &[]).map(OwnedFd::from);
         (0..workers).map(open).collect()
     }
 
-    /// What to wait for.
+    /// The descriptors to wait for.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.route.as_fd()).chain(self.nftables.as_ref().map(AsFd::as_fd))
     }
