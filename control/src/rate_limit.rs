@@ -7,19 +7,13 @@ use std::net::IpAddr;
 use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{RATE_BURST, RATE_COST, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
+use crate::source_prefix::SourcePrefix;
 
 /// Token buckets by source. The size is bounded; silent sources are forgotten.
 #[derive(Debug, Default)]
 pub struct RateLimiter {
-    buckets: HashMap<Source, Bucket>,
+    buckets: HashMap<SourcePrefix, Bucket>,
     swept: Millis,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    V4(u32),
-    /// The first 64 bits: a host with one address of a /64 usually controls all of them.
-    V6(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +29,7 @@ impl RateLimiter {
             self.buckets.retain(|_, bucket| now.since(bucket.filled) < RATE_ENTRY_AGE_MAX);
             self.swept = now;
         }
-        let source = source(address);
+        let source = SourcePrefix::of(address);
         if let Some(bucket) = self.buckets.get_mut(&source) {
             bucket.tokens = (bucket.tokens + now.since(bucket.filled)).min(RATE_BURST);
             bucket.filled = now;
@@ -74,13 +68,6 @@ impl RateLimiter {
     /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
-    }
-}
-
-fn source(address: IpAddr) -> Source {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => Source::V4(v4.to_bits()),
-        IpAddr::V6(v6) => Source::V6((v6.to_bits() >> 64) as u64),
     }
 }
 
