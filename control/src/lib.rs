@@ -21,6 +21,7 @@ pub mod rate_limit;
 mod relay_policy;
 mod runtime;
 mod short_key;
+mod source_prefix;
 pub mod start;
 pub mod tai64n;
 pub mod timer_queue;

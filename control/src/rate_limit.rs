@@ -8,19 +8,13 @@ use wg_bounce_dataplane::token_bucket::TokenBucket;
 use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{RATE, RATE_ENTRIES_MAX, RATE_ENTRY_AGE_MAX};
+use crate::source_prefix::SourcePrefix;
 
 /// Token buckets by source. The size is bounded; silent sources are forgotten.
 #[derive(Debug, Default)]
 pub struct RateLimiter {
-    buckets: HashMap<Source, TokenBucket>,
+    buckets: HashMap<SourcePrefix, TokenBucket>,
     swept: Millis,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    V4(u32),
-    /// The first 64 bits: a host with one address of a /64 usually controls all of them.
-    V6(u64),
 }
 
 impl RateLimiter {
@@ -30,7 +24,7 @@ impl RateLimiter {
             self.buckets.retain(|_, bucket| now.since(bucket.last_used()) < RATE_ENTRY_AGE_MAX);
             self.swept = now;
         }
-        let source = source(address);
+        let source = SourcePrefix::of(address);
         if let Some(bucket) = self.buckets.get_mut(&source) {
             return bucket.try_take(&RATE, now);
         }
@@ -65,13 +59,6 @@ impl RateLimiter {
     /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
-    }
-}
-
-fn source(address: IpAddr) -> Source {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => Source::V4(v4.to_bits()),
-        IpAddr::V6(v6) => Source::V6((v6.to_bits() >> 64) as u64),
     }
 }
 

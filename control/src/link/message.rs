@@ -6,6 +6,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkMessageBuffer};
 
 use crate::netlink::message::{Message, Request};
 use crate::netlink::numbers::{IFF_UP, IFLA_IFNAME, IFLA_MTU, RTM_DELLINK, RTM_NEWLINK};
+use crate::netlink::parse::text;
 
 /// The state of the daemon's interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,11 +71,6 @@ fn gone(payload: &[u8]) -> Option<Event> {
     // AF_BRIDGE: a port left its bridge, and still exists.
     let is_link = i32::from(message.interface_family()) == libc::AF_UNSPEC;
     is_link.then(|| Event::Gone { index: message.link_index() })
-}
-
-fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 #[cfg(test)]

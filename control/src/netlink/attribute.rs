@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::{NLA_HEADER_SIZE, NlaBuffer, NlasIterator, parse_u32, parse_u32_be};
 
-use super::parse::malformed;
+use super::parse::{malformed, text};
 
 /// One attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,7 @@ impl<'a> Attribute<'a> {
 
     /// A string, up to its first NUL.
     pub fn text(&self) -> String {
-        let end = self.value.iter().position(|&byte| byte == 0).unwrap_or(self.value.len());
-        String::from_utf8_lossy(&self.value[..end]).into_owned()
+        text(self.value)
     }
 
     /// The attributes nested in this one.

@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 
 use wg_bounce_dataplane::messages::HandshakeMessage;
 
 use crate::limits::{INITIATION_QUEUE_MAX, INITIATION_QUEUES};
+use crate::source_prefix::SourcePrefix;
 
 /// Initiations that wait for the control thread.
 pub(super) struct InitiationQueue {
@@ -38,7 +38,7 @@ impl InitiationQueue {
     /// Queues a message. False: the queue of its source is full, and the message is dropped.
     #[must_use]
     pub(super) fn push(&mut self, message: HandshakeMessage) -> bool {
-        let source = source(message.from.remote.ip());
+        let source = SourcePrefix::of(message.from.remote.ip());
         let number = self.hash.hash_one(source) as usize % INITIATION_QUEUES;
         let queue = &mut self.queues[number];
         if queue.len() >= INITIATION_QUEUE_MAX {
@@ -70,14 +70,6 @@ impl InitiationQueue {
     }
 }
 
-/// An IPv4 address, or an IPv6 /64, which usually belongs to one host.
-fn source(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +97,7 @@ mod tests {
         let mut queue = InitiationQueue::default();
         // A source that does not share the flood's queue, whatever the hash's keys.
         let shares = |queue: &InitiationQueue, source: u32| {
-            queue.hash.hash_one(u128::from(source)) as usize % INITIATION_QUEUES
+            queue.hash.hash_one(SourcePrefix::V4(source)) as usize % INITIATION_QUEUES
         };
         let other = (2..).find(|&source| shares(&queue, source) != shares(&queue, 1));
         let other = from(other.expect("some hash differs"));
