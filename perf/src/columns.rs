@@ -12,12 +12,12 @@ pub struct Column {
     pub title: &'static str,
     /// Reads the figure from a result, or from an item of a list in it.
     pub of: fn(&Value) -> Option<f64>,
-    /// Which end is better. Columns with one are compared with the best other implementation, and
+    /// The better end, if any. Such columns are compared with the best other implementation, and
     /// have a bar in the report.
     pub better: Option<Better>,
 }
 
-/// Which end of a figure is better.
+/// The better end of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// More is better.
@@ -115,7 +115,7 @@ pub struct Subject {
     pub kind: &'static str,
     /// Heading of its section in the report.
     pub title: &'static str,
-    /// How to read the tables.
+    /// Explanation of the tables.
     pub note: &'static str,
     tables: fn(&Value) -> Vec<Table>,
 }

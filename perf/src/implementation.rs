@@ -11,7 +11,7 @@ use crate::interrupt::Interrupt;
 use crate::machine;
 use crate::process::{Process, STEP_LIMIT, tied};
 
-/// Where a program is unless a path is given.
+/// Location of a program unless a path is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// In this program's folder: cargo puts both there.

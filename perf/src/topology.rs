@@ -106,12 +106,12 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Where packets come from.
+    /// The source of the packets.
     pub fn source(&self) -> &Member {
         &self.members[1]
     }
 
-    /// Where packets go.
+    /// The destination of the packets.
     pub fn sink(&self) -> &Member {
         if self.members.len() > 2 { &self.members[2] } else { &self.members[0] }
     }

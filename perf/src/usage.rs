@@ -9,6 +9,8 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::failure::Failure;
+
 /// A clock tick of `/proc/stat` (USER_HZ, 100 on every architecture that matters; proc(5)).
 const TICK: Duration = Duration::from_millis(10);
 
@@ -16,9 +18,15 @@ const TICK: Duration = Duration::from_millis(10);
 ///
 /// This is time on the process's own account: veth runs the receiver's network stack on the
 /// sender's account, and kernel threads are not included.
-pub fn of_process(pid: u32) -> Option<Duration> {
+fn of_process(pid: u32) -> Option<Duration> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).ok()?;
     clock_gettime(clock).ok().map(Duration::from)
+}
+
+/// CPU time of a daemon so far; none if it is the kernel. Fails if it has ended.
+pub fn of_daemon(pid: Option<u32>) -> Result<Option<Duration>, Failure> {
+    let ended = || Failure::step("a measured daemon has ended");
+    pid.map(|pid| of_process(pid).ok_or_else(ended)).transpose()
 }
 
 /// Whether a thread of a process is running, runnable, stopped or waiting for a disk: whether the

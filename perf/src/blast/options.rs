@@ -1,11 +1,13 @@
 //! The command line of `blast`.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use clap::{Args, value_parser};
 use serde::{Serialize, Serializer};
 
-use super::remote::RemoteOptions;
 use crate::failure::Failure;
-use crate::generator::{GroupPlan, Kind, Load, Setup, Traffic};
+use crate::generator::{GroupPlan, Kind, Load, Setup, Traffic, public_key};
 use crate::implementation::Choice;
 use crate::options::{Common, Cores, Family};
 
@@ -83,6 +85,42 @@ pub struct Options {
     #[command(flatten)]
     #[serde(flatten)]
     pub remote: RemoteOptions,
+}
+
+/// The remote relay.
+#[derive(Args, Clone, Debug, Serialize)]
+pub struct RemoteOptions {
+    /// Measure the relay at this IP address and UDP port, over this machine's own network
+    #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["remote_key", "keys"])]
+    #[arg(conflicts_with_all = ["implementations", "workers", "arguments", "fairness"])]
+    #[arg(conflicts_with_all = ["relay_core", "outer"])]
+    pub remote: Option<SocketAddr>,
+
+    /// That relay's public key, as printed there by `wg show INTERFACE public-key`
+    #[arg(long, value_name = "KEY", value_parser = public_key, requires = "remote")]
+    #[serde(skip)]
+    pub remote_key: Option<[u8; 32]>,
+
+    /// File with the secret from which the peers' keys are derived
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub keys: Option<PathBuf>,
+
+    /// Print the peers' configuration for `wg addconf` on that relay and exit; creates the file of
+    /// --keys if it does not exist
+    #[arg(long, requires = "keys", conflicts_with = "remote")]
+    #[serde(skip)]
+    pub remote_config: bool,
+}
+
+impl RemoteOptions {
+    /// Fails if the options exclude each other.
+    fn check(&self) -> Result<(), Failure> {
+        if self.keys.is_some() && self.remote.is_none() && !self.remote_config {
+            return Err(Failure::step("--keys requires --remote or --remote-config"));
+        }
+        Ok(())
+    }
 }
 
 impl Options {

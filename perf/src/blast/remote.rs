@@ -2,56 +2,17 @@
 //! to know for that.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::capacity;
 use super::options::Options;
 use crate::failure::Failure;
-use crate::generator::{Bench, Relay, Seed, public_key};
+use crate::generator::{Bench, Relay, Seed};
 use crate::interrupt::Interrupt;
 use crate::record::Row;
 use crate::run::in_rounds;
-
-/// The remote relay.
-#[derive(Args, Clone, Debug, Serialize)]
-pub struct RemoteOptions {
-    /// Measure the relay at this IP address and UDP port, over this machine's own network
-    #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["remote_key", "keys"])]
-    #[arg(conflicts_with_all = ["implementations", "workers", "arguments", "fairness"])]
-    #[arg(conflicts_with_all = ["relay_core", "outer"])]
-    pub remote: Option<SocketAddr>,
-
-    /// That relay's public key, as printed there by `wg show INTERFACE public-key`
-    #[arg(long, value_name = "KEY", value_parser = public_key, requires = "remote")]
-    #[serde(skip)]
-    remote_key: Option<[u8; 32]>,
-
-    /// File with the secret from which the peers' keys are derived
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    keys: Option<PathBuf>,
-
-    /// Print the peers' configuration for `wg addconf` on that relay and exit; creates the file of
-    /// --keys if it does not exist
-    #[arg(long, requires = "keys", conflicts_with = "remote")]
-    #[serde(skip)]
-    pub remote_config: bool,
-}
-
-impl RemoteOptions {
-    /// Fails if the options exclude each other.
-    pub fn check(&self) -> Result<(), Failure> {
-        if self.keys.is_some() && self.remote.is_none() && !self.remote_config {
-            return Err(Failure::step("--keys requires --remote or --remote-config"));
-        }
-        Ok(())
-    }
-}
 
 /// Prints the configuration for the relay.
 pub fn print_config(options: &Options) -> Result<ExitCode, Failure> {

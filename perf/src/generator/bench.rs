@@ -300,9 +300,7 @@ impl Bench {
 
     /// Clock and CPU times now.
     fn times(&self) -> Result<Times, Failure> {
-        let missing = || Failure::step("the relay has ended");
-        let of = |pid| usage::of_process(pid).ok_or_else(missing);
-        let relay = self.relay.pid().map(of).transpose()?;
+        let relay = usage::of_daemon(self.relay.pid())?;
         let missing = |core| Failure::step(format!("no core {core} in /proc/stat"));
         let of = |core| usage::of_core(Some(core)).ok_or_else(|| missing(core));
         let core = self.relay.network().map(|it| of(it.core())).transpose()?;

@@ -46,9 +46,9 @@ pub struct Flow {
     kind: Kind,
     /// A packet with zeros where packets differ: sequence numbers, identification and checksums.
     template: Vec<u8>,
-    /// Where the transport header begins.
+    /// Offset of the transport header.
     transport: usize,
-    /// Where the payload begins.
+    /// Offset of the payload.
     payload: usize,
     /// Sums of the template's 16-bit words under the IPv4 header's and the transport checksum.
     header_sum: u32,

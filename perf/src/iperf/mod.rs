@@ -182,9 +182,8 @@ struct Times {
 impl Times {
     fn now(topology: &Topology) -> Result<Times, Failure> {
         let of = |pid: Option<u32>| {
-            let Some(pid) = pid else { return Ok((None, Threads::default())) };
-            let gone = || Failure::step(format!("process {pid} of a daemon has ended"));
-            Ok((Some(usage::of_process(pid).ok_or_else(gone)?), Threads::of(pid)))
+            let threads = pid.map(Threads::of).unwrap_or_default();
+            Ok((usage::of_daemon(pid)?, threads))
         };
         let daemons = topology.members.iter().map(|member| of(member.daemon.pid()));
         let machine = usage::of_core(None).ok_or_else(|| Failure::step("cannot read /proc/stat"));

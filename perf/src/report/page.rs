@@ -50,7 +50,7 @@ fn header(figures: &Figures) -> String {
     )
 }
 
-/// What an implementation logged about how it ran, each different line once.
+/// Log lines about how an implementation ran, each different line once.
 fn told(runs: &[Run], label: &str) -> String {
     let rows = runs.iter().flat_map(|run| &run.rows).filter(|row| row.label == label);
     let mut said: Vec<&str> = Vec::new();

@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::initiators::Initiators;
-use super::relay_time;
 use crate::clock;
 use crate::failure::Failure;
 use crate::generator::Randomness;
 use crate::interrupt::Interrupt;
 use crate::statistics::percentile;
+use crate::usage::of_daemon;
 
 /// Time from an initiation to the next one, with or without a cookie (REKEY_TIMEOUT; whitepaper,
 /// section 6.4).
@@ -46,10 +46,10 @@ pub fn run(
         interrupt.check()?;
         member.initiator.prepare(randomness)?;
     }
-    let before = relay_time(relay)?;
+    let before = of_daemon(relay)?;
     let start = clock::now();
     let initiations = until_served(initiators, start + patience, randomness, interrupt)?;
-    let relay = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
+    let relay = of_daemon(relay)?.zip(before).map(|(after, before)| after - before);
     initiators.verify()?;
     let served = initiators.members.iter().filter_map(|member| {
         let (_, at) = member.response?;

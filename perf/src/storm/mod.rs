@@ -21,7 +21,6 @@ use crate::generator::{Network, Peers, Randomness};
 use crate::interrupt::Interrupt;
 use crate::options::{Common, Cores, Family};
 use crate::run::side_by_side;
-use crate::usage;
 use initiators::Initiators;
 
 /// Longer than a relay asks for cookies after its load has fallen (one second;
@@ -91,10 +90,4 @@ fn measure(network: &Network, options: &Options, interrupt: &Interrupt) -> Resul
     record["cpu_ns_per_handshake"] = steady.nanoseconds_per_handshake().into();
     record["steady"] = steady.record();
     Ok(record)
-}
-
-/// CPU time of the relay so far, if it is a process.
-fn relay_time(pid: Option<u32>) -> Result<Option<Duration>, Failure> {
-    let gone = || Failure::step("the relay has ended");
-    pid.map(|pid| usage::of_process(pid).ok_or_else(gone)).transpose()
 }

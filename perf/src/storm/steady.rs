@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::initiators::Initiators;
-use super::relay_time;
 use crate::clock;
 use crate::failure::Failure;
 use crate::generator::{LossDetector, Randomness};
 use crate::interrupt::Interrupt;
+use crate::usage::of_daemon;
 
 /// Pause between two laps: a relay drops a peer's initiation that follows another within 20 ms
 /// (INITIATIONS_PER_SECOND; messages.h in drivers/net/wireguard).
@@ -88,9 +88,9 @@ pub fn run(
             member.initiator.prepare(randomness)?;
         }
         sleep(LAP_PAUSE);
-        let before = relay_time(relay)?;
+        let before = of_daemon(relay)?;
         lap(initiators, window, relay, &mut steady, interrupt)?;
-        let lap = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
+        let lap = of_daemon(relay)?.zip(before).map(|(after, before)| after - before);
         steady.relay = lap.map(|lap| steady.relay.unwrap_or_default() + lap);
         initiators.verify()?;
         if steady.completed == 0 {
