@@ -140,7 +140,9 @@ pub const SUBJECTS: [Subject; 5] = [
     Subject {
         kind: "iperf",
         title: "Throughput",
-        note: "iperf3 through the tunnel. Gbit/s: payload received. CPU s/GB: CPU time of the measured daemons (pair: both; relay: the relay) per 10⁹ bytes of payload; machine s/GB: of everything that ran.",
+        note: "iperf3 through the tunnel. Gbit/s: payload received. CPU s/GB: CPU time of the \
+               measured daemons (pair: both; relay: the relay) per 10⁹ bytes of payload; \
+               machine s/GB: of everything that ran.",
         tables: |options| {
             let is_tcp = options["udp_megabits_per_second"].is_null();
             vec![Table { heading: "", list: None, columns: if is_tcp { TCP } else { UDP } }]
@@ -149,7 +151,11 @@ pub const SUBJECTS: [Subject; 5] = [
     Subject {
         kind: "blast",
         title: "Cost per packet",
-        note: "The harness plays all peers of one relay on a core of its own. ns/packet: CPU time of the relay per packet; relay %, core %: share of its core that the relay, and everything on it, used; late: packets that arrived after a later one; train: packets per train at the receivers; window: packets in flight. kpps is the relay's limit only where relay % is near 100.",
+        note: "The harness plays all peers of one relay on a core of its own. ns/packet: CPU \
+               time of the relay per packet; relay %, core %: share of its core that the \
+               relay, and everything on it, used; late: packets that arrived after a later \
+               one; train: packets per train at the receivers; window: packets in flight. \
+               kpps is the relay's limit only where relay % is near 100.",
         tables: |options| match options["thin"] == true {
             true => vec![Table { heading: "", list: None, columns: THIN }],
             false => vec![
@@ -161,13 +167,18 @@ pub const SUBJECTS: [Subject; 5] = [
     Subject {
         kind: "latency",
         title: "Latency",
-        note: "From the sender's system call to the arrival. baseline: the path without a relay, at the lowest load; added: the difference from it. A load in percent is relative to what the same relay can take.",
+        note: "From the sender's system call to the arrival. baseline: the path without a \
+               relay, at the lowest load; added: the difference from it. A load in percent is \
+               relative to what the same relay can take.",
         tables: |_| vec![Table { heading: "At a load of {}:", list: LOADS, columns: LATENCY }],
     },
     Subject {
         kind: "storm",
         title: "Handshakes",
-        note: "p50, p99, max: from a peer's first initiation to its response, when all peers start at once; a peer that gets no response, or a cookie, retries after 5 s as WireGuard does. never: peers without a response in the end. handshakes/s, CPU µs: of the second part, a window at a time.",
+        note: "p50, p99, max: from a peer's first initiation to its response, when all peers \
+               start at once; a peer that gets no response, or a cookie, retries after 5 s as \
+               WireGuard does. never: peers without a response in the end. handshakes/s, CPU \
+               µs: of the second part, a window at a time.",
         tables: |_| {
             vec![
                 Table { heading: "All peers at once:", list: None, columns: AT_ONCE },
@@ -178,7 +189,9 @@ pub const SUBJECTS: [Subject; 5] = [
     Subject {
         kind: "scale",
         title: "Number of peers",
-        note: "setconf: all peers with one `wg setconf` on a new relay; MiB: its resident memory afterwards; add, remove: one peer with `wg set`, including the start of `wg`; ns/packet: CPU time of the relay per packet between a few of the peers.",
+        note: "setconf: all peers with one `wg setconf` on a new relay; MiB: its resident \
+               memory afterwards; add, remove: one peer with `wg set`, including the start of \
+               `wg`; ns/packet: CPU time of the relay per packet between a few of the peers.",
         tables: |_| vec![Table { heading: "{} peers:", list: SIZES, columns: SCALE }],
     },
 ];

@@ -169,9 +169,7 @@ impl FromStr for Choice {
         let unknown = || {
             let names = DAEMONS.map(|daemon| daemon.name).join(", ");
             let words = WAYS.map(|(word, ..)| word).join("|");
-            format!(
-                "expected one of {names}, or wg-bounce-WORD… with {words}, each with or without @PATH"
-            )
+            format!("expected {names}, or wg-bounce-WORD… with {words}; each may have @PATH")
         };
         let (daemon, words) = match name.strip_prefix("wg-bounce-") {
             Some(words) => (OURS, Some(words)),

@@ -15,11 +15,13 @@ use crate::implementation::Choice;
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Common {
     /// Rounds; each measures every implementation once, one after another
-    #[arg(long, value_name = "N", default_value = "3", value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(value_parser = value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
 
     /// Seconds of each measurement
-    #[arg(long, value_name = "S", default_value = "1", value_parser = value_parser!(u32).range(1..=30))]
+    #[arg(long, value_name = "S", default_value = "1")]
+    #[arg(value_parser = value_parser!(u32).range(1..=30))]
     pub seconds: u32,
 
     /// Implementations to measure: NAME, or NAME@PATH to use another program

@@ -27,7 +27,8 @@ pub fn render(run: &Run) -> String {
         }
     }
     text += &format!(
-        "Medians of the rounds (smallest–largest). × best other: ratio within each round to the best other implementation; –: not known. {}\n",
+        "Medians of the rounds (smallest–largest). × best other: ratio within each round to the \
+         best other implementation; –: not known. {}\n",
         subject.note
     );
     for row in &run.rows {

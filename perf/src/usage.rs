@@ -67,8 +67,8 @@ impl Threads {
         };
         let mut threads: Vec<_> = self.0.iter().map(spent).filter(|it| !it.0.is_zero()).collect();
         threads.sort_by(|one, other| other.cmp(one));
-        let record = |(time, name): (Duration, String)| json!({ "name": name, "cpu_seconds": time.as_secs_f64() });
-        threads.into_iter().map(record).collect()
+        let record = |name, seconds| json!({ "name": name, "cpu_seconds": seconds });
+        threads.into_iter().map(|(time, name)| record(name, time.as_secs_f64())).collect()
     }
 }
 

@@ -13,8 +13,8 @@ use common::{harness, relays};
 const IPERF: &str = "iperf --rounds 1 --seconds 60 --implementations wireguard-go";
 const BLAST: &str = "blast --seconds 30";
 
-/// A running `iperf`: two daemons, the holders of two namespaces, and two iperf3 (one alone may only
-/// print its version).
+/// A running `iperf`: two daemons, the holders of two namespaces, and two iperf3 (one alone may
+/// only print its version).
 fn iperf() -> Running {
     Running::start(harness(IPERF), 20, |started| {
         let iperf3 = started.iter().filter(|pid| is_called(**pid, "iperf3"));

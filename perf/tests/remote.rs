@@ -1,5 +1,5 @@
-//! `blast --remote` against our own daemon in a namespace of the test, over a veth, as if it were on
-//! another machine.
+//! `blast --remote` against our own daemon in a namespace of the test, over a veth, as if it were
+//! on another machine.
 
 #![forbid(unsafe_code)]
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Ours with its own choice of relay mode and through the kernel, with both backends; and the others.
+/// Ours with its own choice of relay mode and through the kernel, with both backends; and the
+/// others.
 const RELAYS: &str = "wg-bounce-uring,wg-bounce-mmsg,wg-bounce-kernel-uring,\
     wg-bounce-kernel-mmsg,wireguard-go,boringtun,gotatun,kernel";
 

@@ -70,7 +70,8 @@ pub struct Options {
     pool: u32,
 
     /// Decrypt and check a packet of one in N trains
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = value_parser!(u32).range(1..))]
     #[serde(skip)]
     pub check_every: u32,
 

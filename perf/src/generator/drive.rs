@@ -1,8 +1,8 @@
 //! The generator's loop: one thread that alternates between sending and receiving and never sleeps,
 //! so that the relay never pays for waking it.
 //!
-//! While the clock runs, the only work per packet is reading its counter: a train is one system call
-//! to send, and one or few to receive.
+//! While the clock runs, the only work per packet is reading its counter: a train is one system
+//! call to send, and one or few to receive.
 
 use std::io::IoSliceMut;
 use std::net::UdpSocket;

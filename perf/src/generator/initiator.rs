@@ -1,5 +1,5 @@
-//! The initiator's side of handshakes with one relay, in steps: the expensive ones, which must not be
-//! measured, can run before the clock starts and after it has stopped.
+//! The initiator's side of handshakes with one relay, in steps: the expensive ones can run before
+//! the clock starts and after it has stopped.
 //!
 //! 1. [`Initiator::prepare`] creates an initiation: two DH.
 //! 2. [`Initiator::signed`] writes its macs, with mac2 if the relay has sent a cookie.

@@ -1,5 +1,5 @@
-//! Detection of losses: packets in flight are lost when nothing has arrived for a while although the
-//! generator was polling, and the relay, if it is a process, is idle.
+//! Detection of losses: packets in flight are lost when nothing has arrived for a while although
+//! the generator was polling, and the relay, if it is a process, is idle.
 
 use std::time::Duration;
 

@@ -97,8 +97,8 @@ impl Pool {
         Some((sender, &self.bytes[slot * length..][..length]))
     }
 
-    /// Checks a packet of `sender` that has arrived. Returns its sequence number and the time it was
-    /// sent, or what is wrong with it. Only packets since the last refill are known.
+    /// Checks a packet of `sender` that has arrived. Returns its sequence number and the time it
+    /// was sent, or what is wrong with it. Only packets since the last refill are known.
     pub fn check_arrived(
         &self,
         sender: usize,

@@ -57,7 +57,8 @@ impl Session {
         }
     }
 
-    /// Encrypts the plaintext in `message`, which follows the header and precedes space for the tag.
+    /// Encrypts the plaintext in `message`, which follows the header and precedes space for the
+    /// tag.
     pub fn seal(&self, counter: u64, message: &mut [u8]) {
         let (header, rest) = message.split_at_mut(HEADER_LEN);
         header[..4].copy_from_slice(&[DATA, 0, 0, 0]);
@@ -94,8 +95,8 @@ fn nonce(counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Shakes hands with the relay over a connected `socket`, with our `index`, and confirms the session
-/// with a keepalive of counter 0.
+/// Shakes hands with the relay over a connected `socket`, with our `index`, and confirms the
+/// session with a keepalive of counter 0.
 pub fn connect(
     socket: &UdpSocket,
     keys: &Keys,
@@ -128,8 +129,8 @@ pub fn connect(
     )))
 }
 
-/// Waits for the response. None if it does not arrive, or a cookie arrives instead. An error is from
-/// the network: the port is closed, or there is no route.
+/// Waits for the response. None if it does not arrive, or a cookie arrives instead. An error is
+/// from the network: the port is closed, or there is no route.
 fn await_answer(
     socket: &UdpSocket,
     initiator: &mut Initiator<'_>,

@@ -1,5 +1,5 @@
-//! The sections of the report that show figures: for each run its tables, with bars, and curves over
-//! a list's items, over quantiles and over lengths of trains.
+//! The sections of the report that show figures: for each run its tables, with bars, and curves
+//! over a list's items, over quantiles and over lengths of trains.
 
 use serde_json::Value;
 

@@ -42,7 +42,8 @@ pub struct Options {
 
     /// Seconds that a step of the configuration may take; an implementation that takes longer, or
     /// refuses, is not tried with more peers
-    #[arg(long, value_name = "S", default_value_t = 60, value_parser = value_parser!(u32).range(1..=3600))]
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    #[arg(value_parser = value_parser!(u32).range(1..=3600))]
     #[serde(rename = "limit_seconds")]
     limit: u32,
 

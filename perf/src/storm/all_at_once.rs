@@ -1,5 +1,5 @@
-//! Handshakes of all peers at the same time, as after a restart of their relay. Each peer retries as
-//! WireGuard does until it is served.
+//! Handshakes of all peers at the same time, as after a restart of their relay. Each peer retries
+//! as WireGuard does until it is served.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -124,8 +124,8 @@ impl<'a> Initiators<'a> {
         .map_err(|errno| Failure::step(format!("cannot send an initiation: {errno}")))
     }
 
-    /// Receives the next answer, if any. Messages that answer no pending initiation are skipped, and
-    /// counted as late if they are addressed to a member.
+    /// Receives the next answer, if any. Messages that answer no pending initiation are skipped,
+    /// and counted as late if they are addressed to a member.
     pub fn receive(&mut self) -> Result<Option<Arrival>, Failure> {
         let mut buffer = [0; INITIATION_LEN];
         loop {

@@ -41,7 +41,8 @@ pub struct Options {
     window: u32,
 
     /// Seconds after which a peer without a response counts as never served
-    #[arg(long, value_name = "S", default_value_t = 20, value_parser = value_parser!(u32).range(1..=90))]
+    #[arg(long, value_name = "S", default_value_t = 20)]
+    #[arg(value_parser = value_parser!(u32).range(1..=90))]
     #[serde(rename = "patience_seconds")]
     patience: u32,
 
