@@ -111,7 +111,8 @@ fn render_one(run: &Run, table: &Table, name: &str) -> String {
 }
 
 fn has_families(rows: &[Row]) -> bool {
-    rows.iter().any(|row| row.family != rows[0].family)
+    let mut families = rows.iter().filter(|row| !row.results.is_empty()).map(|row| &row.family);
+    families.next().is_some_and(|first| families.any(|family| family != first))
 }
 
 /// Columns of strings, separated by two spaces; the last cell of each line has no width.

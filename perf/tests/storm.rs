@@ -47,7 +47,7 @@ fn a_cookie_is_used() {
         relays::last_core()
     ));
     let Some(record) = records.get(2) else {
-        return assert!(table.contains("boringtun  not there: "), "{table}");
+        return assert!(common::has_line(&table, "boringtun", "not there: "), "{table}");
     };
     let result = &record["result"];
     let cookies = result["cookies"].as_u64().zip(result["steady"]["cookies"].as_u64());

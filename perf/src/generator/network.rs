@@ -13,6 +13,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
+
 use super::keys::Keys;
 use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, setconf};
 use crate::failure::{Failure, while_doing};
@@ -23,6 +26,9 @@ use crate::options::Family;
 
 /// Addresses of many peers of one relay, one for each (RFC 6598).
 pub const ORIGINS: &str = "100.64.0.0/10";
+
+/// Receive buffer of their socket (bytes), large enough for all answers.
+const SOCKET_BUFFER: usize = 64 << 20;
 
 /// A network between generator and relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +154,9 @@ impl Network {
         let (network, via) = (ORIGINS, Path::Senders.address(2, Family::V4));
         self.generator.run(&format!("ip route add local {network} dev lo"))?;
         self.relay.run(&format!("ip route add {network} via {via}"))?;
-        self.generator.open(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        let socket = self.generator.open(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+        setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(while_doing("SO_RCVBUFFORCE"))?;
+        Ok(socket)
     }
 
     /// The relay's address for [`Network::socket_of_many`].

@@ -7,15 +7,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo};
-use nix::sys::socket::sockopt::RcvBufForce;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
 use crate::clock;
 use crate::failure::{Failure, while_doing};
 use crate::generator::{Answer, INITIATION_LEN, Initiator, Keys, Network, RESPONSE_LEN, addressee};
-
-/// Buffer of the socket (bytes), large enough for all answers.
-const SOCKET_BUFFER: usize = 64 << 20;
 
 /// Address of the first peer.
 const FIRST: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
@@ -82,8 +78,6 @@ impl<'a> Initiators<'a> {
         relay: &'a Keys,
         socket: &'a UdpSocket,
     ) -> Result<Initiators<'a>, Failure> {
-        setsockopt(socket, RcvBufForce, &SOCKET_BUFFER)
-            .map_err(|errno| Failure::step(format!("SO_RCVBUFFORCE: {errno}")))?;
         socket.set_nonblocking(true).map_err(while_doing("cannot make a socket non-blocking"))?;
         let member = |(number, keys): (u32, &'a Keys)| Member {
             initiator: Initiator::new(&keys.identity, relay.identity.public(), number),
@@ -186,7 +180,7 @@ mod tests {
         let [relay, keys] = [(); 2].map(|()| Keys::new(&mut randomness).expect("randomness"));
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("every Linux has it");
         let mut initiators =
-            Initiators::new(std::iter::once(&keys), &relay, &socket).expect("root");
+            Initiators::new(std::iter::once(&keys), &relay, &socket).expect("a socket");
         let now = Duration::ZERO;
         let mut initiate = |initiators: &mut Initiators<'_>| {
             let initiator = &mut initiators.members[0].initiator;

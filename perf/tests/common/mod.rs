@@ -31,3 +31,9 @@ pub fn run(arguments: &str) -> (String, Vec<Value>) {
         |line: std::io::Result<String>| serde_json::from_str(&line.expect("text")).expect("JSON");
     (String::from_utf8_lossy(&output.stdout).into_owned(), lines.map(record).collect())
 }
+
+/// Whether the table has a line of this implementation that begins with `text`.
+pub fn has_line(table: &str, label: &str, text: &str) -> bool {
+    let mut rests = table.lines().filter_map(|line| line.strip_prefix(label));
+    rests.any(|rest| rest.trim_start().starts_with(text))
+}
