@@ -12,6 +12,9 @@ const HEIGHT: u32 = 340;
 const GRID: RGBColor = RGBColor(0xe3, 0xe6, 0xea);
 const FONT: (&str, u32) = ("sans-serif", 14);
 
+/// Width of the legend, to the right of the curves (pixels).
+const LEGEND: f64 = 210.0;
+
 /// Drawing into a string cannot fail.
 const INTO_A_STRING: &str = "drawing into a string does not fail";
 
@@ -56,12 +59,13 @@ impl Plot {
     fn draw_into(&self, svg: &mut String, low: f64, high: f64) {
         let area = SVGBackend::with_string(svg, (self.width, HEIGHT)).into_drawing_area();
         let last = self.names.len().saturating_sub(1) as f64;
+        let right = (last + 0.3) * LEGEND / (f64::from(self.width) - LEGEND);
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, ("sans-serif", 16))
             .margin(8)
             .x_label_area_size(44)
             .y_label_area_size(60)
-            .build_cartesian_2d(-0.15..last + 0.15, (low..high).log_scale())
+            .build_cartesian_2d(-0.15..last + 0.15 + right, (low..high).log_scale())
             .expect(INTO_A_STRING);
         let name = |place: &f64| {
             let is_place = (place - place.round()).abs() < 1e-6;
@@ -71,10 +75,10 @@ impl Plot {
         chart
             .configure_mesh()
             .disable_x_mesh()
-            .light_line_style(WHITE)
+            .max_light_lines(0)
             .bold_line_style(GRID)
             .label_style(FONT)
-            .x_labels(2 * self.names.len())
+            .x_labels(3 * self.names.len())
             .x_label_formatter(&name)
             .y_label_formatter(&|figure| digits(*figure))
             .x_desc(&self.places)
@@ -98,7 +102,7 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::UpperRight)
             .label_font(FONT)
             .background_style(WHITE.mix(0.8))
             .border_style(GRID)
