@@ -78,7 +78,7 @@ pub fn ratio_in_words(Spread { median, min, max }: Spread) -> String {
 /// A table of strings: titles, then a line for each row with results. The last column is of one
 /// ratio, if there is something to compare with.
 fn render_one(run: &Run, table: &Table, name: &str) -> String {
-    let compared = table.columns.iter().filter(|it| it.better.is_some()).take(2);
+    let compared = table.columns.iter().filter(|it| it.better.is_some());
     let compared: Vec<&Column> = compared.filter(|_| has_families(&run.rows)).collect();
     let mut titles = vec!["implementation".to_owned()];
     titles.extend(table.columns.iter().map(|column| column.title.to_owned()));
