@@ -160,7 +160,7 @@ pub const SUBJECTS: [Subject; 5] = [
             true => vec![Table { heading: "", list: None, columns: THIN }],
             false => vec![
                 Table { heading: "", list: None, columns: CAPACITY },
-                Table { heading: "At a load of {}:", list: LOADS, columns: LOADED },
+                Table { heading: "Load: {}", list: LOADS, columns: LOADED },
             ],
         },
     },
@@ -170,7 +170,7 @@ pub const SUBJECTS: [Subject; 5] = [
         note: "From the sender's system call to the arrival. baseline: the path without a \
                relay, at the lowest load; added: the difference from it. A load in percent is \
                relative to what the same relay can take.",
-        tables: |_| vec![Table { heading: "At a load of {}:", list: LOADS, columns: LATENCY }],
+        tables: |_| vec![Table { heading: "Load: {}", list: LOADS, columns: LATENCY }],
     },
     Subject {
         kind: "storm",
