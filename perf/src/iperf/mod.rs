@@ -131,12 +131,11 @@ fn measure(
     })?;
     let line = client_line(options, topology.sink().address(options.family));
     let limit = Duration::from_secs(options.common.seconds.into()) + IPERF_GRACE;
-    let before = Times::now(topology)?;
+    let (before, machine_before) = times(topology)?;
     let text = topology.source().namespace.run_within(&line, limit)?;
-    let after = Times::now(topology)?;
+    let (after, machine) = times(topology)?;
     let figures = iperf3::parse(&text, options.udp.is_some()).map_err(Failure::Step)?;
-    let times = after.daemons.iter().zip(&before.daemons);
-    let daemons = topology.members.iter().zip(times).enumerate();
+    let daemons = topology.members.iter().zip(after.iter().zip(&before)).enumerate();
     let daemons = daemons.map(|(index, (member, ((now, threads), (then, threads_then))))| {
         let time = now.zip(*then).map(|(now, then)| now.saturating_sub(then).as_secs_f64());
         json!({
@@ -150,7 +149,7 @@ fn measure(
     Ok(json!({
         "iperf3": figures,
         "daemons": daemons.collect::<Vec<_>>(),
-        "machine_cpu_seconds": after.machine.saturating_sub(before.machine).as_secs_f64(),
+        "machine_cpu_seconds": machine.saturating_sub(machine_before).as_secs_f64(),
     }))
 }
 
@@ -172,23 +171,15 @@ fn client_line(options: &Options, server: IpAddr) -> String {
     )
 }
 
-/// CPU times at one moment.
-struct Times {
-    /// Of each daemon; none if it is the kernel.
-    daemons: Vec<(Option<Duration>, Threads)>,
-    machine: Duration,
-}
+/// CPU times of each daemon (none if it is the kernel) and of its threads, and of the machine.
+type Times = (Vec<(Option<Duration>, Threads)>, Duration);
 
-impl Times {
-    fn now(topology: &Topology) -> Result<Times, Failure> {
-        let of = |pid: Option<u32>| {
-            let threads = pid.map(Threads::of).unwrap_or_default();
-            Ok((usage::of_daemon(pid)?, threads))
-        };
-        let daemons = topology.members.iter().map(|member| of(member.daemon.pid()));
-        let machine = usage::of_core(None).ok_or_else(|| Failure::step("cannot read /proc/stat"));
-        Ok(Times { daemons: daemons.collect::<Result<_, Failure>>()?, machine: machine? })
-    }
+fn times(topology: &Topology) -> Result<Times, Failure> {
+    let pids = topology.members.iter().map(|member| member.daemon.pid());
+    let of =
+        |pid: Option<u32>| Ok((usage::of_daemon(pid)?, pid.map(Threads::of).unwrap_or_default()));
+    let machine = usage::of_core(None).ok_or_else(|| Failure::step("cannot read /proc/stat"))?;
+    Ok((pids.map(of).collect::<Result<_, Failure>>()?, machine))
 }
 
 #[cfg(test)]
