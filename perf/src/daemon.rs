@@ -1,23 +1,22 @@
-//! A WireGuard daemon in its namespace, as a black box that speaks with `wg`.
+//! A WireGuard daemon in its namespace, as a black box configured with `wg`.
 
 use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
 use crate::namespace::Namespace;
-use crate::process::{Process, STEP_LIMIT, tied};
+use crate::process::{Process, STEP_LIMIT};
 
-/// What every daemon calls its interface: each has a namespace and a /run of its own.
+/// Interface name of every daemon: each has a namespace and a /run of its own.
 pub const INTERFACE: &str = "wg0";
 
-/// What WireGuard leaves of an Ethernet frame's 1500 bytes, over IPv6 too.
+/// Payload that WireGuard leaves of an Ethernet frame's 1500 bytes, over IPv6 too.
 pub const MTU: u32 = 1420;
 
 /// UDP port of every daemon.
 pub const PORT: u16 = 51820;
 
-/// A daemon that runs; it ends when this is dropped.
+/// A running daemon; it ends when this is dropped.
 pub struct Daemon {
     /// None if the kernel itself is measured: its interface ends with the namespace.
     process: Option<Process>,
@@ -25,8 +24,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` in a namespace, if wanted on one `core` only, and waits until it answers
-    /// `wg`. The kernel itself cannot be held on a core.
+    /// Starts `program` in a namespace, on one `core` only if given, and waits until it answers
+    /// `wg`. The kernel cannot be confined to a core.
     pub fn start(
         program: &Program,
         namespace: &Namespace,
@@ -46,7 +45,7 @@ impl Daemon {
             }
         };
         program.complete(&mut command, INTERFACE);
-        let title = format!("{} as {}", program.label, namespace.role());
+        let title = format!("{} as {}", program.label(), namespace.role());
         let process = Some(Process::spawn(command, &title, "")?);
         let mut daemon = Daemon { process, program: program.clone() };
         namespace.interrupt().wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
@@ -61,16 +60,16 @@ impl Daemon {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// What its log says so far of how it runs; empty if it tells nothing.
+    /// The log lines that say how it runs; empty if it prints none.
     pub fn told(&self) -> Vec<String> {
         let log = self.process.as_ref().map(Process::stderr).unwrap_or_default();
         log.lines().filter_map(|line| self.program.told(line)).map(str::to_owned).collect()
     }
 
-    /// If the daemon has ended, which it should not have, that is a failure.
+    /// Fails if the daemon has ended.
     pub fn check(&mut self) -> Result<(), Failure> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        if process.has_ended() { Err(process.failure("ended by itself")) } else { Ok(()) }
+        if process.has_ended() { Err(process.failure("ended unexpectedly")) } else { Ok(()) }
     }
 }
 
@@ -81,7 +80,7 @@ pub fn configure(namespace: &Namespace, private_key: &str, peers: &str) -> Resul
     setconf(namespace, private_key, peers, STEP_LIMIT)?.map(drop).ok_or_else(late)
 }
 
-/// The same (`wg setconf`); how long that took. None if it took longer than `limit`.
+/// Runs `wg setconf` and returns how long that took. None if it took longer than `limit`.
 pub fn setconf(
     namespace: &Namespace,
     private_key: &str,
@@ -89,19 +88,5 @@ pub fn setconf(
     limit: Duration,
 ) -> Result<Option<Duration>, Failure> {
     let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
-    let line = format!("wg setconf {INTERFACE} /dev/stdin");
-    namespace.time(&line, &text, limit)
-}
-
-/// A new private key and its public key, in base64.
-pub fn key_pair(interrupt: &Interrupt) -> Result<(String, String), Failure> {
-    let wg = |verb: &str, input: &str| {
-        let mut command = tied("wg");
-        command.arg(verb);
-        let key = Process::run(command, &format!("wg {verb}"), input, STEP_LIMIT, interrupt)?;
-        Ok(key.trim().to_owned())
-    };
-    let private = wg("genkey", "")?;
-    let public = wg("pubkey", &private)?;
-    Ok((private, public))
+    namespace.time(&format!("wg setconf {INTERFACE} /dev/stdin"), &text, limit)
 }

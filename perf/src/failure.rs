@@ -1,25 +1,25 @@
-//! Why a measurement was not made.
+//! Reasons why a measurement was not made.
 
-use std::fmt;
+use std::fmt::{self, Display, Formatter};
 
 /// Why a step did not succeed.
 #[derive(Debug)]
 pub enum Failure {
     /// A signal asked this process to end: nothing further is tried.
     Interrupted,
-    /// A step failed; the text says which and why, for the operator.
+    /// A step failed; the text tells the operator which and why.
     Step(String),
 }
 
 impl Failure {
-    /// A step that failed, in words.
+    /// A failed step, described by `text`.
     pub fn step(text: impl Into<String>) -> Failure {
         Failure::Step(text.into())
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Display for Failure {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Interrupted => formatter.write_str("interrupted"),
             Failure::Step(text) => formatter.write_str(text),
@@ -27,7 +27,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Says what was being done when the system refused.
-pub fn while_doing(what: impl fmt::Display) -> impl FnOnce(std::io::Error) -> Failure {
+/// Prefixes the operating system's error with `what` was being done.
+pub fn while_doing<E: Display>(what: impl Display) -> impl FnOnce(E) -> Failure {
     move |error| Failure::Step(format!("{what}: {error}"))
 }

@@ -1,22 +1,22 @@
-//! What there is to measure, as data.
+//! The WireGuard implementations that can be measured, as data, and how to find their programs.
 
-use std::fmt;
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
 use crate::interrupt::Interrupt;
-use crate::machine::Machine;
+use crate::machine;
 use crate::process::{Process, STEP_LIMIT, tied};
 
-/// Where a program lies unless a path is given.
+/// Location of a program unless a path is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// In the folder of this program: where cargo puts both.
-    Beside,
-    /// Where `scripts/peers` puts it: `peers/bin` in the folder above this program's.
+    /// In this program's folder: cargo puts both there.
+    Sibling,
+    /// In `peers/bin` in the folder above: `scripts/peers` puts it there.
     Peers,
     /// On the PATH.
     Path,
@@ -24,202 +24,137 @@ enum Place {
     Kernel,
 }
 
-/// One way to run a WireGuard daemon.
+/// A WireGuard implementation. Rows of one daemon are not compared with each other.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Implementation {
-    /// What `--implementations` calls it.
+struct Daemon {
     name: &'static str,
-    /// Implementations of the same family are ways to run one program, and not each other's rivals.
-    family: &'static str,
     program: &'static str,
     place: Place,
-    /// What it needs of the processor, as `/proc/cpuinfo` calls it.
-    cpu_flag: Option<&'static str>,
     /// Arguments before the interface's name. It must stay in the foreground.
     arguments: &'static [&'static str],
-    /// Its whole environment but for the PATH.
+    /// Its environment except for the PATH.
     environment: &'static [(&'static str, &'static str)],
-    /// What is in the lines of its log that say how it runs: the I/O and the AEAD in use, who
-    /// forwards.
-    tells: &'static [&'static str],
 }
 
-/// `wg-bounce` in the foreground, with the arguments that follow. It logs a handful of lines, none
-/// for a peer or a packet.
-macro_rules! wg_bounce {
-    ($name:literal $(, $argument:literal)*) => {
-        wg_bounce!($name $(, $argument)*; needs None)
-    };
-    ($name:literal $(, $argument:literal)*; needs $cpu_flag:expr) => {
-        Implementation {
-            name: $name,
-            family: "wg-bounce",
-            program: "wg-bounce",
-            place: Place::Beside,
-            cpu_flag: $cpu_flag,
-            arguments: &["--foreground", "--log-level", "info" $(, $argument)*],
-            environment: &[],
-            tells: &[") interface ", ") relay: "],
-        }
-    };
-}
+const OURS: &str = "wg-bounce";
 
-/// What the kernel's own WireGuard is called.
-const KERNEL: &str = "kernel";
-
-/// Every implementation that is known. Ours without `--relay` or `--aead` chooses by itself.
-pub const IMPLEMENTATIONS: &[Implementation] = &[
-    wg_bounce!("wg-bounce-uring", "--io", "uring"),
-    wg_bounce!("wg-bounce-mmsg", "--io", "mmsg"),
-    wg_bounce!("wg-bounce-direct-uring", "--io", "uring", "--relay", "direct"),
-    wg_bounce!("wg-bounce-direct-mmsg", "--io", "mmsg", "--relay", "direct"),
-    wg_bounce!("wg-bounce-kernel-uring", "--io", "uring", "--relay", "kernel"),
-    wg_bounce!("wg-bounce-kernel-mmsg", "--io", "mmsg", "--relay", "kernel"),
-    wg_bounce!("wg-bounce-ring-uring", "--io", "uring", "--aead", "ring"),
-    wg_bounce!("wg-bounce-ring-mmsg", "--io", "mmsg", "--aead", "ring"),
-    wg_bounce!(
-        "wg-bounce-avx2-uring", "--io", "uring", "--aead", "avx2";
-        needs Some("avx2")
-    ),
-    wg_bounce!(
-        "wg-bounce-avx2-mmsg", "--io", "mmsg", "--aead", "avx2";
-        needs Some("avx2")
-    ),
-    wg_bounce!(
-        "wg-bounce-avx512-uring", "--io", "uring", "--aead", "avx512";
-        needs Some("avx512_vbmi2")
-    ),
-    wg_bounce!(
-        "wg-bounce-avx512-mmsg", "--io", "mmsg", "--aead", "avx512";
-        needs Some("avx512_vbmi2")
-    ),
-    Implementation {
-        name: KERNEL,
-        family: KERNEL,
-        program: "",
-        place: Place::Kernel,
-        cpu_flag: None,
-        arguments: &[],
+const DAEMONS: [Daemon; 5] = [
+    Daemon {
+        name: OURS,
+        program: "wg-bounce",
+        place: Place::Sibling,
+        arguments: &["--foreground", "--log-level", "info"],
         environment: &[],
-        tells: &[],
     },
-    Implementation {
+    Daemon {
         name: "wireguard-go",
-        family: "wireguard-go",
         program: "wireguard-go",
         place: Place::Path,
-        cpu_flag: None,
         arguments: &["-f"],
         environment: &[("LOG_LEVEL", "error")],
-        tells: &[],
     },
-    Implementation {
+    Daemon {
         name: "boringtun",
-        family: "boringtun",
         program: "boringtun-cli",
         place: Place::Peers,
-        cpu_flag: None,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
-        tells: &[],
     },
-    Implementation {
+    Daemon {
         name: "gotatun",
-        family: "gotatun",
         program: "gotatun",
         place: Place::Peers,
-        cpu_flag: None,
         arguments: &["--disable-drop-privileges", "--foreground"],
         environment: &[("WG_LOG_LEVEL", "error")],
-        tells: &[],
     },
+    Daemon { name: "kernel", program: "", place: Place::Kernel, arguments: &[], environment: &[] },
 ];
 
-impl Implementation {
-    fn named(name: &str) -> Option<&'static Implementation> {
-        IMPLEMENTATIONS.iter().find(|implementation| implementation.name == name)
-    }
-}
+/// A word of `wg-bounce-WORD-WORD…`: the option and value it stands for, and the CPU flag it needs.
+type Way = (&'static str, [&'static str; 2], Option<&'static str>);
 
-/// What the operator wants measured: `NAME`, or `NAME@PATH` for a program that lies elsewhere.
+/// Relay modes, AEADs and I/O backends: at most one word of each; wg-bounce chooses the others.
+const WAYS: [Way; 7] = [
+    ("direct", ["--relay", "direct"], None),
+    ("kernel", ["--relay", "kernel"], None),
+    ("ring", ["--aead", "ring"], None),
+    ("avx2", ["--aead", "avx2"], Some("avx2")),
+    ("avx512", ["--aead", "avx512"], Some("avx512_vbmi2")),
+    ("uring", ["--io", "uring"], None),
+    ("mmsg", ["--io", "mmsg"], None),
+];
+
+/// An implementation as given on the command line: `NAME`, or `NAME@PATH` for another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    implementation: &'static Implementation,
+    name: String,
+    daemon: &'static Daemon,
+    cpu_flag: Option<&'static str>,
     path: Option<PathBuf>,
-    /// Beside those that every run of it has.
+    /// Arguments in addition to the daemon's.
     arguments: Vec<String>,
 }
 
 impl Choice {
-    /// Implementations by their names, which must be known, each where it usually lies.
-    pub fn named(names: &[&str]) -> Vec<Choice> {
-        names.iter().map(|name| name.parse().expect("a name that is known")).collect()
-    }
-
-    /// With more arguments if it is of this family.
-    pub fn with_arguments(mut self, family: &str, arguments: &[&str]) -> Choice {
-        if self.family() == family {
-            self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    /// Adds arguments if it is wg-bounce.
+    pub fn with_arguments<'a>(mut self, arguments: impl Iterator<Item = &'a str>) -> Choice {
+        if self.family() == OURS {
+            self.arguments.extend(arguments.map(str::to_owned));
         }
         self
     }
 
-    /// Implementations of one family are ways to run the same program.
+    /// The daemon's name: choices of one family are ways to run it.
     pub fn family(&self) -> &'static str {
-        self.implementation.family
+        self.daemon.name
     }
 
-    /// The program, or, in words, why it is not there.
+    /// The program, or a text that says why it cannot be run here.
     pub fn locate(&self, interrupt: &Interrupt) -> Result<Program, String> {
-        let implementation = self.implementation;
-        if let Some(flag) = implementation.cpu_flag.filter(|flag| !Machine::here().has(flag)) {
-            return Err(format!("not there: this processor has no {flag}"));
+        if let Some(flag) = self.cpu_flag.filter(|flag| !machine::has(flag)) {
+            return Err(format!("not there: this CPU does not support {flag}"));
         }
-        let (path, version) = if implementation.place == Place::Kernel {
+        let (path, version) = if self.daemon.place == Place::Kernel {
             (PathBuf::new(), kernel_version(interrupt)?)
         } else {
             let path = self.find()?;
-            let version = version(&path, interrupt);
+            let version = version(&path.to_string_lossy(), interrupt);
             (path, version)
         };
-        let arguments = self.arguments.clone();
-        Ok(Program { label: self.to_string(), implementation, arguments, path, version })
+        Ok(Program { choice: self.clone(), path, version })
     }
 
     fn find(&self) -> Result<PathBuf, String> {
-        let program = self.implementation.program;
-        let folder = std::env::current_exe()
-            .ok()
-            .and_then(|path| path.parent().map(Path::to_path_buf))
-            .unwrap_or_default();
-        let (candidates, remedy) = match (&self.path, self.implementation.place) {
-            (Some(path), _) => (vec![path.clone()], "given on the command line"),
-            (None, Place::Beside) => {
-                (vec![folder.join(program)], "cargo build --release -p wg-bounce-control")
+        let program = self.daemon.program;
+        let harness = std::env::current_exe().unwrap_or_default();
+        let candidates = match (&self.path, self.daemon.place) {
+            (Some(path), _) => vec![path.clone()],
+            (None, Place::Sibling) => vec![harness.with_file_name(program)],
+            (None, Place::Peers) => {
+                let folder = harness.ancestors().nth(2).unwrap_or(&harness);
+                vec![folder.join("peers/bin").join(program)]
             }
-            (None, Place::Peers) => (
-                folder
-                    .parent()
-                    .map(|above| above.join("peers/bin").join(program))
-                    .into_iter()
-                    .collect(),
-                "scripts/peers installs it",
-            ),
-            (None, Place::Kernel) => (Vec::new(), "part of the kernel"),
-            (None, Place::Path) => {
+            (None, Place::Path | Place::Kernel) => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
-                let all = std::env::split_paths(&path).map(|folder| folder.join(program));
-                (all.collect(), "scripts/setup installs it")
+                std::env::split_paths(&path).map(|folder| folder.join(program)).collect()
             }
+        };
+        let remedy = match (&self.path, self.daemon.place) {
+            (Some(_), _) => "given on the command line",
+            (None, Place::Sibling) => "build it: cargo build --release -p wg-bounce-control",
+            (None, Place::Peers) => "scripts/peers installs it",
+            (None, Place::Path | Place::Kernel) => "scripts/setup installs it",
         };
         let place = match candidates.as_slice() {
             [only] => only.display().to_string(),
             _ => format!("{program} on the PATH"),
         };
+        let is_program = |path: &PathBuf| {
+            let is = |it: fs::Metadata| it.is_file() && it.permissions().mode() & 0o111 != 0;
+            fs::metadata(path).is_ok_and(is)
+        };
         let mut found = candidates.into_iter().filter_map(|path| fs::canonicalize(path).ok());
-        found
-            .find(|path| is_executable(path))
-            .ok_or_else(|| format!("not there: no program {place} ({remedy})"))
+        found.find(is_program).ok_or_else(|| format!("not there: no program {place} ({remedy})"))
     }
 }
 
@@ -231,87 +166,94 @@ impl FromStr for Choice {
             Some((name, path)) => (name, Some(PathBuf::from(path))),
             None => (text, None),
         };
-        let implementation = Implementation::named(name).ok_or_else(|| {
-            let names: Vec<_> = IMPLEMENTATIONS.iter().map(|known| known.name).collect();
-            format!("not one of {}, each with @PATH if it lies elsewhere", names.join(", "))
-        })?;
+        let unknown = || {
+            let names = DAEMONS.map(|daemon| daemon.name).join(", ");
+            let words = WAYS.map(|(word, ..)| word).join("|");
+            format!("expected {names}, or wg-bounce-WORD… with {words}; each may have @PATH")
+        };
+        let (daemon, words) = match name.strip_prefix("wg-bounce-") {
+            Some(words) => (OURS, Some(words)),
+            None => (name, None),
+        };
+        let daemon = DAEMONS.iter().find(|it| it.name == daemon).ok_or_else(unknown)?;
+        let (mut arguments, mut cpu_flag) = (Vec::new(), None);
+        for word in words.into_iter().flat_map(|words| words.split('-')) {
+            let way = WAYS.iter().find(|(it, ..)| *it == word).ok_or_else(unknown)?;
+            if arguments.iter().any(|it| it == way.1[0]) {
+                return Err(format!("{name} sets {} twice", way.1[0]));
+            }
+            arguments.extend(way.1.map(str::to_owned));
+            cpu_flag = cpu_flag.or(way.2);
+        }
         if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err("no path after the @".to_owned());
         }
-        if path.is_some() && implementation.place == Place::Kernel {
-            return Err(format!("{KERNEL} is no program: it has no @PATH"));
+        if path.is_some() && daemon.place == Place::Kernel {
+            return Err("the kernel is not a program: it takes no @PATH".to_owned());
         }
-        Ok(Choice { implementation, path, arguments: Vec::new() })
+        Ok(Choice { name: name.to_owned(), daemon, cpu_flag, path, arguments })
     }
 }
 
-impl fmt::Display for Choice {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.implementation.name)?;
-        match &self.path {
-            Some(path) => write!(formatter, "@{}", path.display()),
-            None => Ok(()),
-        }
+impl Display for Choice {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.name)?;
+        self.path.as_ref().map_or(Ok(()), |path| write!(formatter, "@{}", path.display()))
     }
 }
 
-/// An implementation that is there.
+/// An implementation that can be run here.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// As the operator wrote it.
-    pub label: String,
-    /// How to run it.
-    pub implementation: &'static Implementation,
-    /// Arguments beside those of the implementation.
-    arguments: Vec<String>,
-    /// The program, by its absolute path; empty if it is the kernel.
+    choice: Choice,
+    /// Absolute path of the program; empty if it is the kernel.
     pub path: PathBuf,
-    /// What it says of itself; empty if nothing.
+    /// First line of its --version; may be empty.
     pub version: String,
 }
 
 impl Program {
-    /// Completes a command that runs the program, so that it makes the interface `name`.
+    /// The implementation as given on the command line.
+    pub fn label(&self) -> String {
+        self.choice.to_string()
+    }
+
+    /// Completes a command that runs the program, so that it creates the interface `name`.
     pub fn complete(&self, command: &mut Command, name: &str) {
-        let Implementation { arguments, environment, .. } = self.implementation;
-        command.args(*arguments).args(&self.arguments).arg(name).envs(environment.iter().copied());
+        let Daemon { arguments, environment, .. } = self.choice.daemon;
+        command.args(*arguments).args(&self.choice.arguments).arg(name);
+        command.envs(environment.iter().copied());
     }
 
-    /// Whether it is no program, but the kernel itself.
+    /// Whether the kernel itself is measured.
     pub fn is_kernel(&self) -> bool {
-        self.implementation.place == Place::Kernel
+        self.choice.daemon.place == Place::Kernel
     }
 
-    /// What a log line says of how it runs: the I/O and the AEAD in use, who forwards.
+    /// The part of a log line of wg-bounce that says how it runs: I/O, AEAD, relay mode.
     pub fn told<'a>(&self, line: &'a str) -> Option<&'a str> {
-        self.implementation.tells.iter().find_map(|sign| {
-            // The rest of the line, with the sign but for the parenthesis that ends the prefix.
-            line.find(sign).map(|at| line[at..].trim_start_matches([')', ' ']))
-        })
+        let (_, event) = line.split_once(") ").filter(|_| self.choice.family() == OURS)?;
+        let is_told = event.starts_with("relay: ") || event.contains("AEAD: ");
+        is_told.then_some(event)
     }
 }
 
-/// The first line of what the program says when asked for its version.
-fn version(path: &Path, interrupt: &Interrupt) -> String {
-    let program = path.to_string_lossy();
-    let mut command = tied(&program);
+/// First line of a program's --version.
+fn version(program: &str, interrupt: &Interrupt) -> String {
+    let mut command = tied(program);
     command.arg("--version");
-    let said = Process::run(command, &program, "", STEP_LIMIT, interrupt).unwrap_or_default();
+    let said = Process::run(command, program, "", STEP_LIMIT, interrupt).unwrap_or_default();
     said.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// The kernel's release, if it can make a WireGuard interface; otherwise why not, in words.
+/// The kernel's release, or a text that says why it cannot create a WireGuard interface.
 fn kernel_version(interrupt: &Interrupt) -> Result<String, String> {
     let mut command = tied("unshare");
     command.args(["--net", "ip", "link", "add", "name", "wg0", "type", "wireguard"]);
-    Process::run(command, "making an interface of type wireguard", "", STEP_LIMIT, interrupt)
+    Process::run(command, "adding an interface of type wireguard", "", STEP_LIMIT, interrupt)
         .map_err(|why| format!("not there: this kernel has no WireGuard ({why})"))?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(format!("Linux {}", release.trim()))
-}
-
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
@@ -319,65 +261,75 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique() {
-        for (index, one) in IMPLEMENTATIONS.iter().enumerate() {
-            assert!(IMPLEMENTATIONS[index + 1..].iter().all(|other| other.name != one.name));
+    fn a_choice_is_a_name_with_or_without_a_path() {
+        for text in [
+            "wireguard-go",
+            "wg-bounce-mmsg@/opt/old/wg-bounce",
+            "wg-bounce-direct-avx2-uring",
+            "wg-bounce",
+            "kernel",
+        ] {
+            let choice: Choice = text.parse().expect("well-formed");
+            assert_eq!(choice.to_string(), text);
+        }
+        for (text, why) in [
+            ("wireguard", "wireguard-go"),
+            ("wg-bounce-fast", "avx512"),
+            ("wg-bounce-ring-avx2-uring", "--aead twice"),
+            ("boringtun-uring", "wireguard-go"),
+            ("kernel@/boot", "not a program"),
+            ("wireguard-go@", "path"),
+        ] {
+            assert!(text.parse::<Choice>().unwrap_err().contains(why), "{text}");
         }
     }
 
     #[test]
-    fn a_choice_is_a_name_and_may_have_a_path() {
-        for text in ["wireguard-go", "wg-bounce-mmsg@/opt/old/wg-bounce"] {
-            let choice: Choice = text.parse().expect("well-formed");
-            assert_eq!(choice.to_string(), text);
-        }
-        assert!("wireguard".parse::<Choice>().unwrap_err().contains("wireguard-go"));
-        assert!("kernel@/boot".parse::<Choice>().unwrap_err().contains("no program"));
-        assert!("wireguard-go@".parse::<Choice>().unwrap_err().contains("path"));
+    fn the_words_of_a_name_are_options() {
+        let choice: Choice = "wg-bounce-kernel-avx512-mmsg".parse().expect("well-formed");
+        let words = ["--relay", "kernel", "--aead", "avx512", "--io", "mmsg"];
+        assert_eq!(
+            (choice.arguments.as_slice(), choice.family()),
+            (&words.map(String::from)[..], OURS)
+        );
+        assert_eq!(choice.cpu_flag, Some("avx512_vbmi2"));
     }
 
     #[test]
     fn ours_tells_how_it_runs() {
-        let program = Program {
-            label: String::new(),
-            implementation: Implementation::named("wg-bounce-uring").expect("it is known"),
-            arguments: Vec::new(),
-            path: PathBuf::new(),
-            version: String::new(),
+        let told = |name: &str, line| {
+            let choice = name.parse().expect("well-formed");
+            Program { choice, path: PathBuf::new(), version: String::new() }.told(line)
         };
-        let line = "2026-11-25T02:54:08.680Z INFO: (wg0) interface wg0, io_uring (2 workers)";
-        assert_eq!(program.told(line), Some("interface wg0, io_uring (2 workers)"));
+        let line = "2026-11-25T02:54:08.680Z INFO: (wg0) interface wg0, io_uring; AEAD: ring";
+        assert_eq!(told("wg-bounce-uring", line), Some("interface wg0, io_uring; AEAD: ring"));
+        assert_eq!(told("gotatun", line), None);
         let line = "2026-11-25T02:54:08.683Z INFO: (wg0) relay: IPv4 by the kernel";
-        assert_eq!(program.told(line), Some("relay: IPv4 by the kernel"));
-        assert_eq!(program.told("INFO: (wg0) ended: SIGTERM"), None);
+        assert_eq!(told("wg-bounce", line), Some("relay: IPv4 by the kernel"));
+        assert_eq!(told("wg-bounce", "INFO: (wg0) ended: SIGTERM"), None);
     }
 
     #[test]
-    fn what_is_missing_says_so() {
-        let choice: Choice = "boringtun@/nonexistent/boringtun-cli".parse().expect("well-formed");
-        let why = choice.find().unwrap_err();
-        assert!(why.contains("/nonexistent/boringtun-cli"), "{why}");
-        // A folder, and a file that is no program.
-        for path in ["/usr", "/etc/passwd"] {
+    fn a_missing_program_is_explained() {
+        // Not there, a folder, and a file that is not executable.
+        for path in ["/nonexistent/boringtun-cli", "/usr", "/etc/passwd"] {
             let choice: Choice = format!("boringtun@{path}").parse().expect("well-formed");
-            assert!(choice.find().is_err(), "{path}");
+            let why = choice.find().unwrap_err();
+            assert!(why.contains(path), "{why}");
         }
     }
 
     #[test]
-    fn what_lies_on_the_path_is_found() {
-        let sh = Implementation {
+    fn a_program_on_the_path_is_found() {
+        const SH: Daemon = Daemon {
             name: "sh",
-            family: "sh",
             program: "sh",
             place: Place::Path,
-            cpu_flag: None,
             arguments: &[],
             environment: &[],
-            tells: &[],
         };
-        let choice =
-            Choice { implementation: Box::leak(Box::new(sh)), path: None, arguments: Vec::new() };
+        let choice: Choice = "wireguard-go".parse().expect("well-formed");
+        let choice = Choice { daemon: &SH, ..choice };
         assert!(choice.find().expect("every system has one").is_absolute());
     }
 }

@@ -1,4 +1,4 @@
-//! Signals that end the run, and waiting that notices them.
+//! Signals that end the run, and waits that notice them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,61 +9,60 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::failure::{Failure, while_doing};
 
-/// Between two looks at a condition. Every look costs CPU beside a measurement that runs.
+/// Pause between two polls. Each poll costs CPU time during a measurement.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Whether a signal has asked this process to end. The handlers stay: a second signal must not
-/// stop the cleaning.
+/// Whether a signal has asked this process to end. The handlers stay installed: a second signal
+/// must not stop the cleanup.
 #[derive(Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// One that SIGINT, SIGTERM and SIGHUP set.
+    /// Set by SIGINT, SIGTERM and SIGHUP.
     pub fn on_signals() -> Result<Interrupt, Failure> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&flag))
-                .map_err(while_doing("handling signals"))?;
+                .map_err(while_doing("cannot handle signals"))?;
         }
         Ok(Interrupt(flag))
     }
 
-    /// Fails if a signal has come.
+    /// Fails if a signal has arrived.
     pub fn check(&self) -> Result<(), Failure> {
         if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
-    /// Waits until `condition` holds, a signal comes, or about `limit` has passed; `what` says for
-    /// what. The limit is patience with something that hangs, so counting the pauses is exact
-    /// enough.
+    /// Waits until `condition` holds, a signal arrives, or about `limit` has passed; `what` names
+    /// the condition. Counting the pauses is exact enough to give up on a process that hangs.
     pub fn wait_until(
         &self,
         limit: Duration,
         what: &str,
         mut condition: impl FnMut() -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        for _ in 0..=looks(limit) {
+        for _ in 0..=polls(limit) {
             self.check()?;
             if condition()? {
                 return Ok(());
             }
             sleep(POLL);
         }
-        Err(Failure::Step(format!("waited {} s in vain: {what}", limit.as_secs())))
+        Err(Failure::Step(format!("timed out after {} s waiting for: {what}", limit.as_secs())))
     }
 }
 
-/// Waits up to about `limit` for `condition`, whatever signals come: for cleaning up.
+/// Waits up to about `limit` for `condition`, ignoring signals: for the cleanup.
 pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    for _ in 0..=looks(limit) {
-        if condition() {
-            return true;
+    (0..=polls(limit)).any(|_| {
+        let holds = condition();
+        if !holds {
+            sleep(POLL);
         }
-        sleep(POLL);
-    }
-    false
+        holds
+    })
 }
 
-fn looks(limit: Duration) -> u128 {
+fn polls(limit: Duration) -> u128 {
     limit.as_millis() / POLL.as_millis()
 }

@@ -1,75 +1,53 @@
-//! Where it was measured.
+//! The machine on which a run was measured, as its JSON record.
 
-use std::fmt;
 use std::fs;
-use std::thread::available_parallelism;
 
 use serde_json::{Value, json};
 
-/// The machine, as far as it matters for comparing figures.
-pub struct Machine {
-    cpu: String,
-    flags: Vec<String>,
-    cores: usize,
-    kernel: String,
-    load: String,
+/// This machine, now: CPU model, vector instruction sets, cores, kernel and load average.
+pub fn here() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let (cpuinfo, load) = (read("/proc/cpuinfo"), read("/proc/loadavg"));
+    json!({
+        "cpu": cpu_model(&cpuinfo),
+        "cpu_flags": cpu_flags(&cpuinfo),
+        // Not available_parallelism: the generator confines itself to one core.
+        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "load_average": load.split_whitespace().next().and_then(|load| load.parse::<f64>().ok()),
+    })
 }
 
-impl Machine {
-    /// This machine, now.
-    pub fn here() -> Machine {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let load = read("/proc/loadavg");
-        Machine {
-            cpu: cpu_model(&read("/proc/cpuinfo")),
-            flags: cpu_flags(&read("/proc/cpuinfo")),
-            cores: available_parallelism().map_or(0, usize::from),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load: load.split_whitespace().next().unwrap_or("?").to_owned(),
-        }
-    }
-
-    /// Whether the processor has vector instructions of this name.
-    pub fn has(&self, flag: &str) -> bool {
-        self.flags.iter().any(|it| it == flag)
-    }
-
-    /// For the JSON lines.
-    pub fn record(&self) -> Value {
-        json!({
-            "cpu": self.cpu,
-            "cpu_flags": self.flags,
-            "cores": self.cores,
-            "kernel": self.kernel,
-            "load_average": self.load.parse::<f64>().ok(),
-        })
-    }
+/// Whether this CPU has the vector instructions that `/proc/cpuinfo` calls `flag`.
+pub fn has(flag: &str) -> bool {
+    cpu_flags(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()).contains(&flag)
 }
 
-impl fmt::Display for Machine {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { cpu, cores, kernel, load, .. } = self;
-        write!(formatter, "{cpu}, {cores} cores, Linux {kernel}, load {load} at the start")
-    }
+/// A machine's record in a line, without the load.
+pub fn describe(machine: &Value) -> String {
+    let text = |name: &str| machine[name].as_str().unwrap_or("?");
+    let flags = machine["cpu_flags"].as_array().into_iter().flatten();
+    let flags: Vec<_> = flags.filter_map(Value::as_str).collect();
+    let flags = if flags.is_empty() { String::new() } else { format!(" ({})", flags.join(", ")) };
+    format!("{}{flags}, {} cores, Linux {}", text("cpu"), machine["cores"], text("kernel"))
 }
 
-/// Of the first CPU's flags those that decide which vector code runs.
-fn cpu_flags(cpuinfo: &str) -> Vec<String> {
-    let flags = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-    let flags = flags.filter(|(key, _)| key.trim() == "flags").map(|(_, value)| value).next();
-    let matters = |flag: &&str| *flag == "avx2" || flag.starts_with("avx512");
-    let words = flags.unwrap_or_default().split_whitespace();
-    words.filter(matters).map(str::to_owned).collect()
+/// The value of the first CPU's line `name`.
+fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
 }
 
-/// The model of the first CPU in `/proc/cpuinfo`; not every architecture names it.
+/// The flags of the first CPU that decide which vector code runs.
+fn cpu_flags(cpuinfo: &str) -> Vec<&str> {
+    let flags = field(cpuinfo, "flags").unwrap_or_default().split_whitespace();
+    flags.filter(|flag| *flag == "avx2" || flag.starts_with("avx512")).collect()
+}
+
+/// The model of the first CPU; not every architecture names it.
 fn cpu_model(cpuinfo: &str) -> String {
-    let model = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-    model
-        .filter(|(key, _)| key.trim() == "model name")
-        .map(|(_, value)| value.trim().to_owned())
-        .next()
-        .unwrap_or_else(|| format!("{} CPU", std::env::consts::ARCH))
+    let unnamed = || format!("{} CPU", std::env::consts::ARCH);
+    field(cpuinfo, "model name").map_or_else(unnamed, str::to_owned)
 }
 
 #[cfg(test)]
@@ -77,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_is_found_or_the_architecture_stands_in() {
+    fn an_unnamed_cpu_is_called_by_its_architecture() {
         let text = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9R14\nflags\t: fpu\n";
         assert_eq!(cpu_model(text), "AMD EPYC 9R14");
         assert_eq!(cpu_flags("flags\t: fpu avx avx2 avx512f\n"), ["avx2", "avx512f"]);

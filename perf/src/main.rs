@@ -1,24 +1,21 @@
 //! The measuring harness: WireGuard daemons side by side, in network namespaces of its own, under
-//! load. Each is a black box: a program that takes an interface's name and speaks with `wg`.
+//! load. Each is a black box: a program that takes an interface's name and is configured with `wg`.
 //!
-//! 1. `implementation`: what there is to measure, as data, and where the programs lie.
-//! 2. `namespace`, `process`: places and processes that end with this process, however it ends.
-//! 3. `daemon`, `star`: daemons in namespaces, connected and configured.
-//! 4. `generator`: all peers of a relay in one, which makes the load by itself.
-//! 5. `clock`, `cpu`, `memory`, `machine`: what it costs, and where it was measured.
-//! 6. `rounds`, `progress`, `side_by_side`, `statistics`, `table`, `lines`: side by side, and what
-//!    it says together.
-//! 7. `iperf`, `blast`, `storm`, `scale`, `latency`, `all`, `report`: the subcommands of these
-//!    names.
+//! 1. `implementation`: what can be measured, as data, and how to find the programs.
+//! 2. `namespace`, `process`: namespaces and processes that end with this process, however it ends.
+//! 3. `daemon`, `topology`: daemons in namespaces, connected and configured.
+//! 4. `generator`: all peers of a relay in one process, which generates the load.
+//! 5. `clock`, `usage`, `machine`: CPU time and memory, and the machine.
+//! 6. `record`, `columns`, `table`, `statistics`: results, and the tables that show them.
+//! 7. `options`, `run`: common options, and the run loop of all subcommands.
+//! 8. `iperf`, `blast`, `storm`, `scale`, `latency`, `all`, `report`: the subcommands.
 
 #![forbid(unsafe_code)]
 
 mod all;
 mod blast;
 mod clock;
-#[cfg(test)]
-mod command_line;
-mod cpu;
+mod columns;
 mod daemon;
 mod failure;
 mod generator;
@@ -26,83 +23,80 @@ mod implementation;
 mod interrupt;
 mod iperf;
 mod latency;
-mod lines;
 mod machine;
-mod memory;
 mod namespace;
+mod options;
 mod process;
-mod progress;
+mod record;
 mod report;
-mod rounds;
+mod run;
 mod scale;
-mod side_by_side;
-mod star;
 mod statistics;
 mod storm;
 mod table;
+mod topology;
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use nix::unistd::geteuid;
 use serde_json::json;
 
 use failure::Failure;
 use interrupt::Interrupt;
-use lines::Lines;
+use record::Lines;
 
-/// What a shell reports of a program that SIGINT ended.
+/// Exit code that a shell reports for a program ended by SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Measures WireGuard daemons side by side, in network namespaces of its own.
 ///
-/// The host's network is left alone, and nothing stays behind, however it ends. Needs root, but
-/// for `report` and `blast --remote-config`.
+/// The host's network is not changed, and nothing is left behind, however it ends. Needs root,
+/// except for `report` and `blast --remote-config`.
 #[derive(Parser)]
 #[command(name = "wg-bounce-perf", version)]
 struct Arguments {
     #[command(subcommand)]
-    what: What,
+    subcommand: Subcommand,
 }
 
-#[derive(Subcommand)]
-enum What {
-    /// Throughput of TCP or UDP through the tunnel, by iperf3, and what it costs
+#[derive(clap::Subcommand)]
+enum Subcommand {
+    /// Measure throughput of TCP or UDP through the tunnel with iperf3, and its CPU cost
     Iperf(iperf::Options),
-    /// Packets per second through a relay, and its CPU time per packet
+    /// Measure packets per second through a relay, and its CPU time per packet
     Blast(blast::Options),
-    /// Handshakes per second, and what becomes of peers that all come at once
+    /// Measure handshakes per second, and how long peers wait that all start at once
     Storm(storm::Options),
-    /// What many peers take: to configure, in memory, and per packet
+    /// Measure set-up time, memory and CPU time per packet with many peers
     Scale(scale::Options),
-    /// What a relay adds to the time that packets take, at chosen loads
+    /// Measure the latency that a relay adds at given loads
     Latency(latency::Options),
-    /// A plan of all these measurements, and its report
+    /// Run a plan of all these measurements and write a report
     All(all::Options),
-    /// A page with plots from the JSON lines of measurements
+    /// Write an HTML page with plots from JSON lines
     Report(report::Options),
 }
 
-impl What {
-    /// Has the JSON lines say why a run as a whole has failed.
-    fn record_failure(&self, failure: &Failure) {
-        let json = match self {
-            What::Iperf(options) => &options.json,
-            What::Blast(options) => &options.json,
-            What::Storm(options) => &options.side_by_side.json,
-            What::Scale(options) => &options.side_by_side.json,
-            What::Latency(options) => &options.side_by_side.json,
-            What::All(_) | What::Report(_) => &None,
-        };
-        let record = json!({ "kind": "run_failed", "why": failure.to_string() });
-        // The operator has been told already; that the file cannot be written may be why.
-        let _ = Lines::open(json.as_deref()).and_then(|mut lines| lines.write(&record));
+impl Arguments {
+    fn command() -> clap::Command {
+        options::with_defaults(<Arguments as CommandFactory>::command())
+    }
+
+    #[cfg(test)]
+    fn from_line(line: &str) -> Result<Subcommand, clap::Error> {
+        let words = ["wg-bounce-perf"].into_iter().chain(line.split_whitespace());
+        let matches = Arguments::command().try_get_matches_from(words)?;
+        Arguments::from_arg_matches(&matches).map(|arguments| arguments.subcommand)
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    let matches = Arguments::command().get_matches();
+    let Arguments { subcommand } =
+        Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(&subcommand) {
         Ok(code) => code,
         Err(Failure::Interrupted) => {
             eprintln!("wg-bounce-perf: interrupted; nothing is left behind");
@@ -110,33 +104,48 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             eprintln!("wg-bounce-perf: {failure}");
-            arguments.what.record_failure(&failure);
+            subcommand.record(&failure);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    match &arguments.what {
-        What::Iperf(options) => iperf::run(options, &ready_to_measure()?),
-        What::Blast(options) if options.remote.remote_config => {
-            blast::print_config(options).map(|()| ExitCode::SUCCESS)
+fn run(subcommand: &Subcommand) -> Result<ExitCode, Failure> {
+    match subcommand {
+        Subcommand::Report(options) => return report::run(options),
+        Subcommand::Blast(options) if options.is_config() => return blast::print_config(options),
+        _ if !geteuid().is_root() => {
+            return Err(Failure::step("must run as root: it creates network namespaces"));
         }
-        What::Blast(options) => blast::run(options, &ready_to_measure()?),
-        What::Storm(options) => storm::run(options, &ready_to_measure()?),
-        What::Scale(options) => scale::run(options, &ready_to_measure()?),
-        What::Latency(options) => latency::run(options, &ready_to_measure()?),
-        What::All(options) => all::run(options, &ready_to_measure()?),
-        What::Report(options) => report::run(options),
+        _ => {}
+    }
+    let interrupt = Interrupt::on_signals()?;
+    match subcommand {
+        Subcommand::Iperf(options) => iperf::run(options, &interrupt),
+        Subcommand::Blast(options) => blast::run(options, &interrupt),
+        Subcommand::Storm(options) => storm::run(options, &interrupt),
+        Subcommand::Scale(options) => scale::run(options, &interrupt),
+        Subcommand::Latency(options) => latency::run(options, &interrupt),
+        Subcommand::All(options) => all::run(options, &interrupt),
+        Subcommand::Report(options) => report::run(options),
     }
 }
 
-/// Measuring makes namespaces, and cleans up when a signal comes.
-fn ready_to_measure() -> Result<Interrupt, Failure> {
-    if !geteuid().is_root() {
-        return Err(Failure::step("needs root, for network namespaces and large socket buffers"));
+impl Subcommand {
+    /// Writes a failure of the run as a whole to the JSON lines.
+    fn record(&self, failure: &Failure) {
+        let common = match self {
+            Subcommand::Iperf(options) => &options.common,
+            Subcommand::Blast(options) => &options.common,
+            Subcommand::Storm(options) => &options.common,
+            Subcommand::Scale(options) => &options.common,
+            Subcommand::Latency(options) => &options.common,
+            Subcommand::All(_) | Subcommand::Report(_) => return,
+        };
+        let record = json!({ "kind": "run_failed", "why": failure.to_string() });
+        // Ignore errors: an unwritable file may be why the run failed, and it is printed anyway.
+        let _ = Lines::open(common.json.as_deref()).and_then(|mut lines| lines.write(&record));
     }
-    Interrupt::on_signals()
 }
 
 #[cfg(test)]
@@ -144,11 +153,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_subcommand_has_its_defaults() {
+        let default = |subcommand: &str, argument: &str| {
+            let command = Arguments::command();
+            let command = command.find_subcommand(subcommand).expect("it is there").clone();
+            let mut arguments = command.get_arguments();
+            let argument = arguments.find(|it| it.get_id() == argument).expect("it is there");
+            let values = argument.get_default_values().iter();
+            values.map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",")
+        };
+        for (subcommand, argument, value) in [
+            ("iperf", "rounds", "5"),
+            ("iperf", "seconds", "5"),
+            ("blast", "rounds", "5"),
+            ("blast", "train", "44"),
+            ("storm", "rounds", "3"),
+            ("storm", "window", "64"),
+            ("scale", "window", "256"),
+            ("scale", "pairs", "4"),
+            ("latency", "seconds", "2"),
+            ("latency", "implementations", "wg-bounce-uring,wireguard-go,boringtun,gotatun"),
+        ] {
+            assert_eq!(default(subcommand, argument), value, "{subcommand} --{argument}");
+        }
+    }
+
+    #[test]
     fn every_command_line_of_a_plan_is_understood() {
-        for words in all::command_lines() {
-            let line = words.join(" ");
-            let words = ["wg-bounce-perf".to_owned()].into_iter().chain(words);
-            if let Err(error) = Arguments::try_parse_from(words) {
+        for line in all::command_lines() {
+            if let Err(error) = Arguments::from_line(&line) {
                 panic!("{line}: {error}");
             }
         }

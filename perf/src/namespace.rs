@@ -1,23 +1,26 @@
-//! Network namespaces without a name: each exists as long as a process is inside, and every
-//! process inside ends with this one. So nothing can be left behind, and nothing can collide.
+//! Unnamed network namespaces: each exists as long as a process inside it, and every process inside
+//! ends with this one. Nothing can be left behind, and nothing can collide.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
 use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
 
 use crate::failure::{Failure, while_doing};
 use crate::interrupt::Interrupt;
 use crate::process::{Process, STEP_LIMIT, tied};
 
-/// What the process that holds a namespace does. A /run of its own, so that the daemons' control
-/// sockets are in nobody's way; `cat` ends when its standard input is closed, which the kernel
-/// does when this process dies.
+/// The process that holds a namespace. It has its own /run for the daemons' control sockets; `cat`
+/// ends when its standard input is closed, which the kernel does when this process dies.
 const HOLDER: &str = "mount -t tmpfs -o mode=755 tmpfs /var/run && \
     mkdir -m 700 /var/run/wireguard && ip link set lo up && echo ready && exec cat";
 
-/// Makes a namespace's kernel a router. Redirects: it would tell the senders of a shorter way that
-/// does not exist.
+/// Turns a namespace's kernel into a router. Without redirects: they would tell the senders of a
+/// shorter path that does not exist.
 pub const FORWARDING: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
     net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0";
 
@@ -30,40 +33,40 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one; failures call it by its role.
+    /// Creates one; failures call it by its role.
     pub fn new(role: &'static str, interrupt: &Interrupt) -> Result<Namespace, Failure> {
         let mut command = tied("unshare");
         command.args(["--net", "--mount", "sh", "-c", HOLDER]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut holder =
-            command.spawn().map_err(while_doing("starting `setpriv` (of util-linux)"))?;
+        let start = while_doing("cannot start `setpriv` (of util-linux)");
+        let mut holder = command.spawn().map_err(start)?;
         let stdin = holder.stdin.take();
         let stdout = holder.stdout.take().expect("piped");
         let namespace = Namespace { role, holder, stdin, interrupt: interrupt.clone() };
         let mut line = String::new();
         match BufReader::new(stdout).read_line(&mut line) {
             Ok(_) if line == "ready\n" => Ok(namespace),
-            _ => Err(Failure::step("cannot make a network namespace: see above")),
+            _ => Err(Failure::step("cannot create a network namespace: see above")),
         }
     }
 
-    /// What failures call it.
+    /// Its name in failures and records.
     pub fn role(&self) -> &'static str {
         self.role
     }
 
-    /// What ends the waiting inside.
+    /// The signal flag that its commands obey.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
 
-    /// The process that holds it: what `ip` takes for the `netns` of a device.
+    /// The process that holds it: `ip` takes this as the `netns` of a device.
     pub fn pid(&self) -> u32 {
         self.holder.id()
     }
 
-    /// `program`, to be run inside. It must be found by its absolute path or on the PATH; its
-    /// environment is empty but for the PATH.
+    /// A command that runs `program` (an absolute path, or on the PATH) inside. Its environment is
+    /// empty except for the PATH.
     pub fn command(&self, program: &str) -> Command {
         let mut command = tied("nsenter");
         command.args(["--net", "--mount", &format!("--target={}", self.pid()), program]);
@@ -72,19 +75,19 @@ impl Namespace {
         command
     }
 
-    /// Runs a command line (words parted by spaces); its standard output.
+    /// Runs a command line (words separated by spaces) and returns its standard output.
     pub fn run(&self, line: &str) -> Result<String, Failure> {
-        self.run_with(line, "", STEP_LIMIT)
+        self.run_within(line, STEP_LIMIT)
     }
 
-    /// Runs a command line with `input` on its standard input, for at most `limit`.
-    pub fn run_with(&self, line: &str, input: &str, limit: Duration) -> Result<String, Failure> {
+    /// Runs a command line for at most `limit` and returns its standard output.
+    pub fn run_within(&self, line: &str, limit: Duration) -> Result<String, Failure> {
         let (command, title) = self.words(line);
-        Process::run(command, &title, input, limit, &self.interrupt)
+        Process::run(command, &title, "", limit, &self.interrupt)
     }
 
-    /// Runs a command line with `input` on its standard input; how long that took (to the
-    /// millisecond). None if it has not ended within `limit`.
+    /// Runs a command line with `input` on its standard input and returns how long that took. None
+    /// if it has not ended within `limit`.
     pub fn time(
         &self,
         line: &str,
@@ -101,20 +104,47 @@ impl Namespace {
         Process::spawn(command, &title, "")
     }
 
-    /// Waits until a command line succeeds.
-    pub fn run_until_ok(&self, line: &str) -> Result<(), Failure> {
-        let title = format!("`{line}` succeeds in {}", self.role);
-        self.interrupt.wait_until(STEP_LIMIT, &title, || match self.run(line) {
-            Err(Failure::Interrupted) => Err(Failure::Interrupted),
-            outcome => Ok(outcome.is_ok()),
-        })
+    /// Adds a veth pair to another namespace: `name` here, `peer_name` there, each with its
+    /// addresses, and brings both ends up.
+    pub fn link(
+        &self,
+        (name, addresses): (&str, &[String]),
+        peer: &Namespace,
+        (peer_name, peer_addresses): (&str, &[String]),
+    ) -> Result<(), Failure> {
+        let pid = peer.pid();
+        let line = format!("ip link add name {name} type veth peer name {peer_name} netns {pid}");
+        self.run(&line)?;
+        self.bring_up(name, addresses, "")?;
+        peer.bring_up(peer_name, peer_addresses, "")
+    }
+
+    /// Gives an interface its addresses (with prefix length) and brings it up, with `more` options.
+    pub fn bring_up(&self, name: &str, addresses: &[String], more: &str) -> Result<(), Failure> {
+        for address in addresses {
+            let more = if address.contains(':') { "nodad" } else { "" };
+            self.run(&format!("ip address add {address} dev {name} {more}"))?;
+        }
+        self.run(&format!("ip link set {name} {more} up")).map(drop)
+    }
+
+    /// Opens sockets inside, in a thread that alone enters the namespace.
+    pub fn open<S: Send>(&self, open: impl FnOnce() -> io::Result<S> + Send) -> Result<S, Failure> {
+        let place = format!("/proc/{}/ns/net", self.pid());
+        let enter_and_open = || {
+            setns(File::open(&place)?, CloneFlags::CLONE_NEWNET)?;
+            open()
+        };
+        let opened =
+            thread::scope(|scope| scope.spawn(enter_and_open).join().expect("it does not panic"));
+        opened.map_err(while_doing("cannot open the generator's sockets"))
     }
 
     fn words(&self, line: &str) -> (Command, String) {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().expect("a program to run"));
         command.args(words);
-        (command, format!("`{line}` in {}", self.role))
+        (command, format!("`{}` in {}", line.trim(), self.role))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Child processes: run to the end with their output, or in the background until dropped. The
+//! Child processes: run to completion with their output, or in the background until dropped. The
 //! kernel ends them when this process dies, even by SIGKILL.
 
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use crate::interrupt::{Interrupt, within};
 /// Longest time that a step of the set-up may take.
 pub const STEP_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a process has between SIGTERM and SIGKILL.
+/// Time between SIGTERM and SIGKILL.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
-/// Between two looks at a process that is timed.
+/// Pause between two polls of a process that is timed.
 const FINE_POLL: Duration = Duration::from_micros(500);
 
 /// Lines of a failed process's output that its failure quotes.
 const QUOTED_LINES_MAX: usize = 5;
 
-/// `program` as a command that the kernel kills when the calling **thread** dies: to be spawned by
-/// the main thread. Every program in between must replace itself (exec), so that the process
+/// `program` as a command that the kernel kills when the calling **thread** dies: only the main
+/// thread may spawn it. Every program in between must replace itself (exec), so that the process
 /// keeps its id.
 pub fn tied(program: &str) -> Command {
     let mut command = Command::new("setpriv");
@@ -37,7 +37,7 @@ pub fn tied(program: &str) -> Command {
     command
 }
 
-/// A child process with its output in files that have no name; ended when dropped.
+/// A child process with its output in unnamed files; ended when dropped.
 pub struct Process {
     child: Child,
     title: String,
@@ -46,28 +46,24 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, which [`tied`] has begun, with `input` on its standard input. `title` is
-    /// what failures call it.
+    /// Starts `command`, which [`tied`] has begun, with `input` on its standard input. Failures
+    /// call it `title`.
     pub fn spawn(mut command: Command, title: &str, input: &str) -> Result<Process, Failure> {
         let mut start = || {
             let mut stdin = tempfile::tempfile()?;
             stdin.write_all(input.as_bytes())?;
             stdin.rewind()?;
             let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-            command
-                .stdin(stdin)
-                .stdout(Stdio::from(stdout.try_clone()?))
-                .stderr(Stdio::from(stderr.try_clone()?))
-                // Ctrl-C is for this process, which then ends the others in order.
-                .process_group(0);
-            let child = command.spawn()?;
-            Ok(Process { child, title: title.to_owned(), stdout, stderr })
+            command.stdin(stdin).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+            // Ctrl-C goes to this process only, which then ends its children in order.
+            let child = command.process_group(0).spawn()?;
+            Ok::<_, std::io::Error>(Process { child, title: title.to_owned(), stdout, stderr })
         };
-        start().map_err(while_doing(format!("starting {title}")))
+        start().map_err(while_doing(format!("cannot start {title}")))
     }
 
-    /// Runs `command` to its end; its standard output. Failing to end within `limit`, and any
-    /// exit code but 0, is a failure.
+    /// Runs `command` to completion and returns its standard output. Fails if it does not end
+    /// within `limit`, or with any exit code but 0.
     pub fn run(
         command: Command,
         title: &str,
@@ -78,11 +74,11 @@ impl Process {
         let mut process = Process::spawn(command, title, input)?;
         interrupt.wait_until(limit, title, || Ok(process.has_ended()))?;
         process.check_success()?;
-        Ok(process.stdout())
+        Ok(whole(&process.stdout))
     }
 
-    /// Runs `command` to its end; how long that took (to the millisecond), its start included.
-    /// None if it has not ended within `limit`. Any exit code but 0 is a failure.
+    /// Runs `command` to completion and returns how long that took, its start included. None if it
+    /// has not ended within `limit`. Fails on any exit code but 0.
     pub fn time(
         command: Command,
         title: &str,
@@ -111,14 +107,14 @@ impl Process {
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+        has_ended(&mut self.child)
     }
 
-    /// Fails unless it has ended with exit code 0.
+    /// Fails unless it ended with exit code 0.
     fn check_success(&mut self) -> Result<(), Failure> {
         match self.child.wait() {
             Ok(status) if status.success() => Ok(()),
-            // Whom a signal has ended could not say why.
+            // A process killed by a signal could not print why.
             Ok(status) if status.code().is_none() => {
                 Err(self.failure(&format!("failed ({status})")))
             }
@@ -126,19 +122,14 @@ impl Process {
         }
     }
 
-    /// What it has written to standard output so far.
-    pub fn stdout(&self) -> String {
-        whole(&self.stdout)
-    }
-
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         whole(&self.stderr)
     }
 
-    /// A failure of this process, with the last lines that it wrote.
+    /// A failure of this process, with the last lines of its output.
     pub fn failure(&self, what: &str) -> Failure {
-        let written = self.stderr() + &self.stdout();
+        let written = self.stderr() + &whole(&self.stdout);
         let lines: Vec<&str> = written.lines().collect();
         let last = lines[lines.len().saturating_sub(QUOTED_LINES_MAX)..].join("; ");
         Failure::Step(format!("{} {what}: {last}", self.title))
@@ -147,24 +138,33 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.has_ended() {
-            return;
-        }
-        // Not waited for yet, so the id is still this child's.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        if !within(END_LIMIT, || self.has_ended()) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        end(&mut self.child, END_LIMIT);
     }
 }
 
-/// All of a file, from its start: the position is shared with the child that writes.
+fn has_ended(child: &mut Child) -> bool {
+    !matches!(child.try_wait(), Ok(None))
+}
+
+/// Ends a child by SIGTERM, or by SIGKILL after `limit`.
+pub fn end(child: &mut Child, limit: Duration) {
+    if has_ended(child) {
+        return;
+    }
+    // Not waited for yet, so the id is still this child's.
+    let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+    if !within(limit, || has_ended(child)) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// All of a file, from its start: the child that writes shares the position.
 fn whole(file: &File) -> String {
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     let mut bytes = vec![0; usize::try_from(length).expect("output fits into memory")];
     match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) => format!("(its output cannot be read: {error})"),
+        Err(error) => format!("(cannot read its output: {error})"),
     }
 }

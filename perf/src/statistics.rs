@@ -1,10 +1,9 @@
-//! What several rounds say together.
+//! Medians, ranges and percentiles.
 
-/// The middle and the ends of a set of figures. With the few rounds that a measurement has, an
-/// honest spread is all that they gave.
+/// Median and range of a set of figures. Few rounds justify no finer statistics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// Half of the figures are not above it; the mean of the middle two if their number is even.
+    /// The middle figure; the mean of the middle two if their number is even.
     pub median: f64,
     /// The smallest figure.
     pub min: f64,
@@ -13,7 +12,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of some figures, in any order; none of no figures.
+    /// The spread of figures in any order; none of no figures.
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
@@ -28,7 +27,7 @@ impl Spread {
     }
 }
 
-/// The figure that `percent` of a sorted set are not above (nearest rank); none of no figures.
+/// The percentile of a sorted set, by nearest rank; none of no figures.
 pub fn percentile<T: Copy>(sorted: &[T], percent: f64) -> Option<T> {
     let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
@@ -50,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_spread() {
+    fn no_figures_have_no_spread() {
         assert_eq!(Spread::of([]), None);
     }
 

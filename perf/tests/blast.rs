@@ -1,5 +1,4 @@
-//! `blast` against our own daemon: what the generator sends arrives, whole and in order. Needs
-//! root, as the harness does.
+//! `blast` against our own daemon: all packets arrive, intact and in order.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +14,7 @@ use serde_json::Value;
 
 use common::{processes, relays};
 
-/// Arguments for measuring our daemon, which the same build has put beside the harness.
+/// Arguments for measuring our daemon from the same build.
 fn arguments(more: &str) -> String {
     let relay_core = relays::last_core();
     format!(
@@ -24,7 +23,7 @@ fn arguments(more: &str) -> String {
     )
 }
 
-/// What the harness found.
+/// The result of a measurement.
 fn blast(more: &str) -> Value {
     let (table, records) = common::run(&arguments(more));
     let missing = &records[1]["missing"];
@@ -33,8 +32,8 @@ fn blast(more: &str) -> Value {
     records[2]["result"].clone()
 }
 
-/// All packets of a phase arrived, in order, and those that were opened were right: a wrong one
-/// makes the measurement fail.
+/// All packets of a phase arrived, in order. The sampled ones were right: a wrong one fails the
+/// measurement.
 fn assert_whole(phase: &Value) {
     for nothing in ["lost", "reordered", "reordered_samples"] {
         assert_eq!(phase[nothing], 0, "{phase}");
@@ -45,6 +44,7 @@ fn assert_whole(phase: &Value) {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn trains_of_tcp_arrive_whole_and_at_a_rate_too() {
     let result = blast("--pairs 3 --load 5000");
     assert_whole(&result["capacity"]);
@@ -55,23 +55,26 @@ fn trains_of_tcp_arrive_whole_and_at_a_rate_too() {
 }
 
 #[test]
-fn so_do_short_unpadded_trains_of_udp_in_ipv6_in_ipv6() {
+#[ignore = "needs root: creates network namespaces"]
+fn short_unpadded_trains_of_udp_in_ipv6_in_ipv6_arrive_whole() {
     let arguments = "--pairs 2 --train 3 --size 1401 --kind udp --family 6 --outer 6 --unpadded";
     assert_whole(&blast(arguments)["capacity"]);
 }
 
 #[test]
-fn so_do_single_small_packets() {
+#[ignore = "needs root: creates network namespaces"]
+fn single_small_packets_arrive_whole() {
     assert_whole(&blast("--pairs 2 --train 1 --size 64 --family 6")["capacity"]);
 }
 
 #[test]
-fn a_relay_that_is_kept_from_running_loses_nothing() {
-    let json = tempfile::NamedTempFile::new().expect("a folder for temporary files");
+#[ignore = "needs root: creates network namespaces"]
+fn a_stopped_relay_loses_nothing() {
+    let json = tempfile::NamedTempFile::new().expect("a temporary folder");
     let mut command = common::harness(&arguments(""));
     let command = command.arg("--json").arg(json.path()).stdout(Stdio::null());
     let mut harness = command.stderr(Stdio::piped()).spawn().expect("it starts");
-    // For longer, each time, than the generator waits for a relay that rests.
+    // Each stop is longer than the silence after which an idle relay has lost packets.
     let mut stops = 0;
     while harness.try_wait().expect("our own child").is_none() {
         let started = processes::children(harness.id());
@@ -93,8 +96,9 @@ fn a_relay_that_is_kept_from_running_loses_nothing() {
 }
 
 #[test]
-fn a_thin_flow_is_measured_beside_others() {
-    let result = blast("--thin --slow 5");
+#[ignore = "needs root: creates network namespaces"]
+fn a_thin_flow_is_measured_next_to_others() {
+    let result = blast("--fairness --slow 5");
     for phase in ["alone", "beside_heavy", "beside_slow"] {
         let thin = &result[phase]["thin"];
         assert!(thin["sent"].as_u64() > Some(50), "{phase}: {thin}");
@@ -103,5 +107,8 @@ fn a_thin_flow_is_measured_beside_others() {
     let heavy = &result["beside_heavy"];
     assert!(heavy["sent"].as_u64() > Some(1000), "{heavy}");
     let slow = &result["beside_slow"];
-    assert!(slow["lost"].as_u64() > Some(100), "what the path does not carry is lost: {slow}");
+    assert!(
+        slow["lost"].as_u64() > Some(100),
+        "packets beyond the rate of the path are lost: {slow}"
+    );
 }

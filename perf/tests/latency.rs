@@ -1,4 +1,4 @@
-//! `latency` against our own daemon and Debian's wireguard-go. Needs root, as the harness does.
+//! `latency` against our own daemon and Debian's wireguard-go.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ use common::relays;
 const LONG: &str = "latency --seconds 10";
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_relay_adds_to_the_path() {
     let relay_core = relays::last_core();
     let (table, records) = common::run(&format!(
@@ -32,17 +33,19 @@ fn a_relay_adds_to_the_path() {
             assert_eq!(quantiles[4], serde_json::json!([50.0, load["p50_us"]]), "{load}");
             assert!(load["p99_us"].as_f64() <= load["max_us"].as_f64(), "{load}");
         }
-        assert_eq!(loads[0]["lost"], 0, "nothing is lost on a path without a relay");
+        assert_eq!(loads[0]["lost"], 0, "the path without a relay loses nothing");
         assert!(loads[1]["p50_us"].as_f64() > loads[0]["p50_us"].as_f64(), "{result}");
     }
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn sigkill_leaves_nothing() {
     relays::leaves_nothing(LONG, Signal::SIGKILL);
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_signal_ends_it_in_order() {
     relays::leaves_nothing(LONG, Signal::SIGTERM);
 }

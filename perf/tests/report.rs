@@ -1,4 +1,4 @@
-//! The report of a small set of figures, which are invented: what is in it.
+//! The contents of the report on a small set of invented figures.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Reports on a file into another.
+/// Writes a report on a file to another.
 fn report(figures: &Path, page: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wg-bounce-perf"));
     command.arg("report").arg(figures).arg("--output").arg(page).output().expect("it starts")
@@ -14,7 +14,7 @@ fn report(figures: &Path, page: &Path) -> Output {
 
 /// The page of the sample.
 fn page() -> String {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let page = folder.path().join("report.html");
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample.jsonl");
     let output = report(&sample, &page);
@@ -22,7 +22,7 @@ fn page() -> String {
     fs::read_to_string(page).expect("the page is there")
 }
 
-/// What is between each of these and the next of those, both included.
+/// All parts from each `from` to the next `to`, inclusive.
 fn parts<'a>(page: &'a str, from: &str, to: &str) -> Vec<&'a str> {
     let starts = page.match_indices(from).map(|(start, _)| start);
     starts
@@ -34,7 +34,7 @@ fn parts<'a>(page: &'a str, from: &str, to: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn every_subcommand_has_its_part_and_what_is_missing_a_line() {
+fn every_subcommand_has_its_section_and_each_missing_program_a_line() {
     let page = page();
     for text in [
         "Invented CPU (avx2), 2 cores, Linux 6.12.0",
@@ -44,7 +44,7 @@ fn every_subcommand_has_its_part_and_what_is_missing_a_line() {
         "<h2>Cost per packet</h2>",
         "CPU of the relay per packet of 1408 bytes, ns",
         "<h2>Latency</h2>",
-        "<h2>Handshakes per second</h2>",
+        "<h2>Handshakes</h2>",
         "<h2>Number of peers</h2>",
         "<td>io_uring (1 workers), GSO on, GRO on; AEAD: ring; relay: IPv4 and IPv6 direct</td>",
         "<li>gotatun: not there: no program /opt/peers/bin/gotatun (scripts/peers installs it)",
@@ -62,11 +62,12 @@ fn a_table_has_the_figures() {
     let tables = parts(&page, "<table>", "</table>");
     let medians: Vec<f64> = tables
         .iter()
-        .find(|table| table.contains("throughput, Gbit/s") && table.contains("rounds"))
+        .find(|table| table.contains("Gbit/s") && table.contains("rounds"))
         .expect("the first run's table")
         .lines()
         .filter_map(|line| {
-            let cell = line.split("<td>").nth(3)?;
+            let (_, cell) = line.split("<td>").nth(3)?.split_once("</svg>")?;
+            let cell = cell.strip_prefix("<b>").unwrap_or(cell);
             cell.split([' ', '<']).next()?.parse().ok()
         })
         .collect();
@@ -77,12 +78,18 @@ fn a_table_has_the_figures() {
 #[test]
 fn plots_are_whole_and_nothing_is_loaded_from_elsewhere() {
     let page = page();
-    let plots = parts(&page, "<svg", "</svg>");
-    assert!(plots.len() >= 16, "{} plots", plots.len());
-    for plot in &plots {
+    let (bars, curves): (Vec<_>, Vec<_>) =
+        parts(&page, "<svg", "</svg>").into_iter().partition(|plot| plot.contains("class=\"bar\""));
+    assert!(bars.len() >= 16 && curves.len() >= 6, "{} bars, {} curves", bars.len(), curves.len());
+    let elements = |plot: &str, name: &str| {
         let document = roxmltree::Document::parse(plot).expect("well-formed");
-        let texts = document.descendants().filter(|node| node.has_tag_name("text"));
-        assert!(texts.count() > 5, "it is labelled: {plot}");
+        document.descendants().filter(|node| node.tag_name().name() == name).count()
+    };
+    for bar in bars {
+        assert_eq!((elements(bar, "rect"), elements(bar, "path")), (1, 1), "{bar}");
+    }
+    for plot in curves {
+        assert!(elements(plot, "text") > 5, "it is labelled: {plot}");
     }
     let plain = page.replace("http://www.w3.org/2000/svg", "");
     for elsewhere in ["http:", "https:", "src=", "<script", "@import", "url("] {
@@ -91,8 +98,8 @@ fn plots_are_whole_and_nothing_is_loaded_from_elsewhere() {
 }
 
 #[test]
-fn what_is_no_record_is_refused_and_nothing_is_written() {
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
+fn an_invalid_file_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let (figures, page) = (folder.path().join("figures.jsonl"), folder.path().join("page.html"));
     for (text, why) in [("nonsense\n", "line 1 is not JSON"), ("", "there is no measurement")] {
         fs::write(&figures, text).expect("the folder is there");

@@ -1,4 +1,4 @@
-//! `scale` against our own daemon and Debian's wireguard-go. Needs root, as the harness does.
+//! `scale` against our own daemon and Debian's wireguard-go.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use common::relays;
 
 const LONG: &str = "scale --peers 10 --seconds 30";
 
-/// Measures for a second at each size; what the harness wrote, the two first lines left out.
+/// Measures for a second at each size: the table, and the results.
 fn scale(arguments: &str) -> (String, Vec<Value>) {
     let relay_core = relays::last_core();
     let (table, records) =
@@ -38,6 +38,7 @@ fn assert_plausible(size: &Value) {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn more_peers_take_more() {
     let (table, results) = scale("--peers 1000,10 --implementations wg-bounce-mmsg,wireguard-go");
     assert_eq!(results.len(), 2, "{table}");
@@ -51,7 +52,8 @@ fn more_peers_take_more() {
 }
 
 #[test]
-fn who_takes_too_long_is_a_line() {
+#[ignore = "needs root: creates network namespaces"]
+fn a_step_that_takes_too_long_is_a_line() {
     // It computes a DH for each peer before it answers.
     let (table, results) =
         scale("--peers 10,100000,200000 --limit 2 --implementations wireguard-go");
@@ -63,11 +65,13 @@ fn who_takes_too_long_is_a_line() {
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn sigkill_leaves_nothing() {
     relays::leaves_nothing(LONG, Signal::SIGKILL);
 }
 
 #[test]
+#[ignore = "needs root: creates network namespaces"]
 fn a_signal_ends_it_in_order() {
     relays::leaves_nothing(LONG, Signal::SIGTERM);
 }

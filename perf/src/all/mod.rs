@@ -1,69 +1,165 @@
-//! `all`: a plan of runs, and the report of what they gave.
+//! `all`: a plan of runs, and the report of their results.
 //!
-//! 1. `options`, `plan`: which runs, as data, and where the figures go.
-//! 2. `child`: each in a process of its own, one after another. What fails is a line in the
-//!    report, and the next follows.
-//! 3. The report, also of what was measured before a signal came.
+//! 1. `plan`: the runs, as data.
+//! 2. Each runs in a process of its own, one after another, so that its settings (such as its core)
+//!    and its failures end with it. A failure is a line in the report, and the next run follows.
+//! 3. The report, also of what was measured before a signal.
 
-mod child;
-mod options;
 mod plan;
 
-use std::path::Path;
-use std::process::ExitCode;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode, ExitStatus};
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
-pub use options::Options;
-
-use crate::failure::Failure;
+use crate::failure::{Failure, while_doing};
+use crate::implementation::Choice;
 use crate::interrupt::Interrupt;
-use crate::lines::Lines;
+use crate::process::{end, tied};
+use crate::record::Lines;
 use crate::report;
-use plan::{Run, estimate};
+use plan::{Run, Size, estimate, plan};
 
-/// Runs what `options` say. The exit code is a failure if something failed that is there.
+/// Default folder; a number is appended where it is taken.
+const FOLDER: &str = "perf-report";
+
+/// A run is ended when it takes this many times its estimate, for slow machines.
+const PATIENCE: u32 = 5;
+
+/// Shortest time limit of a run.
+const LEAST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Time that a run has to end its processes.
+const END_LIMIT: Duration = Duration::from_secs(15);
+
+/// Options of `all`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Run everything: all relay modes, topologies, directions and IP versions, more loads and
+    /// numbers of peers; takes hours
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+
+    /// Run everything once and short, as a test
+    #[arg(long)]
+    quick: bool,
+
+    /// Run these subcommands only
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(value_parser = ["iperf", "blast", "latency", "storm", "scale"])]
+    only: Option<Vec<String>>,
+
+    /// Implementations to measure in every run, instead of the plan's
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    implementations: Option<Vec<Choice>>,
+
+    /// Folder for figures.jsonl and report.html: new, or empty
+    /// [default: perf-report, or perf-report-2 …]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+
+    /// Only list the runs, with estimated durations
+    #[arg(long)]
+    list: bool,
+}
+
+impl Options {
+    /// The runs that are asked for.
+    fn runs(&self) -> Vec<Run> {
+        let mut runs = plan(match (self.quick, self.full) {
+            (true, _) => Size::Quick,
+            (_, true) => Size::Full,
+            _ => Size::Usual,
+        });
+        if let Some(only) = &self.only {
+            runs.retain(|run| only.iter().any(|kind| kind == run.kind));
+        }
+        if let Some(choices) = &self.implementations {
+            let names: Vec<_> = choices.iter().map(ToString::to_string).collect();
+            runs.iter_mut().for_each(|run| run.implementations = names.join(","));
+        }
+        runs
+    }
+
+    /// Creates the folder. A folder with contents is not touched.
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        let numbered = |number| match number {
+            1 => PathBuf::from(FOLDER),
+            _ => PathBuf::from(format!("{FOLDER}-{number}")),
+        };
+        let next =
+            || (1..).map(numbered).find(|folder| is_free(folder)).expect("numbers are endless");
+        let folder = self.output.clone().unwrap_or_else(next);
+        let name = folder.display();
+        if !is_free(&folder) {
+            let why = format!("{name} is not empty: choose another --output, or remove it");
+            return Err(Failure::step(why));
+        }
+        fs::create_dir_all(&folder).map_err(while_doing(format!("cannot create {name}")))?;
+        // The user of sudo may want to remove it. Ignore errors: the figures are there anyway.
+        let id = |name: &str| std::env::var(name).ok()?.parse().ok();
+        if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
+            let _ = chown(&folder, Some(user), Some(group));
+        }
+        Ok(folder)
+    }
+}
+
+/// Whether nothing would be overwritten there.
+fn is_free(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !folder.exists(),
+    }
+}
+
+/// Runs the plan. The exit code is a failure if a program that is there failed.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
     let runs = options.runs();
+    let total = format!("{} runs, about {}", runs.len(), minutes(estimate(&runs)));
     if options.list {
-        list(&runs);
+        for run in &runs {
+            let time = minutes(run.estimate());
+            println!("{}, about {time}:\n    {}", run.title, run.words().join(" "));
+        }
+        println!("{total}");
         return Ok(ExitCode::SUCCESS);
     }
     let folder = options.folder()?;
     let figures = folder.join("figures.jsonl");
-    eprintln!("{} runs, about {}", runs.len(), minutes(estimate(&runs)));
+    eprintln!("{total}");
     let outcome = run_all(&runs, &figures, interrupt);
     let page = folder.join("report.html");
     match report::write(std::slice::from_ref(&figures), &page) {
         Ok(()) => println!("figures: {}\nreport:  {}", figures.display(), page.display()),
-        // Whoever breaks it off at once knows that nothing was measured.
+        // Nothing was measured yet, as the operator knows.
         Err(_) if matches!(outcome, Err(Failure::Interrupted)) => {}
         Err(failure) => return Err(failure),
     }
-    let failed = outcome?;
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if outcome? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// One after another; whether any failed.
+/// Runs one after another; returns whether any failed.
 fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, Failure> {
     let mut lines = Lines::open(Some(figures))?;
     let mut has_failed = false;
     for (index, run) in runs.iter().enumerate() {
         let left = minutes(estimate(&runs[index..]));
         let (number, all) = (index + 1, runs.len());
-        eprintln!("\n[{number} of {all}] {}: {}; about {left} to go", run.kind, run.title);
-        lines.write(&json!({
-            "kind": "run",
-            "title": run.title,
-            "arguments": run.words().join(" "),
-        }))?;
+        eprintln!("\n[{number} of {all}] {}: {}; about {left} left", run.kind, run.title);
+        let arguments = run.words().join(" ");
+        lines.write(&json!({ "kind": "run", "title": run.title, "arguments": arguments }))?;
         let mut fail = |why: String| {
             lines.write(&json!({ "kind": "run_failed", "title": run.title, "why": why }))
         };
-        match child::run(run, figures, interrupt) {
+        match child(run, figures, interrupt) {
             Err(Failure::Interrupted) => {
-                fail(format!("interrupted; {} more runs were to follow", all - number))?;
+                fail(format!("interrupted; {} more runs were planned", all - number))?;
                 return Err(Failure::Interrupted);
             }
             Err(Failure::Step(why)) => {
@@ -71,7 +167,7 @@ fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, 
                 fail(why)?;
                 has_failed = true;
             }
-            // A run that fails by itself (1) has said why, also in its lines.
+            // A run that fails with exit code 1 has written why, also to its JSON lines.
             Ok(status) if matches!(status.code(), Some(0 | 1)) => has_failed |= !status.success(),
             Ok(status) => {
                 fail(format!("it ended with {status}"))?;
@@ -82,20 +178,37 @@ fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, 
     Ok(has_failed)
 }
 
-/// What would be run.
-fn list(runs: &[Run]) {
-    for run in runs {
-        let time = minutes(run.estimate());
-        println!("{}, about {time}:\n    {}", run.title, run.words().join(" "));
+/// A child process; it ends when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end(&mut self.0, END_LIMIT);
     }
-    println!("{} runs, about {}", runs.len(), minutes(estimate(runs)));
 }
 
-/// Those of every plan.
+/// Runs it to completion in a process of its own, which appends its JSON lines to `figures`.
+fn child(run: &Run, figures: &Path, interrupt: &Interrupt) -> Result<ExitStatus, Failure> {
+    let program = std::env::current_exe().map_err(while_doing("cannot find this program"))?;
+    let mut command = tied(&program.to_string_lossy());
+    // Ctrl-C goes to this process only, which then ends the other in order.
+    command.args(run.words()).arg("--json").arg(figures).process_group(0);
+    let child = command.spawn().map_err(while_doing("cannot start `setpriv` (of util-linux)"))?;
+    let mut running = Running(child);
+    let limit = (run.estimate() * PATIENCE).max(LEAST_PATIENCE);
+    let mut ended = None;
+    interrupt.wait_until(limit, &format!("the end of {}", run.title), || {
+        ended = running.0.try_wait().map_err(while_doing("cannot wait for a run"))?;
+        Ok(ended.is_some())
+    })?;
+    Ok(ended.expect("the wait ended with it"))
+}
+
+/// The command lines of all plans.
 #[cfg(test)]
-pub fn command_lines() -> Vec<Vec<String>> {
-    use plan::{Size, plan};
-    [Size::Quick, Size::Usual, Size::Full].into_iter().flat_map(plan).map(|it| it.words()).collect()
+pub fn command_lines() -> Vec<String> {
+    let sizes = [Size::Quick, Size::Usual, Size::Full].into_iter();
+    sizes.flat_map(plan).map(|it| it.words().join(" ")).collect()
 }
 
 fn minutes(time: Duration) -> String {
@@ -103,5 +216,32 @@ fn minutes(time: Duration) -> String {
         1 => "1 minute".to_owned(),
         minutes if minutes < 120 => format!("{minutes} minutes"),
         minutes => format!("{} hours", minutes.div_ceil(60)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_can_be_narrowed() {
+        let only = Some(vec!["storm".to_owned(), "scale".to_owned()]);
+        let implementations = ["wireguard-go", "boringtun"].map(|it| it.parse().expect("known"));
+        let implementations = Some(implementations.to_vec());
+        let runs = Options { quick: true, only, implementations, ..Options::default() }.runs();
+        let kinds: Vec<_> = runs.iter().map(|run| run.kind).collect();
+        assert_eq!(kinds, ["storm", "scale"]);
+        assert!(runs.iter().all(|run| run.implementations == "wireguard-go,boringtun"));
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let above = tempfile::tempdir().expect("a temporary folder");
+        let output = Some(above.path().join("report"));
+        let options = Options { output, ..Options::default() };
+        let folder = options.folder().expect("it did not exist");
+        options.folder().expect("it is empty");
+        fs::write(folder.join("report.html"), "").expect("it exists");
+        assert!(options.folder().is_err());
     }
 }

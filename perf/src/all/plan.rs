@@ -1,49 +1,50 @@
-//! What `all` runs: a table of command lines, each with how long its measurements take.
+//! The plans of `all`: tables of command lines, each with the duration of its measurements.
 
 use std::time::Duration;
 
-/// Ours as it chooses by itself and by the kernel, with both backends; and the others.
+/// Ours with its own choice of relay mode and through the kernel, with both backends; and the
+/// others.
 const RELAYS: &str = "wg-bounce-uring,wg-bounce-mmsg,wg-bounce-kernel-uring,\
     wg-bounce-kernel-mmsg,wireguard-go,boringtun,gotatun,kernel";
 
-/// The same without a second way to forward, where forwarding is not measured.
+/// The same without relay modes, for runs that do not depend on forwarding.
 const DAEMONS: &str = "wg-bounce-uring,wg-bounce-mmsg,wireguard-go,boringtun,gotatun";
 
-/// Every way to run ours, and the others.
+/// Ours with all relay modes and AEADs, and the others.
 const EVERYTHING: &str = "wg-bounce-uring,wg-bounce-mmsg,wg-bounce-direct-uring,\
     wg-bounce-direct-mmsg,wg-bounce-kernel-uring,wg-bounce-kernel-mmsg,wg-bounce-ring-uring,\
     wg-bounce-avx2-uring,wg-bounce-avx512-uring,wireguard-go,boringtun,gotatun,kernel";
 
-/// What a plan is called.
+/// Size of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// Whether everything runs: each measurement once, and short.
+    /// Each measurement once, and short, as a test.
     Quick,
-    /// What the report is usually made of.
+    /// The default.
     Usual,
-    /// The whole product.
+    /// All combinations.
     Full,
 }
 
 /// One run of a subcommand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What the report calls it.
+    /// Its title in the report.
     pub title: String,
     /// The subcommand.
     pub kind: &'static str,
-    /// Its arguments but for those below.
+    /// Its arguments except for those below.
     pub arguments: String,
-    /// What is measured, with commas.
+    /// Implementations, separated by commas.
     pub implementations: String,
     /// Rounds.
     pub rounds: u32,
-    /// Seconds of one measurement, set-up and pauses included, on a machine with two cores.
+    /// Seconds of one measurement, including set-up and pauses, on a machine with two cores.
     pub seconds: u32,
 }
 
 impl Run {
-    /// About how long it takes.
+    /// Estimated duration.
     pub fn estimate(&self) -> Duration {
         let implementations = self.implementations.split(',').count();
         let measurements = u32::try_from(implementations).expect("a handful") * self.rounds;
@@ -85,7 +86,7 @@ const QUICK: &[Line] = &[
     ("10 to 1,000 peers", "scale", "--peers 10,1000", DAEMONS, 1, 20),
 ];
 
-/// Beside the product of `iperf`.
+/// In addition to all combinations of `iperf`.
 const FULL: &[Line] = &[
     ("1 pair, trains of 44", "blast", "", EVERYTHING, 5, 8),
     ("1 pair, trains of 44, IPv6 in IPv6", "blast", "--family 6 --outer 6", EVERYTHING, 5, 8),
@@ -107,7 +108,7 @@ const FULL: &[Line] = &[
     ),
     ("1 pair, single 64-byte datagrams", "blast", "--train 1 --size 64", EVERYTHING, 5, 8),
     ("1 pair, trains of 44, 512 bytes", "blast", "--size 512 --kind udp", EVERYTHING, 5, 8),
-    ("A thin flow beside others", "blast", "--thin", EVERYTHING, 3, 20),
+    ("A thin flow next to others", "blast", "--fairness", EVERYTHING, 3, 20),
     ("Latency, 4 pairs, trains of 4", "latency", "--load 10%,30%,50%,80%,95%", EVERYTHING, 5, 18),
     ("Latency, 1 pair, single datagrams", "latency", "--pairs 1 --train 1", EVERYTHING, 5, 14),
     ("1,000 peers at once", "storm", "", DAEMONS, 5, 12),
@@ -115,7 +116,7 @@ const FULL: &[Line] = &[
     ("10 to 100,000 peers", "scale", "--peers 10,1000,10000,100000", DAEMONS, 2, 240),
 ];
 
-/// The plan of this size.
+/// The runs of a plan.
 pub fn plan(size: Size) -> Vec<Run> {
     match size {
         Size::Quick => QUICK.iter().map(run).collect(),
@@ -166,7 +167,7 @@ fn every_iperf() -> Vec<Run> {
     runs
 }
 
-/// About how long all of them take.
+/// Estimated duration of all of them.
 pub fn estimate(runs: &[Run]) -> Duration {
     runs.iter().map(Run::estimate).sum()
 }
@@ -177,13 +178,13 @@ mod tests {
 
     #[test]
     fn the_usual_plan_ends_within_half_an_hour() {
-        // A part of it is for machines that are slower than the table says.
+        // With a margin for machines slower than the table assumes.
         assert!(estimate(&plan(Size::Usual)) <= Duration::from_secs(27 * 60));
         assert!(estimate(&plan(Size::Quick)) <= Duration::from_secs(8 * 60));
     }
 
     #[test]
-    fn titles_tell_runs_apart() {
+    fn titles_are_unique() {
         for size in [Size::Quick, Size::Usual, Size::Full] {
             let mut titles: Vec<_> =
                 plan(size).into_iter().map(|run| (run.kind, run.title)).collect();
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_plan_has_what_the_report_shows() {
+    fn the_usual_plan_has_every_section_of_the_report() {
         let runs = plan(Size::Usual);
         for kind in ["iperf", "blast", "latency", "storm", "scale"] {
             assert!(runs.iter().any(|run| run.kind == kind), "{kind}");

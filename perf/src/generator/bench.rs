@@ -1,63 +1,58 @@
-//! A relay with all its peers: built, connected, and then made to work in phases.
+//! A relay with all its peers: built, connected, and then measured in phases.
 //!
 //! 1. The relay in its namespace; keys for it and for every peer; `wg setconf`.
 //! 2. A handshake of every peer, one after another, and packets until every receiver has some.
-//! 3. Phases: slices of sending, with the relay's clock stopped between them while packets are
+//! 3. Phases: slices of sending. Between them the relay's clock is stopped while packets are
 //!    encrypted and samples decrypted.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::direct;
+use super::assemble::{direct, shake_hands, through_relay};
 use super::drive::{Generator, Group, Pace, Receiver, Slice};
-use super::network::{Network, Path, Role, inner_address};
-use super::packet::Flow;
-use super::peer::{Keys, Randomness, Session, connect};
+use super::keys::{Keys, Randomness};
+use super::network::Network;
+use super::peers::Peers;
 use super::phase::{Count, Phase};
 use super::plan::{GroupPlan, Setup};
-use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
 use super::relay::{Relay, Step};
-use super::roster::Roster;
 use crate::clock;
-use crate::cpu::{self, Threads};
 use crate::failure::Failure;
 use crate::implementation::Program;
 use crate::interrupt::Interrupt;
+use crate::usage::{self, Threads};
 
-/// Age of the oldest session at which measuring stops: its initiator would make a new one at
-/// 120 s (REKEY_AFTER_TIME; whitepaper, section 6.1), and the generator does not.
+/// Age of the oldest session at which measuring stops: the generator does not rekey, which its
+/// initiator would have to do at 120 s (REKEY_AFTER_TIME; whitepaper, section 6.1).
 const SESSION_AGE_MAX: Duration = Duration::from_secs(110);
 
-/// Messages of a pool at most, however small they are: sealing them takes a while.
-const POOL_MESSAGES_MAX: usize = 1_000_000;
-
-/// How often every pair sends a train until all receivers have something. The first packets may
-/// overtake the keepalive that confirms a session.
+/// Trains that every pair sends until all receivers have received. The first packets may overtake
+/// the keepalive that confirms a session.
 const PRIMING_ATTEMPTS_MAX: usize = 20;
 
-/// Longest slice: receivers have to say now and then that they live.
+/// Longest slice: receivers have to send keepalives in between.
 const SLICE_MAX: Duration = Duration::from_secs(4);
 
-/// How long a window is tried.
+/// Duration of a trial of a window.
 const WINDOW_TRIAL: Duration = Duration::from_millis(300);
 
-/// What the clocks say.
+/// Clock and CPU times at one moment.
 struct Times {
     now: Duration,
     /// CPU time of the relay, if it is a process here.
     relay: Option<Duration>,
-    /// Time that the relay's core was busy, if that is here.
+    /// Busy time of the relay's core, if that is here.
     core: Option<Duration>,
 }
 
-/// A relay, its peers, and what is between them.
-pub struct Bench<R: Relay = Network> {
-    /// The relay, and the way to it.
-    pub relay: R,
+/// A relay, its peers, and the paths between them.
+pub struct Bench {
+    /// The relay.
+    pub relay: Relay,
     generator: Generator,
     connected_at: Duration,
-    /// Samples that came after a later one of their pair, by the number inside.
+    /// Samples that came after a later one of their pair, by the sequence number inside.
     late_samples: u64,
 }
 
@@ -71,14 +66,34 @@ impl Bench {
     ) -> Result<Bench, Failure> {
         let network = Network::build(program, setup.outer, setup.relay_core, interrupt)?;
         let pairs = plans.iter().map(|plan| plan.pairs).sum();
-        let roster = Roster::new(pairs, setup.family, &mut Randomness::open()?)?;
-        network.configure(&roster.relay, roster.peers())?;
-        let public = roster.relay.identity.public();
-        Bench::connect(network, public, &roster.ends, plans, setup, interrupt)
+        let peers = Peers::new(pairs, setup.family, &mut Randomness::open()?)?;
+        network.configure(&peers.relay, peers.entries())?;
+        let public = peers.relay.identity.public();
+        Bench::connect(Relay::Local(network), public, &peers.ends, plans, setup, interrupt)
     }
 
-    /// As [`Bench::open`], but from the senders to receivers in the relay's place, with the pairs
-    /// of one `plan`: the relay has nothing to do.
+    /// Connects the `ends` of all pairs to a relay that knows them, and has this public key.
+    pub fn connect(
+        mut relay: Relay,
+        public: &[u8; 32],
+        ends: &[(Keys, IpAddr)],
+        plans: &[GroupPlan],
+        setup: &Setup,
+        interrupt: &Interrupt,
+    ) -> Result<Bench, Failure> {
+        let connected_at = clock::now();
+        let peers = match shake_hands(&relay, public, ends, plans, interrupt) {
+            Ok(peers) => peers,
+            Err(failure) => return Err(relay.explain(failure, Step::Handshakes)),
+        };
+        let generator = through_relay(plans, peers, setup, relay.pid(), interrupt)?;
+        let mut bench = Bench { relay, generator, connected_at, late_samples: 0 };
+        bench.explained(|bench| bench.prime(plans))?;
+        Ok(bench)
+    }
+
+    /// Sends at `rate` like [`Bench::open`], but to receivers in the relay's place, with the pairs
+    /// of one `plan`: the relay is idle.
     pub fn open_directly(
         &mut self,
         plan: &GroupPlan,
@@ -87,42 +102,28 @@ impl Bench {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<Phase, Failure> {
-        let direct = direct::generator(&self.relay, plan, setup, interrupt)?;
+        let network = self.relay.network().expect("only a local relay has a direct path");
+        let direct = direct(network, plan, setup, interrupt)?;
         let relayed = std::mem::replace(&mut self.generator, direct);
         let phase = self.open(&[(0, rate)], limit, Sampler::for_latency(rate, limit, plan.train));
         self.generator = relayed;
         phase
     }
-}
 
-impl<R: Relay> Bench<R> {
-    /// Connects the `ends` of all pairs with a relay that knows them, and whose public key is this.
-    pub fn connect(
-        mut relay: R,
-        public: &[u8; 32],
-        ends: &[(Keys, IpAddr)],
-        plans: &[GroupPlan],
-        setup: &Setup,
-        interrupt: &Interrupt,
-    ) -> Result<Bench<R>, Failure> {
-        let connected_at = clock::now();
-        let peers = match shake_hands(&relay, public, ends, plans, interrupt) {
-            Ok(peers) => peers,
-            Err(failure) => return Err(relay.explain(failure, Step::Handshakes)),
-        };
-        let generator = assemble(plans, peers, setup, relay.pid(), interrupt)?;
-        let mut bench = Bench { relay, generator, connected_at, late_samples: 0 };
-        let primed = bench.prime(plans);
-        bench.explain(primed)?;
-        Ok(bench)
+    /// Runs `phases`, and adds to a failure what the relay explains of it.
+    pub fn explained<T>(
+        &mut self,
+        phases: impl FnOnce(&mut Bench) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        phases(self).map_err(|failure| self.relay.explain(failure, Step::Packets))
     }
 
-    /// An outcome of sending packets, with what the relay has to say of a failure.
-    pub fn explain<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
-        outcome.map_err(|failure| self.relay.explain(failure, Step::Packets))
+    /// The log lines that say how the relay runs.
+    pub fn told(&self) -> Vec<String> {
+        self.relay.network().map(Network::told).unwrap_or_default()
     }
 
-    /// The largest window of at most `window` packets with which nothing is lost.
+    /// The largest window of at most `window` packets without losses.
     pub fn find_window(&mut self, group: usize, window: usize) -> Result<usize, Failure> {
         let mut window = window;
         loop {
@@ -135,7 +136,7 @@ impl<R: Relay> Bench<R> {
         }
     }
 
-    /// Keeps one group's `window` of packets on their way, for `limit` or so many packets.
+    /// Keeps a `window` of one group's packets in flight, for `limit` or until `packets` are sent.
     pub fn closed(
         &mut self,
         group: usize,
@@ -153,8 +154,8 @@ impl<R: Relay> Bench<R> {
         })
     }
 
-    /// Sends at these rates (group, packets per second), whatever comes back, for `limit`.
-    /// What `sampler` keeps gives its latency.
+    /// Sends at these rates (group, packets per second) for `limit`, whatever arrives. The samples
+    /// of `sampler` give the latency.
     pub fn open(
         &mut self,
         rates: &[(usize, f64)],
@@ -178,7 +179,7 @@ impl<R: Relay> Bench<R> {
         phase
     }
 
-    /// Slices until there is none, each with the relay's clock, and samples checked in between.
+    /// Runs slices until `slice` returns none, and checks samples in between.
     fn phase(
         &mut self,
         mut slice: impl FnMut(&mut Generator, &Phase) -> Result<Option<Slice>, Failure>,
@@ -189,9 +190,9 @@ impl<R: Relay> Bench<R> {
         let threads_before = self.threads();
         loop {
             if clock::now() - self.connected_at > SESSION_AGE_MAX {
-                return Err(Failure::step("the sessions are too old: measure for less time"));
+                return Err(Failure::step("the sessions are too old: reduce --seconds"));
             }
-            // Packets are sealed before the clock starts.
+            // Seal packets before the clock starts.
             self.generator.prepare()?;
             let before = self.times()?;
             let Some(slice) = slice(&mut self.generator, &phase)? else { break };
@@ -205,7 +206,7 @@ impl<R: Relay> Bench<R> {
             phase.core = added(phase.core, before.core, after.core);
             phase.samples.extend(self.check_samples()?);
             if slice.received == 0 {
-                return Err(Failure::step("nothing arrives any more"));
+                return Err(Failure::step("packets have stopped arriving"));
             }
         }
         phase.threads = self.threads().since(&threads_before);
@@ -219,7 +220,7 @@ impl<R: Relay> Bench<R> {
         Ok(phase)
     }
 
-    /// Sends until every receiver has something.
+    /// Sends until every receiver has received.
     fn prime(&mut self, plans: &[GroupPlan]) -> Result<(), Failure> {
         for (number, plan) in plans.iter().enumerate() {
             let (train, first) = (plan.train, self.generator.groups[number].first);
@@ -244,13 +245,17 @@ impl<R: Relay> Bench<R> {
         Ok(())
     }
 
-    /// Opens what was kept; pair and latency of each. A packet that is not what it should be is a
-    /// failure.
+    /// Opens the samples; pair and latency of each. Fails if a packet is not what a router would
+    /// have made of it.
     fn check_samples(&mut self) -> Result<Vec<(usize, Duration)>, Failure> {
         let mut checked = Vec::new();
         for mut sample in self.generator.sampler.kept.drain(..) {
-            let wrong =
-                |why: &str| Failure::step(format!("what pair {} received: {why}", sample.pair));
+            let wrong = |why: &str| {
+                Failure::step(format!(
+                    "wrong packet at the receiver of pair {}: {why}",
+                    sample.pair
+                ))
+            };
             let mut groups = self.generator.groups.iter().rev();
             let group = groups.find(|group| group.first <= sample.pair);
             let group = group.expect("the first group begins with the first pair");
@@ -279,7 +284,7 @@ impl<R: Relay> Bench<R> {
         sum
     }
 
-    /// Of each group, from the beginning.
+    /// Packets of each group, from the beginning.
     fn counts(&self) -> Vec<Count> {
         let count = |group: &Group| {
             let receivers = self.generator.receivers[group.first..].iter().take(group.pairs());
@@ -293,75 +298,21 @@ impl<R: Relay> Bench<R> {
         self.relay.pid().map(Threads::of).unwrap_or_default()
     }
 
-    /// The clocks now.
+    /// Clock and CPU times now.
     fn times(&self) -> Result<Times, Failure> {
-        let missing = || Failure::step("the relay has no CPU time: it has ended");
-        let of = |pid| cpu::of_process(pid).ok_or_else(missing);
-        let relay = self.relay.pid().map(of).transpose()?;
+        let relay = usage::of_daemon(self.relay.pid())?;
         let missing = |core| Failure::step(format!("no core {core} in /proc/stat"));
-        let of = |core| cpu::of_core(core).ok_or_else(|| missing(core));
-        let core = self.relay.core().map(of).transpose()?;
+        let of = |core| usage::of_core(Some(core)).ok_or_else(|| missing(core));
+        let core = self.relay.network().map(|it| of(it.core())).transpose()?;
         Ok(Times { now: clock::now(), relay, core })
     }
 }
 
-/// A sum of times with what has passed between two more, if that is known.
+/// A sum of times plus the time between two more, if known.
 fn added(
     sum: Option<Duration>,
     before: Option<Duration>,
     after: Option<Duration>,
 ) -> Option<Duration> {
     Some(sum.unwrap_or_default() + after?.saturating_sub(before?))
-}
-
-/// A handshake of every peer; sockets and sessions in the order of the `ends`.
-fn shake_hands(
-    relay: &impl Relay,
-    public: &[u8; 32],
-    ends: &[(Keys, IpAddr)],
-    plans: &[GroupPlan],
-    interrupt: &Interrupt,
-) -> Result<Vec<(UdpSocket, Session)>, Failure> {
-    let paths = plans
-        .iter()
-        .flat_map(|plan| std::iter::repeat_n([Path::Senders, plan.path], plan.pairs).flatten());
-    let sockets = relay.sockets(&paths.collect::<Vec<_>>())?;
-    let mut randomness = Randomness::open()?;
-    let mut peers = Vec::new();
-    for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(ends)) {
-        interrupt.check()?;
-        let session = connect(&socket, keys, public, index, &mut randomness)?;
-        peers.push((socket, session));
-    }
-    Ok(peers)
-}
-
-/// Connected peers, sender and receiver by turns, as the generator's pairs.
-fn assemble(
-    plans: &[GroupPlan],
-    peers: Vec<(UdpSocket, Session)>,
-    setup: &Setup,
-    relay: Option<u32>,
-    interrupt: &Interrupt,
-) -> Result<Generator, Failure> {
-    let (mut groups, mut receivers) = (Vec::new(), Vec::new());
-    let mut peers = peers.into_iter();
-    for plan in plans {
-        let (mut senders, mut sources) = (Vec::new(), Vec::new());
-        let first = receivers.len();
-        for pair in first..first + plan.pairs {
-            let (socket, session) = peers.next().expect("one for each end");
-            senders.push(socket);
-            let [source, destination] =
-                [Role::Sender, Role::Receiver].map(|role| inner_address(role, pair, setup.family));
-            let flow = Flow::new(setup.kind, source, destination, plan.size);
-            sources.push(Source { flow, session });
-            let (socket, session) = peers.next().expect("one for each end");
-            receivers.push(Receiver::new(socket, session, plan.size)?);
-        }
-        let pool = Pool::new(sources, plan.train, setup.is_padded, plan.pool, POOL_MESSAGES_MAX);
-        groups.push(Group::new(senders, first, pool)?);
-    }
-    let sampler = Sampler::new(setup.check_every);
-    Generator::new(groups, receivers, sampler, relay, interrupt)
 }

@@ -1,8 +1,8 @@
-//! The generator's loop: one thread that sends and receives by turns and never sleeps, so that
-//! the relay never pays for waking it.
+//! The generator's loop: one thread that alternates between sending and receiving and never sleeps,
+//! so that the relay never pays for waking it.
 //!
-//! While the clock runs nothing is done for each packet but reading its counter: a train is one
-//! system call to send, and one or few to receive.
+//! While the clock runs, the only work per packet is reading its counter: a train is one system
+//! call to send, and one or few to receive.
 
 use std::io::IoSliceMut;
 use std::net::UdpSocket;
@@ -14,10 +14,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce, UdpGroSegment, UdpGsoSegment};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 
-use super::peer::{OVERHEAD, Session};
+use super::loss_detector::LossDetector;
 use super::pool::Pool;
 use super::receive::{Sampler, Tally};
-use super::silence::Silence;
+use super::session::{OVERHEAD, Session};
 use crate::clock;
 use crate::failure::{Failure, while_doing};
 use crate::interrupt::Interrupt;
@@ -28,45 +28,45 @@ const SOCKET_BUFFER: usize = 8 << 20;
 /// Bytes of the longest train that UDP_GRO gives: a UDP datagram's.
 const TRAIN_BYTES_MAX: usize = 1 << 16;
 
-/// Ready sockets taken by one call.
+/// Ready sockets returned by one call.
 const EVENTS_MAX: usize = 64;
 
-/// When nothing has arrived for so long, and the relay rests, what is on its way has been lost.
+/// Silence after which packets in flight are lost, if the relay is idle.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// How often receivers say that they still live: a daemon that sends data and hears nothing
-/// starts a handshake after 15 s (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT; whitepaper, section 6).
+/// Interval of the receivers' keepalives: a daemon that sends data and receives nothing starts a
+/// handshake after 15 s (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT; whitepaper, section 6).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Where packets arrive.
+/// A receiving peer.
 pub struct Receiver {
     socket: UdpSocket,
     session: Session,
     /// Counter of its next keepalive; 0 has confirmed the session.
     next_counter: u64,
-    /// Bytes of the shortest message that is a packet.
+    /// Bytes of the shortest message that counts as a packet.
     shortest: usize,
-    /// What has arrived.
+    /// Arrivals so far.
     pub tally: Tally,
-    /// The greatest number inside a sample.
+    /// The greatest sequence number of a sample.
     pub last_sample: Option<u32>,
 }
 
 impl Receiver {
-    /// One that takes packets of `packet_len` bytes.
+    /// A receiver of packets of `packet_len` bytes.
     pub fn new(
         socket: UdpSocket,
         session: Session,
         packet_len: usize,
     ) -> Result<Receiver, Failure> {
-        setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(refused("SO_RCVBUFFORCE"))?;
-        setsockopt(&socket, UdpGroSegment, &true).map_err(refused("UDP_GRO"))?;
+        setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(while_doing("SO_RCVBUFFORCE"))?;
+        setsockopt(&socket, UdpGroSegment, &true).map_err(while_doing("UDP_GRO"))?;
         let shortest = packet_len + OVERHEAD;
         let tally = Tally::default();
         Ok(Receiver { socket, session, next_counter: 1, shortest, tally, last_sample: None })
     }
 
-    /// Opens a message that was kept.
+    /// Decrypts a sample.
     pub fn open<'a>(&self, message: &'a mut [u8]) -> Option<&'a [u8]> {
         self.session.open(message).map(|(_, plaintext)| plaintext)
     }
@@ -78,7 +78,7 @@ pub struct Group {
     senders: Vec<UdpSocket>,
     /// Number of the first pair: sender `i` sends to receiver `first + i`.
     pub first: usize,
-    /// What they send.
+    /// Their messages.
     pub pool: Pool,
 }
 
@@ -87,9 +87,10 @@ impl Group {
     pub fn new(senders: Vec<UdpSocket>, first: usize, pool: Pool) -> Result<Group, Failure> {
         let segment = i32::try_from(pool.message_len()).expect("a datagram's length");
         for socket in &senders {
-            setsockopt(socket, SndBufForce, &SOCKET_BUFFER).map_err(refused("SO_SNDBUFFORCE"))?;
+            setsockopt(socket, SndBufForce, &SOCKET_BUFFER)
+                .map_err(while_doing("SO_SNDBUFFORCE"))?;
             if pool.train() > 1 {
-                setsockopt(socket, UdpGsoSegment, &segment).map_err(refused("UDP_SEGMENT"))?;
+                setsockopt(socket, UdpGsoSegment, &segment).map_err(while_doing("UDP_SEGMENT"))?;
             }
         }
         Ok(Group { senders, first, pool })
@@ -103,52 +104,52 @@ impl Group {
     /// Sends the next train; false if the pool is empty.
     fn send(&mut self, now: Duration) -> Result<bool, Failure> {
         let Some((sender, train)) = self.pool.take(now) else { return Ok(false) };
-        self.senders[sender].send(train).map_err(while_doing("sending a train"))?;
+        self.senders[sender].send(train).map_err(while_doing("cannot send a train"))?;
         Ok(true)
     }
 }
 
-/// How fast a group sends without looking at what comes back.
+/// Rate of a group in an open loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Which group.
+    /// The group.
     pub group: usize,
-    /// From train to train.
+    /// Time between trains.
     pub interval: Duration,
 }
 
-/// What one stretch of sending gave; the clock stood before and after it.
+/// Outcome of one stretch of sending.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Slice {
     /// From the first train sent to the last arrived.
     pub duration: Duration,
-    /// Packets that were sent.
+    /// Packets sent.
     pub sent: u64,
-    /// Packets that arrived.
+    /// Packets received.
     pub received: u64,
-    /// The most by which the generator was behind its own pace.
+    /// Longest delay of the generator behind its own pace.
     pub lag: Duration,
 }
 
-/// All peers.
+/// All peers of a relay.
 pub struct Generator {
     /// The senders.
     pub groups: Vec<Group>,
     /// The receivers, by the number of their pair.
     pub receivers: Vec<Receiver>,
-    /// What is kept to be opened.
+    /// Samples to be decrypted.
     pub sampler: Sampler,
     epoll: Epoll,
     events: Vec<EpollEvent>,
     buffer: Vec<u8>,
     kept_alive_at: Duration,
-    /// The relay's process, if that is known.
+    /// The relay's process, if known.
     relay: Option<u32>,
     interrupt: Interrupt,
 }
 
 impl Generator {
-    /// Senders and receivers, ready to go.
+    /// A generator of these senders and receivers.
     pub fn new(
         groups: Vec<Group>,
         receivers: Vec<Receiver>,
@@ -156,10 +157,10 @@ impl Generator {
         relay: Option<u32>,
         interrupt: &Interrupt,
     ) -> Result<Generator, Failure> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused("epoll"))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(while_doing("epoll"))?;
         for (number, receiver) in receivers.iter().enumerate() {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-            epoll.add(&receiver.socket, event).map_err(refused("epoll"))?;
+            epoll.add(&receiver.socket, event).map_err(while_doing("epoll"))?;
         }
         Ok(Generator {
             groups,
@@ -175,8 +176,7 @@ impl Generator {
     }
 
     /// Sends from one group until `limit` has passed, `packets` are sent or its pool is empty,
-    /// with at most `window` packets, but at least one train, on their way. Then waits for the
-    /// last.
+    /// with at most `window` packets, but at least one train, in flight. Then waits for the last.
     pub fn closed(
         &mut self,
         group: usize,
@@ -187,49 +187,49 @@ impl Generator {
         self.prepare()?;
         let train = self.groups[group].pool.train();
         let mut slice = Slice::default();
-        let (start, mut on_their_way) = (clock::now(), 0);
+        let (start, mut in_flight) = (clock::now(), 0);
         let (mut now, mut last_arrival) = (start, start);
-        let mut silence = Silence::new(SILENCE, self.relay, start);
+        let mut losses = LossDetector::new(SILENCE, self.relay, start);
         let mut sends = true;
         loop {
             self.interrupt.check()?;
-            while sends && (on_their_way == 0 || on_their_way + train <= window) {
+            while sends && (in_flight == 0 || in_flight + train <= window) {
                 sends = now - start < limit && slice.sent < packets;
                 sends = sends && self.groups[group].send(now)?;
                 if sends {
                     slice.sent += train as u64;
-                    on_their_way += train;
+                    in_flight += train;
                 }
             }
             let arrived = self.receive()?;
             now = clock::now();
             if arrived > 0 {
                 slice.received += arrived as u64;
-                on_their_way = on_their_way.saturating_sub(arrived);
+                in_flight = in_flight.saturating_sub(arrived);
                 last_arrival = now;
-                silence.end(now);
-            } else if silence.is_loss(now) {
-                // Lost. Without this a window that has leaked away would stop everything.
-                on_their_way = 0;
+                losses.reset(now);
+            } else if losses.is_loss(now) {
+                // Lost packets must not use up the window.
+                in_flight = 0;
             }
-            if on_their_way == 0 && !sends {
+            if in_flight == 0 && !sends {
                 slice.duration = last_arrival - start;
                 return Ok(slice);
             }
         }
     }
 
-    /// Sends every group that has a pace at that, for `limit` or until a pool is empty, whatever
-    /// comes back. Then waits for the last.
+    /// Sends every group at its pace, for `limit` or until a pool is empty, whatever arrives. Then
+    /// waits for the last.
     pub fn open(&mut self, paces: &[Pace], limit: Duration) -> Result<Slice, Failure> {
         self.prepare()?;
         let mut slice = Slice::default();
         let start = clock::now();
         let mut due: Vec<(Pace, Duration)> = paces.iter().map(|pace| (*pace, start)).collect();
         let (mut now, mut last_event) = (start, start);
-        let mut silence = Silence::new(SILENCE, self.relay, start);
+        let mut losses = LossDetector::new(SILENCE, self.relay, start);
         let mut sends = true;
-        while sends || (slice.received < slice.sent && !silence.is_loss(now)) {
+        while sends || (slice.received < slice.sent && !losses.is_loss(now)) {
             self.interrupt.check()?;
             sends = sends && now - start < limit;
             for (pace, due) in &mut due {
@@ -238,12 +238,12 @@ impl Generator {
                 }
                 slice.lag = slice.lag.max(now - *due);
                 *due += pace.interval;
-                // The clock anew: the trains of other groups took their time.
+                // Read the clock again: other groups' trains took time.
                 sends = self.groups[pace.group].send(clock::now())?;
                 if sends {
                     slice.sent += self.groups[pace.group].pool.train() as u64;
                     last_event = now;
-                    silence.end(now);
+                    losses.reset(now);
                 }
             }
             let arrived = self.receive()?;
@@ -251,21 +251,21 @@ impl Generator {
             if arrived > 0 {
                 slice.received += arrived as u64;
                 last_event = now;
-                silence.end(now);
+                losses.reset(now);
             }
         }
         slice.duration = last_event - start;
         Ok(slice)
     }
 
-    /// Takes what has arrived, a train from each socket that has one; how many packets.
+    /// Receives a train from each socket that has one; returns the number of packets.
     fn receive(&mut self) -> Result<usize, Failure> {
         let ready = match self.epoll.wait(&mut self.events, EpollTimeout::ZERO) {
             Err(Errno::EINTR) => 0,
-            outcome => outcome.map_err(refused("epoll"))?,
+            outcome => outcome.map_err(while_doing("epoll"))?,
         };
         let mut arrived = 0;
-        // They wait already, so none has arrived later.
+        // All of them had arrived by now.
         let now = clock::now();
         for event in &self.events[..ready] {
             let pair = event.data() as usize; // a receiver's number, as it was given
@@ -280,8 +280,8 @@ impl Generator {
         Ok(arrived)
     }
 
-    /// Fills the pools, and has receivers show that they live. Sending does it by itself if it has
-    /// to; before the clock starts is better.
+    /// Fills the pools, and sends the receivers' keepalives if they are due. Call it before the
+    /// clock starts; otherwise sending does it.
     pub fn prepare(&mut self) -> Result<(), Failure> {
         for group in &mut self.groups {
             group.pool.refill();
@@ -295,33 +295,29 @@ impl Generator {
             let mut keepalive = [0; OVERHEAD];
             receiver.session.seal(receiver.next_counter, &mut keepalive);
             receiver.next_counter += 1;
-            receiver.socket.send(&keepalive).map_err(while_doing("sending a keepalive"))?;
+            receiver.socket.send(&keepalive).map_err(while_doing("cannot send a keepalive"))?;
         }
         Ok(())
     }
 }
 
-/// One train: its bytes, and those of each of its messages. None if there is nothing.
+/// Receives a train: its length and that of each message. None if nothing has arrived.
 fn receive_train(socket: &UdpSocket, buffer: &mut [u8]) -> Result<Option<(usize, usize)>, Failure> {
-    let mut control = [0; 64]; // more than UDP_GRO's integer takes
+    let mut control = [0; 64]; // more than UDP_GRO's integer needs
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
     match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
         Ok(message) if message.bytes == 0 => Ok(None),
         Ok(message) => {
-            let mut notes = message.cmsgs().map_err(refused("recvmsg"))?;
+            let mut notes = message.cmsgs().map_err(while_doing("recvmsg"))?;
             let segment = notes.find_map(|note| match note {
                 ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
                 _ => None,
             });
             Ok(Some((message.bytes, segment.unwrap_or(message.bytes))))
         }
-        // Refused: an ICMP error from before the relay's socket was there.
+        // ECONNREFUSED: an ICMP error from before the relay's socket existed.
         Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => Ok(None),
-        Err(errno) => Err(refused("recvmsg")(errno)),
+        Err(errno) => Err(while_doing("recvmsg")(errno)),
     }
-}
-
-fn refused(what: &'static str) -> impl FnOnce(Errno) -> Failure {
-    move |errno| Failure::step(format!("{what}: {errno}"))
 }

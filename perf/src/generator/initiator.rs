@@ -1,9 +1,9 @@
-//! The initiator's side of handshakes with one relay, in steps: what costs much, and is not to be
-//! measured, can be done before the clock starts and after it has stopped.
+//! The initiator's side of handshakes with one relay, in steps: the expensive ones can run before
+//! the clock starts and after it has stopped.
 //!
-//! 1. [`Initiator::prepare`] makes an initiation: two DH.
-//! 2. [`Initiator::signed`] writes its macs, mac2 if the relay has given a cookie.
-//! 3. [`Initiator::read`] tells what came back, and takes a cookie.
+//! 1. [`Initiator::prepare`] creates an initiation: two DH.
+//! 2. [`Initiator::signed`] writes its macs, with mac2 if the relay has sent a cookie.
+//! 3. [`Initiator::read`] reads an answer, and keeps a cookie.
 //! 4. [`Initiator::finish`] derives the session from a response: two DH.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use wg_bounce_control::noise::{
 };
 use wg_bounce_control::tai64n::{Timestamp, TimestampSource};
 
-use super::peer::Randomness;
+use super::keys::Randomness;
 use crate::failure::Failure;
 
 /// Message types, and bytes of the messages of a fixed length (whitepaper, section 5.4).
@@ -26,19 +26,19 @@ pub const INITIATION_LEN: usize = 148;
 pub const RESPONSE_LEN: usize = 92;
 const COOKIE_REPLY_LEN: usize = 64;
 
-/// Bits of an index that say which initiator it is; the others say which of its initiations.
+/// Bits of an index that hold the initiator's number; the others count its initiations.
 const INITIATOR_BITS: u32 = 24;
 
-/// What a relay sends to an initiator.
+/// An answer to an initiation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A response to the last initiation, not yet known to be authentic.
+    /// A response to the last initiation, not yet authenticated.
     Response([u8; RESPONSE_LEN]),
-    /// An authentic cookie, which is kept for later initiations.
+    /// An authentic cookie, kept for later initiations.
     Cookie,
 }
 
-/// One initiator, which knows its relay.
+/// An initiator with its relay.
 pub struct Initiator<'a> {
     identity: &'a Identity,
     relay_public: &'a [u8; 32],
@@ -48,7 +48,7 @@ pub struct Initiator<'a> {
     last: Timestamp,
     number: u32,
     prepared: Option<Initiation>,
-    /// What was signed last.
+    /// The initiation signed last.
     sent: Option<Initiation>,
     initiations: u32,
 }
@@ -75,7 +75,7 @@ impl<'a> Initiator<'a> {
         }
     }
 
-    /// Makes a new initiation, later than any before, unless one is ready.
+    /// Creates a new initiation, with a later timestamp than any before, unless one is prepared.
     pub fn prepare(&mut self, randomness: &mut Randomness) -> Result<(), Failure> {
         if self.prepared.is_some() {
             return Ok(());
@@ -95,20 +95,20 @@ impl<'a> Initiator<'a> {
         Ok(())
     }
 
-    /// The initiation that was prepared, or else the last one again, with what macs it can have
-    /// now.
+    /// The prepared initiation, or else the last one again, with mac1, and mac2 if there is a
+    /// cookie.
     pub fn signed(&mut self) -> &[u8; INITIATION_LEN] {
         if let Some(prepared) = self.prepared.take() {
             self.sent = Some(prepared);
         }
         let Initiation { message, .. } = self.sent.as_mut().expect("one was prepared");
-        // The time of cookies does not matter: a measurement is shorter than their lives.
+        // Time does not matter: a measurement is shorter than the lifetime of a cookie.
         self.jar.sign(message, Default::default());
         message
     }
 
-    /// Gives up waiting for an answer: one that still comes is late, and none to the next
-    /// initiation, which has an index of its own.
+    /// Gives up the pending initiation: a late answer does not match the next one, which has an
+    /// index of its own.
     pub fn give_up(&mut self) {
         self.sent = None;
     }
@@ -118,7 +118,7 @@ impl<'a> Initiator<'a> {
         self.jar = CookieSigner::new(self.relay_public);
     }
 
-    /// What the relay has sent; none if that does not answer the last initiation.
+    /// Reads a message; none if it does not answer the last initiation.
     pub fn read(&mut self, message: &[u8]) -> Option<Answer> {
         if receiver_of(message)? != self.sent.as_ref()?.initiated.local_index {
             return None;
@@ -130,19 +130,19 @@ impl<'a> Initiator<'a> {
         self.jar.consume(reply, Default::default()).then_some(Answer::Cookie)
     }
 
-    /// The session that a response gives; none if it does not answer the last initiation.
+    /// Derives the session from a response; none if it does not answer the last initiation.
     pub fn finish(&self, response: &[u8; RESPONSE_LEN]) -> Option<SessionKeys> {
         self.sent.as_ref()?.initiated.finish(self.identity, &Secret::default(), response)
     }
 }
 
-/// The number of the initiator to which a message is addressed; none if it is neither a response
-/// nor a cookie reply.
+/// The number of the initiator to which a response or a cookie reply is addressed; none for other
+/// messages.
 pub fn addressee(message: &[u8]) -> Option<u32> {
     receiver_of(message).map(|index| index & ((1 << INITIATOR_BITS) - 1))
 }
 
-/// The receiver's index in a response or a cookie reply.
+/// The receiver index in a response or a cookie reply.
 fn receiver_of(message: &[u8]) -> Option<u32> {
     let index = match (message.first()?, message.len()) {
         (&RESPONSE, RESPONSE_LEN) => &message[8..12],
@@ -154,7 +154,7 @@ fn receiver_of(message: &[u8]) -> Option<u32> {
 
 /// Since the Unix epoch.
 fn wall_clock() -> Duration {
-    // Handshakes carry the wall clock; nothing is measured with it.
+    // Handshakes carry wall-clock time; measurements do not use it.
     #[allow(clippy::disallowed_methods)]
     SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set")
 }
@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// What the relay answers to an initiation; the timestamp in it.
+    /// The relay's response to an initiation, and the initiation's timestamp.
     fn respond(relay: &Identity, initiation: &[u8; INITIATION_LEN]) -> ([u8; 92], Timestamp) {
         let claimed = open_initiation(relay, initiation).expect("to the relay");
         let static_static = relay.static_static(&claimed.remote_static).expect("a good key");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_given_up_takes_no_answer() {
+    fn an_initiation_that_was_given_up_takes_no_answer() {
         let (relay, peer) = (Identity::new(&[1; 32]), Identity::new(&[2; 32]));
         let mut randomness = Randomness::open().expect("every Linux has it");
         let mut initiator = Initiator::new(&peer, relay.public(), 7);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_has_no_addressee() {
+    fn only_answers_have_an_addressee() {
         for message in [&[][..], &[2], &[3; 92], &[2; 64], &[4; 32]] {
             assert_eq!(addressee(message), None, "{message:?}");
         }

@@ -1,9 +1,10 @@
-//! Inner packets: valid IPv4 and IPv6 with TCP or UDP, each of which says in its first bytes of
-//! payload the how manieth of its flow it is.
+//! Inner packets: valid IPv4 and IPv6 with TCP or UDP. The first bytes of the payload are the
+//! packet's sequence number in its flow.
 
 use std::net::IpAddr;
 
 use clap::ValueEnum;
+use serde::Serialize;
 
 /// IP protocol numbers (RFC 9293, RFC 768).
 const TCP: u8 = 6;
@@ -23,30 +24,31 @@ const HOPS: u8 = 64;
 const SOURCE_PORT: u16 = 40_000;
 const DESTINATION_PORT: u16 = 5_201;
 
-/// What a flow consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// Protocol of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// TCP segments in sequence, as a bulk transfer sends them: kernels coalesce them
+    /// TCP segments in sequence, as in a bulk transfer; kernels coalesce them
     Tcp,
     /// UDP datagrams
     Udp,
 }
 
-/// Bytes of the smallest packet that there is room for: headers and the sequence number.
+/// Bytes of the smallest packet: headers and the sequence number.
 pub fn size_min(kind: Kind, is_ipv6: bool) -> usize {
     let ip = if is_ipv6 { IPV6_HEADER } else { IPV4_HEADER };
     let transport = if kind == Kind::Tcp { TCP_HEADER } else { UDP_HEADER };
     ip + transport + SEQUENCE_LEN
 }
 
-/// Makes the packets of one flow.
+/// Generates the packets of one flow.
 pub struct Flow {
     kind: Kind,
-    /// A packet with zeros where packets differ: sequence numbers, identification, checksums.
+    /// A packet with zeros where packets differ: sequence numbers, identification and checksums.
     template: Vec<u8>,
-    /// Where the transport header begins.
+    /// Offset of the transport header.
     transport: usize,
-    /// Where the payload begins.
+    /// Offset of the payload.
     payload: usize,
     /// Sums of the template's 16-bit words under the IPv4 header's and the transport checksum.
     header_sum: u32,
@@ -104,7 +106,7 @@ impl Flow {
         packet[self.payload..self.payload + SEQUENCE_LEN].copy_from_slice(&number);
         let mut transport_sum = self.transport_sum + sum(&number);
         if self.transport == IPV4_HEADER {
-            // Consecutive, as segmentation offload makes them, or nobody coalesces them again.
+            // Consecutive, as segmentation offload generates them: others are not coalesced.
             let identification = &number[2..];
             packet[4..6].copy_from_slice(identification);
             let checksum = folded(self.header_sum + sum(identification));
@@ -129,14 +131,14 @@ impl Flow {
         transport[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    /// Checks what has arrived after so many `hops`: a packet of this flow, as it was sent but for
-    /// those, then nothing but padding. Its sequence number, or in words what is wrong.
+    /// Checks a plaintext that arrived after `hops` routers: a packet of this flow, followed by
+    /// padding only. Returns its sequence number, or what is wrong with it.
     pub fn check_arrived(&self, plaintext: &[u8], hops: u8) -> Result<u32, String> {
         let Some((packet, padding)) = plaintext.split_at_checked(self.size()) else {
-            return Err(format!("{} bytes came of {}", plaintext.len(), self.size()));
+            return Err(format!("{} of {} bytes arrived", plaintext.len(), self.size()));
         };
         if padding.len() >= 16 || padding.iter().any(|byte| *byte != 0) {
-            return Err(format!("no padding: {padding:02x?}"));
+            return Err(format!("invalid padding: {padding:02x?}"));
         }
         let number = &packet[self.payload..self.payload + SEQUENCE_LEN];
         let sequence = u32::from_be_bytes(number.try_into().expect("four bytes"));
@@ -153,7 +155,7 @@ impl Flow {
         }
         match packet.iter().zip(&expected).position(|(came, sent)| came != sent) {
             Some(at) => Err(format!(
-                "packet {sequence} differs at byte {at}: {:#04x} for {:#04x}",
+                "packet {sequence} differs at byte {at}: {:#04x} instead of {:#04x}",
                 packet[at], expected[at]
             )),
             None => Ok(sequence),
@@ -161,7 +163,7 @@ impl Flow {
     }
 }
 
-/// Writes the IP header but for what differs between packets; where it ends.
+/// Writes the IP header, except for the fields that differ between packets; returns its length.
 fn write_ip(packet: &mut [u8], protocol: u8, source: IpAddr, destination: IpAddr) -> usize {
     let length = u16::try_from(packet.len()).expect("an IP packet");
     match (source, destination) {
@@ -213,7 +215,7 @@ mod tests {
         Flow::new(kind, address(family.0), address(family.1), size)
     }
 
-    /// The transport checksum from scratch; zero if it is right.
+    /// Residue of the transport checksum; zero if it is right.
     fn transport_residue(packet: &[u8]) -> u16 {
         let (addresses, protocol, start) = match packet[0] >> 4 {
             4 => (&packet[12..20], packet[9], 20),
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn checksums_are_right_whatever_the_size_and_number() {
+    fn checksums_are_right_for_all_sizes_and_numbers() {
         for kind in [Kind::Tcp, Kind::Udp] {
             for family in FAMILIES {
                 for size in [size_min(kind, family.0.contains(':')), 64, 101, 1401, 1408] {
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_of_64_bytes_fits_always() {
+    fn a_packet_of_64_bytes_always_fits() {
         assert_eq!(size_min(Kind::Tcp, true), 64);
     }
 

@@ -1,23 +1,22 @@
-//! What a stretch of work by the relay gave.
+//! Results of a phase: packets, CPU times and latencies.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cpu::record_of_threads;
 use crate::statistics::percentile;
 
-/// How many packets were sent, and how many arrived.
+/// Numbers of packets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
-    /// That were sent.
+    /// Packets sent.
     pub sent: u64,
-    /// That arrived.
+    /// Packets received.
     pub received: u64,
 }
 
 impl Count {
-    /// That did not arrive.
+    /// Packets lost.
     pub fn lost(self) -> u64 {
         self.sent.saturating_sub(self.received)
     }
@@ -28,7 +27,7 @@ impl Count {
     }
 }
 
-/// What one phase gave.
+/// Results of one phase.
 #[derive(Clone, Debug, Default)]
 pub struct Phase {
     /// Sum of the slices' durations.
@@ -41,23 +40,22 @@ pub struct Phase {
     pub trains: u64,
     /// Packets that arrived after a later one, by the counter on the wire.
     pub reordered: u64,
-    /// Samples that came after a later one, by the number inside: reordered by the relay before
-    /// it gave them their counters.
+    /// Samples that arrived after a later one, by the sequence number inside: reordered by the
+    /// relay before it assigned the counters.
     pub late_samples: u64,
-    /// Messages that arrived and were no packets.
+    /// Messages that were neither packets nor keepalives.
     pub foreign: u64,
-    /// CPU time of the relay, while the clock ran; none if the relay is the kernel or elsewhere.
+    /// CPU time of the relay while the clock ran; none if it is the kernel or remote.
     pub relay: Option<Duration>,
-    /// The same by threads, pauses included.
-    pub threads: Vec<(String, Duration)>,
-    /// Time that the relay's core was busy, whoever used it, while the clock ran; none if the
-    /// relay is elsewhere.
+    /// CPU time of its threads, including pauses of the clock, as JSON.
+    pub threads: Value,
+    /// Busy time of the relay's core while the clock ran; none if the relay is remote.
     pub core: Option<Duration>,
-    /// How long the clock ran: the slices, and the waiting for lost packets.
+    /// Time that the clock ran: the slices, and the waits for lost packets.
     pub wall: Duration,
-    /// The most by which the generator was behind its own pace.
+    /// Longest delay of the generator behind its own pace.
     pub lag: Duration,
-    /// Packets that were decrypted and found right: their pair and latency.
+    /// Pair and latency of each packet that was decrypted and checked.
     pub samples: Vec<(usize, Duration)>,
 }
 
@@ -67,48 +65,7 @@ impl Phase {
         self.count.received as f64 / self.duration.as_secs_f64()
     }
 
-    /// CPU time of the relay in seconds; not a number if it is not known.
-    fn relay_seconds(&self) -> f64 {
-        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
-    }
-
-    /// The same of its core.
-    fn core_seconds(&self) -> f64 {
-        self.core.map_or(f64::NAN, |time| time.as_secs_f64())
-    }
-
-    /// CPU nanoseconds of the relay per packet.
-    pub fn nanoseconds_per_packet(&self) -> f64 {
-        1e9 * self.relay_seconds() / self.count.received as f64
-    }
-
-    /// How much of its core was used (percent).
-    pub fn core_percent(&self) -> f64 {
-        100.0 * self.core_seconds() / self.wall.as_secs_f64()
-    }
-
-    /// How much of its core the relay itself used (percent).
-    pub fn relay_percent(&self) -> f64 {
-        100.0 * self.relay_seconds() / self.wall.as_secs_f64()
-    }
-
-    /// Packets that did not arrive.
-    pub fn lost(&self) -> u64 {
-        self.count.lost()
-    }
-
-    /// Packets found to be out of order, on the wire or inside.
-    pub fn late(&self) -> u64 {
-        self.reordered + self.late_samples
-    }
-
-    /// Packets per train, as they arrived.
-    pub fn train(&self) -> f64 {
-        self.count.received as f64 / self.trains as f64
-    }
-
-    /// Latency (microseconds) that so many percent of the samples have at most, of all pairs or
-    /// of one. Not a number if there are none.
+    /// A percentile of the latency in microseconds, of all pairs or of one. NaN without samples.
     pub fn latency(&self, pair: Option<usize>, percent: f64) -> f64 {
         let samples = self.samples.iter().filter(|(of, _)| pair.is_none_or(|pair| pair == *of));
         let mut latencies: Vec<Duration> = samples.map(|(_, latency)| *latency).collect();
@@ -116,30 +73,33 @@ impl Phase {
         percentile(&latencies, percent).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
     }
 
+    /// The distribution of the latency, for the JSON lines.
+    pub fn latencies(&self, pair: Option<usize>) -> Value {
+        let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| self.latency(pair, percent));
+        json!({ "p50": p50, "p99": p99, "max": max })
+    }
+
     /// For the JSON lines.
     pub fn record(&self) -> Value {
+        let relay = self.relay.map(|time| time.as_secs_f64());
         json!({
             "seconds": self.duration.as_secs_f64(),
             "sent": self.count.sent,
             "received": self.count.received,
-            "lost": self.lost(),
+            "lost": self.count.lost(),
             "trains": self.trains,
             "reordered": self.reordered,
             "reordered_samples": self.late_samples,
             "foreign": self.foreign,
             "packets_per_second": self.rate(),
-            "relay_cpu_seconds": self.relay_seconds(),
-            "relay_threads": record_of_threads(&self.threads),
-            "relay_core_busy_seconds": self.core_seconds(),
+            "relay_cpu_seconds": relay,
+            "relay_threads": self.threads,
+            "relay_core_busy_seconds": self.core.map(|time| time.as_secs_f64()),
             "wall_seconds": self.wall.as_secs_f64(),
-            "nanoseconds_per_packet": self.nanoseconds_per_packet(),
+            "nanoseconds_per_packet": relay.map(|time| 1e9 * time / self.count.received as f64),
             "lag_seconds": self.lag.as_secs_f64(),
             "samples": self.samples.len(),
-            "latency_microseconds": {
-                "p50": self.latency(None, 50.0),
-                "p99": self.latency(None, 99.0),
-                "max": self.latency(None, 100.0),
-            },
+            "latency_microseconds": self.latencies(None),
         })
     }
 }

@@ -1,36 +1,49 @@
-//! What the generator is to play.
+//! The load: options of packets and rates, and what the generator makes of them.
+
+use std::str::FromStr;
+
+use clap::{Args, value_parser};
+use serde::{Serialize, Serializer};
 
 use super::network::Path;
 use super::packet::{Kind, size_min};
-use super::peer::OVERHEAD;
 use super::pool::PADDING;
+use super::session::OVERHEAD;
 use crate::daemon::MTU;
 use crate::failure::Failure;
-use crate::star::Family;
+use crate::options::Family;
 
-/// What all peers of a relay have in common.
+/// Properties that all peers of a relay have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// What the inner packets are.
+    /// Protocol of the inner packets.
     pub kind: Kind,
-    /// Which IP inside the tunnel.
+    /// IP version inside the tunnel.
     pub family: Family,
-    /// Which IP carries the tunnel.
+    /// IP version that carries the tunnel.
     pub outer: Family,
     /// Whether packets are padded to a multiple of 16 bytes.
     pub is_padded: bool,
-    /// A packet of one in so many trains is decrypted and checked.
+    /// A packet of one in this many trains is decrypted and checked.
     pub check_every: usize,
     /// Core of the relay.
     pub relay_core: usize,
 }
 
-/// Pairs that send alike.
+impl Setup {
+    /// IPv4 in IPv4, padded, with few checks: `kind` on `relay_core`.
+    pub fn plain(kind: Kind, relay_core: usize) -> Setup {
+        let (family, outer) = (Family::V4, Family::V4);
+        Setup { kind, family, outer, is_padded: true, check_every: 64, relay_core }
+    }
+}
+
+/// Pairs that send the same packets.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupPlan {
-    /// How many.
+    /// Number of pairs.
     pub pairs: usize,
-    /// What their receivers use.
+    /// Path of their receivers.
     pub path: Path,
     /// Bytes of a packet.
     pub size: usize,
@@ -41,23 +54,127 @@ pub struct GroupPlan {
 }
 
 /// Datagrams of the longest train that every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS).
-pub const TRAIN_MAX: u32 = 64;
+const TRAIN_MAX: i64 = 64;
 
-/// Bytes of the longest train: kernels segment by themselves what comes near a datagram's limit.
+/// Bytes of the longest train: kernels segment trains near a datagram's limit in software.
 const TRAIN_BYTES_MAX: usize = 65_000;
 
-/// Fails if there are no such packets, or no trains of so many of them.
-pub fn check_trains(kind: Kind, family: Family, size: usize, train: usize) -> Result<(), Failure> {
-    let smallest = size_min(kind, family == Family::V6);
-    if !(smallest..=MTU as usize).contains(&size) {
-        let why = format!("--size {size}: such packets have {smallest} to {MTU} bytes");
-        return Err(Failure::step(why));
+/// Pairs of peers, and the packets between them.
+#[derive(Args, Clone, Debug, Serialize)]
+pub struct Traffic {
+    /// Pairs of a sending and a receiving peer, each with its own socket
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = value_parser!(u32).range(1..=8000))]
+    pub pairs: u32,
+
+    /// Bytes of each inner IP packet
+    #[arg(long, value_name = "BYTES", default_value_t = 1408)]
+    pub size: usize,
+
+    /// Packets sent with one system call (UDP_SEGMENT); 1 sends every datagram alone
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = value_parser!(u32).range(1..=TRAIN_MAX))]
+    pub train: u32,
+
+    /// Packets in flight at most; reduced for a daemon that loses some
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
+    pub window: u32,
+}
+
+impl Traffic {
+    /// Fails if there are no such packets, or no such trains of them.
+    pub fn check(&self, kind: Kind, family: Family) -> Result<(), Failure> {
+        let (size, smallest) = (self.size, size_min(kind, family == Family::V6));
+        if !(smallest..=MTU as usize).contains(&size) {
+            let why = format!("--size {size}: must be between {smallest} and {MTU} bytes");
+            return Err(Failure::step(why));
+        }
+        let bytes = self.train as usize * (size.next_multiple_of(PADDING) + OVERHEAD);
+        if self.train > 1 && bytes > TRAIN_BYTES_MAX {
+            return Err(Failure::step(format!(
+                "--train {}: {bytes} bytes exceed the {TRAIN_BYTES_MAX} of a train",
+                self.train
+            )));
+        }
+        Ok(())
     }
-    let bytes = train * (size.next_multiple_of(PADDING) + OVERHEAD);
-    if train > 1 && bytes > TRAIN_BYTES_MAX {
-        return Err(Failure::step(format!(
-            "--train {train}: {bytes} bytes, more than the {TRAIN_BYTES_MAX} of a train"
-        )));
+
+    /// The group that sends this, with a pool of `mebibytes`.
+    pub fn plan(&self, mebibytes: usize) -> GroupPlan {
+        GroupPlan {
+            pairs: self.pairs as usize,
+            path: Path::Receivers,
+            size: self.size,
+            train: self.train as usize,
+            pool: mebibytes << 20,
+        }
     }
-    Ok(())
+}
+
+/// Rate of an open loop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Packets per second.
+    Rate(f64),
+    /// Percent of the capacity that was just measured.
+    Percent(f64),
+}
+
+impl Load {
+    /// Packets per second, given the capacity in packets per second.
+    pub fn rate(self, capacity: f64) -> f64 {
+        match self {
+            Load::Rate(rate) => rate,
+            Load::Percent(percent) => capacity * percent / 100.0,
+        }
+    }
+
+    /// The load as given on the command line.
+    pub fn label(self) -> String {
+        match self {
+            Load::Rate(rate) => format!("{rate} packets/s"),
+            Load::Percent(percent) => format!("{percent}%"),
+        }
+    }
+}
+
+impl Serialize for Load {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.label())
+    }
+}
+
+impl FromStr for Load {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Load, String> {
+        let (number, of): (_, fn(f64) -> Load) = match text.strip_suffix('%') {
+            Some(number) => (number, Load::Percent),
+            None => (text, Load::Rate),
+        };
+        match number.parse::<f64>() {
+            Ok(number) if number > 0.0 && number.is_finite() => Ok(of(number)),
+            _ => Err("expected packets per second, or a percentage such as 80%".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Load, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_load_is_a_rate_or_a_percentage() {
+        let rates = ["10%", "80%", "50000"].map(|text| parse(text).expect("well-formed"));
+        assert_eq!(rates.map(|load| load.rate(1000.0)), [100.0, 800.0, 50_000.0]);
+        assert_eq!(rates[1].label(), "80%");
+        for text in ["0", "x%", "-1", "inf", ""] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
 }

@@ -1,17 +1,17 @@
 //! Messages that are sealed before the clock starts.
 //!
-//! Nobody accepts a counter twice, so a pool can be sent only once. It is a ring of trains: what
-//! has been sent is sealed anew, with new counters, while the relay's clock stands.
+//! Counters cannot be reused, so a pool can be sent only once. It is a ring of trains: those that
+//! have been sent are replaced, with new counters, while the relay's clock is stopped.
 
 use std::time::Duration;
 
 use super::packet::Flow;
-use super::peer::{HEADER_LEN, OVERHEAD, Session, TAG_LEN};
+use super::session::{HEADER_LEN, OVERHEAD, Session, TAG_LEN};
 
-/// What WireGuard pads plaintexts to (whitepaper, section 5.4.6).
+/// Multiple to which WireGuard pads plaintexts (whitepaper, section 5.4.6).
 pub const PADDING: usize = 16;
 
-/// One sender's part: what it sends, and the session to seal it with.
+/// One sender's flow and session.
 pub struct Source {
     /// Its packets.
     pub flow: Flow,
@@ -34,7 +34,7 @@ pub struct Pool {
     /// Trains sealed, and trains sent, from the beginning.
     sealed: u64,
     sent: u64,
-    /// Routers on the way.
+    /// Routers on the path.
     hops: u8,
 }
 
@@ -57,7 +57,7 @@ impl Pool {
         Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0, hops: 1 }
     }
 
-    /// The same pool, whose packets no relay forwards.
+    /// The same pool for a path without a relay.
     pub fn without_relay(self) -> Pool {
         Pool { hops: 0, ..self }
     }
@@ -84,7 +84,7 @@ impl Pool {
         }
     }
 
-    /// Takes the next train, sent `now`: its sender and its bytes. None if the pool is empty.
+    /// Takes the next train, to be sent `now`: its sender and bytes. None if the pool is empty.
     pub fn take(&mut self, now: Duration) -> Option<(usize, &[u8])> {
         if self.sent == self.sealed {
             return None;
@@ -97,8 +97,8 @@ impl Pool {
         Some((sender, &self.bytes[slot * length..][..length]))
     }
 
-    /// Checks a packet of `sender` that has arrived. Its number and when it was sent, or in words
-    /// what is wrong. Only the packets of the last filling can be asked for.
+    /// Checks a packet of `sender` that has arrived. Returns its sequence number and the time it
+    /// was sent, or what is wrong with it. Only packets since the last refill are known.
     pub fn check_arrived(
         &self,
         sender: usize,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arrived_packet_tells_when_it_was_sent() {
+    fn an_arrived_packet_has_the_time_it_was_sent() {
         let mut pool = pool(2, 4, false);
         assert_eq!(pool.message_len(), 132, "not padded");
         pool.refill();

@@ -1,31 +1,30 @@
-//! What arrives: counted by receiver, and a sample kept for a closer look.
+//! Arrivals: counted by receiver, and sampled.
 
 use std::time::Duration;
 
-use super::peer::{OVERHEAD, counter_of};
+use super::session::{OVERHEAD, counter_of};
 
-/// Samples of latency that are enough for a 99.9th percentile; more cost memory and time.
+/// Samples of the latency: enough for a 99.9th percentile, without much memory and time.
 const LATENCY_SAMPLES: f64 = 20_000.0;
 
-/// What arrived at one receiver.
+/// Arrivals at one receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Packets: data messages of the size that was sent.
     pub messages: u64,
-    /// Trains in which they came: what one system call gave.
+    /// Trains: packets returned by one system call.
     pub trains: u64,
-    /// Messages whose counter was below one that came before.
+    /// Messages that arrived after a higher counter.
     pub reordered: u64,
-    /// Messages of another type or size, keepalives left out.
+    /// Messages of another type or size, except keepalives.
     pub foreign: u64,
     /// Above every counter so far.
     next_counter: u64,
 }
 
 impl Tally {
-    /// Counts a train of messages of `segment` bytes each, the last may be shorter. Packets are
-    /// of at least `shortest` bytes, and at most of so many more that the relay has padded them.
-    /// Returns how many were packets.
+    /// Counts a train of messages of `segment` bytes each; the last may be shorter. Packets have
+    /// `shortest` bytes and up to 15 bytes of padding. Returns the number of packets.
     pub fn count(&mut self, train: &[u8], segment: usize, shortest: usize) -> usize {
         let mut packets = 0;
         for message in train.chunks(segment) {
@@ -49,45 +48,45 @@ impl Tally {
     }
 }
 
-/// A message that will be opened when the clock stands.
+/// A message to be decrypted when the clock is stopped.
 pub struct Sample {
-    /// The pair whose receiver got it.
+    /// Its pair.
     pub pair: usize,
-    /// All of it.
+    /// The whole message.
     pub message: Vec<u8>,
-    /// When its train arrived.
+    /// Arrival of its train.
     pub arrived_at: Duration,
 }
 
-/// Keeps a message of every so-manieth train.
+/// Samples one message of every n-th train.
 pub struct Sampler {
     every: usize,
-    /// Of this pair it keeps one of every train.
+    /// A pair of which every train is sampled.
     whole_pair: Option<usize>,
     trains: usize,
-    /// What it kept.
+    /// The samples.
     pub kept: Vec<Sample>,
 }
 
 impl Sampler {
-    /// One that looks at one in `every` trains.
+    /// Samples one in `every` trains.
     pub fn new(every: usize) -> Sampler {
         Sampler { every, whole_pair: None, trains: 0, kept: Vec::new() }
     }
 
-    /// One for packets at `rate` per second in trains of `train`, for `limit`: enough for a 99.9th
-    /// percentile.
+    /// Samples packets at `rate` per second in trains of `train`, for `limit`, often enough for a
+    /// 99.9th percentile.
     pub fn for_latency(rate: f64, limit: Duration, train: usize) -> Sampler {
         let trains = rate * limit.as_secs_f64() / train as f64;
         Sampler::new(((trains / LATENCY_SAMPLES).ceil() as usize).max(1))
     }
 
-    /// One that does not miss a train of this pair.
+    /// Also samples every train of this pair.
     pub fn with_every_train_of(self, pair: usize) -> Sampler {
         Sampler { whole_pair: Some(pair), ..self }
     }
 
-    /// Looks at the next train: keeps one of its messages if it is its turn. Which of them changes.
+    /// Offers the next train. If it is sampled, the position of the message in the train rotates.
     pub fn offer(&mut self, pair: usize, train: &[u8], segment: usize, now: Duration) {
         self.trains += 1;
         if !self.trains.is_multiple_of(self.every) && self.whole_pair != Some(pair) {
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_no_reordering_but_what_comes_late_is() {
+    fn a_gap_is_not_reordering_but_a_late_message_is() {
         let mut tally = Tally::default();
         tally.count(&train(&[0, 5, 6]), 132, 132);
         assert_eq!(tally.reordered, 0);
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_does_not_count_as_one() {
+    fn only_packets_count_as_packets() {
         let mut tally = Tally::default();
         assert_eq!(tally.count(&message(0, OVERHEAD), OVERHEAD, 132), 0, "a keepalive");
         assert_eq!((tally.trains, tally.foreign), (0, 0));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_pair_no_train_is_missed() {
+    fn every_train_of_one_pair_is_sampled() {
         let mut sampler = Sampler::new(4).with_every_train_of(1);
         for pair in [0, 1, 0, 0, 0, 1, 1, 0] {
             sampler.offer(pair, &train(&[0]), 132, Duration::ZERO);

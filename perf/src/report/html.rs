@@ -1,63 +1,114 @@
-//! The parts of a page.
+//! Elements of the page, and the colours of the rows.
 
-use std::fmt::Write;
+use plotters::style::RGBColor;
 
-/// Text as HTML shows it.
+use crate::columns::{Column, digits};
+use crate::record::{OURS, Run};
+use crate::statistics::Spread;
+
+/// Colours that remain distinct with colour blindness (Okabe and Ito's palette), one for each
+/// public implementation.
+const FAMILIES: [(&str, RGBColor); 4] = [
+    ("wireguard-go", RGBColor(0xe6, 0x9f, 0x00)),
+    ("boringtun", RGBColor(0x00, 0x9e, 0x73)),
+    ("gotatun", RGBColor(0xcc, 0x79, 0xa7)),
+    ("kernel", RGBColor(0x55, 0x55, 0x55)),
+];
+
+/// Shades of blue for wg-bounce.
+const BLUES: [RGBColor; 4] = [
+    RGBColor(0x00, 0x72, 0xb2),
+    RGBColor(0x56, 0xb4, 0xe9),
+    RGBColor(0x0b, 0x3c, 0x5d),
+    RGBColor(0x8d, 0xa9, 0xc4),
+];
+
+/// The colour of a run's row.
+pub fn colour_of(run: &Run, index: usize) -> RGBColor {
+    let family = run.rows[index].family.as_str();
+    let place = run.rows[..index].iter().filter(|row| row.family == family).count();
+    let known = FAMILIES.iter().find(|(name, _)| *name == family && family != OURS);
+    known.map_or(BLUES[place % BLUES.len()], |(_, colour)| *colour)
+}
+
+/// Text as HTML.
 pub fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            _ => escaped.push(letter),
-        }
-    }
-    escaped
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;")
 }
 
-/// A table; its cells are text, the first of each line names it.
+/// A table; its titles and cells are HTML.
 pub fn table(titles: &[String], lines: &[Vec<String>]) -> String {
-    let mut html = "<table><thead><tr>".to_owned();
-    for title in titles {
-        let _ = write!(html, "<th>{}</th>", escape(title));
-    }
-    html += "</tr></thead><tbody>\n";
-    for line in lines {
-        html += "<tr>";
-        for cell in line {
-            let _ = write!(html, "<td>{}</td>", escape(cell));
-        }
-        html += "</tr>\n";
-    }
-    html + "</tbody></table>\n"
+    let row = |cells: &[String], tag: &str| {
+        let cells = cells.iter().map(|cell| format!("<{tag}>{cell}</{tag}>"));
+        format!("<tr>{}</tr>\n", cells.collect::<String>())
+    };
+    let body: String = lines.iter().map(|line| row(line, "td")).collect();
+    format!("<table><thead>{}</thead><tbody>\n{body}</tbody></table>\n", row(titles, "th"))
 }
 
-/// A plot with what it shows, for who cannot see it.
-pub fn figure(svg: &str, what: &str) -> String {
-    format!("<figure role=\"img\" aria-label=\"{}\">\n{svg}</figure>\n", escape(what))
-}
-
-/// A table that opens when it is wanted.
-pub fn details(summary: &str, inside: &str) -> String {
-    format!("<details><summary>{}</summary>\n{inside}</details>\n", escape(summary))
-}
-
-/// A part of the page.
+/// A section of the page, whose `inside` is HTML.
 pub fn section(title: &str, lead: &str, inside: &str) -> String {
     let (title, lead) = (escape(title), escape(lead));
     format!("<section>\n<h2>{title}</h2>\n<p class=\"lead\">{lead}</p>\n{inside}</section>\n")
 }
 
+/// A bar that ends at the median, with a thin line from the smallest to the largest figure, in
+/// parts of the `longest` one.
+pub fn bar(spread: Spread, longest: f64, colour: RGBColor) -> String {
+    let RGBColor(red, green, blue) = colour;
+    let at = |figure: f64| 100.0 * figure.max(0.0) / longest;
+    format!(
+        "<svg class=\"bar\" viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\">\
+         <rect width=\"{:.1}\" height=\"10\" fill=\"#{red:02x}{green:02x}{blue:02x}\"/>\
+         <path d=\"M{:.1} 5H{:.1}\" stroke=\"#22262b\"/></svg>",
+        at(spread.median),
+        at(spread.min),
+        at(spread.max)
+    )
+}
+
+/// A cell: the median, bold if it is the best, and the range, in front of a bar if its column has
+/// bars.
+pub fn cell(spread: Option<Spread>, column: &Column, all: &[Spread], colour: RGBColor) -> String {
+    let Some(spread) = spread else { return "–".to_owned() };
+    let mut text = digits(spread.median);
+    if let Some(better) = column.better {
+        let medians = all.iter().map(|it| it.median);
+        let best = medians.max_by(|one, other| better.compare(*one, *other));
+        if best == Some(spread.median) {
+            text = format!("<b>{text}</b>");
+        }
+    }
+    if spread.min != spread.max {
+        text += &format!(" <small>({}–{})</small>", digits(spread.min), digits(spread.max));
+    }
+    let longest = all.iter().map(|it| it.max).fold(0.0, f64::max);
+    if column.better.is_some() && longest > 0.0 {
+        text = bar(spread, longest, colour) + &text;
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::columns::Better;
 
     #[test]
-    fn text_stays_text() {
+    fn text_is_escaped() {
         assert_eq!(escape("a < b & \"c\" > d"), "a &lt; b &amp; &quot;c&quot; &gt; d");
-        let html = table(&["<x>".to_owned()], &[vec!["1 & 2".to_owned()]]);
-        assert!(html.contains("<th>&lt;x&gt;</th>") && html.contains("<td>1 &amp; 2</td>"));
+    }
+
+    #[test]
+    fn the_best_is_bold_and_bars_are_to_scale() {
+        let spread = |median| Spread { median, min: 1.0, max: 10.0 };
+        let all = [spread(8.5), spread(2.5)];
+        let column = Column { title: "cost", of: |_| None, better: Some(Better::Lower) };
+        let cells = all.map(|it| cell(Some(it), &column, &all, BLUES[0]));
+        assert!(cells[0].ends_with("</svg>8.50 <small>(1–10)</small>"), "{}", cells[0]);
+        assert!(cells[1].ends_with("</svg><b>2.50</b> <small>(1–10)</small>"), "{}", cells[1]);
+        assert!(cells[0].contains("width=\"85.0\"") && cells[0].contains("M10.0 5H100.0"));
+        assert_eq!(cell(None, &column, &all, BLUES[0]), "–");
     }
 }

@@ -1,15 +1,12 @@
-//! `report`: one HTML page from JSON lines, with plots, that needs nothing else.
+//! `report`: a self-contained HTML page from JSON lines.
 //!
-//! 1. `model`: the files, read back.
-//! 2. `figure`: what is shown of each subcommand's results, as data.
-//! 3. `plot`: bars and curves as SVG.
-//! 4. `html`, `sections`, `page`: the page.
+//! 1. `page`: the machine, the programs, a comparison at a glance, and what is missing.
+//! 2. `sections`: the tables of each subcommand, with bars, and curves.
+//! 3. `curves`: curves as SVG. `html`: elements of the page.
 
-mod figure;
+mod curves;
 mod html;
-mod model;
 mod page;
-mod plot;
 mod sections;
 
 use std::fs;
@@ -19,16 +16,16 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::failure::{Failure, while_doing};
-use model::Figures;
+use crate::record::Figures;
 
-/// What `report` reads and writes.
+/// Options of `report`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Files that `--json` has written
+    /// Files written by --json
     #[arg(required = true, value_name = "FILE")]
     figures: Vec<PathBuf>,
 
-    /// The page
+    /// File for the page
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
 }
@@ -40,17 +37,17 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a page of what the files hold.
+/// Writes a page about the contents of `files`.
 pub fn write(files: &[PathBuf], output: &Path) -> Result<(), Failure> {
     let mut figures = Figures::default();
     for file in files {
         let name = file.display();
-        let text = fs::read_to_string(file).map_err(while_doing(format!("reading {name}")))?;
+        let text = fs::read_to_string(file).map_err(while_doing(format!("cannot read {name}")))?;
         figures.read(&text).map_err(|why| Failure::step(format!("{name}: {why}")))?;
     }
     if figures.runs.is_empty() && figures.failed.is_empty() {
         return Err(Failure::step("there is no measurement in these files"));
     }
     fs::write(output, page::render(&figures))
-        .map_err(while_doing(format!("writing {}", output.display())))
+        .map_err(while_doing(format!("cannot write {}", output.display())))
 }

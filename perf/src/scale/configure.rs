@@ -1,79 +1,71 @@
-//! The configuration of a relay with many peers, and what it takes.
+//! Configuration of a relay with many peers: its time, and the memory it takes.
 //!
-//! 1. All peers by one `wg setconf`.
+//! 1. All peers with one `wg setconf`.
 //! 2. The interface up.
-//! 3. Further peers one by one by `wg set`, and away again.
-//! 4. The memory that the relay then has.
+//! 3. More peers one by one with `wg set`, and removed again.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::time::Duration;
 
-use super::options::PEERS_MAX;
+use serde_json::{Value, json};
+
 use crate::daemon::INTERFACE;
 use crate::failure::Failure;
-use crate::generator::{Network, Randomness, Relay, Roster, encode};
-use crate::memory;
+use crate::generator::{Network, Peers, Randomness, encode};
+use crate::usage;
 
-/// Peers that are added one by one by one shell: so many that its start does not count.
+/// Peers at most: each has an address in 10.112.0.0/12.
+pub const PEERS_MAX: u32 = 1_000_000;
+
+/// Peers added one by one by one shell: enough to neglect the shell's start.
 const ADDED: u32 = 16;
 
-/// Addresses of the peers that only have to be there.
+/// First address of the peers that are only configured.
 const IDLE: Ipv4Addr = Ipv4Addr::new(10, 112, 0, 0);
 const _: () = assert!(PEERS_MAX + ADDED < 1 << 20, "IDLE is the first address of a /12");
 
-/// What it took.
-#[derive(Clone, Copy, Debug)]
-pub struct Configured {
-    /// `wg setconf` with all peers.
-    pub setconf: Duration,
-    /// `wg set` that adds one.
-    pub add: Duration,
-    /// `wg set` that removes one.
-    pub remove: Duration,
-    /// Bytes in memory before the first peer, and with all; none if the relay is the kernel.
-    pub resident: Option<(u64, u64)>,
-}
-
-/// What took longer than it may.
-pub struct Late(pub &'static str);
-
-/// Gives a new relay the peers of `roster`, and so many more that all are `peers`.
+/// Configures a new relay with `number` peers, `peers` among them. Returns the figures, or which
+/// step took longer than `limit` seconds.
 pub fn configure(
     network: &Network,
-    roster: &Roster,
-    peers: u32,
-    limit: Duration,
-) -> Result<Result<Configured, Late>, Failure> {
+    peers: &Peers,
+    number: u32,
+    limit: u32,
+) -> Result<Result<Value, String>, Failure> {
     let mut randomness = Randomness::open()?;
-    let before = resident(network);
-    let idle = peers.saturating_sub(u32::try_from(roster.ends.len()).expect("some pairs"));
+    let late = |step: &str| Ok(Err(format!("{step} took longer than {limit} s")));
+    let limit = Duration::from_secs(limit.into());
+    let resident = || network.pid().and_then(usage::resident);
+    let before = resident();
+    let idle = number.saturating_sub(u32::try_from(peers.ends.len()).expect("a few pairs"));
     let idle = idle_peers(0..idle, &mut randomness)?;
-    let all = roster.peers().chain(idle.iter().map(|(key, address)| (key.as_str(), *address)));
-    let Some(setconf) = network.set_peers(&roster.relay, all, limit)? else {
-        return Ok(Err(Late("`wg setconf`")));
+    let all = peers.entries().chain(idle.iter().map(|(key, address)| (key.as_str(), *address)));
+    let Some(setconf) = network.set_peers(&peers.relay, all, limit)? else {
+        return late("`wg setconf`");
     };
     network.bring_up()?;
     let added = idle_peers(PEERS_MAX..PEERS_MAX + ADDED, &mut randomness)?;
-    let Some(add) = network.time("sh -e", &script(&added, "allowed-ips"), limit)? else {
-        return Ok(Err(Late("adding peers by `wg set`")));
+    let Some(add) = network.time(&script(&added, "allowed-ips"), limit)? else {
+        return late("adding peers with `wg set`");
     };
-    // Whoever has answered these has done what it puts off, too.
-    let after = resident(network);
-    let Some(remove) = network.time("sh -e", &script(&added, "remove"), limit)? else {
-        return Ok(Err(Late("removing peers by `wg set`")));
+    // A relay that has answered these has also finished deferred work.
+    let after = resident();
+    let Some(remove) = network.time(&script(&added, "remove"), limit)? else {
+        return late("removing peers with `wg set`");
     };
-    let resident = before.zip(after);
-    Ok(Ok(Configured { setconf, add: add / ADDED, remove: remove / ADDED, resident }))
+    Ok(Ok(json!({
+        "setconf_seconds": setconf.as_secs_f64(),
+        "add_seconds": (add / ADDED).as_secs_f64(),
+        "remove_seconds": (remove / ADDED).as_secs_f64(),
+        "resident_bytes": after,
+        "resident_bytes_without_peers": before,
+    })))
 }
 
-fn resident(network: &Network) -> Option<u64> {
-    network.pid().and_then(memory::resident)
-}
-
-/// Peers that nobody plays: any 32 bytes are a public key.
+/// Peers that never send: any 32 bytes serve as a public key.
 fn idle_peers(
-    numbers: std::ops::Range<u32>,
+    numbers: Range<u32>,
     randomness: &mut Randomness,
 ) -> Result<Vec<(String, IpAddr)>, Failure> {
     let peer = |number| {
@@ -85,12 +77,11 @@ fn idle_peers(
 
 /// A `wg set` for each of the peers.
 fn script(peers: &[(String, IpAddr)], verb: &str) -> String {
-    let mut script = String::new();
-    for (key, address) in peers {
+    let line = |(key, address): &(String, IpAddr)| {
         let rest = if verb == "remove" { String::new() } else { format!(" {address}/32") };
-        writeln!(script, "wg set {INTERFACE} peer {key} {verb}{rest}").expect("into a string");
-    }
-    script
+        format!("wg set {INTERFACE} peer {key} {verb}{rest}\n")
+    };
+    peers.iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -1,87 +1,205 @@
-//! `scale`: what many peers take: to configure, in memory, and per packet.
+//! `scale`: set-up time, memory and CPU time per packet of a relay with many peers.
 //!
-//! 1. `options`.
-//! 2. `configure`: all peers at once, and single ones.
-//! 3. `measure`: one measurement.
+//! For each number of peers a new relay, its configuration (`configure`), and packets between a few
+//! of the peers.
 
 mod configure;
-mod measure;
-mod options;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-pub use options::Options;
+use clap::{Args, value_parser};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::generator::{Bench, Kind, Network, Peers, Randomness, Relay, Setup, Traffic};
+use crate::implementation::Program;
 use crate::interrupt::Interrupt;
-use crate::rounds::print_programs;
-use crate::table::{Column, Row, Says, render};
-use measure::{Figures, MEBIBYTE, Measurement, measure};
+use crate::options::{Common, Cores, Family};
+use crate::run::side_by_side;
+use configure::{PEERS_MAX, configure};
 
-const COLUMNS: &[Column<Figures>] = &[
-    Column { title: "setconf s", figure: setconf_seconds, says: Says::Median(3) },
-    Column { title: "min–max", figure: setconf_seconds, says: Says::Range(3) },
-    Column { title: "MiB", figure: |it| it.resident() / MEBIBYTE, says: Says::Median(1) },
-    Column { title: "min–max", figure: |it| it.resident() / MEBIBYTE, says: Says::Range(1) },
-    Column {
-        title: "add ms",
-        figure: |it| it.configured.add.as_secs_f64() * 1e3,
-        says: Says::Median(1),
-    },
-    Column {
-        title: "remove ms",
-        figure: |it| it.configured.remove.as_secs_f64() * 1e3,
-        says: Says::Median(1),
-    },
-    Column { title: "ns/packet", figure: nanoseconds_per_packet, says: Says::Median(0) },
-    Column { title: "min–max", figure: nanoseconds_per_packet, says: Says::Range(0) },
-    Column { title: "setconf to the best other", figure: setconf_seconds, says: Says::TimesLowest },
-    Column { title: "MiB to the best other", figure: Figures::resident, says: Says::TimesLowest },
-    Column {
-        title: "ns to the best other",
-        figure: nanoseconds_per_packet,
-        says: Says::TimesLowest,
-    },
-];
+/// Peers that `--full` adds.
+const FULL: u32 = 100_000;
 
-fn setconf_seconds(figures: &Figures) -> f64 {
-    figures.configured.setconf.as_secs_f64()
+/// Memory for packets that are encrypted before the clock starts (MiB).
+const POOL: usize = 64;
+
+/// Options of `scale`.
+#[derive(Args, Clone, Debug, Serialize)]
+pub struct Options {
+    /// Numbers of peers
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [10, 1000, 10_000])]
+    #[arg(value_parser = value_parser!(u32).range(2..=i64::from(PEERS_MAX)))]
+    #[serde(skip)]
+    peers: Vec<u32>,
+
+    /// Add 100,000 peers to the numbers
+    #[arg(long)]
+    #[serde(skip)]
+    full: bool,
+
+    /// Seconds that a step of the configuration may take; an implementation that takes longer, or
+    /// refuses, is not tried with more peers
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    #[arg(value_parser = value_parser!(u32).range(1..=3600))]
+    #[serde(rename = "limit_seconds")]
+    limit: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    traffic: Traffic,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    cores: Cores,
 }
 
-fn nanoseconds_per_packet(figures: &Figures) -> f64 {
-    figures.phase.nanoseconds_per_packet()
+impl Options {
+    /// Numbers of peers, ascending.
+    fn sizes(&self) -> Vec<u32> {
+        let mut sizes = self.peers.clone();
+        sizes.extend(self.full.then_some(FULL));
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// Fails if the options exclude each other.
+    fn check(&self) -> Result<(), Failure> {
+        let (pairs, ends) = (self.traffic.pairs, 2 * self.traffic.pairs);
+        if let Some(size) = self.sizes().into_iter().find(|size| *size < ends) {
+            let why = format!("--peers {size}: fewer than the {ends} of --pairs {pairs}");
+            return Err(Failure::step(why));
+        }
+        self.traffic.check(Kind::Tcp, Family::V4)
+    }
 }
 
-/// Measures what `options` say. The exit code is a failure if something failed that is there; too
-/// many peers for it are none.
+/// The options and the numbers of peers.
+#[derive(Serialize)]
+struct Record<'a> {
+    #[serde(flatten)]
+    options: &'a Options,
+    peers: Vec<u32>,
+}
+
+/// Measures with these options. The exit code is a failure if a program that is there failed; too
+/// many peers are not a failure.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
     options.check()?;
-    let (entries, machine) =
-        options.side_by_side.run("scale", options.record(), interrupt, |program| {
-            measure(program, options, interrupt)
-        })?;
-    println!("{}\n{machine}\n", options.title());
-    for (number, peers) in options.sizes().into_iter().enumerate() {
-        let rows: Vec<_> = entries.iter().map(|entry| row_of_size(entry.row(), number)).collect();
-        println!("{peers} peers:\n\n{}", render(&rows, COLUMNS));
-    }
-    println!(
-        "Medians of the rounds. setconf: all peers by one `wg setconf` on a new relay, until it \
-         answers; MiB: what the relay then has in memory; add, remove: one peer by `wg set`, the \
-         start of `wg` included; ns/packet: CPU time of the relay."
-    );
-    print_programs(&entries);
-    let failed = entries
-        .iter()
-        .any(|entry| entry.has_failed() || entry.measurements().any(Measurement::has_failed));
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    options.cores.prepare_process()?;
+    let record = Record { options, peers: options.sizes() };
+    side_by_side("scale", &record, &options.common, interrupt, |program| {
+        let sizes = options.sizes();
+        let sizes = until_too_many(&sizes, |peers| with_peers(program, peers, options, interrupt))?;
+        Ok(json!({ "sizes": sizes }))
+    })
 }
 
-/// The row of one number of peers, with why it has no figures there.
-fn row_of_size<'a>(row: Row<'a, Measurement>, number: usize) -> Row<'a, Figures> {
-    let outcomes = row.rounds.iter().map(|round| round.map(|it| &it.sizes[number].outcome));
-    let trouble = outcomes.clone().rev().flatten().find_map(|outcome| outcome.as_ref().err());
-    let trouble = trouble.map(|trouble| trouble.text().to_owned());
-    let rounds = outcomes.map(|outcome| outcome.and_then(|it| it.as_ref().ok())).collect();
-    Row { label: row.label, family: row.family, rounds, trouble: row.trouble.or(trouble) }
+/// Result with one number of peers: the figures, or why there are too many peers for the relay.
+type Outcome = Result<Value, String>;
+
+/// Measures all sizes. After too many peers no more are tried; a failure is recorded as such.
+fn until_too_many(
+    sizes: &[u32],
+    mut measure: impl FnMut(u32) -> Result<Outcome, Failure>,
+) -> Result<Vec<Value>, Failure> {
+    let mut too_many = None;
+    let mut records = Vec::new();
+    for &peers in sizes {
+        let outcome = match too_many {
+            Some(fewer) => Ok(Err(format!("not tried: {fewer} peers were too many"))),
+            None => measure(peers),
+        };
+        let mut record = match outcome {
+            Ok(Ok(figures)) => figures,
+            Ok(Err(why)) => {
+                too_many = too_many.or(Some(peers));
+                json!({ "failure": why })
+            }
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            Err(Failure::Step(why)) => json!({ "failure": why, "failed": true }),
+        };
+        record["peers"] = json!(peers);
+        records.push(record);
+    }
+    Ok(records)
+}
+
+fn with_peers(
+    program: &Program,
+    number: u32,
+    options: &Options,
+    interrupt: &Interrupt,
+) -> Result<Outcome, Failure> {
+    let setup = Setup::plain(Kind::Tcp, options.cores.relay_core);
+    let mut network = Network::build(program, setup.outer, setup.relay_core, interrupt)?;
+    let pairs = options.traffic.pairs as usize;
+    let peers = Peers::new(pairs, setup.family, &mut Randomness::open()?)?;
+    let mut figures = match configure(&network, &peers, number, options.limit) {
+        Ok(Ok(figures)) => figures,
+        Ok(Err(late)) => return Ok(Err(late)),
+        // A relay that is still running has refused; one that has ended has failed.
+        Err(Failure::Step(text)) => return network.check().map(|()| Err(text)),
+        Err(failure) => return Err(failure),
+    };
+    let (public, plans) = (peers.relay.identity.public(), [options.traffic.plan(POOL)]);
+    let relay = Relay::Local(network);
+    let mut bench = Bench::connect(relay, public, &peers.ends, &plans, &setup, interrupt)?;
+    let phase = bench.explained(|bench| {
+        let window = bench.find_window(0, options.traffic.window as usize)?;
+        bench.closed(0, window, u64::MAX, Duration::from_secs(options.common.seconds.into()))
+    })?;
+    figures["phase"] = phase.record();
+    figures["ns_per_packet"] = figures["phase"]["nanoseconds_per_packet"].clone();
+    Ok(Ok(figures))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Arguments, Subcommand};
+
+    fn parse(line: &str) -> Options {
+        match Arguments::from_line(&format!("scale {line}")) {
+            Ok(Subcommand::Scale(options)) => options,
+            _ => panic!("{line}"),
+        }
+    }
+
+    #[test]
+    fn sizes_ascend() {
+        let options = parse("");
+        options.check().expect("they go together");
+        assert_eq!(options.sizes(), [10, 1000, 10_000]);
+        let full = parse("--full --peers 100000,20,8");
+        assert_eq!(full.sizes(), [8, 20, 100_000]);
+        full.check().expect("they go together");
+    }
+
+    #[test]
+    fn pairs_are_peers() {
+        let Err(why) = parse("--pairs 6").check() else { panic!("12 peers are more than 10") };
+        assert_eq!(why.to_string(), "--peers 10: fewer than the 12 of --pairs 6");
+    }
+
+    #[test]
+    fn too_many_peers_are_not_a_failure() {
+        let sizes = until_too_many(&[1, 2, 3, 4], |peers| match peers {
+            1 => Err(Failure::step("it ended unexpectedly")),
+            2 => Ok(Ok(json!({}))),
+            _ => Ok(Err("late".to_owned())),
+        });
+        let sizes = sizes.expect("no signal");
+        assert_eq!(sizes[0]["failed"], true);
+        assert_eq!(sizes[1], json!({ "peers": 2 }));
+        assert_eq!(sizes[2], json!({ "peers": 3, "failure": "late" }));
+        assert_eq!(sizes[3]["failure"], "not tried: 3 peers were too many");
+    }
 }

@@ -1,4 +1,4 @@
-//! All peers shake hands at the same time, as after a restart of their relay, and each tries again
+//! Handshakes of all peers at the same time, as after a restart of their relay. Each peer retries
 //! as WireGuard does until it is served.
 
 use std::cmp::Reverse;
@@ -6,148 +6,120 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::crowd::Crowd;
-use super::steady::relay_time;
+use serde_json::{Value, json};
+
+use super::initiators::Initiators;
 use crate::clock;
 use crate::failure::Failure;
 use crate::generator::Randomness;
 use crate::interrupt::Interrupt;
 use crate::statistics::percentile;
+use crate::usage::of_daemon;
 
-/// From an initiation to the next one, with or without a cookie (REKEY_TIMEOUT; whitepaper,
+/// Time from an initiation to the next one, with or without a cookie (REKEY_TIMEOUT; whitepaper,
 /// section 6.4).
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What is added to that at random, at most (MAX_TIMER_JITTER_MS; messages.h in
+/// Largest random addition to that (MAX_TIMER_JITTER_MS; messages.h in
 /// drivers/net/wireguard).
 const JITTER_MAX: Duration = Duration::from_millis(333);
 
-/// From an initiation to the making of the next one, when there is nothing else to do.
+/// Time from an initiation to preparing the next one, if the generator is otherwise idle.
 const PREPARE_AFTER: Duration = Duration::from_secs(1);
 
-/// Initiations sent in a row before answers are looked for.
+/// Initiations sent in a row before polling for answers.
 const BURST: usize = 16;
 
-/// After so long without any message the generator rests between its looks.
+/// Time without messages after which the generator sleeps between polls.
 const QUIET: Duration = Duration::from_millis(100);
 const REST: Duration = Duration::from_millis(1);
 
-/// What became of the peers.
-#[derive(Clone, Debug, Default)]
-pub struct Storm {
-    /// From a peer's first initiation to its response, sorted (microseconds), of those that got
-    /// an authentic one.
-    pub answers: Vec<f64>,
-    /// Peers that did not.
-    pub unserved: u64,
-    /// Cookies that came.
-    pub cookies: u64,
-    /// Answers that came when their peer had sent a newer initiation, or had been served.
-    pub late: u64,
-    /// Initiations of all, the first ones too.
-    pub initiations: u64,
-    /// From the first initiation to the last response.
-    pub duration: Duration,
-    /// CPU time of the relay, to the end; none if the relay is the kernel.
-    pub relay: Option<Duration>,
-}
-
-impl Storm {
-    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
-    pub fn relay_seconds(&self) -> f64 {
-        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
-    }
-
-    /// What so many percent of the answers took at most (microseconds).
-    pub fn answer(&self, percent: f64) -> f64 {
-        percentile(&self.answers, percent).unwrap_or(f64::NAN)
-    }
-}
-
-/// Lets all of `crowd` loose, for at most `patience`.
+/// Starts the handshakes of all `initiators` and retries for at most `patience`; the JSON record.
 pub fn run(
-    crowd: &mut Crowd<'_>,
+    initiators: &mut Initiators<'_>,
     patience: Duration,
     relay: Option<u32>,
     randomness: &mut Randomness,
     interrupt: &Interrupt,
-) -> Result<Storm, Failure> {
-    for member in &mut crowd.members {
+) -> Result<Value, Failure> {
+    for member in &mut initiators.members {
         interrupt.check()?;
         member.initiator.prepare(randomness)?;
     }
-    let before = relay_time(relay)?;
+    let before = of_daemon(relay)?;
     let start = clock::now();
-    let initiations = until_served(crowd, start + patience, randomness, interrupt)?;
-    let relay = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
-    crowd.verify()?;
-    let served = crowd.members.iter().filter_map(|member| {
+    let initiations = until_served(initiators, start + patience, randomness, interrupt)?;
+    let relay = of_daemon(relay)?.zip(before).map(|(after, before)| after - before);
+    initiators.verify()?;
+    let served = initiators.members.iter().filter_map(|member| {
         let (_, at) = member.response?;
         Some((at, at - member.sent_at?))
     });
     let last = served.clone().map(|(at, _)| at).max().unwrap_or(start);
     let mut answers: Vec<f64> = served.map(|(_, took)| took.as_secs_f64() * 1e6).collect();
     answers.sort_by(f64::total_cmp);
-    Ok(Storm {
-        unserved: (crowd.members.len() - answers.len()) as u64,
-        answers,
-        cookies: crowd.members.iter().map(|member| member.cookies).sum(),
-        late: crowd.late,
-        initiations,
-        duration: last - start,
-        relay,
-    })
+    let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| percentile(&answers, percent));
+    Ok(json!({
+        "completed": answers.len(),
+        "unserved": initiators.members.len() - answers.len(),
+        "answer_us": { "p50": p50, "p99": p99, "max": max },
+        "cookies": initiators.members.iter().map(|member| member.cookies).sum::<u64>(),
+        "late": initiators.late,
+        "initiations": initiations,
+        "seconds": (last - start).as_secs_f64(),
+        "relay_cpu_seconds": relay.map(|time| time.as_secs_f64()),
+    }))
 }
 
-/// Initiations and answers until all have one, or `end`; how many initiations.
+/// Sends initiations until all have a response, or `end`; the number of initiations.
 fn until_served(
-    crowd: &mut Crowd<'_>,
+    initiators: &mut Initiators<'_>,
     end: Duration,
     randomness: &mut Randomness,
     interrupt: &Interrupt,
 ) -> Result<u64, Failure> {
     let mut now = clock::now();
-    // When each sends next, the earliest first.
+    // Time of the next initiation of each member, earliest first.
     let mut due: BinaryHeap<Reverse<(Duration, usize)>> =
-        (0..crowd.members.len()).map(|number| Reverse((now, number))).collect();
-    // Who has sent, and from when on its next initiation may be made.
+        (0..initiators.members.len()).map(|number| Reverse((now, number))).collect();
+    // Members that have sent, and the time from which the next initiation may be prepared.
     let mut unprepared = VecDeque::new();
     let (mut initiations, mut last_event) = (0, now);
-    let mut unserved = crowd.members.len();
+    let mut unserved = initiators.members.len();
     while unserved > 0 && now < end {
         interrupt.check()?;
         for _ in 0..BURST {
             let Some(Reverse((at, number))) = due.peek().copied() else { break };
-            let is_served = crowd.members[number].response.is_some();
+            let is_served = initiators.members[number].response.is_some();
             if at > now && !is_served {
                 break;
             }
             due.pop();
             if !is_served {
-                crowd.members[number].initiator.prepare(randomness)?;
-                crowd.send(number)?;
+                initiators.members[number].initiator.prepare(randomness)?;
+                initiators.send(number)?;
                 initiations += 1;
                 last_event = now;
                 due.push(Reverse((now + RETRY_AFTER + jitter(randomness)?, number)));
                 unprepared.push_back((now + PREPARE_AFTER, number));
             }
         }
-        while let Some(arrival) = crowd.receive()? {
+        while let Some(arrival) = initiators.receive()? {
             unserved -= usize::from(!arrival.is_cookie);
             last_event = clock::now();
         }
         now = clock::now();
         let is_quiet = now.saturating_sub(last_event) > QUIET;
-        if is_quiet && !prepare_next(crowd, &mut unprepared, now, randomness)? {
+        if is_quiet && !prepare_next(initiators, &mut unprepared, now, randomness)? {
             sleep(REST);
         }
     }
     Ok(initiations)
 }
 
-/// Makes the next initiation of one who waits for an answer; false if there is none to make.
+/// Prepares the next initiation of a pending member; false if there is none to prepare.
 fn prepare_next(
-    crowd: &mut Crowd<'_>,
+    initiators: &mut Initiators<'_>,
     unprepared: &mut VecDeque<(Duration, usize)>,
     now: Duration,
     randomness: &mut Randomness,
@@ -156,7 +128,7 @@ fn prepare_next(
         && from <= now
     {
         unprepared.pop_front();
-        let member = &mut crowd.members[number];
+        let member = &mut initiators.members[number];
         if member.response.is_none() {
             return member.initiator.prepare(randomness).map(|()| true);
         }

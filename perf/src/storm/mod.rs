@@ -1,91 +1,94 @@
-//! `storm`: handshakes per second, and what becomes of peers that all come at once.
+//! `storm`: handshakes per second, and how long peers wait that all start at once.
 //!
-//! 1. `options`.
-//! 2. `crowd`: the peers, each behind an address of its own.
-//! 3. `all_at_once`, `steady`: what they do.
-//! 4. `measure`: one measurement.
+//! 1. `initiators`: the peers, each with an address of its own.
+//! 2. `all_at_once`: all handshakes at the same time, on a relay that has just started.
+//! 3. `steady`: then a window at a time.
 
 mod all_at_once;
-mod crowd;
-mod measure;
-mod options;
+mod initiators;
 mod steady;
 
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
-pub use options::Options;
+use clap::{Args, value_parser};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::generator::{Network, Peers, Randomness};
 use crate::interrupt::Interrupt;
-use crate::rounds::{Entry, exit_code, print_programs};
-use crate::table::{Column, Row, Says, render};
-use measure::{Measurement, measure};
+use crate::options::{Common, Cores, Family};
+use crate::run::side_by_side;
+use initiators::Initiators;
 
-const STEADY: &[Column<Measurement>] = &[
-    Column { title: "handshakes/s", figure: |it| it.steady.rate(), says: Says::Median(0) },
-    Column { title: "min–max", figure: |it| it.steady.rate(), says: Says::Range(0) },
-    Column { title: "CPU µs each", figure: |it| cpu_microseconds(it), says: Says::Median(1) },
-    Column { title: "min–max", figure: |it| cpu_microseconds(it), says: Says::Range(1) },
-    Column { title: "relay %", figure: |it| it.steady.relay_percent(), says: Says::Median(0) },
-    Column { title: "cookies", figure: |it| it.steady.cookies as f64, says: Says::Median(0) },
-    Column { title: "lost", figure: |it| it.steady.lost as f64, says: Says::Median(0) },
-    Column {
-        title: "rate to the best other",
-        figure: |it| it.steady.rate(),
-        says: Says::TimesHighest,
-    },
-    Column {
-        title: "CPU to the best other",
-        figure: |it| cpu_microseconds(it),
-        says: Says::TimesLowest,
-    },
-];
+/// Longer than a relay asks for cookies after its load has fallen (one second;
+/// `wg_receive_handshake_packet` in drivers/net/wireguard/receive.c).
+const CALM: Duration = Duration::from_millis(1200);
 
-const AT_ONCE: &[Column<Measurement>] = &[
-    Column { title: "served", figure: |it| it.storm.answers.len() as f64, says: Says::Median(0) },
-    Column { title: "never", figure: |it| it.storm.unserved as f64, says: Says::Median(0) },
-    Column { title: "p50 ms", figure: |it| it.storm.answer(50.0) / 1e3, says: Says::Median(1) },
-    Column { title: "min–max", figure: |it| it.storm.answer(50.0) / 1e3, says: Says::Range(1) },
-    Column { title: "p99 ms", figure: |it| it.storm.answer(99.0) / 1e3, says: Says::Median(1) },
-    Column { title: "min–max", figure: |it| it.storm.answer(99.0) / 1e3, says: Says::Range(1) },
-    Column { title: "max ms", figure: |it| it.storm.answer(100.0) / 1e3, says: Says::Median(1) },
-    Column { title: "cookies", figure: |it| it.storm.cookies as f64, says: Says::Median(0) },
-    Column {
-        title: "initiations",
-        figure: |it| it.storm.initiations as f64,
-        says: Says::Median(0),
-    },
-    Column {
-        title: "relay CPU ms",
-        figure: |it| it.storm.relay_seconds() * 1e3,
-        says: Says::Median(0),
-    },
-];
+/// Options of `storm`.
+#[derive(Args, Clone, Debug, Serialize)]
+pub struct Options {
+    /// Peers, each with an IPv4 address of its own
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
+    peers: u32,
 
-fn cpu_microseconds(measurement: &Measurement) -> f64 {
-    measurement.steady.nanoseconds_per_handshake() / 1e3
+    /// Handshakes in flight while the rate is measured
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
+    window: u32,
+
+    /// Seconds after which a peer without a response counts as never served
+    #[arg(long, value_name = "S", default_value_t = 20)]
+    #[arg(value_parser = value_parser!(u32).range(1..=90))]
+    #[serde(rename = "patience_seconds")]
+    patience: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    cores: Cores,
 }
 
-/// Measures what `options` say. The exit code is a failure if something failed that is there.
+/// Measures with these options. The exit code is a failure if a program that is there failed.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
-    let (entries, machine) =
-        options.side_by_side.run("storm", options.record(), interrupt, |program| {
-            measure(program, options, interrupt)
-        })?;
-    println!("{}\n{machine}\n", options.title());
-    print(&entries.iter().map(Entry::row).collect::<Vec<_>>(), options);
-    print_programs(&entries);
-    Ok(exit_code(&entries))
+    options.cores.prepare_process()?;
+    side_by_side("storm", options, &options.common, interrupt, |program| {
+        let core = options.cores.relay_core;
+        let mut network = Network::build(program, Family::V4, core, interrupt)?;
+        match measure(&network, options, interrupt) {
+            // A daemon that has ended explains a failure better than the missing answers do.
+            Err(Failure::Step(text)) => network.check().and(Err(Failure::Step(text))),
+            outcome => outcome,
+        }
+    })
 }
 
-/// A table of the rate, and one of the storm.
-fn print(rows: &[Row<'_, Measurement>], options: &Options) {
-    println!("All {} at once:\n\n{}", options.peers, render(rows, AT_ONCE));
-    println!("Then {} at a time:\n\n{}", options.window, render(rows, STEADY));
-    println!(
-        "Medians of the rounds. CPU: time of the relay; never: without an answer after {} s; p50, \
-         p99, max: from a peer's first initiation to its response. Who gets none, or a cookie, \
-         tries again after 5 s, as WireGuard does.",
-        options.patience
-    );
+fn measure(network: &Network, options: &Options, interrupt: &Interrupt) -> Result<Value, Failure> {
+    let mut randomness = Randomness::open()?;
+    let peers = Peers::single(options.peers as usize, &mut randomness)?;
+    network.configure(&peers.relay, peers.entries())?;
+    let socket = network.socket_of_many()?;
+    let keys = peers.ends.iter().map(|(keys, _)| keys);
+    let relay = network.pid();
+    let mut initiators = Initiators::new(keys, &peers.relay, &socket)?;
+    let patience = Duration::from_secs(options.patience.into());
+    let mut record =
+        all_at_once::run(&mut initiators, patience, relay, &mut randomness, interrupt)?;
+    sleep(CALM);
+    initiators.restart();
+    let limit = Duration::from_secs(options.common.seconds.into());
+    let window = options.window as usize;
+    let steady = steady::run(&mut initiators, window, limit, relay, &mut randomness, interrupt)?;
+    record["told"] = network.told().into();
+    record["peers"] = options.peers.into();
+    record["handshakes_per_second"] = steady.rate().into();
+    record["cpu_ns_per_handshake"] = steady.nanoseconds_per_handshake().into();
+    record["steady"] = steady.record();
+    Ok(record)
 }

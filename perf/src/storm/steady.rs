@@ -1,43 +1,44 @@
-//! Handshakes one after another, so many at a time: what a relay can do.
+//! The relay's rate of handshakes, with a window of them in flight.
 //!
-//! Laps: in each, every peer shakes hands once. Initiations are made before the clock starts, and
+//! In each lap every peer shakes hands once. Initiations are prepared before the clock starts, and
 //! sessions derived after it has stopped.
 
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::crowd::Crowd;
-use crate::clock;
-use crate::cpu;
-use crate::failure::Failure;
-use crate::generator::{Randomness, Silence};
-use crate::interrupt::Interrupt;
+use serde_json::{Value, json};
 
-/// Between two laps: a relay passes over a peer's initiation that follows another within 20 ms
+use super::initiators::Initiators;
+use crate::clock;
+use crate::failure::Failure;
+use crate::generator::{LossDetector, Randomness};
+use crate::interrupt::Interrupt;
+use crate::usage::of_daemon;
+
+/// Pause between two laps: a relay drops a peer's initiation that follows another within 20 ms
 /// (INITIATIONS_PER_SECOND; messages.h in drivers/net/wireguard).
 const LAP_PAUSE: Duration = Duration::from_millis(50);
 
 /// Laps at most, however short they are.
 const LAPS_MAX: usize = 100;
 
-/// When nothing has been answered for so long, and the relay rests, what is waited for has been
-/// lost.
+/// Silence after which handshakes in flight are lost, if the relay is idle.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// What the laps gave together.
+/// Totals of the laps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// Responses, all authentic.
     pub completed: u64,
-    /// Handshakes that were begun and not answered.
+    /// Handshakes without a response.
     pub lost: u64,
-    /// Answers that came when their handshake had been given up.
+    /// Answers to handshakes that had been given up.
     pub late: u64,
-    /// Cookies that came instead. After its first a peer tries again at once.
+    /// Cookie replies. After its first, a peer retries at once.
     pub cookies: u64,
     /// From the first initiation to the last response of each lap.
     pub duration: Duration,
-    /// CPU time of the relay meanwhile; none if the relay is the kernel.
+    /// CPU time of the relay; none if it is the kernel.
     pub relay: Option<Duration>,
 }
 
@@ -47,8 +48,8 @@ impl Steady {
         self.completed as f64 / self.duration.as_secs_f64()
     }
 
-    /// CPU time of the relay in seconds; not a number if the relay is the kernel.
-    pub fn relay_seconds(&self) -> f64 {
+    /// CPU time of the relay in seconds; NaN if it is the kernel.
+    fn relay_seconds(&self) -> f64 {
         self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
     }
 
@@ -57,15 +58,22 @@ impl Steady {
         1e9 * self.relay_seconds() / self.completed as f64
     }
 
-    /// How much of its core the relay used (percent).
-    pub fn relay_percent(&self) -> f64 {
-        100.0 * self.relay_seconds() / self.duration.as_secs_f64()
+    /// For the JSON lines.
+    pub fn record(&self) -> Value {
+        json!({
+            "completed": self.completed,
+            "lost": self.lost,
+            "late": self.late,
+            "cookies": self.cookies,
+            "seconds": self.duration.as_secs_f64(),
+            "relay_cpu_seconds": self.relay_seconds(),
+        })
     }
 }
 
-/// Laps of `crowd`, with `window` handshakes at a time, for about `limit`.
+/// Runs laps with `window` handshakes in flight, for about `limit`.
 pub fn run(
-    crowd: &mut Crowd<'_>,
+    initiators: &mut Initiators<'_>,
     window: usize,
     limit: Duration,
     relay: Option<u32>,
@@ -74,17 +82,17 @@ pub fn run(
 ) -> Result<Steady, Failure> {
     let mut steady = Steady::default();
     for _ in 0..LAPS_MAX {
-        for member in &mut crowd.members {
+        for member in &mut initiators.members {
             interrupt.check()?;
             member.begin();
             member.initiator.prepare(randomness)?;
         }
         sleep(LAP_PAUSE);
-        let before = relay_time(relay)?;
-        lap(crowd, window, relay, &mut steady, interrupt)?;
-        let lap = relay_time(relay)?.zip(before).map(|(after, before)| after - before);
+        let before = of_daemon(relay)?;
+        lap(initiators, window, relay, &mut steady, interrupt)?;
+        let lap = of_daemon(relay)?.zip(before).map(|(after, before)| after - before);
         steady.relay = lap.map(|lap| steady.relay.unwrap_or_default() + lap);
-        crowd.verify()?;
+        initiators.verify()?;
         if steady.completed == 0 {
             return Err(Failure::step("the relay answers no handshake"));
         }
@@ -92,51 +100,45 @@ pub fn run(
             break;
         }
     }
-    steady.late = crowd.late;
+    steady.late = initiators.late;
     Ok(steady)
 }
 
-/// Every peer once.
+/// One handshake of every peer.
 fn lap(
-    crowd: &mut Crowd<'_>,
+    initiators: &mut Initiators<'_>,
     window: usize,
     relay: Option<u32>,
     steady: &mut Steady,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let (start, mut next, mut waiting) = (clock::now(), 0, 0);
-    let mut silence = Silence::new(SILENCE, relay, start);
-    while next < crowd.members.len() || waiting > 0 {
+    let mut losses = LossDetector::new(SILENCE, relay, start);
+    while next < initiators.members.len() || waiting > 0 {
         interrupt.check()?;
-        while waiting < window && next < crowd.members.len() {
-            crowd.send(next)?;
+        while waiting < window && next < initiators.members.len() {
+            initiators.send(next)?;
             next += 1;
             waiting += 1;
         }
-        while let Some(arrival) = crowd.receive()? {
-            silence.end(clock::now());
+        while let Some(arrival) = initiators.receive()? {
+            losses.reset(clock::now());
             if !arrival.is_cookie {
                 waiting = waiting.saturating_sub(1);
-            } else if crowd.members[arrival.member].cookies == 1 {
-                crowd.send(arrival.member)?;
+            } else if initiators.members[arrival.member].cookies == 1 {
+                initiators.send(arrival.member)?;
             }
         }
-        if silence.is_loss(clock::now()) {
+        if losses.is_loss(clock::now()) {
             waiting = 0;
         }
     }
-    let responses = crowd.members.iter().filter_map(|member| member.response);
+    let responses = initiators.members.iter().filter_map(|member| member.response);
     let last = responses.clone().map(|(_, at)| at).max().unwrap_or(start);
     let completed = responses.count() as u64;
     steady.duration += last - start;
     steady.completed += completed;
-    steady.lost += crowd.members.len() as u64 - completed;
-    steady.cookies += crowd.members.iter().map(|member| member.cookies).sum::<u64>();
+    steady.lost += initiators.members.len() as u64 - completed;
+    steady.cookies += initiators.members.iter().map(|member| member.cookies).sum::<u64>();
     Ok(())
-}
-
-/// CPU time of the relay so far, if it is a process.
-pub fn relay_time(pid: Option<u32>) -> Result<Option<Duration>, Failure> {
-    let gone = || Failure::step("the relay has no CPU time: it has ended");
-    pid.map(|pid| cpu::of_process(pid).ok_or_else(gone)).transpose()
 }

@@ -1,4 +1,4 @@
-//! The processes that the harness starts, and what must become of them.
+//! The processes that the harness starts, and their end.
 
 use std::fs;
 use std::io::Read;
@@ -9,19 +9,19 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Those that were started by the main thread of `parent`, by id; none if it has ended.
+/// Processes started by the main thread of `parent`, by id; none if it has ended.
 pub fn children(parent: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let text = text.unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
 }
 
-/// Whether a process is there and has this name.
+/// Whether a process exists and has this name.
 pub fn is_called(pid: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
 }
 
-/// Waits up to so many seconds.
+/// Waits for at most `seconds`.
 fn eventually(seconds: u32, what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..10 * seconds {
         if condition() {
@@ -34,15 +34,15 @@ fn eventually(seconds: u32, what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The harness while it measures.
 pub struct Running {
-    /// Seconds within which it has to begin, and to end.
+    /// Time limit for its start and its end (seconds).
     patience: u32,
     harness: Child,
-    /// What it has started, by id.
+    /// The processes it has started, by id.
     started: Vec<u32>,
 }
 
 impl Running {
-    /// Starts the harness, and waits until what it has started `is_whole`.
+    /// Starts the harness, and waits until its processes are complete (`is_whole`).
     pub fn start(
         mut command: Command,
         patience: u32,
@@ -77,12 +77,12 @@ impl Running {
     }
 }
 
-/// Its children, and theirs: `all` starts the harness again for each run.
+/// Its children, and their children: `all` starts the harness again for each run.
 fn descendants(parent: u32) -> Vec<u32> {
     children(parent).into_iter().flat_map(|pid| [vec![pid], descendants(pid)].concat()).collect()
 }
 
 fn all_are_gone(pids: &[u32]) -> bool {
-    // A process that nobody has waited for yet keeps its folder, but not its command line.
+    // A zombie keeps its folder, but not its command line.
     pids.iter().all(|pid| fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |l| l.is_empty()))
 }

@@ -1,4 +1,4 @@
-//! Many initiators, each behind an address of its own, who share one socket.
+//! Many initiators, each with an address of its own, that share one socket.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -7,41 +7,37 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo};
-use nix::sys::socket::sockopt::RcvBufForce;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
 use crate::clock;
 use crate::failure::{Failure, while_doing};
 use crate::generator::{Answer, INITIATION_LEN, Initiator, Keys, Network, RESPONSE_LEN, addressee};
 
-/// Buffer of the socket (bytes): no answer is lost in the generator.
-const SOCKET_BUFFER: usize = 64 << 20;
-
 /// Address of the first peer.
 const FIRST: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 
-/// One of them.
+/// An initiator, and what has arrived for it.
 pub struct Member<'a> {
-    /// Its handshakes.
+    /// Its side of the handshakes.
     pub initiator: Initiator<'a>,
     address: Ipv4Addr,
-    /// When its first initiation was sent.
+    /// Time of its first initiation.
     pub sent_at: Option<Duration>,
-    /// The first answer that was a response, and when it came.
+    /// The first response, and its arrival.
     pub response: Option<([u8; RESPONSE_LEN], Duration)>,
-    /// Cookies that came.
+    /// Cookie replies.
     pub cookies: u64,
 }
 
 impl Member<'_> {
-    /// Begins another handshake: what still comes for the last one is late.
+    /// Starts another handshake: answers to the last one are late from now on.
     pub fn begin(&mut self) {
         self.initiator.give_up();
         (self.sent_at, self.response, self.cookies) = (None, None, 0);
     }
 
-    /// Takes an answer that came at `now`: the first response, or a cookie. Says whether it was a
-    /// cookie; none if it answers no initiation that waits.
+    /// Takes an answer that arrived at `now`: the first response, or a cookie. Returns whether it
+    /// was a cookie; none if it does not answer a pending initiation.
     fn take(&mut self, message: &[u8], now: Duration) -> Option<bool> {
         match self.initiator.read(message)? {
             Answer::Response(_) if self.response.is_some() => None,
@@ -57,34 +53,32 @@ impl Member<'_> {
     }
 }
 
-/// All of them.
-pub struct Crowd<'a> {
+/// All initiators.
+pub struct Initiators<'a> {
     /// By number.
     pub members: Vec<Member<'a>>,
-    /// Answers to initiations for which nobody waited any more, or which had been answered.
+    /// Answers to initiations that had been given up or answered.
     pub late: u64,
     socket: &'a UdpSocket,
     relay: SocketAddrV4,
 }
 
-/// What has come from the relay.
+/// An answer of the relay.
 pub struct Arrival {
-    /// The number of the member to whom.
+    /// Number of the member it is for.
     pub member: usize,
-    /// Whether it was a cookie, and not a response.
+    /// Whether it is a cookie reply, not a response.
     pub is_cookie: bool,
 }
 
-impl<'a> Crowd<'a> {
-    /// One member for each of the `keys`, none of whom has a cookie yet.
+impl<'a> Initiators<'a> {
+    /// A member for each of the `keys`, without a cookie.
     pub fn new(
         keys: impl Iterator<Item = &'a Keys>,
         relay: &'a Keys,
         socket: &'a UdpSocket,
-    ) -> Result<Crowd<'a>, Failure> {
-        setsockopt(socket, RcvBufForce, &SOCKET_BUFFER)
-            .map_err(|errno| Failure::step(format!("SO_RCVBUFFORCE: {errno}")))?;
-        socket.set_nonblocking(true).map_err(while_doing("making a socket non-blocking"))?;
+    ) -> Result<Initiators<'a>, Failure> {
+        socket.set_nonblocking(true).map_err(while_doing("cannot make a socket non-blocking"))?;
         let member = |(number, keys): (u32, &'a Keys)| Member {
             initiator: Initiator::new(&keys.identity, relay.identity.public(), number),
             address: Ipv4Addr::from_bits(FIRST.to_bits() + number),
@@ -93,11 +87,11 @@ impl<'a> Crowd<'a> {
             cookies: 0,
         };
         let members = (0..).zip(keys).map(member).collect();
-        Ok(Crowd { members, late: 0, socket, relay: Network::relay_address() })
+        Ok(Initiators { members, late: 0, socket, relay: Network::relay_address() })
     }
 
-    /// Begins anew, as if all had been restarted: nobody waits, and nobody has a cookie. Indices
-    /// are still not used again, so that no answer is taken for one to a later initiation.
+    /// Resets all members: no handshake is pending, and no cookie is known. Indices are not reused,
+    /// so that a late answer does not match a later initiation.
     pub fn restart(&mut self) {
         self.late = 0;
         for member in &mut self.members {
@@ -106,7 +100,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Sends the initiation of a member that is prepared, or the last one anew.
+    /// Sends the prepared initiation of a member, or its last one again.
     pub fn send(&mut self, number: usize) -> Result<(), Failure> {
         let member = &mut self.members[number];
         member.sent_at.get_or_insert_with(clock::now);
@@ -121,11 +115,11 @@ impl<'a> Crowd<'a> {
             Some(&SockaddrIn::from(self.relay)),
         )
         .map(drop)
-        .map_err(|errno| Failure::step(format!("sending an initiation: {errno}")))
+        .map_err(|errno| Failure::step(format!("cannot send an initiation: {errno}")))
     }
 
-    /// The next answer, if one has come: a cookie is kept, and a response, unless the member has
-    /// one. What answers nothing is passed over; if it has an addressee, it is counted as late.
+    /// Receives the next answer, if any. Messages that answer no pending initiation are skipped,
+    /// and counted as late if they are addressed to a member.
     pub fn receive(&mut self) -> Result<Option<Arrival>, Failure> {
         let mut buffer = [0; INITIATION_LEN];
         loop {
@@ -134,7 +128,7 @@ impl<'a> Crowd<'a> {
                 Err(error) => {
                     return match error.raw_os_error().map(Errno::from_raw) {
                         Some(Errno::EAGAIN | Errno::EINTR) => Ok(None),
-                        _ => Err(while_doing("receiving answers")(error)),
+                        _ => Err(while_doing("cannot receive answers")(error)),
                     };
                 }
             };
@@ -149,13 +143,13 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Derives the sessions of all who have a response. One that is not authentic is a failure.
+    /// Derives the sessions of all members with a response. Fails if one is not authentic.
     pub fn verify(&self) -> Result<(), Failure> {
         for (number, member) in self.members.iter().enumerate() {
             if let Some((response, _)) = &member.response
                 && member.initiator.finish(response).is_none()
             {
-                return Err(Failure::step(format!("peer {number} got a response not authentic")));
+                return Err(Failure::step(format!("peer {number} got a forged response")));
             }
         }
         Ok(())
@@ -169,7 +163,7 @@ mod tests {
     use super::*;
     use crate::generator::Randomness;
 
-    /// What the relay answers to an initiation.
+    /// The relay's response to an initiation.
     fn respond(relay: &Keys, initiation: &[u8; INITIATION_LEN]) -> [u8; RESPONSE_LEN] {
         let claimed = open_initiation(&relay.identity, initiation).expect("to the relay");
         let static_static = relay.identity.static_static(&claimed.remote_static);
@@ -181,30 +175,31 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_none_to_the_next_handshake() {
+    fn a_late_answer_does_not_match_the_next_handshake() {
         let mut randomness = Randomness::open().expect("every Linux has it");
         let [relay, keys] = [(); 2].map(|()| Keys::new(&mut randomness).expect("randomness"));
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("every Linux has it");
-        let mut crowd = Crowd::new(std::iter::once(&keys), &relay, &socket).expect("root");
+        let mut initiators =
+            Initiators::new(std::iter::once(&keys), &relay, &socket).expect("a socket");
         let now = Duration::ZERO;
-        let mut initiate = |crowd: &mut Crowd<'_>| {
-            let initiator = &mut crowd.members[0].initiator;
+        let mut initiate = |initiators: &mut Initiators<'_>| {
+            let initiator = &mut initiators.members[0].initiator;
             initiator.prepare(&mut randomness).expect("randomness");
             respond(&relay, initiator.signed())
         };
-        let late = initiate(&mut crowd);
-        // Given up in one lap, it is answered before the next lap's initiation is sent.
-        crowd.members[0].begin();
-        assert_eq!(crowd.members[0].take(&late, now), None);
-        let response = initiate(&mut crowd);
-        assert_eq!(crowd.members[0].take(&response, now), Some(false));
-        assert_eq!(crowd.members[0].take(&response, now), None, "a second time");
-        crowd.verify().expect("the response is to what was sent last");
-        // Nor does the second part take what answers the first.
-        crowd.restart();
-        initiate(&mut crowd);
+        let late = initiate(&mut initiators);
+        // Given up in one lap, answered before the next lap's initiation is sent.
+        initiators.members[0].begin();
+        assert_eq!(initiators.members[0].take(&late, now), None);
+        let response = initiate(&mut initiators);
+        assert_eq!(initiators.members[0].take(&response, now), Some(false));
+        assert_eq!(initiators.members[0].take(&response, now), None, "a second time");
+        initiators.verify().expect("the response is to what was sent last");
+        // The second part does not accept answers to the first.
+        initiators.restart();
+        initiate(&mut initiators);
         for late in [late, response] {
-            assert_eq!(crowd.members[0].take(&late, now), None);
+            assert_eq!(initiators.members[0].take(&late, now), None);
         }
     }
 }

@@ -1,18 +1,15 @@
-//! A WireGuard peer that the generator plays: a socket of its own, a handshake over the real
-//! protocol, and the keys that it gives.
+//! A peer's session with the relay: the handshake over a socket of its own, and data messages.
 
-use std::fs::File;
+use std::io;
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use wg_bounce_control::noise::{Identity, Secret, SessionKeys};
+use wg_bounce_control::noise::{Secret, SessionKeys};
 
 use super::initiator::{Answer, INITIATION_LEN, Initiator};
+use super::keys::{Keys, Randomness};
 use crate::failure::{Failure, while_doing};
 
 /// Type of data messages (whitepaper, section 5.4.6).
@@ -25,65 +22,13 @@ pub const TAG_LEN: usize = 16;
 /// Bytes that a data message adds to its plaintext; also the length of a keepalive.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
-/// How long a peer waits for an answer to its initiation before it sends a new one: far longer
-/// than any daemon takes, and longer than a step of the timestamps.
+/// Time from an initiation to the next one if there is no answer: far longer than any daemon
+/// takes, and longer than a step of the timestamps.
 const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 
 /// Initiations before a handshake has failed. A daemon that limits the rate answers again within
 /// a second.
 const ATTEMPTS_MAX: usize = 40;
-
-/// Random bytes for keys.
-pub struct Randomness(File);
-
-impl Randomness {
-    /// The kernel's.
-    pub fn open() -> Result<Randomness, Failure> {
-        File::open("/dev/urandom").map(Randomness).map_err(while_doing("opening /dev/urandom"))
-    }
-
-    /// 32 bytes: a private key, or any public one.
-    pub fn key(&mut self) -> Result<[u8; 32], Failure> {
-        let mut key = [0; 32];
-        self.0.read_exact(&mut key).map_err(while_doing("reading /dev/urandom"))?;
-        Ok(key)
-    }
-}
-
-/// A key pair, in the form that handshakes take and in that which `wg` takes.
-pub struct Keys {
-    /// For handshakes.
-    pub identity: Identity,
-    /// In base64.
-    pub public: String,
-    /// In base64.
-    pub private: String,
-}
-
-impl Keys {
-    /// A new pair.
-    pub fn new(randomness: &mut Randomness) -> Result<Keys, Failure> {
-        Ok(Keys::of(&randomness.key()?))
-    }
-
-    /// The pair of this private key.
-    pub fn of(private: &[u8; 32]) -> Keys {
-        let identity = Identity::new(private);
-        let public = encode(identity.public());
-        let private = encode(&identity.private());
-        Keys { identity, public, private }
-    }
-}
-
-/// A key as `wg` takes it.
-pub fn encode(key: &[u8; 32]) -> String {
-    STANDARD.encode(key)
-}
-
-/// The key that `wg` would take; none if it would not.
-pub fn decode(text: &str) -> Option<[u8; 32]> {
-    STANDARD.decode(text).ok()?.try_into().ok()
-}
 
 /// A session with the relay.
 pub struct Session {
@@ -94,7 +39,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// One whose ends use the same key: they open what they seal, without a handshake.
+    /// A session whose ends share one key, without a handshake.
     pub fn shared(key: [u8; 32]) -> Session {
         let (send, receive) = (Secret::new(key), Secret::new(key));
         Session::new(&SessionKeys { send, receive, remote_index: 0x0403_0201 })
@@ -112,7 +57,8 @@ impl Session {
         }
     }
 
-    /// Seals the plaintext that lies in `message` after the header, before room for the tag.
+    /// Encrypts the plaintext in `message`, which follows the header and precedes space for the
+    /// tag.
     pub fn seal(&self, counter: u64, message: &mut [u8]) {
         let (header, rest) = message.split_at_mut(HEADER_LEN);
         header[..4].copy_from_slice(&[DATA, 0, 0, 0]);
@@ -126,7 +72,7 @@ impl Session {
         tag.copy_from_slice(made.as_ref());
     }
 
-    /// Opens a data message in place; its counter and plaintext, or none if it is not authentic.
+    /// Decrypts a data message in place; its counter and plaintext, or none if it is forged.
     pub fn open<'a>(&self, message: &'a mut [u8]) -> Option<(u64, &'a [u8])> {
         let counter = counter_of(message)?;
         let ciphertext = &mut message[HEADER_LEN..];
@@ -136,7 +82,7 @@ impl Session {
     }
 }
 
-/// The counter of a data message; none for anything else.
+/// The counter of a data message; none of other messages.
 pub fn counter_of(message: &[u8]) -> Option<u64> {
     let (header, _) = message.split_first_chunk::<HEADER_LEN>()?;
     let is_data = header[..4] == [DATA, 0, 0, 0] && message.len() >= OVERHEAD;
@@ -149,8 +95,8 @@ fn nonce(counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Shakes hands with the relay over `socket`, which is connected with it, and confirms the
-/// session with a keepalive of counter 0. Our index is `index`.
+/// Shakes hands with the relay over a connected `socket`, with our `index`, and confirms the
+/// session with a keepalive of counter 0.
 pub fn connect(
     socket: &UdpSocket,
     keys: &Keys,
@@ -158,12 +104,12 @@ pub fn connect(
     index: u32,
     randomness: &mut Randomness,
 ) -> Result<Session, Failure> {
-    socket.set_read_timeout(Some(ANSWER_LIMIT)).map_err(while_doing("setting a timeout"))?;
+    socket.set_read_timeout(Some(ANSWER_LIMIT)).map_err(while_doing("cannot set a timeout"))?;
     let mut initiator = Initiator::new(&keys.identity, relay_public, index);
     let mut refusal = String::new();
     for _ in 0..ATTEMPTS_MAX {
         initiator.prepare(randomness)?;
-        // A daemon that still opens its socket refuses; a later attempt finds it.
+        // The daemon may not have opened its socket yet; a later attempt succeeds.
         let sent = socket.send(initiator.signed());
         let answer =
             sent.and_then(|_| await_answer(socket, &mut initiator)).unwrap_or_else(|why| {
@@ -174,7 +120,7 @@ pub fn connect(
             let session = Session::new(&keys);
             let mut keepalive = [0; OVERHEAD];
             session.seal(0, &mut keepalive);
-            socket.send(&keepalive).map_err(while_doing("sending a keepalive"))?;
+            socket.send(&keepalive).map_err(while_doing("cannot send a keepalive"))?;
             return Ok(session);
         }
     }
@@ -183,8 +129,8 @@ pub fn connect(
     )))
 }
 
-/// Waits for the response. None when it does not come, also when a cookie comes instead. An error
-/// is what the network says of why there is none: nobody listens, or no way leads there.
+/// Waits for the response. None if it does not arrive, or a cookie arrives instead. An error is
+/// from the network: the port is closed, or there is no route.
 fn await_answer(
     socket: &UdpSocket,
     initiator: &mut Initiator<'_>,
@@ -193,7 +139,7 @@ fn await_answer(
     loop {
         let length = match socket.recv(&mut buffer) {
             Ok(length) => length,
-            // Late, or a signal has come.
+            // Timed out, or interrupted by a signal.
             Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {
                 return Ok(None);
             }
@@ -217,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_opens_once_it_is_untouched() {
+    fn a_sealed_message_opens_if_it_is_unchanged() {
         let session = Session::shared([1; 32]);
         let mut message = vec![7; OVERHEAD + 64];
         session.seal(9, &mut message);

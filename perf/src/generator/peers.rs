@@ -1,0 +1,191 @@
+//! The relay and its peers: keys, new or derived from a secret, and addresses inside the tunnel.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use ring::hmac::{HMAC_SHA256, Key, sign};
+
+use super::keys::{Keys, Randomness, decode, encode};
+use crate::failure::{Failure, while_doing};
+use crate::options::Family;
+
+/// Mode of a file that only its owner can read.
+const PRIVATE: u32 = 0o600;
+
+/// End of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Source of the packets.
+    Sender,
+    /// Destination of the packets.
+    Receiver,
+}
+
+/// Address inside the tunnel of an end of pair number `pair`.
+pub fn inner_address(role: Role, pair: usize, family: Family) -> IpAddr {
+    let number = u32::try_from(pair).expect("the options limit it") + 1;
+    let is_sender = role == Role::Sender;
+    match family {
+        Family::V4 => {
+            let base = Ipv4Addr::new(10, if is_sender { 80 } else { 96 }, 0, 0);
+            Ipv4Addr::from_bits(base.to_bits() + number).into()
+        }
+        Family::V6 => {
+            let base = Ipv6Addr::new(0xfd77, 0, 0, if is_sender { 1 } else { 2 }, 0, 0, 0, 0);
+            Ipv6Addr::from_bits(base.to_bits() + u128::from(number)).into()
+        }
+    }
+}
+
+/// Both ends of every pair, senders and receivers alternating.
+fn ends(pairs: usize) -> impl Iterator<Item = (Role, usize)> {
+    (0..pairs).flat_map(|pair| [Role::Sender, Role::Receiver].map(|role| (role, pair)))
+}
+
+/// Keys of the relay and its peers, and the peers' addresses.
+pub struct Peers {
+    /// The relay's.
+    pub relay: Keys,
+    /// The peers'. In pairs, senders have even numbers, receivers odd ones.
+    pub ends: Vec<(Keys, IpAddr)>,
+}
+
+impl Peers {
+    /// New keys for pairs.
+    pub fn new(
+        pairs: usize,
+        family: Family,
+        randomness: &mut Randomness,
+    ) -> Result<Peers, Failure> {
+        let relay = Keys::new(randomness)?;
+        let end = |(role, pair)| Ok((Keys::new(randomness)?, inner_address(role, pair, family)));
+        let ends = ends(pairs).map(end).collect::<Result<_, Failure>>()?;
+        Ok(Peers { relay, ends })
+    }
+
+    /// New keys for peers that are not in pairs.
+    pub fn single(number: usize, randomness: &mut Randomness) -> Result<Peers, Failure> {
+        let mut peers = Peers::new(0, Family::V4, randomness)?;
+        for peer in 0..number {
+            let address = inner_address(Role::Sender, peer, Family::V4);
+            peers.ends.push((Keys::new(randomness)?, address));
+        }
+        Ok(peers)
+    }
+
+    /// Public key and address of every peer.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.ends.iter().map(|(keys, address)| (keys.public.as_str(), *address))
+    }
+}
+
+/// The secret from which the keys of the same peers are derived in every run: 32 bytes, in the file
+/// as base64, as `wg genkey` writes a key.
+pub struct Seed(Key);
+
+impl Seed {
+    /// Reads the secret in `path`, which must be readable by its owner only.
+    pub fn read(path: &Path) -> Result<Seed, Failure> {
+        let name = path.display();
+        let reading = || while_doing(format!("--keys {name}"));
+        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Failure::step(format!("--keys {name}: no such file; --remote-config creates it"))
+            }
+            _ => reading()(error),
+        })?;
+        let mode = fs::metadata(path).map_err(reading())?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let why = format!("--keys {name}: readable by others; run `chmod 600 {name}`");
+            return Err(Failure::step(why));
+        }
+        let secret = decode(text.trim()).ok_or_else(|| {
+            Failure::step(format!("--keys {name}: not a key as `wg genkey` prints it"))
+        })?;
+        Ok(Seed(Key::new(HMAC_SHA256, &secret)))
+    }
+
+    /// Reads the secret in `path`, or creates the file with a new one.
+    pub fn read_or_create(path: &Path) -> Result<Seed, Failure> {
+        let made = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path);
+        match made {
+            Ok(mut file) => {
+                let secret = encode(&Randomness::open()?.key()?);
+                let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
+                written.map_err(while_doing(format!("cannot write --keys {}", path.display())))?;
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(while_doing(format!("--keys {}", path.display()))(error)),
+        }
+        Seed::read(path)
+    }
+
+    /// Both ends of `pairs` pairs, senders and receivers alternating, with their addresses.
+    pub fn ends(&self, pairs: usize, family: Family) -> Vec<(Keys, IpAddr)> {
+        ends(pairs)
+            .map(|(role, pair)| (self.keys(role, pair), inner_address(role, pair, family)))
+            .collect()
+    }
+
+    /// The peers of `pairs` pairs with their addresses of both families, for `wg addconf`.
+    pub fn sections(&self, pairs: usize) -> String {
+        let section = |(role, pair)| {
+            let [v4, v6] = [Family::V4, Family::V6].map(|it| inner_address(role, pair, it));
+            let public = self.keys(role, pair).public;
+            format!("\n[Peer]\nPublicKey = {public}\nAllowedIPs = {v4}/32, {v6}/128\n")
+        };
+        ends(pairs).map(section).collect()
+    }
+
+    fn keys(&self, role: Role, pair: usize) -> Keys {
+        let role = if role == Role::Sender { "sender" } else { "receiver" };
+        let made = sign(&self.0, format!("wg-bounce-perf {role} {pair}").as_bytes());
+        Keys::of(&made.as_ref().try_into().expect("32 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_have_addresses_of_their_own() {
+        let text = |role, pair, family| inner_address(role, pair, family).to_string();
+        assert_eq!(text(Role::Sender, 0, Family::V4), "10.80.0.1");
+        assert_eq!(text(Role::Receiver, 1000, Family::V4), "10.96.3.233");
+        assert_eq!(text(Role::Sender, 0xffff, Family::V6), "fd77::1:0:0:1:0");
+    }
+
+    #[test]
+    fn keys_stay_the_same_and_are_all_different() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys");
+        let text = Seed::read_or_create(&path).expect("made").sections(4);
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, PRIVATE);
+        assert_eq!(Seed::read_or_create(&path).expect("there").sections(4), text);
+        assert!(Seed::read(&path).expect("there").sections(5).starts_with(&text));
+        let mut keys: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("PublicKey = ")).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 8);
+        assert!(text.contains("AllowedIPs = 10.96.0.4/32, fd77:0:0:2::4/128"), "{text}");
+    }
+
+    #[test]
+    fn only_a_private_file_with_a_secret_is_accepted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys");
+        let why = || Seed::read(&path).err().expect("refused").to_string();
+        assert!(why().contains("--remote-config creates it"), "{}", why());
+        fs::write(&path, "no secret").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
+        assert!(why().contains("chmod 600"), "{}", why());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        assert!(why().contains("wg genkey"), "{}", why());
+    }
+}
