@@ -58,7 +58,7 @@ pub struct Options {
     #[arg(value_parser = BoolishValueParser::new())]
     pub no_pin: bool,
 
-    /// How packets between peers are forwarded
+    /// Forwarding of packets between peers
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
     #[arg(env = "WG_BOUNCE_RELAY", hide_env_values = true)]
     pub relay: Mode,

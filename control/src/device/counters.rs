@@ -19,7 +19,7 @@ pub struct Counters {
     pub cookies_received: u64,
     /// Handshakes given up.
     pub given_up: u64,
-    /// Messages dropped: the link is down or there is no private key.
+    /// Messages dropped while the link is down or without a private key.
     pub drop_inactive: u64,
     /// Messages dropped: malformed, or mac1 is wrong.
     pub drop_bad_mac1: u64,

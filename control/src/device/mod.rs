@@ -53,7 +53,7 @@ impl Device {
     /// A device that is down, without a private key or peers.
     ///
     /// # Panics
-    /// If there is no worker, or more than an index can name.
+    /// If the number of workers is zero, or larger than an index can name.
     pub fn new(settings: Settings, rng: Box<dyn CryptoRng + Send>) -> Device {
         let workers = 1..=wg_bounce_dataplane::limits::WORKERS_MAX;
         assert!(workers.contains(&settings.workers), "the low byte of an index names a worker");

@@ -39,7 +39,7 @@ impl PolicyDecision {
         PolicyDecision { families, mode }
     }
 
-    /// How packets of this IP version are relayed.
+    /// The relaying of packets of this IP version.
     pub fn relaying(&self, family: Family) -> DirectRelay {
         self.families.of(family).relaying
     }

@@ -23,7 +23,7 @@ pub fn at() -> Interface {
 /// See [`Kernel`].
 #[derive(Default)]
 pub struct FakeKernel {
-    /// Replies to netlink requests; empty where there is no entry.
+    /// Replies to netlink requests; empty without an entry.
     pub answers: BTreeMap<(Protocol, u16), Result<Vec<Message>, io::ErrorKind>>,
     /// Filters by their parent.
     pub filters: BTreeMap<u32, Vec<Message>>,
