@@ -179,7 +179,7 @@ fn every_aead_runs_or_is_rejected() {
         [("ring", "AEAD: ring"), ("avx2", "AEAD: AVX2"), ("avx512", "AEAD: AVX-512")]
     {
         if !is_supported(aead) {
-            let reasons = ["this processor", &says["AEAD: ".len()..].to_lowercase(), "--aead auto"];
+            let reasons = ["this cpu", &says["AEAD: ".len()..].to_lowercase(), "--aead auto"];
             fails(&namespace, "", &format!("--aead {aead} -f {interface}"), &reasons);
             continue;
         }
@@ -203,7 +203,7 @@ fn a_low_limit_for_locked_memory_falls_back() {
     let process = namespace.spawn(&lab, &line);
     eventually(seconds(10), "it falls back and says so", || {
         let log = process.output();
-        log.contains("io_uring is refused") && log.contains("recvmmsg (")
+        log.contains("io_uring unavailable") && log.contains("recvmmsg (")
     });
     eventually(seconds(10), "it is ready", || socket_path(&interface).exists());
 }

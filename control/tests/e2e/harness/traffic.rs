@@ -72,12 +72,17 @@ pub struct Iperf {
 
 impl Iperf {
     /// Runs a client with iperf3's own `options`; panics if it fails. The server is busy until the
-    /// previous client's last message has crossed the tunnel, so the client retries if rejected.
+    /// previous client's last message has crossed the tunnel, and then closes its listening socket
+    /// and opens another: a client that connects meanwhile is rejected or reset, and retries.
     #[track_caller]
     pub fn run(from: &Namespace, server: &str, options: &str) -> Iperf {
         let mut outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
         within(seconds(5), || {
-            let too_early = ["Connection refused", "server is busy"];
+            let too_early = [
+                "unable to connect to server: Connection refused",
+                "unable to connect to server: Connection reset by peer",
+                "server is busy",
+            ];
             let is_too_early = too_early.iter().any(|error| outcome.stdout.contains(error));
             if is_too_early {
                 outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
