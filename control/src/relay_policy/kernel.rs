@@ -3,6 +3,7 @@
 use std::io;
 
 use wg_bounce_sys::Family;
+pub use wg_bounce_sys::bpf::{Direction, NetfilterLink};
 
 use crate::netlink::message::{Message, Protocol, Request};
 
@@ -13,26 +14,6 @@ pub struct Interface {
     pub index: u32,
     /// Its current name.
     pub name: String,
-}
-
-/// A hook of tc's BPF programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the interface into the kernel.
-    Ingress,
-    /// From the kernel to the interface.
-    Egress,
-}
-
-/// A BPF program linked to a netfilter hook, in any network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetfilterLink {
-    /// The ID of the link.
-    pub id: u32,
-    /// NFPROTO_IPV4 or NFPROTO_IPV6.
-    pub family: u32,
-    /// The number of the hook.
-    pub hook: u32,
 }
 
 /// A table of legacy iptables, as returned by the kernel.

@@ -52,21 +52,11 @@ impl Kernel for System {
     }
 
     fn tcx_programs(&mut self, interface: u32, direction: Direction) -> io::Result<u32> {
-        let direction = match direction {
-            Direction::Ingress => bpf::Direction::Ingress,
-            Direction::Egress => bpf::Direction::Egress,
-        };
         bpf::tcx_programs(interface, direction)
     }
 
     fn netfilter_links(&mut self) -> io::Result<Vec<NetfilterLink>> {
-        let links = bpf::netfilter_links()?.into_iter();
-        let convert = |link: bpf::NetfilterLink| NetfilterLink {
-            id: link.id,
-            family: link.family,
-            hook: link.hook,
-        };
-        Ok(links.map(convert).collect())
+        bpf::netfilter_links()
     }
 }
 
