@@ -35,7 +35,8 @@ const RUNNING: [(&str, &str); 2] = [
 const SYSTEM_DATA: &str = "wg_bounce_sys::clock::Millis wg_bounce_sys::route::Route \
                            wg_bounce_sys::Endpoint wg_bounce_sys::Family \
                            wg_bounce_sys::PerFamily wg_bounce_sys::bpf::Direction \
-                           wg_bounce_sys::bpf::NetfilterLink nix::libc";
+                           wg_bounce_sys::bpf::NetfilterLink \
+                           wg_bounce_sys::netlink::Protocol nix::libc";
 
 /// Paths that lead to clocks, descriptors and threads.
 const SYSTEM: &str = "wg_bounce_sys wg_bounce_dataplane::engine nix std::fs std::os std::thread \

@@ -7,20 +7,10 @@ use netlink_packet_core::{
     NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+pub use wg_bounce_sys::netlink::Protocol;
 
 use super::attribute::{Attribute, attributes};
 use super::parse::{array, malformed};
-
-/// The kernel subsystem that answers a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// Links, addresses, routes, rules, queueing disciplines (rtnetlink(7)).
-    Route,
-    /// nftables and other parts of netfilter.
-    Netfilter,
-    /// IPsec policies.
-    Xfrm,
-}
 
 /// A reply or an event.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,11 +32,6 @@ impl NetlinkSocket {
     /// # Errors
     /// `Unsupported`: this kernel lacks the protocol. EPERM: a group needs CAP_NET_ADMIN.
     pub fn open(protocol: Protocol, groups: &[u32]) -> io::Result<NetlinkSocket> {
-        let protocol = match protocol {
-            Protocol::Route => netlink::Protocol::Route,
-            Protocol::Netfilter => netlink::Protocol::Netfilter,
-            Protocol::Xfrm => netlink::Protocol::Xfrm,
-        };
         // Group n is bit n - 1.
         let mask = groups.iter().map(|group| 1 << (group - 1)).sum();
         Ok(NetlinkSocket { socket: netlink::open(protocol, mask)?, sequence: 0 })

@@ -10,7 +10,7 @@ use nix::sys::socket::{NetlinkAddr, bind, setsockopt, sockopt};
 const BUFFER_LEN: usize = 1 << 20;
 
 /// The netlink family of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// Links, addresses, routes, rules, queueing disciplines: rtnetlink(7).
     Route,
