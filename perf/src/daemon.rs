@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::implementation::Program;
+use crate::interrupt;
 use crate::namespace::Namespace;
 use crate::process::{Process, STEP_LIMIT};
 
@@ -48,7 +49,7 @@ impl Daemon {
         let title = format!("{} as {}", program.label(), namespace.role());
         let process = Some(Process::spawn(command, &title, "")?);
         let mut daemon = Daemon { process, program: program.clone() };
-        namespace.interrupt().wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
+        interrupt::wait_until(STEP_LIMIT, &format!("{title}: its answer to `wg`"), || {
             daemon.check()?;
             Ok(namespace.run(&format!("wg show {INTERFACE}")).is_ok())
         })?;
@@ -73,20 +74,14 @@ impl Daemon {
     }
 }
 
-/// Gives the daemon in `namespace` its private key and peers.
-pub fn configure(namespace: &Namespace, private_key: &str, peers: &str) -> Result<(), Failure> {
-    let late =
-        || Failure::step(format!("`wg setconf` took longer than {} s", STEP_LIMIT.as_secs()));
-    setconf(namespace, private_key, peers, STEP_LIMIT)?.map(drop).ok_or_else(late)
-}
-
-/// Runs `wg setconf` and returns how long that took. None if it took longer than `limit`.
-pub fn setconf(
+/// Gives the daemon in `namespace` its private key and peers with `wg setconf`, and returns how long
+/// that took. Fails if it took longer than `limit`.
+pub fn configure(
     namespace: &Namespace,
     private_key: &str,
     peers: &str,
     limit: Duration,
-) -> Result<Option<Duration>, Failure> {
+) -> Result<Duration, Failure> {
     let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
-    namespace.time(&format!("wg setconf {INTERFACE} /dev/stdin"), &text, limit)
+    namespace.time("`wg setconf`", &format!("wg setconf {INTERFACE} /dev/stdin"), &text, limit)
 }

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 
-use crate::interrupt::Interrupt;
 use crate::machine;
 use crate::process::{Process, STEP_LIMIT, tied};
 
@@ -110,15 +109,15 @@ impl Choice {
     }
 
     /// The program, or a text that says why it cannot be run here.
-    pub fn locate(&self, interrupt: &Interrupt) -> Result<Program, String> {
+    pub fn locate(&self) -> Result<Program, String> {
         if let Some(flag) = self.cpu_flag.filter(|flag| !machine::has(flag)) {
             return Err(format!("not there: this CPU does not support {flag}"));
         }
         let (path, version) = if self.daemon.place == Place::Kernel {
-            (PathBuf::new(), kernel_version(interrupt)?)
+            (PathBuf::new(), kernel_version()?)
         } else {
             let path = self.find()?;
-            let version = version(&path.to_string_lossy(), interrupt);
+            let version = version(&path.to_string_lossy());
             (path, version)
         };
         Ok(Program { choice: self.clone(), path, version })
@@ -239,18 +238,18 @@ impl Program {
 }
 
 /// First line of a program's --version.
-fn version(program: &str, interrupt: &Interrupt) -> String {
+fn version(program: &str) -> String {
     let mut command = tied(program);
     command.arg("--version");
-    let said = Process::run(command, program, "", STEP_LIMIT, interrupt).unwrap_or_default();
+    let said = Process::run(command, program, STEP_LIMIT).unwrap_or_default();
     said.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// The kernel's release, or a text that says why it cannot create a WireGuard interface.
-fn kernel_version(interrupt: &Interrupt) -> Result<String, String> {
+fn kernel_version() -> Result<String, String> {
     let mut command = tied("unshare");
     command.args(["--net", "ip", "link", "add", "name", "wg0", "type", "wireguard"]);
-    Process::run(command, "adding an interface of type wireguard", "", STEP_LIMIT, interrupt)
+    Process::run(command, "adding an interface of type wireguard", STEP_LIMIT)
         .map_err(|why| format!("not there: this kernel has no WireGuard ({why})"))?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(format!("Linux {}", release.trim()))

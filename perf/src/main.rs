@@ -44,7 +44,6 @@ use nix::unistd::geteuid;
 use serde_json::json;
 
 use failure::Failure;
-use interrupt::Interrupt;
 use record::Lines;
 
 /// Exit code that a shell reports for a program ended by SIGINT.
@@ -119,14 +118,14 @@ fn run(subcommand: &Subcommand) -> Result<ExitCode, Failure> {
         }
         _ => {}
     }
-    let interrupt = Interrupt::on_signals()?;
+    interrupt::notice_signals()?;
     match subcommand {
-        Subcommand::Iperf(options) => iperf::run(options, &interrupt),
-        Subcommand::Blast(options) => blast::run(options, &interrupt),
-        Subcommand::Storm(options) => storm::run(options, &interrupt),
-        Subcommand::Scale(options) => scale::run(options, &interrupt),
-        Subcommand::Latency(options) => latency::run(options, &interrupt),
-        Subcommand::All(options) => all::run(options, &interrupt),
+        Subcommand::Iperf(options) => iperf::run(options),
+        Subcommand::Blast(options) => blast::run(options),
+        Subcommand::Storm(options) => storm::run(options),
+        Subcommand::Scale(options) => scale::run(options),
+        Subcommand::Latency(options) => latency::run(options),
+        Subcommand::All(options) => all::run(options),
         Subcommand::Report(options) => report::run(options),
     }
 }

@@ -6,7 +6,6 @@ use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::clock;
 use crate::failure::{Failure, while_doing};
-use crate::interrupt::{Interrupt, within};
+use crate::interrupt::{self, within};
 
 /// Longest time that a step of the set-up may take.
 pub const STEP_LIMIT: Duration = Duration::from_secs(20);
@@ -64,40 +63,25 @@ impl Process {
 
     /// Runs `command` to completion and returns its standard output. Fails if it does not end
     /// within `limit`, or with any exit code but 0.
-    pub fn run(
-        command: Command,
-        title: &str,
-        input: &str,
-        limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<String, Failure> {
-        let mut process = Process::spawn(command, title, input)?;
-        interrupt.wait_until(limit, title, || Ok(process.has_ended()))?;
+    pub fn run(command: Command, title: &str, limit: Duration) -> Result<String, Failure> {
+        let mut process = Process::spawn(command, title, "")?;
+        interrupt::wait_until(limit, title, || Ok(process.has_ended()))?;
         process.check_success()?;
         Ok(whole(&process.stdout))
     }
 
-    /// Runs `command` to completion and returns how long that took, its start included. None if it
-    /// has not ended within `limit`. Fails on any exit code but 0.
+    /// Like [`Process::run`], but with `input`; returns how long it took, its start included.
     pub fn time(
         command: Command,
         title: &str,
         input: &str,
         limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<Option<Duration>, Failure> {
+    ) -> Result<Duration, Failure> {
         let start = clock::now();
         let mut process = Process::spawn(command, title, input)?;
-        while !process.has_ended() {
-            interrupt.check()?;
-            if clock::now() - start > limit {
-                return Ok(None);
-            }
-            sleep(FINE_POLL);
-        }
+        interrupt::poll_until(FINE_POLL, limit, title, || Ok(process.has_ended()))?;
         let took = clock::now() - start;
-        process.check_success()?;
-        Ok(Some(took))
+        process.check_success().map(|()| took)
     }
 
     /// Process id.

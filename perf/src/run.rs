@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
+use crate::interrupt;
 use crate::machine;
 use crate::options::Common;
 use crate::record::{Lines, Row, Run};
@@ -26,14 +26,13 @@ pub fn side_by_side(
     kind: &str,
     options: &impl Serialize,
     common: &Common,
-    interrupt: &Interrupt,
     measure: impl FnMut(&Program) -> Result<Value, Failure>,
 ) -> Result<ExitCode, Failure> {
     let options = json!(options);
     let mut rows = Vec::new();
     for choice in &common.implementations {
-        let program = choice.locate(interrupt);
-        interrupt.check()?;
+        let program = choice.locate();
+        interrupt::check()?;
         let row =
             Row { label: choice.to_string(), family: choice.family().into(), ..Row::default() };
         rows.push(match program {

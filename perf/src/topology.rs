@@ -11,11 +11,12 @@ use std::net::IpAddr;
 
 use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
 use crate::failure::Failure;
-use crate::generator::{Keys, Randomness};
+use crate::generator::Keys;
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
+use crate::interrupt;
 use crate::namespace::{FORWARDING, Namespace};
 use crate::options::Family;
+use crate::process::STEP_LIMIT;
 
 /// Roles of the clients, in the order of their addresses.
 const CLIENT_ROLES: [&str; 2] = ["client", "client2"];
@@ -36,7 +37,7 @@ impl Member {
     /// Starts `program` in a namespace and waits until it answers `wg`.
     fn start(program: &Program, number: u8, namespace: Namespace) -> Result<Member, Failure> {
         let daemon = Daemon::start(program, &namespace, None)?;
-        let keys = Keys::new(&mut Randomness::open()?)?;
+        let keys = Keys::new();
         Ok(Member { daemon, namespace, number, keys })
     }
 
@@ -50,7 +51,7 @@ impl Member {
 
     /// Sets its key and `peers`, and brings its interface up with its addresses.
     fn configure(&self, peers: &str) -> Result<(), Failure> {
-        configure(&self.namespace, &self.keys.private, peers)?;
+        configure(&self.namespace, &self.keys.private, peers, STEP_LIMIT)?;
         let addresses = [
             format!("{}/24", self.address(Family::V4)),
             format!("{}/64", self.address(Family::V6)),
@@ -61,8 +62,7 @@ impl Member {
     fn reaches(&self, address: IpAddr) -> Result<(), Failure> {
         let line = format!("ping -n -c 1 -W 1 {address}");
         let title = format!("`{line}` in {}", self.namespace.role());
-        let limit = crate::process::STEP_LIMIT;
-        self.namespace.interrupt().wait_until(limit, &title, || match self.namespace.run(&line) {
+        interrupt::wait_until(STEP_LIMIT, &title, || match self.namespace.run(&line) {
             Err(Failure::Interrupted) => Err(Failure::Interrupted),
             outcome => Ok(outcome.is_ok()),
         })
@@ -79,20 +79,15 @@ pub struct Topology {
 impl Topology {
     /// Starts `hub` and this many `clients` of one program, and waits until the source reaches the
     /// sink.
-    pub fn build(
-        hub: &Program,
-        client: &Program,
-        clients: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Topology, Failure> {
+    pub fn build(hub: &Program, client: &Program, clients: usize) -> Result<Topology, Failure> {
         let role = if clients > 1 { "relay" } else { "server" };
-        let namespace = Namespace::new(role, interrupt)?;
+        let namespace = Namespace::new(role)?;
         if clients > 1 {
             namespace.run(FORWARDING)?;
         }
         let mut namespaces = Vec::new();
         for (number, role) in (1..).zip(&CLIENT_ROLES[..clients]) {
-            let inside = Namespace::new(role, interrupt)?;
+            let inside = Namespace::new(role)?;
             let [own, of_hub] = [2, 1].map(|host| [format!("198.18.{number}.{host}/24")]);
             inside.link(("uplink", &own), &namespace, (role, &of_hub))?;
             namespaces.push(inside);

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Choice;
-use crate::interrupt::Interrupt;
+use crate::interrupt;
 use crate::process::{end, tied};
 use crate::record::Lines;
 use crate::report;
@@ -119,7 +119,7 @@ fn is_free(folder: &Path) -> bool {
 }
 
 /// Runs the plan. The exit code is a failure if a program that is there failed.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     let runs = options.runs();
     let total = format!("{} runs, about {}", runs.len(), minutes(estimate(&runs)));
     if options.list {
@@ -133,7 +133,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
     let folder = options.folder()?;
     let figures = folder.join("figures.jsonl");
     eprintln!("{total}");
-    let outcome = run_all(&runs, &figures, interrupt);
+    let outcome = run_all(&runs, &figures);
     let page = folder.join("report.html");
     match report::write(std::slice::from_ref(&figures), &page) {
         Ok(()) => println!("figures: {}\nreport:  {}", figures.display(), page.display()),
@@ -145,7 +145,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
 }
 
 /// Runs one after another; returns whether any failed.
-fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, Failure> {
+fn run_all(runs: &[Run], figures: &Path) -> Result<bool, Failure> {
     let mut lines = Lines::open(Some(figures))?;
     let mut has_failed = false;
     for (index, run) in runs.iter().enumerate() {
@@ -157,7 +157,7 @@ fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, 
         let mut fail = |why: String| {
             lines.write(&json!({ "kind": "run_failed", "title": run.title, "why": why }))
         };
-        match child(run, figures, interrupt) {
+        match child(run, figures) {
             Err(Failure::Interrupted) => {
                 fail(format!("interrupted; {} more runs were planned", all - number))?;
                 return Err(Failure::Interrupted);
@@ -188,7 +188,7 @@ impl Drop for Running {
 }
 
 /// Runs it to completion in a process of its own, which appends its JSON lines to `figures`.
-fn child(run: &Run, figures: &Path, interrupt: &Interrupt) -> Result<ExitStatus, Failure> {
+fn child(run: &Run, figures: &Path) -> Result<ExitStatus, Failure> {
     let program = std::env::current_exe().map_err(while_doing("cannot find this program"))?;
     let mut command = tied(&program.to_string_lossy());
     // Ctrl-C goes to this process only, which then ends the other in order.
@@ -197,7 +197,7 @@ fn child(run: &Run, figures: &Path, interrupt: &Interrupt) -> Result<ExitStatus,
     let mut running = Running(child);
     let limit = (run.estimate() * PATIENCE).max(LEAST_PATIENCE);
     let mut ended = None;
-    interrupt.wait_until(limit, &format!("the end of {}", run.title), || {
+    interrupt::wait_until(limit, &format!("the end of {}", run.title), || {
         ended = running.0.try_wait().map_err(while_doing("cannot wait for a run"))?;
         Ok(ended.is_some())
     })?;

@@ -5,15 +5,12 @@
 //! 3. Next to the heavy pairs, at 90 % of that capacity.
 //! 4. Next to a pair whose receiver's path carries far less than is sent to it.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::options::Options;
 use crate::failure::Failure;
 use crate::generator::{Bench, GroupPlan, Path, Phase, Sampler};
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
 
 /// The thin flow: packets per second, and bytes of each.
 const THIN_RATE: f64 = 100.0;
@@ -34,35 +31,26 @@ const THIN: usize = 1;
 const SLOW: usize = 2;
 
 /// Measures `program`.
-pub fn measure(
-    program: &Program,
-    options: &Options,
-    interrupt: &Interrupt,
-) -> Result<Value, Failure> {
+pub fn measure(program: &Program, options: &Options) -> Result<Value, Failure> {
     let heavy = options.plan();
     let plans = [
         heavy,
         GroupPlan { pairs: 1, path: Path::Thin, size: THIN_SIZE, train: 1, pool: THIN_POOL },
         GroupPlan { pairs: 1, path: Path::Slow, ..heavy },
     ];
-    let mut bench = Bench::build(program, &plans, &options.setup(), interrupt)?;
-    bench.explained(|bench| phases(bench, options))
-}
-
-fn phases(bench: &mut Bench, options: &Options) -> Result<Value, Failure> {
-    let pair = options.traffic.pairs as usize; // follows the heavy ones
-    let limit = Duration::from_secs(options.common.seconds.into());
-    let sampler = || Sampler::new(options.check_every as usize).with_every_train_of(pair);
-    let window = bench.find_window(HEAVY, options.traffic.window as usize)?;
-    let heavy_rate = HEAVY_SHARE * bench.closed(HEAVY, window, u64::MAX, limit)?.rate();
+    let mut bench = Bench::build(program, &plans, options.setup())?;
+    let pair = heavy.pairs; // follows the heavy ones
+    let limit = options.common.duration();
+    let sampler = || Sampler::new(options.check_every).with_every_train_of(pair);
+    let (_, capacity) = bench.saturate(HEAVY, options.traffic.window, u64::MAX, limit)?;
+    let heavy_rate = HEAVY_SHARE * capacity.rate();
     let thin = (THIN, THIN_RATE);
-    let alone = bench.open(&[thin], limit, sampler())?;
-    let beside_heavy = bench.open(&[thin, (HEAVY, heavy_rate)], limit, sampler())?;
+    let alone = bench.at_rates(&[thin], limit, sampler())?;
+    let beside_heavy = bench.at_rates(&[thin, (HEAVY, heavy_rate)], limit, sampler())?;
     let network = bench.relay.network().expect("--remote excludes --fairness");
     network.slow_down(options.slow)?;
-    let bits = 8.0 * options.traffic.size as f64;
-    let slow_rate = SLOW_EXCESS * f64::from(options.slow) * 1e6 / bits;
-    let beside_slow = bench.open(&[thin, (SLOW, slow_rate)], limit, sampler())?;
+    let slow_rate = SLOW_EXCESS * f64::from(options.slow) * 1e6 / (8.0 * heavy.size as f64);
+    let beside_slow = bench.at_rates(&[thin, (SLOW, slow_rate)], limit, sampler())?;
     Ok(json!({
         "told": bench.told(),
         "heavy_packets_per_second": heavy_rate,
@@ -79,7 +67,7 @@ fn record(phase: &Phase, pair: usize) -> Value {
     record["thin"] = json!({
         "sent": thin.sent,
         "lost": thin.lost(),
-        "latency_microseconds": phase.latencies(Some(pair)),
+        "latency_microseconds": phase.latency_of(pair),
     });
     record
 }

@@ -2,35 +2,86 @@
 //! harness generates itself.
 //!
 //! 1. `options`: the load.
-//! 2. `capacity`: as much as the relay can take, and latency at given loads.
+//! 2. As much as the relay can take, and latency at given loads; the relay may be on another
+//!    machine, over this machine's own network.
 //! 3. `fairness`: a thin flow next to heavy ones, and next to a slow receiver.
-//! 4. `remote`: a relay on another machine.
 
-mod capacity;
 mod fairness;
 mod options;
-mod remote;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 pub use options::Options;
-pub use remote::print_config;
 
 use crate::failure::Failure;
-use crate::interrupt::Interrupt;
+use crate::generator::{Bench, Relay, Seed};
 use crate::options::Common;
-use crate::run::side_by_side;
+use crate::record::Row;
+use crate::run::{in_rounds, side_by_side};
 
 /// Measures with these options. The exit code is a failure if a program that is there failed.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.check()?;
     options.cores.prepare_process()?;
     if let Some(address) = options.remote.remote {
-        return remote::run(address, options, interrupt);
+        return run_remote(address, options);
     }
     let common = Common { implementations: options.choices(), ..options.common.clone() };
-    side_by_side("blast", options, &common, interrupt, |program| match options.fairness {
-        true => fairness::measure(program, options, interrupt),
-        false => capacity::measure(program, options, interrupt),
+    side_by_side("blast", options, &common, |program| match options.fairness {
+        true => fairness::measure(program, options),
+        false => measure(Bench::build(program, &[options.plan()], options.setup())?, options),
     })
+}
+
+/// Measures the relay at `address`, in rounds.
+fn run_remote(address: SocketAddr, options: &Options) -> Result<ExitCode, Failure> {
+    let (public, path) =
+        options.remote.remote_key.zip(options.remote.keys.as_deref()).expect("required");
+    let ends = Seed::read(path)?.ends(options.traffic.pairs, options.family);
+    let mut record = json!(options);
+    record["relay_core"] = Value::Null;
+    record["outer"] = json!(if address.is_ipv4() { 4 } else { 6 });
+    let row = Row { label: address.to_string(), family: "remote".into(), ..Row::default() };
+    in_rounds("blast", record, &options.common, vec![(row, Some(address))], |address| {
+        let (relay, plans) = (Relay::Remote(*address), [options.plan()]);
+        measure(Bench::connect(relay, &public, &ends, &plans, options.setup())?, options)
+    })
+}
+
+/// Prints the configuration for a relay on another machine.
+pub fn print_config(options: &Options) -> Result<ExitCode, Failure> {
+    let path = options.remote.keys.as_deref().expect("required");
+    let pairs = options.traffic.pairs;
+    let sections = Seed::read_or_create(path)?.sections(pairs);
+    print!(
+        "# {pairs} pairs of peers of `wg-bounce-perf blast --remote`. On the relay, as root:\n\
+         #   wg addconf wg0 THIS-FILE\n\
+         #   ip route replace 10.64.0.0/10 dev wg0\n\
+         #   ip -6 route replace fd77::/48 dev wg0\n\
+         #   sysctl net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n{sections}"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the capacity of a connected relay, and latency at the loads.
+fn measure(mut bench: Bench, options: &Options) -> Result<Value, Failure> {
+    let limit = options.common.duration();
+    let packets = options.packets.unwrap_or(u64::MAX);
+    let (window, capacity) = bench.saturate(0, options.traffic.window, packets, limit)?;
+    let mut loads = Vec::new();
+    for load in &options.load {
+        let mut record = bench.at_rate(load.rate(capacity.rate()), limit)?.record();
+        record["load"] = json!(load);
+        loads.push(record);
+    }
+    Ok(json!({
+        "told": bench.told(),
+        "window": window,
+        "gigabits_per_second": capacity.rate() * options.traffic.size as f64 * 8.0 / 1e9,
+        "capacity": capacity.record(),
+        "loads": loads,
+    }))
 }

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, value_parser};
+use clap::Args;
 use serde::{Serialize, Serializer};
 
 use crate::failure::Failure;
 use crate::generator::{GroupPlan, Kind, Load, Setup, Traffic, public_key};
 use crate::implementation::Choice;
-use crate::options::{Common, Cores, Family};
+use crate::options::{Common, Cores, Family, within};
 
 /// Options of `blast`.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -58,22 +58,21 @@ pub struct Options {
 
     /// Rate of the slow receiver's path with --fairness (Mbit/s)
     #[arg(long, value_name = "MBIT", default_value_t = 20)]
-    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
+    #[arg(value_parser = within::<u32>(1..=100_000))]
     #[serde(rename = "slow_megabits_per_second")]
     pub slow: u32,
 
     /// Memory for packets that are encrypted before the clock starts (MiB); the clock stops while
     /// it is refilled
     #[arg(long, value_name = "MIB", default_value_t = 256)]
-    #[arg(value_parser = value_parser!(u32).range(1..=65_536))]
+    #[arg(value_parser = within::<usize>(1..=65_536))]
     #[serde(rename = "pool_mib")]
-    pool: u32,
+    pool: usize,
 
     /// Decrypt and check a packet of one in N trains
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    #[arg(value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within::<usize>(1..))]
     #[serde(skip)]
-    pub check_every: u32,
+    pub check_every: usize,
 
     /// Worker threads of wg-bounce
     #[arg(long, value_name = "N")]
@@ -151,14 +150,14 @@ impl Options {
             family: self.family,
             outer: self.outer,
             is_padded: !self.unpadded,
-            check_every: self.check_every as usize,
+            check_every: self.check_every,
             ..Setup::plain(self.kind, self.cores.relay_core)
         }
     }
 
     /// The pairs that send.
     pub fn plan(&self) -> GroupPlan {
-        self.traffic.plan(self.pool as usize)
+        self.traffic.plan(self.pool)
     }
 }
 

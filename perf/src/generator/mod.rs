@@ -5,9 +5,8 @@
 //! 3. `packet`, `pool`: inner packets, and messages encrypted before the clock starts.
 //! 4. `network`, `relay`: the relay and the paths to it, here or on another machine.
 //! 5. `drive`, `receive`, `loss_detector`: the loop that sends and receives, and what it counts.
-//! 6. `assemble`, `bench`, `phase`: a relay with all its peers, measured in phases.
+//! 6. `bench`, `phase`: a relay with all its peers, measured in phases.
 
-mod assemble;
 mod bench;
 mod drive;
 mod initiator;
@@ -25,7 +24,7 @@ mod session;
 
 pub use bench::Bench;
 pub use initiator::{Answer, INITIATION_LEN, Initiator, RESPONSE_LEN, addressee};
-pub use keys::{Keys, Randomness, encode, public_key};
+pub use keys::{Keys, encode, public_key, random_key};
 pub use loss_detector::LossDetector;
 pub use network::{Network, Path};
 pub use packet::Kind;

@@ -17,10 +17,9 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
 use super::keys::Keys;
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, setconf};
+use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
 use crate::namespace::{FORWARDING, Namespace};
 use crate::options::Family;
 
@@ -76,15 +75,10 @@ pub struct Network {
 
 impl Network {
     /// Starts `program` on one core.
-    pub fn build(
-        program: &Program,
-        outer: Family,
-        core: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Network, Failure> {
-        let relay = Namespace::new("relay", interrupt)?;
+    pub fn build(program: &Program, outer: Family, core: usize) -> Result<Network, Failure> {
+        let relay = Namespace::new("relay")?;
         relay.run(FORWARDING)?;
-        let generator = Namespace::new("generator", interrupt)?;
+        let generator = Namespace::new("generator")?;
         for (path, name) in Path::NAMES {
             let addresses = |host| {
                 let [v4, v6] = [Family::V4, Family::V6].map(|family| path.address(host, family));
@@ -97,55 +91,44 @@ impl Network {
     }
 
     /// Gives the relay its key and its peers, each a public key and an address inside the tunnel,
-    /// and brings its interface up.
+    /// with one `wg setconf`, and brings its interface up. Returns how long `wg setconf` took; fails
+    /// if it took longer than `limit`.
     pub fn configure<'a>(
         &self,
         keys: &Keys,
         peers: impl Iterator<Item = (&'a str, IpAddr)>,
-    ) -> Result<(), Failure> {
-        configure(&self.relay, &keys.private, &sections(peers))?;
-        self.bring_up()
-    }
-
-    /// Gives the relay its key and its peers, and returns how long `wg setconf` took. None if it
-    /// took longer than `limit`.
-    pub fn set_peers<'a>(
-        &self,
-        keys: &Keys,
-        peers: impl Iterator<Item = (&'a str, IpAddr)>,
         limit: Duration,
-    ) -> Result<Option<Duration>, Failure> {
-        setconf(&self.relay, &keys.private, &sections(peers), limit)
-    }
-
-    /// Runs a shell script in the relay's namespace and returns how long that took. None if it has
-    /// not ended within `limit`.
-    pub fn time(&self, script: &str, limit: Duration) -> Result<Option<Duration>, Failure> {
-        self.relay.time("sh -e", script, limit)
-    }
-
-    /// Brings the relay's interface up, with its addresses.
-    pub fn bring_up(&self) -> Result<(), Failure> {
+    ) -> Result<Duration, Failure> {
+        let section = |(public, address): (&str, IpAddr)| {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            format!("[Peer]\nPublicKey = {public}\nAllowedIPs = {address}/{length}\n")
+        };
+        let sections: String = peers.map(section).collect();
+        let took = configure(&self.relay, &keys.private, &sections, limit)?;
         let addresses = ["10.64.0.1/10".to_owned(), "fd77::1/48".to_owned()];
-        self.relay.bring_up(INTERFACE, &addresses, &format!("mtu {MTU}"))
+        self.relay.bring_up(INTERFACE, &addresses, &format!("mtu {MTU}"))?;
+        Ok(took)
     }
 
-    /// Pairs of connected sockets: the senders' ends, and the receivers' ends in the relay's place.
-    pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<(UdpSocket, UdpSocket)>, Failure> {
-        let bind = |host| move |_| UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
-        let senders =
-            self.generator.open(|| (0..pairs).map(bind(2)).collect::<Result<Vec<_>, _>>())?;
-        let receivers =
-            self.relay.open(|| (0..pairs).map(bind(1)).collect::<Result<Vec<_>, _>>())?;
-        let ends: Vec<(UdpSocket, UdpSocket)> = senders.into_iter().zip(receivers).collect();
-        for (sender, receiver) in &ends {
+    /// Runs a shell script in the relay's namespace and returns how long that took. Fails if it has
+    /// not ended within `limit`; failures call it `title`.
+    pub fn time(&self, title: &str, script: &str, limit: Duration) -> Result<Duration, Failure> {
+        self.relay.time(title, "sh -e", script, limit)
+    }
+
+    /// Pairs of connected sockets: the sender's end, and the receiver's end in the relay's place.
+    pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<[UdpSocket; 2]>, Failure> {
+        let bind = |host| move || UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
+        let pair = |_| {
+            let (sender, receiver) = (self.generator.open(bind(2))?, self.relay.open(bind(1))?);
             let connect = || {
                 sender.connect(receiver.local_addr()?)?;
                 receiver.connect(sender.local_addr()?)
             };
             connect().map_err(while_doing("cannot connect the ends of a direct path"))?;
-        }
-        Ok(ends)
+            Ok([sender, receiver])
+        };
+        (0..pairs).map(pair).collect()
     }
 
     /// Gives the generator all addresses of [`ORIGINS`], and returns one socket that can send from
@@ -203,15 +186,6 @@ impl Network {
     pub fn told(&self) -> Vec<String> {
         self.daemon.told()
     }
-}
-
-/// Peers as `wg` takes them.
-fn sections<'a>(peers: impl Iterator<Item = (&'a str, IpAddr)>) -> String {
-    let section = |(public, address): (&str, IpAddr)| {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        format!("[Peer]\nPublicKey = {public}\nAllowedIPs = {address}/{length}\n")
-    };
-    peers.map(section).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
-use super::keys::{Keys, Randomness, decode, encode};
+use super::keys::{Keys, decode, encode, random_key};
 use crate::failure::{Failure, while_doing};
 use crate::options::Family;
 
@@ -55,25 +55,15 @@ pub struct Peers {
 
 impl Peers {
     /// New keys for pairs.
-    pub fn new(
-        pairs: usize,
-        family: Family,
-        randomness: &mut Randomness,
-    ) -> Result<Peers, Failure> {
-        let relay = Keys::new(randomness)?;
-        let end = |(role, pair)| Ok((Keys::new(randomness)?, inner_address(role, pair, family)));
-        let ends = ends(pairs).map(end).collect::<Result<_, Failure>>()?;
-        Ok(Peers { relay, ends })
+    pub fn new(pairs: usize, family: Family) -> Peers {
+        let end = |(role, pair)| (Keys::new(), inner_address(role, pair, family));
+        Peers { relay: Keys::new(), ends: ends(pairs).map(end).collect() }
     }
 
     /// New keys for peers that are not in pairs.
-    pub fn single(number: usize, randomness: &mut Randomness) -> Result<Peers, Failure> {
-        let mut peers = Peers::new(0, Family::V4, randomness)?;
-        for peer in 0..number {
-            let address = inner_address(Role::Sender, peer, Family::V4);
-            peers.ends.push((Keys::new(randomness)?, address));
-        }
-        Ok(peers)
+    pub fn single(number: usize) -> Peers {
+        let end = |peer| (Keys::new(), inner_address(Role::Sender, peer, Family::V4));
+        Peers { relay: Keys::new(), ends: (0..number).map(end).collect() }
     }
 
     /// Public key and address of every peer.
@@ -113,7 +103,7 @@ impl Seed {
         let made = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path);
         match made {
             Ok(mut file) => {
-                let secret = encode(&Randomness::open()?.key()?);
+                let secret = encode(&random_key());
                 let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
                 written.map_err(while_doing(format!("cannot write --keys {}", path.display())))?;
             }

@@ -55,9 +55,9 @@ impl Relay {
     /// Adds to a failure what is known about its cause. A daemon that has ended explains a failure
     /// better than the missing answers do.
     pub fn explain(&mut self, failure: Failure, step: Step) -> Failure {
-        let Failure::Step(text) = failure else { return failure };
+        let Failure::Step(text) = &failure else { return failure };
         let address = match self {
-            Relay::Local(network) => return network.check().err().unwrap_or(Failure::Step(text)),
+            Relay::Local(network) => return failure.or(network.check()),
             Relay::Remote(address) => address,
         };
         let advice = match step {

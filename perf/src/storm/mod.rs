@@ -12,14 +12,14 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use clap::{Args, value_parser};
+use clap::Args;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::generator::{Network, Peers, Randomness};
-use crate::interrupt::Interrupt;
-use crate::options::{Common, Cores, Family};
+use crate::generator::{Network, Peers};
+use crate::options::{Common, Cores, Family, within};
+use crate::process::STEP_LIMIT;
 use crate::run::side_by_side;
 use initiators::Initiators;
 
@@ -32,17 +32,16 @@ const CALM: Duration = Duration::from_millis(1200);
 pub struct Options {
     /// Peers, each with an IPv4 address of its own
     #[arg(long, value_name = "N", default_value_t = 1000)]
-    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
-    peers: u32,
+    #[arg(value_parser = within::<usize>(1..=100_000))]
+    peers: usize,
 
     /// Handshakes in flight while the rate is measured
     #[arg(long, value_name = "N", default_value_t = 64)]
-    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
-    window: u32,
+    #[arg(value_parser = within::<usize>(1..=100_000))]
+    window: usize,
 
     /// Seconds after which a peer without a response counts as never served
-    #[arg(long, value_name = "S", default_value_t = 20)]
-    #[arg(value_parser = value_parser!(u32).range(1..=90))]
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = within::<u32>(1..=90))]
     #[serde(rename = "patience_seconds")]
     patience: u32,
 
@@ -56,39 +55,28 @@ pub struct Options {
 }
 
 /// Measures with these options. The exit code is a failure if a program that is there failed.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.cores.prepare_process()?;
-    side_by_side("storm", options, &options.common, interrupt, |program| {
-        let core = options.cores.relay_core;
-        let mut network = Network::build(program, Family::V4, core, interrupt)?;
-        match measure(&network, options, interrupt) {
-            // A daemon that has ended explains a failure better than the missing answers do.
-            Err(Failure::Step(text)) => network.check().and(Err(Failure::Step(text))),
-            outcome => outcome,
-        }
+    side_by_side("storm", options, &options.common, |program| {
+        let mut network = Network::build(program, Family::V4, options.cores.relay_core)?;
+        // A daemon that has ended explains a failure better than the missing answers do.
+        measure(&network, options).map_err(|failure| failure.or(network.check()))
     })
 }
 
-fn measure(network: &Network, options: &Options, interrupt: &Interrupt) -> Result<Value, Failure> {
-    let mut randomness = Randomness::open()?;
-    let peers = Peers::single(options.peers as usize, &mut randomness)?;
-    network.configure(&peers.relay, peers.entries())?;
-    let socket = network.socket_of_many()?;
+fn measure(network: &Network, options: &Options) -> Result<Value, Failure> {
+    let peers = Peers::single(options.peers);
+    network.configure(&peers.relay, peers.entries(), STEP_LIMIT)?;
     let keys = peers.ends.iter().map(|(keys, _)| keys);
     let relay = network.pid();
-    let mut initiators = Initiators::new(keys, &peers.relay, &socket)?;
+    let mut initiators = Initiators::new(keys, &peers.relay, network.socket_of_many()?)?;
     let patience = Duration::from_secs(options.patience.into());
-    let mut record =
-        all_at_once::run(&mut initiators, patience, relay, &mut randomness, interrupt)?;
+    let mut record = all_at_once::run(&mut initiators, patience, relay)?;
     sleep(CALM);
     initiators.restart();
-    let limit = Duration::from_secs(options.common.seconds.into());
-    let window = options.window as usize;
-    let steady = steady::run(&mut initiators, window, limit, relay, &mut randomness, interrupt)?;
-    record["told"] = network.told().into();
-    record["peers"] = options.peers.into();
-    record["handshakes_per_second"] = steady.rate().into();
-    record["cpu_ns_per_handshake"] = steady.nanoseconds_per_handshake().into();
-    record["steady"] = steady.record();
+    let limit = options.common.duration();
+    steady::run(&mut initiators, options.window, limit, relay, &mut record)?;
+    record["told"] = json!(network.told());
+    record["peers"] = json!(options.peers);
     Ok(record)
 }

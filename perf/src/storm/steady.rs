@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::initiators::Initiators;
 use crate::clock;
 use crate::failure::Failure;
-use crate::generator::{LossDetector, Randomness};
-use crate::interrupt::Interrupt;
-use crate::usage::of_daemon;
+use crate::generator::LossDetector;
+use crate::interrupt;
+use crate::usage::{added, of_daemon};
 
 /// Pause between two laps: a relay drops a peer's initiation that follows another within 20 ms
 /// (INITIATIONS_PER_SECOND; messages.h in drivers/net/wireguard).
@@ -26,72 +26,40 @@ const LAPS_MAX: usize = 100;
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// Totals of the laps.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Steady {
+#[derive(Default)]
+struct Steady {
     /// Responses, all authentic.
-    pub completed: u64,
+    completed: u64,
     /// Handshakes without a response.
-    pub lost: u64,
-    /// Answers to handshakes that had been given up.
-    pub late: u64,
+    lost: u64,
     /// Cookie replies. After its first, a peer retries at once.
-    pub cookies: u64,
+    cookies: u64,
     /// From the first initiation to the last response of each lap.
-    pub duration: Duration,
+    duration: Duration,
     /// CPU time of the relay; none if it is the kernel.
-    pub relay: Option<Duration>,
+    relay: Option<Duration>,
 }
 
-impl Steady {
-    /// Handshakes per second.
-    pub fn rate(&self) -> f64 {
-        self.completed as f64 / self.duration.as_secs_f64()
-    }
-
-    /// CPU time of the relay in seconds; NaN if it is the kernel.
-    fn relay_seconds(&self) -> f64 {
-        self.relay.map_or(f64::NAN, |time| time.as_secs_f64())
-    }
-
-    /// CPU nanoseconds of the relay per handshake.
-    pub fn nanoseconds_per_handshake(&self) -> f64 {
-        1e9 * self.relay_seconds() / self.completed as f64
-    }
-
-    /// For the JSON lines.
-    pub fn record(&self) -> Value {
-        json!({
-            "completed": self.completed,
-            "lost": self.lost,
-            "late": self.late,
-            "cookies": self.cookies,
-            "seconds": self.duration.as_secs_f64(),
-            "relay_cpu_seconds": self.relay_seconds(),
-        })
-    }
-}
-
-/// Runs laps with `window` handshakes in flight, for about `limit`.
+/// Runs laps with `window` handshakes in flight, for about `limit`, and adds its figures to
+/// `record`.
 pub fn run(
-    initiators: &mut Initiators<'_>,
+    initiators: &mut Initiators,
     window: usize,
     limit: Duration,
     relay: Option<u32>,
-    randomness: &mut Randomness,
-    interrupt: &Interrupt,
-) -> Result<Steady, Failure> {
+    record: &mut Value,
+) -> Result<(), Failure> {
     let mut steady = Steady::default();
     for _ in 0..LAPS_MAX {
         for member in &mut initiators.members {
-            interrupt.check()?;
+            interrupt::check()?;
             member.begin();
-            member.initiator.prepare(randomness)?;
+            member.initiator.prepare();
         }
         sleep(LAP_PAUSE);
         let before = of_daemon(relay)?;
-        lap(initiators, window, relay, &mut steady, interrupt)?;
-        let lap = of_daemon(relay)?.zip(before).map(|(after, before)| after - before);
-        steady.relay = lap.map(|lap| steady.relay.unwrap_or_default() + lap);
+        lap(initiators, window, relay, &mut steady)?;
+        steady.relay = added(steady.relay, before, of_daemon(relay)?);
         initiators.verify()?;
         if steady.completed == 0 {
             return Err(Failure::step("the relay answers no handshake"));
@@ -100,22 +68,32 @@ pub fn run(
             break;
         }
     }
-    steady.late = initiators.late;
-    Ok(steady)
+    let Steady { completed, lost, cookies, duration, relay } = steady;
+    let (seconds, relay) = (duration.as_secs_f64(), relay.map(|time| time.as_secs_f64()));
+    record["handshakes_per_second"] = json!(completed as f64 / seconds);
+    record["cpu_ns_per_handshake"] = json!(relay.map(|time| 1e9 * time / completed as f64));
+    record["steady"] = json!({
+        "completed": completed,
+        "lost": lost,
+        "late": initiators.late,
+        "cookies": cookies,
+        "seconds": seconds,
+        "relay_cpu_seconds": relay,
+    });
+    Ok(())
 }
 
 /// One handshake of every peer.
 fn lap(
-    initiators: &mut Initiators<'_>,
+    initiators: &mut Initiators,
     window: usize,
     relay: Option<u32>,
     steady: &mut Steady,
-    interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let (start, mut next, mut waiting) = (clock::now(), 0, 0);
     let mut losses = LossDetector::new(SILENCE, relay, start);
     while next < initiators.members.len() || waiting > 0 {
-        interrupt.check()?;
+        interrupt::check()?;
         while waiting < window && next < initiators.members.len() {
             initiators.send(next)?;
             next += 1;
@@ -139,6 +117,6 @@ fn lap(
     steady.duration += last - start;
     steady.completed += completed;
     steady.lost += initiators.members.len() as u64 - completed;
-    steady.cookies += initiators.members.iter().map(|member| member.cookies).sum::<u64>();
+    steady.cookies += initiators.cookies();
     Ok(())
 }
