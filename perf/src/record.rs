@@ -126,6 +126,11 @@ impl Run {
         Ok(())
     }
 
+    /// The results of all rows.
+    pub fn results(&self) -> impl Iterator<Item = &Value> {
+        self.rows.iter().flat_map(|row| &row.results).map(|(_, result)| result)
+    }
+
     /// Its title, or else the subcommand.
     pub fn title(&self) -> &str {
         self.title.as_deref().unwrap_or(&self.kind)

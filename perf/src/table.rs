@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::columns::{Column, Subject, Table, digits};
+use crate::columns::{Subject, Table, digits};
 use crate::machine;
 use crate::record::{Row, Run};
 use crate::statistics::Spread;
@@ -22,7 +22,7 @@ pub fn render(run: &Run) -> String {
             if !table.heading.is_empty() {
                 text += &format!("{}\n\n", table.heading.replace("{}", &name));
             }
-            text += &render_one(run, &table, &name);
+            text += &render_one(run, table, &name);
             text.push('\n');
         }
     }
@@ -43,15 +43,10 @@ pub fn render(run: &Run) -> String {
 pub fn summary(run: &Run, result: &Value) -> String {
     let mut parts = Vec::new();
     for table in Subject::of(&run.kind).tables(&run.options) {
-        let names = match table.list {
-            Some(list) => list.items(result).map(|item| list.name(item)).collect(),
-            None => vec![String::new()],
-        };
-        for name in names {
-            let Some(part) = table.part(result, &name) else { continue };
-            let columns = table.columns.iter().filter(|column| column.better.is_some());
-            let figures = columns
-                .filter_map(|it| Some(format!("{} {}", it.title, digits((it.of)(part)?))))
+        for (name, part) in table.parts(result) {
+            let figures = table
+                .compared()
+                .filter_map(|it| Some(format!("{} {}", it.title, digits(it.of(part)?))))
                 .chain(part["failure"].as_str().map(str::to_owned))
                 .collect::<Vec<_>>();
             let name = if name.is_empty() { name } else { format!("{name}: ") };
@@ -78,23 +73,18 @@ pub fn ratio_in_words(Spread { median, min, max }: Spread) -> String {
 /// A table of strings: titles, then a line for each row with results. The last column is of one
 /// ratio, if there is something to compare with.
 fn render_one(run: &Run, table: &Table, name: &str) -> String {
-    let compared = table.columns.iter().filter(|it| it.better.is_some());
-    let compared: Vec<&Column> = compared.filter(|_| has_families(&run.rows)).collect();
+    let compared: Vec<_> = table.compared().filter(|_| has_families(&run.rows)).collect();
     let mut titles = vec!["implementation".to_owned()];
-    titles.extend(table.columns.iter().map(|column| column.title.to_owned()));
+    titles.extend(table.columns.iter().map(|column| column.title.clone()));
     titles.extend(compared.iter().map(|column| format!("{} × best other", column.title)));
     let mut lines = vec![titles];
     for row in &run.rows {
-        let of = |column: &Column| {
-            let figure = column.of;
-            move |result: &Value| figure(table.part(result, name)?)
-        };
-        let spreads: Vec<_> = table.columns.iter().map(|it| row.spread(of(it))).collect();
+        let spreads = table.spreads(row, name);
         if spreads.iter().any(Option::is_some) {
             let mut cells = vec![row.title()];
             cells.extend(spreads.into_iter().map(median_and_range));
             cells.extend(compared.iter().map(|column| {
-                let of = of(column);
+                let of = table.figure(column, name);
                 let other = column.best(&run.rows, of, |other| other.family != row.family);
                 let ratio = other.and_then(|other| Some((row.ratio_to(other, of)?, other)));
                 ratio.map_or("–".to_owned(), |(ratio, other)| {
@@ -160,7 +150,7 @@ mod tests {
 
     fn lines(rows: Vec<Row>) -> Vec<String> {
         let run = Run { kind: "storm".into(), rows, ..Run::default() };
-        let table = &Subject::of("storm").tables(&run.options)[1];
+        let table = Subject::of("storm").tables(&run.options).nth(1).expect("two parts");
         render_one(&run, table, "").lines().skip(1).map(str::to_owned).collect()
     }
 

@@ -86,14 +86,13 @@ fn glance_at(run: &Run) -> Vec<Vec<String>> {
     let mut lines = Vec::new();
     for table in Subject::of(&run.kind).tables(&run.options) {
         let Some(name) = table.names(run).pop() else { continue };
-        let columns = table.columns.iter().filter(|column| column.better.is_some());
-        lines.extend(columns.filter_map(|column| compared(run, &table, &name, column)));
+        lines.extend(table.compared().filter_map(|column| compared(run, table, &name, column)));
     }
     lines
 }
 
 fn compared(run: &Run, table: &Table, name: &str, column: &Column) -> Option<Vec<String>> {
-    let of = |result: &Value| (column.of)(table.part(result, name)?);
+    let of = table.figure(column, name);
     let ours = column.best(&run.rows, of, |row| row.family == OURS)?;
     let other = column.best(&run.rows, of, |row| row.family != OURS)?;
     let (ratio, better) = (ours.ratio_to(other, of), column.better?);
@@ -141,10 +140,10 @@ fn troubles(figures: &Figures) -> String {
                 lines.push(format!("{}: {} {why}", run.title(), row.label));
             }
             for table in Subject::of(&run.kind).tables(&run.options) {
-                let Some(list) = table.list else { continue };
-                for item in row.results.iter().flat_map(|(_, result)| list.items(result)) {
-                    let place = table.heading.trim_end_matches(':').replace("{}", &list.name(item));
-                    let why = item["failure"].as_str();
+                let parts = row.results.iter().flat_map(|(_, result)| table.parts(result));
+                for (name, part) in parts.filter(|_| table.list.is_some()) {
+                    let place = table.heading.trim_end_matches(':').replace("{}", &name);
+                    let why = part["failure"].as_str();
                     lines.extend(why.map(|why| format!("{}, {place}: {why}", row.label)));
                 }
             }
