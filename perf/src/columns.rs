@@ -24,8 +24,10 @@ pub struct Column {
     /// … divided by these …
     #[serde(default)]
     over: Vec<String>,
-    /// … times this.
+    /// … times this …
     scale: Option<f64>,
+    /// … and divided by this.
+    unit: Option<f64>,
 }
 
 /// The better end of a figure.
@@ -50,7 +52,7 @@ impl Column {
     pub fn of(&self, part: &Value) -> Option<f64> {
         let product = |names: &[String]| names.iter().map(|name| derived(part, name)).product();
         let (times, over): (Option<f64>, Option<f64>) = (product(&self.times), product(&self.over));
-        Some(times? / over? * self.scale.unwrap_or(1.0))
+        Some(times? * self.scale.unwrap_or(1.0) / (over? * self.unit.unwrap_or(1.0)))
     }
 
     /// The row with the best median among those that `is_asked` for.
@@ -193,12 +195,11 @@ pub fn digits(figure: f64) -> String {
     let text = format!("{figure:.decimals$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
-    let separator = |index: usize| index > 0 && (whole.len() - index).is_multiple_of(3);
-    let letters = whole.char_indices();
-    let whole: String = letters
-        .flat_map(|(index, digit)| separator(index).then_some(',').into_iter().chain([digit]))
-        .collect();
-    format!("{sign}{whole}{fraction}")
+    let (mut separated, length) = (whole.to_owned(), whole.len());
+    for at in (1..length).rev().filter(|at| (length - at).is_multiple_of(3)) {
+        separated.insert(at, ',');
+    }
+    format!("{sign}{separated}{fraction}")
 }
 
 #[cfg(test)]

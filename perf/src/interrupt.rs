@@ -57,13 +57,3 @@ pub fn poll_until(
     }
     Err(Failure::Step(format!("{what} took longer than {} s", limit.as_secs())))
 }
-
-/// Waits up to about `limit` for `condition`, ignoring signals: for the cleanup.
-pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    (0..=limit.as_millis() / POLL.as_millis()).any(|poll| {
-        if poll > 0 {
-            sleep(POLL);
-        }
-        condition()
-    })
-}

@@ -54,7 +54,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.traffic.check(Kind::Udp, options.family)?;
     options.cores.prepare_process()?;
-    side_by_side("latency", options, &options.common, |program| measure(program, options))
+    side_by_side("latency", json!(options), &options.common, |program| measure(program, options))
 }
 
 fn measure(program: &Program, options: &Options) -> Result<Value, Failure> {

@@ -112,7 +112,7 @@ fn main() -> ExitCode {
 fn run(subcommand: &Subcommand) -> Result<ExitCode, Failure> {
     match subcommand {
         Subcommand::Report(options) => return report::run(options),
-        Subcommand::Blast(options) if options.is_config() => return blast::print_config(options),
+        Subcommand::Blast(options) if options.remote_config => return blast::print_config(options),
         _ if !geteuid().is_root() => {
             return Err(Failure::step("must run as root: it creates network namespaces"));
         }

@@ -6,6 +6,7 @@ use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::clock;
 use crate::failure::{Failure, while_doing};
-use crate::interrupt::{self, within};
+use crate::interrupt;
 
 /// Longest time that a step of the set-up may take.
 pub const STEP_LIMIT: Duration = Duration::from_secs(20);
@@ -137,7 +138,11 @@ pub fn end(child: &mut Child, limit: Duration) {
     }
     // Not waited for yet, so the id is still this child's.
     let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
-    if !within(limit, || has_ended(child)) {
+    let start = clock::now();
+    while !has_ended(child) && clock::now() - start < limit {
+        sleep(FINE_POLL);
+    }
+    if !has_ended(child) {
         let _ = child.kill();
         let _ = child.wait();
     }

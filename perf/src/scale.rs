@@ -93,22 +93,15 @@ impl Options {
     }
 }
 
-/// The options and the numbers of peers.
-#[derive(Serialize)]
-struct Record<'a> {
-    #[serde(flatten)]
-    options: &'a Options,
-    peers: Vec<u32>,
-}
-
 /// Measures with these options. The exit code is a failure if a program that is there failed; too
 /// many peers are not a failure.
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.check()?;
     options.cores.prepare_process()?;
-    let record = Record { options, peers: options.sizes() };
-    side_by_side("scale", &record, &options.common, |program| {
-        let sizes = options.sizes();
+    let sizes = options.sizes();
+    let mut record = json!(options);
+    record["peers"] = json!(sizes);
+    side_by_side("scale", record, &options.common, |program| {
         let sizes = until_too_many(&sizes, |peers| with_peers(program, peers, options))?;
         Ok(json!({ "sizes": sizes }))
     })

@@ -32,7 +32,7 @@ pub fn render(run: &Run) -> String {
         subject.note
     );
     for row in &run.rows {
-        if let Some((version, path)) = &row.program {
+        if let (Some(version), Some(path)) = (&row.version, &row.path) {
             text += &format!("{}: {version} ({path})\n", row.label);
         }
     }
@@ -107,20 +107,19 @@ fn has_families(rows: &[Row]) -> bool {
 
 /// Columns of strings, separated by two spaces; the last cell of each line has no width.
 fn align(lines: &[Vec<String>]) -> String {
-    let width = |cell: &String| cell.chars().count();
-    let mut text = String::new();
     let columns = lines[0].len();
-    let of_column = |column: usize| {
+    let width = |column: usize| {
         let cells = lines.iter().filter(|line| line.len() == columns || column == 0);
-        cells.map(|line| width(&line[column])).max().unwrap_or(0)
+        cells.map(|line| line[column].chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns).map(of_column).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
     for line in lines {
         let (last, cells) = line.split_last().expect("a line has cells");
-        for (column, cell) in cells.iter().enumerate() {
-            let fill = " ".repeat(widths[column] - width(cell));
-            text +=
-                &if column == 0 { format!("{cell}{fill}  ") } else { format!("{fill}{cell}  ") };
+        for (column, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
+            let cell =
+                if column == 0 { format!("{cell:width$}") } else { format!("{cell:>width$}") };
+            text += &format!("{cell}  ");
         }
         text += &format!("{last}\n");
     }
@@ -173,8 +172,8 @@ mod tests {
     #[test]
     fn the_newest_wireguard_go_is_the_best_other_with_its_version() {
         let go = |label: &str, version: &str, rate| {
-            let program = Some((format!("wireguard-go v{version}"), "/go".to_owned()));
-            Row { program, ..row(label, "wireguard-go", &[Some(rate)], Value::Null) }
+            let version = Some(format!("wireguard-go v{version}"));
+            Row { version, ..row(label, "wireguard-go", &[Some(rate)], Value::Null) }
         };
         let lines = lines(vec![
             row("ours", "ours", &[Some(6.0)], Value::Null),

@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
+use crate::daemon::{Daemon, PORT};
 use crate::failure::Failure;
 use crate::generator::Keys;
 use crate::implementation::Program;
@@ -21,13 +21,10 @@ use crate::process::STEP_LIMIT;
 /// Roles of the clients, in the order of their addresses.
 const CLIENT_ROLES: [&str; 2] = ["client", "client2"];
 
-/// A daemon in its namespace.
+/// A daemon with its place in the tunnel.
 pub struct Member {
-    // Dropped in this order: the daemon ends before its namespace.
     /// The daemon.
     pub daemon: Daemon,
-    /// Its namespace.
-    pub namespace: Namespace,
     /// Last byte of its addresses inside the tunnel.
     number: u8,
     keys: Keys,
@@ -36,9 +33,7 @@ pub struct Member {
 impl Member {
     /// Starts `program` in a namespace and waits until it answers `wg`.
     fn start(program: &Program, number: u8, namespace: Namespace) -> Result<Member, Failure> {
-        let daemon = Daemon::start(program, &namespace, None)?;
-        let keys = Keys::new();
-        Ok(Member { daemon, namespace, number, keys })
+        Ok(Member { daemon: Daemon::start(program, namespace, None)?, number, keys: Keys::new() })
     }
 
     /// Its address inside the tunnel.
@@ -51,18 +46,16 @@ impl Member {
 
     /// Sets its key and `peers`, and brings its interface up with its addresses.
     fn configure(&self, peers: &str) -> Result<(), Failure> {
-        configure(&self.namespace, &self.keys.private, peers, STEP_LIMIT)?;
-        let addresses = [
-            format!("{}/24", self.address(Family::V4)),
-            format!("{}/64", self.address(Family::V6)),
-        ];
-        self.namespace.bring_up(INTERFACE, &addresses, &format!("mtu {MTU}"))
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| self.address(family));
+        let addresses = [format!("{v4}/24"), format!("{v6}/64")];
+        self.daemon.configure(&self.keys.private, peers, &addresses, STEP_LIMIT).map(drop)
     }
 
     fn reaches(&self, address: IpAddr) -> Result<(), Failure> {
         let line = format!("ping -n -c 1 -W 1 {address}");
-        let title = format!("`{line}` in {}", self.namespace.role());
-        interrupt::wait_until(STEP_LIMIT, &title, || match self.namespace.run(&line) {
+        let namespace = &self.daemon.namespace;
+        let title = format!("`{line}` in {}", namespace.role());
+        interrupt::wait_until(STEP_LIMIT, &title, || match namespace.run(&line) {
             Err(Failure::Interrupted) => Err(Failure::Interrupted),
             outcome => Ok(outcome.is_ok()),
         })

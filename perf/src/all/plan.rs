@@ -41,7 +41,7 @@ struct Plans {
     implementations: BTreeMap<String, String>,
     quick: Vec<Run>,
     usual: Vec<Run>,
-    /// In addition to all combinations of `iperf`.
+    /// With all combinations of `iperf`.
     full: Vec<Run>,
 }
 
@@ -69,43 +69,11 @@ pub fn plan(size: Size) -> Vec<Run> {
         Size::Usual => plans.usual,
         Size::Full => plans.full,
     };
-    let iperf = if size == Size::Full { every_iperf() } else { Vec::new() };
     let named = |run: Run| {
         let implementations = plans.implementations[&run.implementations].clone();
         Run { implementations, ..run }
     };
-    iperf.into_iter().chain(lines).map(named).collect()
-}
-
-/// Topologies × families × directions × loads.
-fn every_iperf() -> Vec<Run> {
-    const LOADS: [(&str, &str); 4] = [
-        ("TCP, 1 stream", "--streams 1"),
-        ("TCP, 4 streams", "--streams 4"),
-        ("TCP, 16 streams", "--streams 16"),
-        ("UDP at 500 Mbit/s", "--udp 500"),
-    ];
-    let mut runs = Vec::new();
-    for topology in ["relay", "pair"] {
-        for family in [4, 6] {
-            for direction in ["forward", "reverse", "both"] {
-                for (title, load) in LOADS {
-                    runs.push(Run {
-                        title: format!("{title}, {topology}, {direction}, IPv{family}"),
-                        kind: "iperf".to_owned(),
-                        arguments: format!(
-                            "{load} --topology {topology} --family {family} \
-                             --direction {direction} --seconds 5"
-                        ),
-                        implementations: "everything".to_owned(),
-                        rounds: 3,
-                        seconds: 8,
-                    });
-                }
-            }
-        }
-    }
-    runs
+    lines.into_iter().map(named).collect()
 }
 
 /// Estimated duration of all of them.

@@ -26,11 +26,11 @@ use crate::run::{in_rounds, side_by_side};
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.check()?;
     options.cores.prepare_process()?;
-    if let Some(address) = options.remote.remote {
+    if let Some(address) = options.remote {
         return run_remote(address, options);
     }
     let common = Common { implementations: options.choices(), ..options.common.clone() };
-    side_by_side("blast", options, &common, |program| match options.fairness {
+    side_by_side("blast", json!(options), &common, |program| match options.fairness {
         true => fairness::measure(program, options),
         false => measure(Bench::build(program, &[options.plan()], options.setup())?, options),
     })
@@ -38,8 +38,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
 
 /// Measures the relay at `address`, in rounds.
 fn run_remote(address: SocketAddr, options: &Options) -> Result<ExitCode, Failure> {
-    let (public, path) =
-        options.remote.remote_key.zip(options.remote.keys.as_deref()).expect("required");
+    let (public, path) = options.remote_key.zip(options.keys.as_deref()).expect("required");
     let ends = Seed::read(path)?.ends(options.traffic.pairs, options.family);
     let mut record = json!(options);
     record["relay_core"] = Value::Null;
@@ -53,7 +52,7 @@ fn run_remote(address: SocketAddr, options: &Options) -> Result<ExitCode, Failur
 
 /// Prints the configuration for a relay on another machine.
 pub fn print_config(options: &Options) -> Result<ExitCode, Failure> {
-    let path = options.remote.keys.as_deref().expect("required");
+    let path = options.keys.as_deref().expect("required");
     let pairs = options.traffic.pairs;
     let sections = Seed::read_or_create(path)?.sections(pairs);
     print!(

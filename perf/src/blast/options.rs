@@ -82,14 +82,6 @@ pub struct Options {
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     arguments: Option<String>,
 
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub remote: RemoteOptions,
-}
-
-/// The remote relay.
-#[derive(Args, Clone, Debug, Serialize)]
-pub struct RemoteOptions {
     /// Measure the relay at this IP address and UDP port, over this machine's own network
     #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["remote_key", "keys"])]
     #[arg(conflicts_with_all = ["implementations", "workers", "arguments", "fairness"])]
@@ -113,16 +105,6 @@ pub struct RemoteOptions {
     pub remote_config: bool,
 }
 
-impl RemoteOptions {
-    /// Fails if the options exclude each other.
-    fn check(&self) -> Result<(), Failure> {
-        if self.keys.is_some() && self.remote.is_none() && !self.remote_config {
-            return Err(Failure::step("--keys requires --remote or --remote-config"));
-        }
-        Ok(())
-    }
-}
-
 impl Options {
     /// The implementations, with the arguments for wg-bounce.
     pub fn choices(&self) -> Vec<Choice> {
@@ -135,13 +117,10 @@ impl Options {
 
     /// Fails if the options exclude each other.
     pub fn check(&self) -> Result<(), Failure> {
-        self.remote.check()?;
+        if self.keys.is_some() && self.remote.is_none() && !self.remote_config {
+            return Err(Failure::step("--keys requires --remote or --remote-config"));
+        }
         self.traffic.check(self.kind, self.family)
-    }
-
-    /// Whether only the configuration of a remote relay is printed.
-    pub fn is_config(&self) -> bool {
-        self.remote.remote_config
     }
 
     /// Properties of all peers.

@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use super::drive::{Generator, Pace, Peer};
 use super::keys::{Keys, random_key};
-use super::network::{Network, Path};
+use super::network::{Network, Path, Relay, Step};
 use super::peers::Peers;
 use super::phase::{Count, Phase};
 use super::plan::{GroupPlan, Setup};
 use super::receive::{Sampler, Tally};
-use super::relay::{Relay, Step};
 use super::session::{Session, connect};
 use crate::failure::Failure;
 use crate::implementation::Program;

@@ -1,4 +1,4 @@
-//! The relay in its namespace, and a namespace for all its peers, with several networks between the
+//! The relay, here or on another machine. Here it has a namespace, and there is a namespace for all its peers, with several networks between the
 //! two, so that a delay on one path does not affect the others:
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //!
 //! Inside the tunnel sender `i` is 10.80.0.1 + i (fd77:0:0:1::1 + i), receiver `i` 10.96.0.1 + i.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
 use super::keys::Keys;
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
+use crate::daemon::{Daemon, PORT};
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Program;
 use crate::namespace::{FORWARDING, Namespace};
@@ -65,9 +66,7 @@ impl Path {
 
 /// A running relay, and the networks around it.
 pub struct Network {
-    // Dropped in this order: the daemon ends before its namespace.
-    daemon: Daemon,
-    relay: Namespace,
+    relay: Daemon,
     generator: Namespace,
     outer: Family,
     core: usize,
@@ -86,8 +85,8 @@ impl Network {
             };
             relay.link((name, &addresses(1)), &generator, (name, &addresses(2)))?;
         }
-        let daemon = Daemon::start(program, &relay, Some(core))?;
-        Ok(Network { daemon, relay, generator, outer, core })
+        let relay = Daemon::start(program, relay, Some(core))?;
+        Ok(Network { relay, generator, outer, core })
     }
 
     /// Gives the relay its key and its peers, each a public key and an address inside the tunnel,
@@ -104,23 +103,22 @@ impl Network {
             format!("[Peer]\nPublicKey = {public}\nAllowedIPs = {address}/{length}\n")
         };
         let sections: String = peers.map(section).collect();
-        let took = configure(&self.relay, &keys.private, &sections, limit)?;
-        let addresses = ["10.64.0.1/10".to_owned(), "fd77::1/48".to_owned()];
-        self.relay.bring_up(INTERFACE, &addresses, &format!("mtu {MTU}"))?;
-        Ok(took)
+        let addresses = ["10.64.0.1/10", "fd77::1/48"].map(str::to_owned);
+        self.relay.configure(&keys.private, &sections, &addresses, limit)
     }
 
     /// Runs a shell script in the relay's namespace and returns how long that took. Fails if it has
     /// not ended within `limit`; failures call it `title`.
     pub fn time(&self, title: &str, script: &str, limit: Duration) -> Result<Duration, Failure> {
-        self.relay.time(title, "sh -e", script, limit)
+        self.relay.namespace.time(title, "sh -e", script, limit)
     }
 
     /// Pairs of connected sockets: the sender's end, and the receiver's end in the relay's place.
     pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<[UdpSocket; 2]>, Failure> {
         let bind = |host| move || UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
         let pair = |_| {
-            let (sender, receiver) = (self.generator.open(bind(2))?, self.relay.open(bind(1))?);
+            let (sender, receiver) =
+                (self.generator.open(bind(2))?, self.relay.namespace.open(bind(1))?);
             let connect = || {
                 sender.connect(receiver.local_addr()?)?;
                 receiver.connect(sender.local_addr()?)
@@ -136,7 +134,7 @@ impl Network {
     pub fn socket_of_many(&self) -> Result<UdpSocket, Failure> {
         let (network, via) = (ORIGINS, Path::Senders.address(2, Family::V4));
         self.generator.run(&format!("ip route add local {network} dev lo"))?;
-        self.relay.run(&format!("ip route add {network} via {via}"))?;
+        self.relay.namespace.run(&format!("ip route add {network} via {via}"))?;
         let socket = self.generator.open(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
         setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(while_doing("SO_RCVBUFFORCE"))?;
         Ok(socket)
@@ -152,12 +150,12 @@ impl Network {
         let line = format!(
             "tc qdisc replace dev slow root tbf rate {megabits}mbit burst 64kb latency 50ms"
         );
-        self.relay.run(&line).map(drop)
+        self.relay.namespace.run(&line).map(drop)
     }
 
     /// Fails if the relay has ended.
     pub fn check(&mut self) -> Result<(), Failure> {
-        self.daemon.check()
+        self.relay.check()
     }
 
     /// A socket of the generator for each of the `paths`, connected to the relay.
@@ -174,7 +172,7 @@ impl Network {
 
     /// Process id of the relay; none if it is the kernel.
     pub fn pid(&self) -> Option<u32> {
-        self.daemon.pid()
+        self.relay.pid()
     }
 
     /// The relay's core.
@@ -184,7 +182,77 @@ impl Network {
 
     /// The log lines that say how the relay runs.
     pub fn told(&self) -> Vec<String> {
-        self.daemon.told()
+        self.relay.told()
+    }
+}
+
+/// The step during which something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Handshakes of the peers.
+    Handshakes,
+    /// Packets between the peers.
+    Packets,
+}
+
+/// A relay that knows the generator's peers.
+pub enum Relay {
+    /// In a namespace.
+    Local(Network),
+    /// On another machine, at this address and UDP port.
+    Remote(SocketAddr),
+}
+
+impl Relay {
+    /// Its network, if it is here.
+    pub fn network(&self) -> Option<&Network> {
+        if let Relay::Local(network) = self { Some(network) } else { None }
+    }
+
+    /// A socket for each of the `paths`, connected to the relay.
+    pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
+        let address = match self {
+            Relay::Local(network) => return network.sockets(paths),
+            Relay::Remote(address) => address,
+        };
+        let any = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let socket = |_| {
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(address).map(|()| socket)
+        };
+        let sockets = paths.iter().map(socket).collect::<io::Result<_>>();
+        sockets.map_err(while_doing(format!("cannot connect a socket to {address}")))
+    }
+
+    /// Process id; none if the relay is the kernel, or remote.
+    pub fn pid(&self) -> Option<u32> {
+        self.network().and_then(Network::pid)
+    }
+
+    /// Adds to a failure what is known about its cause. A daemon that has ended explains a failure
+    /// better than the missing answers do.
+    pub fn explain(&mut self, failure: Failure, step: Step) -> Failure {
+        let Failure::Step(text) = &failure else { return failure };
+        let address = match self {
+            Relay::Local(network) => return failure.or(network.check()),
+            Relay::Remote(address) => address,
+        };
+        let advice = match step {
+            Step::Handshakes => format!(
+                "is a relay up at {address}, and its UDP port open? Is --remote-key what \
+                 `wg show INTERFACE public-key` prints there? Does it know the peers that \
+                 --remote-config prints for the same --keys and at least as many --pairs?"
+            ),
+            Step::Packets => format!(
+                "does the relay at {address} forward (sysctl net.ipv4.ip_forward=1, or \
+                 net.ipv6.conf.all.forwarding=1 for --family 6), and does it have routes to the \
+                 peers (--remote-config prints them)?"
+            ),
+        };
+        Failure::Step(format!("{text}; {advice}"))
     }
 }
 

@@ -86,14 +86,6 @@ enum Shape {
     Relay,
 }
 
-/// The options and the clients as given on the command line.
-#[derive(Serialize)]
-struct Record<'a> {
-    #[serde(flatten)]
-    options: &'a Options,
-    clients: Option<String>,
-}
-
 /// Measures with these options. The exit code is a failure if a program that is there failed.
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     if options.topology == Shape::Pair && options.clients.is_some() {
@@ -107,8 +99,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         choice.locate().map_err(unusable)
     });
     let client = client.transpose()?;
-    let record = Record { options, clients: is_relay.then(|| choice.to_string()) };
-    side_by_side("iperf", &record, &options.common, |program| {
+    let mut record = json!(options);
+    record["clients"] = json!(is_relay.then(|| choice.to_string()));
+    side_by_side("iperf", record, &options.common, |program| {
         let client = client.as_ref().unwrap_or(program);
         let mut topology = Topology::build(program, client, 1 + usize::from(is_relay))?;
         // A daemon that has ended explains a failure better than iperf3 can.
@@ -117,7 +110,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 fn measure(topology: &Topology, options: &Options) -> Result<Value, Failure> {
-    let sink = &topology.sink().namespace;
+    let sink = &topology.sink().daemon.namespace;
     let _server = sink.spawn("iperf3 --server --one-off")?;
     interrupt::wait_until(STEP_LIMIT, "the start of iperf3's server", || {
         Ok(!sink.run("ss -Hltn sport = :5201")?.trim().is_empty())
@@ -125,14 +118,14 @@ fn measure(topology: &Topology, options: &Options) -> Result<Value, Failure> {
     let line = client_line(options, topology.sink().address(options.family));
     let limit = options.common.duration() + IPERF_GRACE;
     let (before, machine_before) = times(topology)?;
-    let text = topology.source().namespace.run_within(&line, limit)?;
+    let text = topology.source().daemon.namespace.run_within(&line, limit)?;
     let (after, machine) = times(topology)?;
     let figures = iperf3::parse(&text, options.udp.is_some()).map_err(Failure::Step)?;
     let daemons = topology.members.iter().zip(after.iter().zip(&before)).enumerate();
     let daemons = daemons.map(|(index, (member, ((now, threads), (then, threads_then))))| {
         let time = usage::between(*then, *now).map(|time| time.as_secs_f64());
         json!({
-            "role": member.namespace.role(),
+            "role": member.daemon.namespace.role(),
             "measured": options.topology == Shape::Pair || index == 0,
             "cpu_seconds": time,
             "threads": threads.since(threads_then),
@@ -202,12 +195,11 @@ mod tests {
         let line = client_line(&options, [10, 77, 0, 3].into());
         let wanted = "--client 10.77.0.3 --time 400 --parallel 16 --udp --bitrate 50000000 --bidir";
         assert!(line.ends_with(wanted), "{line}");
-        let record = Record { options: &options, clients: Some("boringtun".to_owned()) };
         assert_eq!(
-            json!(record),
+            json!(options),
             json!({
                 "rounds": 3, "seconds": 400, "streams": 16, "udp_megabits_per_second": 800,
-                "direction": "both", "topology": "relay", "family": 6, "clients": "boringtun",
+                "direction": "both", "topology": "relay", "family": 6,
             })
         );
     }

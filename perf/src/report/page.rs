@@ -12,20 +12,13 @@ use crate::record::{Figures, OURS, Row, Run};
 use crate::statistics::Spread;
 use crate::table::ratio_in_words;
 
-const STYLE: &str = include_str!("style.css");
-
 /// The whole page.
 pub fn render(figures: &Figures) -> String {
     let sections: String =
         SUBJECTS.iter().map(|subject| sections::of(subject, &figures.runs)).collect();
     let parts = [header(figures), glance(&figures.runs), troubles(figures), sections];
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>wg-bounce-perf: WireGuard relays side by side</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</html>\n",
-        parts.concat()
-    )
+    let style = include_str!("style.css");
+    format!(include_str!("page.html"), style = style, body = parts.concat())
 }
 
 fn header(figures: &Figures) -> String {
@@ -35,7 +28,7 @@ fn header(figures: &Figures) -> String {
     let load = loads.reduce(f64::max).unwrap_or_default();
     let mut programs: Vec<Vec<String>> = Vec::new();
     for row in figures.runs.iter().flat_map(|run| &run.rows) {
-        let Some((version, path)) = &row.program else { continue };
+        let (Some(version), Some(path)) = (&row.version, &row.path) else { continue };
         if programs.iter().all(|program| program[0] != escape(&row.label)) {
             let told = told(&figures.runs, &row.label);
             programs.push([&row.label, version, path, &told].map(|it| escape(it)).into());

@@ -57,7 +57,7 @@ pub struct Options {
 /// Measures with these options. The exit code is a failure if a program that is there failed.
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.cores.prepare_process()?;
-    side_by_side("storm", options, &options.common, |program| {
+    side_by_side("storm", json!(options), &options.common, |program| {
         let mut network = Network::build(program, Family::V4, options.cores.relay_core)?;
         // A daemon that has ended explains a failure better than the missing answers do.
         measure(&network, options).map_err(|failure| failure.or(network.check()))
