@@ -144,7 +144,7 @@ fn with_peers(program: &Program, number: u32, options: &Options) -> Result<Outco
     let mut figures = match configure(&network, &peers, number, options.limit) {
         Ok(figures) => figures,
         // A relay that is still running is late or has refused; one that has ended has failed.
-        Err(Failure::Step(text)) => return network.check().map(|()| Err(text)),
+        Err(Failure::Step(text)) => return network.relay.check().map(|()| Err(text)),
         Err(failure) => return Err(failure),
     };
     let (public, plans) = (peers.relay.identity.public(), [options.traffic.plan(POOL)]);
@@ -160,7 +160,9 @@ fn with_peers(program: &Program, number: u32, options: &Options) -> Result<Outco
 /// the times, and the memory they take.
 fn configure(network: &Network, peers: &Peers, number: u32, limit: u32) -> Result<Value, Failure> {
     let limit = Duration::from_secs(limit.into());
-    let resident = || network.pid().and_then(usage::resident);
+    let resident = || network.relay.pid().and_then(usage::resident);
+    let time =
+        |title: &str, script: String| network.relay.namespace.time(title, "sh -e", &script, limit);
     let before = resident();
     let idle = number.saturating_sub(u32::try_from(peers.ends.len()).expect("a few pairs"));
     let idle = idle_peers(0..idle);
@@ -168,11 +170,11 @@ fn configure(network: &Network, peers: &Peers, number: u32, limit: u32) -> Resul
     let setconf = network.configure(&peers.relay, all, limit)?;
     let added = idle_peers(PEERS_MAX..PEERS_MAX + ADDED);
     let adding = "adding peers with `wg set`";
-    let add = network.time(adding, &script(&added, "allowed-ips"), limit)?;
+    let add = time(adding, script(&added, "allowed-ips"))?;
     // A relay that has answered these has also finished deferred work.
     let after = resident();
     let removing = "removing peers with `wg set`";
-    let remove = network.time(removing, &script(&added, "remove"), limit)?;
+    let remove = time(removing, script(&added, "remove"))?;
     Ok(json!({
         "setconf_seconds": setconf.as_secs_f64(),
         "add_seconds": (add / ADDED).as_secs_f64(),

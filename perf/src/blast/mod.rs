@@ -22,8 +22,11 @@ use crate::options::Common;
 use crate::record::Row;
 use crate::run::{in_rounds, side_by_side};
 
-/// Measures with these options. The exit code is a failure if a program that is there failed.
+/// Measures with these options, or prints the peers' configuration. The exit code is a failure if a program that is there failed.
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
+    if options.remote_config {
+        return print_config(options);
+    }
     options.check()?;
     options.cores.prepare_process()?;
     if let Some(address) = options.remote {
@@ -51,7 +54,7 @@ fn run_remote(address: SocketAddr, options: &Options) -> Result<ExitCode, Failur
 }
 
 /// Prints the configuration for a relay on another machine.
-pub fn print_config(options: &Options) -> Result<ExitCode, Failure> {
+fn print_config(options: &Options) -> Result<ExitCode, Failure> {
     let path = options.keys.as_deref().expect("required");
     let pairs = options.traffic.pairs;
     let sections = Seed::read_or_create(path)?.sections(pairs);

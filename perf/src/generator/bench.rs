@@ -89,7 +89,7 @@ impl Bench {
 
     /// The log lines that say how the relay runs.
     pub fn told(&self) -> Vec<String> {
-        self.relay.network().map(Network::told).unwrap_or_default()
+        self.relay.network().map(|network| network.relay.told()).unwrap_or_default()
     }
 
     /// As much as the relay can take of a group's packets, for `limit` or until `packets` are sent:
@@ -233,7 +233,7 @@ impl Bench {
         let relay = usage::of_daemon(self.relay.pid())?;
         let missing = |core| Failure::step(format!("no core {core} in /proc/stat"));
         let of = |core| usage::of_core(Some(core)).ok_or_else(|| missing(core));
-        let core = self.relay.network().map(|it| of(it.core())).transpose()?;
+        let core = self.relay.network().map(|it| of(it.core)).transpose()?;
         Ok(Times { now: clock::now(), relay, core })
     }
 }

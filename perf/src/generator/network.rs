@@ -66,10 +66,12 @@ impl Path {
 
 /// A running relay, and the networks around it.
 pub struct Network {
-    relay: Daemon,
+    /// The relay.
+    pub relay: Daemon,
     generator: Namespace,
     outer: Family,
-    core: usize,
+    /// The relay's core.
+    pub core: usize,
 }
 
 impl Network {
@@ -105,12 +107,6 @@ impl Network {
         let sections: String = peers.map(section).collect();
         let addresses = ["10.64.0.1/10", "fd77::1/48"].map(str::to_owned);
         self.relay.configure(&keys.private, &sections, &addresses, limit)
-    }
-
-    /// Runs a shell script in the relay's namespace and returns how long that took. Fails if it has
-    /// not ended within `limit`; failures call it `title`.
-    pub fn time(&self, title: &str, script: &str, limit: Duration) -> Result<Duration, Failure> {
-        self.relay.namespace.time(title, "sh -e", script, limit)
     }
 
     /// Pairs of connected sockets: the sender's end, and the receiver's end in the relay's place.
@@ -152,38 +148,6 @@ impl Network {
         );
         self.relay.namespace.run(&line).map(drop)
     }
-
-    /// Fails if the relay has ended.
-    pub fn check(&mut self) -> Result<(), Failure> {
-        self.relay.check()
-    }
-
-    /// A socket of the generator for each of the `paths`, connected to the relay.
-    pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
-        self.generator.open(|| {
-            let socket = |path: &Path| {
-                let socket = UdpSocket::bind((path.address(2, self.outer), 0))?;
-                socket.connect(SocketAddr::new(path.address(1, self.outer), PORT))?;
-                Ok(socket)
-            };
-            paths.iter().map(socket).collect()
-        })
-    }
-
-    /// Process id of the relay; none if it is the kernel.
-    pub fn pid(&self) -> Option<u32> {
-        self.relay.pid()
-    }
-
-    /// The relay's core.
-    pub fn core(&self) -> usize {
-        self.core
-    }
-
-    /// The log lines that say how the relay runs.
-    pub fn told(&self) -> Vec<String> {
-        self.relay.told()
-    }
 }
 
 /// The step during which something failed.
@@ -211,25 +175,30 @@ impl Relay {
 
     /// A socket for each of the `paths`, connected to the relay.
     pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
+        let connect = |from: IpAddr, to: SocketAddr| {
+            let socket = UdpSocket::bind((from, 0))?;
+            socket.connect(to).map(|()| socket)
+        };
         let address = match self {
-            Relay::Local(network) => return network.sockets(paths),
             Relay::Remote(address) => address,
+            Relay::Local(Network { generator, outer, .. }) => {
+                let ends = |path: &Path| [2, 1].map(|host| path.address(host, *outer));
+                let ends = paths.iter().map(ends);
+                let sockets = ends.map(|[from, to]| connect(from, SocketAddr::new(to, PORT)));
+                return generator.open(|| sockets.collect());
+            }
         };
-        let any = match address {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = |_| {
-            let socket = UdpSocket::bind(any)?;
-            socket.connect(address).map(|()| socket)
-        };
-        let sockets = paths.iter().map(socket).collect::<io::Result<_>>();
+        let sockets = paths.iter().map(|_| connect(any, *address)).collect::<io::Result<_>>();
         sockets.map_err(while_doing(format!("cannot connect a socket to {address}")))
     }
 
     /// Process id; none if the relay is the kernel, or remote.
     pub fn pid(&self) -> Option<u32> {
-        self.network().and_then(Network::pid)
+        self.network().and_then(|network| network.relay.pid())
     }
 
     /// Adds to a failure what is known about its cause. A daemon that has ended explains a failure
@@ -237,7 +206,7 @@ impl Relay {
     pub fn explain(&mut self, failure: Failure, step: Step) -> Failure {
         let Failure::Step(text) = &failure else { return failure };
         let address = match self {
-            Relay::Local(network) => return failure.or(network.check()),
+            Relay::Local(network) => return failure.or(network.relay.check()),
             Relay::Remote(address) => address,
         };
         let advice = match step {

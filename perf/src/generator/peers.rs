@@ -60,12 +60,6 @@ impl Peers {
         Peers { relay: Keys::new(), ends: ends(pairs).map(end).collect() }
     }
 
-    /// New keys for peers that are not in pairs.
-    pub fn single(number: usize) -> Peers {
-        let end = |peer| (Keys::new(), inner_address(Role::Sender, peer, Family::V4));
-        Peers { relay: Keys::new(), ends: (0..number).map(end).collect() }
-    }
-
     /// Public key and address of every peer.
     pub fn entries(&self) -> impl Iterator<Item = (&str, IpAddr)> {
         self.ends.iter().map(|(keys, address)| (keys.public.as_str(), *address))
@@ -80,21 +74,17 @@ impl Seed {
     /// Reads the secret in `path`, which must be readable by its owner only.
     pub fn read(path: &Path) -> Result<Seed, Failure> {
         let name = path.display();
-        let reading = || while_doing(format!("--keys {name}"));
+        let wrong = |why: &str| Failure::step(format!("--keys {name}: {why}"));
         let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Failure::step(format!("--keys {name}: no such file; --remote-config creates it"))
-            }
-            _ => reading()(error),
+            ErrorKind::NotFound => wrong("no such file; --remote-config creates it"),
+            _ => wrong(&error.to_string()),
         })?;
-        let mode = fs::metadata(path).map_err(reading())?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let why = format!("--keys {name}: readable by others; run `chmod 600 {name}`");
-            return Err(Failure::step(why));
+        let metadata = fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(wrong(&format!("readable by others; run `chmod 600 {name}`")));
         }
-        let secret = decode(text.trim()).ok_or_else(|| {
-            Failure::step(format!("--keys {name}: not a key as `wg genkey` prints it"))
-        })?;
+        let secret = decode(text.trim());
+        let secret = secret.ok_or_else(|| wrong("not a key as `wg genkey` prints it"))?;
         Ok(Seed(Key::new(HMAC_SHA256, &secret)))
     }
 

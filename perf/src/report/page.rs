@@ -1,5 +1,6 @@
 //! The page: the machine, the programs, a comparison at a glance, what is missing, and the figures.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -61,9 +62,16 @@ fn told(runs: &[Run], label: &str) -> String {
     said.join("; ")
 }
 
-/// For each run, ours next to the best of the others.
+/// For each run, ours next to the best of the others: the columns with bars, of a list at its last
+/// item.
 fn glance(runs: &[Run]) -> String {
-    let lines: Vec<_> = runs.iter().flat_map(glance_at).collect();
+    let mut lines = Vec::new();
+    for run in runs {
+        for table in Subject::of(&run.kind).tables(&run.options) {
+            let Some(name) = table.names(run).pop() else { continue };
+            lines.extend(table.compared().filter_map(|column| compared(run, table, &name, column)));
+        }
+    }
     if lines.is_empty() {
         return String::new();
     }
@@ -72,16 +80,6 @@ fn glance(runs: &[Run]) -> String {
                 and the ratio of the first to the second within each round: median \
                 (smallest–largest). If rounds disagree, the difference is not clear.";
     section("At a glance", lead, &table(&titles.map(str::to_owned), &lines))
-}
-
-/// The columns with bars; of a list, at its last item.
-fn glance_at(run: &Run) -> Vec<Vec<String>> {
-    let mut lines = Vec::new();
-    for table in Subject::of(&run.kind).tables(&run.options) {
-        let Some(name) = table.names(run).pop() else { continue };
-        lines.extend(table.compared().filter_map(|column| compared(run, table, &name, column)));
-    }
-    lines
 }
 
 fn compared(run: &Run, table: &Table, name: &str, column: &Column) -> Option<Vec<String>> {
@@ -113,11 +111,9 @@ fn verdict(ratio: &Spread, better: Better) -> &'static str {
     if ratio.min == ratio.max {
         return "1 round";
     }
-    let (is_more, is_less) = (ratio.min > 1.0, ratio.max < 1.0);
-    match better {
-        Better::Higher if is_more => "better",
-        Better::Lower if is_less => "better",
-        _ if is_more || is_less => "worse",
+    match [ratio.min, ratio.max].map(|it| better.compare(it, 1.0)) {
+        [Ordering::Greater, Ordering::Greater] => "better",
+        [Ordering::Less, Ordering::Less] => "worse",
         _ => "not clear",
     }
 }
