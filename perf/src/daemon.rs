@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::implementation::Program;
-use crate::interrupt;
+use crate::interrupt::{self, POLL};
 use crate::namespace::Namespace;
 use crate::process::{Process, STEP_LIMIT};
 
@@ -49,7 +49,7 @@ impl Daemon {
         program.complete(&mut command, INTERFACE);
         let title = format!("{} as {}", program.label(), namespace.role());
         daemon.process = Some(Process::spawn(command, &title, "")?);
-        interrupt::wait_until(STEP_LIMIT, &format!("{title}: its answer to `wg`"), || {
+        interrupt::wait_until(POLL, STEP_LIMIT, &format!("{title}: its answer to `wg`"), || {
             daemon.check()?;
             Ok(daemon.namespace.run(&format!("wg show {INTERFACE}")).is_ok())
         })?;

@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::clock;
 use crate::failure::{Failure, while_doing};
 
-/// Pause between two polls. Each poll costs CPU time during a measurement.
-const POLL: Duration = Duration::from_millis(50);
+/// Usual pause between two polls. Each poll costs CPU time during a measurement.
+pub const POLL: Duration = Duration::from_millis(50);
 
 /// Whether a signal has asked this process to end.
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -31,17 +31,9 @@ pub fn check() -> Result<(), Failure> {
     if ASKED.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-/// Waits until `condition` holds, a signal arrives, or `limit` has passed; `what` names the wait.
+/// Polls with this pause until `condition` holds, a signal arrives, or `limit` has passed; `what`
+/// names the wait.
 pub fn wait_until(
-    limit: Duration,
-    what: &str,
-    condition: impl FnMut() -> Result<bool, Failure>,
-) -> Result<(), Failure> {
-    poll_until(POLL, limit, what, condition)
-}
-
-/// The same with another pause between two polls.
-pub fn poll_until(
     pause: Duration,
     limit: Duration,
     what: &str,

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::clock;
 use crate::failure::{Failure, while_doing};
-use crate::interrupt;
+use crate::interrupt::{self, POLL};
 
 /// Longest time that a step of the set-up may take.
 pub const STEP_LIMIT: Duration = Duration::from_secs(20);
@@ -65,9 +65,7 @@ impl Process {
     /// Runs `command` to completion and returns its standard output. Fails if it does not end
     /// within `limit`, or with any exit code but 0.
     pub fn run(command: Command, title: &str, limit: Duration) -> Result<String, Failure> {
-        let mut process = Process::spawn(command, title, "")?;
-        interrupt::wait_until(limit, title, || Ok(process.has_ended()))?;
-        process.check_success()?;
+        let process = Process::spawn(command, title, "")?.complete(POLL, limit)?;
         Ok(whole(&process.stdout))
     }
 
@@ -79,10 +77,22 @@ impl Process {
         limit: Duration,
     ) -> Result<Duration, Failure> {
         let start = clock::now();
-        let mut process = Process::spawn(command, title, input)?;
-        interrupt::poll_until(FINE_POLL, limit, title, || Ok(process.has_ended()))?;
-        let took = clock::now() - start;
-        process.check_success().map(|()| took)
+        Process::spawn(command, title, input)?.complete(FINE_POLL, limit)?;
+        Ok(clock::now() - start)
+    }
+
+    /// Waits for its end with exit code 0.
+    fn complete(mut self, pause: Duration, limit: Duration) -> Result<Process, Failure> {
+        let title = self.title.clone();
+        interrupt::wait_until(pause, limit, &title, || Ok(self.has_ended()))?;
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(self),
+            // A process killed by a signal could not print why.
+            Ok(status) if status.code().is_none() => {
+                Err(self.failure(&format!("failed ({status})")))
+            }
+            _ => Err(self.failure("failed")),
+        }
     }
 
     /// Process id.
@@ -93,18 +103,6 @@ impl Process {
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         has_ended(&mut self.child)
-    }
-
-    /// Fails unless it ended with exit code 0.
-    fn check_success(&mut self) -> Result<(), Failure> {
-        match self.child.wait() {
-            Ok(status) if status.success() => Ok(()),
-            // A process killed by a signal could not print why.
-            Ok(status) if status.code().is_none() => {
-                Err(self.failure(&format!("failed ({status})")))
-            }
-            _ => Err(self.failure("failed")),
-        }
     }
 
     /// Its standard error so far.

@@ -13,7 +13,7 @@ use crate::daemon::{Daemon, PORT};
 use crate::failure::Failure;
 use crate::generator::Keys;
 use crate::implementation::Program;
-use crate::interrupt;
+use crate::interrupt::{self, POLL};
 use crate::namespace::{FORWARDING, Namespace};
 use crate::options::Family;
 use crate::process::STEP_LIMIT;
@@ -55,7 +55,7 @@ impl Member {
         let line = format!("ping -n -c 1 -W 1 {address}");
         let namespace = &self.daemon.namespace;
         let title = format!("`{line}` in {}", namespace.role());
-        interrupt::wait_until(STEP_LIMIT, &title, || match namespace.run(&line) {
+        interrupt::wait_until(POLL, STEP_LIMIT, &title, || match namespace.run(&line) {
             Err(Failure::Interrupted) => Err(Failure::Interrupted),
             outcome => Ok(outcome.is_ok()),
         })

@@ -19,11 +19,11 @@ use serde_json::json;
 
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Choice;
-use crate::interrupt;
+use crate::interrupt::{self, POLL};
 use crate::process::{end, tied};
 use crate::record::Lines;
 use crate::report;
-use plan::{Run, Size, estimate, plan};
+use plan::{Run, estimate, plan};
 
 /// Default folder; a number is appended where it is taken.
 const FOLDER: &str = "perf-report";
@@ -71,10 +71,10 @@ pub struct Options {
 impl Options {
     /// The runs that are asked for.
     fn runs(&self) -> Vec<Run> {
-        let size = if self.quick { Size::Quick } else { Size::Usual };
-        let mut runs = plan(if self.full { Size::Full } else { size });
+        let name = if self.full { "full" } else { "usual" };
+        let mut runs = plan(if self.quick { "quick" } else { name });
         if let Some(only) = &self.only {
-            runs.retain(|run| only.iter().any(|kind| *kind == run.kind));
+            runs.retain(|run| only.contains(&run.kind));
         }
         if let Some(choices) = &self.implementations {
             let names: Vec<_> = choices.iter().map(ToString::to_string).collect();
@@ -195,7 +195,7 @@ fn child(run: &Run, figures: &Path) -> Result<ExitStatus, Failure> {
     let mut running = Running(child);
     let limit = (run.estimate() * PATIENCE).max(LEAST_PATIENCE);
     let mut ended = None;
-    interrupt::wait_until(limit, &format!("the end of {}", run.title), || {
+    interrupt::wait_until(POLL, limit, &format!("the end of {}", run.title), || {
         ended = running.0.try_wait().map_err(while_doing("cannot wait for a run"))?;
         Ok(ended.is_some())
     })?;
@@ -205,7 +205,7 @@ fn child(run: &Run, figures: &Path) -> Result<ExitStatus, Failure> {
 /// The command lines of all plans.
 #[cfg(test)]
 pub fn command_lines() -> Vec<String> {
-    let sizes = [Size::Quick, Size::Usual, Size::Full].into_iter();
+    let sizes = ["quick", "usual", "full"].into_iter();
     sizes.flat_map(plan).map(|it| it.words().join(" ")).collect()
 }
 

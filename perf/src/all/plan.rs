@@ -6,17 +6,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Size of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// Each measurement once, and short, as a test.
-    Quick,
-    /// The default.
-    Usual,
-    /// All combinations.
-    Full,
-}
-
 /// One run of a subcommand, as a line of a plan.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Run {
@@ -39,10 +28,9 @@ pub struct Run {
 struct Plans {
     /// Lists of implementations: all relay modes, those that do not depend on forwarding, all AEADs.
     implementations: BTreeMap<String, String>,
-    quick: Vec<Run>,
-    usual: Vec<Run>,
-    /// With all combinations of `iperf`.
-    full: Vec<Run>,
+    /// By name: `quick` (everything once and short), `usual` and `full` (all combinations).
+    #[serde(flatten)]
+    plans: BTreeMap<String, Vec<Run>>,
 }
 
 impl Run {
@@ -61,19 +49,15 @@ impl Run {
     }
 }
 
-/// The runs of a plan.
-pub fn plan(size: Size) -> Vec<Run> {
-    let plans: Plans = serde_json::from_str(include_str!("plan.json")).expect("a test reads it");
-    let lines = match size {
-        Size::Quick => plans.quick,
-        Size::Usual => plans.usual,
-        Size::Full => plans.full,
-    };
-    let named = |run: Run| {
-        let implementations = plans.implementations[&run.implementations].clone();
-        Run { implementations, ..run }
-    };
-    lines.into_iter().map(named).collect()
+/// The runs of the plan of this name.
+pub fn plan(name: &str) -> Vec<Run> {
+    let Plans { implementations, mut plans } =
+        serde_json::from_str(include_str!("plan.json")).expect("a test reads it");
+    let mut runs = plans.remove(name).expect("a plan of this name");
+    for run in &mut runs {
+        run.implementations = implementations[&run.implementations].clone();
+    }
+    runs
 }
 
 /// Estimated duration of all of them.
@@ -88,13 +72,13 @@ mod tests {
     #[test]
     fn the_usual_plan_ends_within_half_an_hour() {
         // With a margin for machines slower than the table assumes.
-        assert!(estimate(&plan(Size::Usual)) <= Duration::from_secs(27 * 60));
-        assert!(estimate(&plan(Size::Quick)) <= Duration::from_secs(8 * 60));
+        assert!(estimate(&plan("usual")) <= Duration::from_secs(27 * 60));
+        assert!(estimate(&plan("quick")) <= Duration::from_secs(8 * 60));
     }
 
     #[test]
     fn titles_are_unique() {
-        for size in [Size::Quick, Size::Usual, Size::Full] {
+        for size in ["quick", "usual", "full"] {
             let mut titles: Vec<_> =
                 plan(size).into_iter().map(|run| (run.kind, run.title)).collect();
             let all = titles.len();
@@ -106,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_usual_plan_has_every_section_of_the_report() {
-        let runs = plan(Size::Usual);
+        let runs = plan("usual");
         for kind in ["iperf", "blast", "latency", "storm", "scale"] {
             assert!(runs.iter().any(|run| run.kind == kind), "{kind}");
         }

@@ -91,19 +91,6 @@ impl Group {
     pub fn pairs(&self) -> Range<usize> {
         self.first..self.first + self.senders.len()
     }
-
-    /// Prepares the sockets for the pool's trains.
-    fn new(senders: Vec<UdpSocket>, first: usize, pool: Pool) -> Result<Group, Failure> {
-        let segment = i32::try_from(pool.message_len()).expect("a datagram's length");
-        for socket in &senders {
-            setsockopt(socket, SndBufForce, &SOCKET_BUFFER)
-                .map_err(while_doing("SO_SNDBUFFORCE"))?;
-            if pool.train() > 1 {
-                setsockopt(socket, UdpGsoSegment, &segment).map_err(while_doing("UDP_SEGMENT"))?;
-            }
-        }
-        Ok(Group { senders, first, pool, sent: 0 })
-    }
 }
 
 /// A way to send.
@@ -175,7 +162,16 @@ impl Generator {
                 receivers.push(receiver);
             }
             let pool = Pool::new(sources, plan, setup.is_padded, is_direct);
-            groups.push(Group::new(senders, first, pool)?);
+            let segment = i32::try_from(pool.message_len()).expect("a datagram's length");
+            for socket in &senders {
+                setsockopt(socket, SndBufForce, &SOCKET_BUFFER)
+                    .map_err(while_doing("SO_SNDBUFFORCE"))?;
+                if plan.train > 1 {
+                    let refused = while_doing("UDP_SEGMENT");
+                    setsockopt(socket, UdpGsoSegment, &segment).map_err(refused)?;
+                }
+            }
+            groups.push(Group { senders, first, pool, sent: 0 });
         }
         Ok(Generator {
             groups,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::implementation::Choice;
-use crate::interrupt;
+use crate::interrupt::{self, POLL};
 use crate::options::{Common, Family, within};
 use crate::process::STEP_LIMIT;
 use crate::run::side_by_side;
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
 fn measure(topology: &Topology, options: &Options) -> Result<Value, Failure> {
     let sink = &topology.sink().daemon.namespace;
     let _server = sink.spawn("iperf3 --server --one-off")?;
-    interrupt::wait_until(STEP_LIMIT, "the start of iperf3's server", || {
+    interrupt::wait_until(POLL, STEP_LIMIT, "the start of iperf3's server", || {
         Ok(!sink.run("ss -Hltn sport = :5201")?.trim().is_empty())
     })?;
     let line = client_line(options, topology.sink().address(options.family));
