@@ -1,5 +1,5 @@
-//! The tables of all subcommands, as data in `columns.json`: each column is declared there once, and
-//! used by the terminal, the progress lines and the report. Figures are read from the JSON results.
+//! The tables of all subcommands, as data in `columns.json`: each column is declared once, for the
+//! terminal, the progress lines and the report. Figures are read from the JSON results.
 
 use std::cmp::Ordering;
 use std::sync::LazyLock;
@@ -69,7 +69,7 @@ impl Column {
     }
 }
 
-/// A figure of a result that is there, or follows from others.
+/// A figure of a result: one that follows from others, or the one at a JSON pointer.
 fn derived(result: &Value, name: &str) -> Option<f64> {
     let at = |pointer| result.pointer(pointer)?.as_f64();
     match name {
@@ -93,7 +93,7 @@ pub struct Table {
     pub heading: String,
     /// A list in the results with a table for each of its items.
     pub list: Option<List>,
-    /// An option without which there is no such table, and one with which there is none.
+    /// Option that must be set for this table, and option that must not.
     when: Option<String>,
     unless: Option<String>,
     /// Columns after the implementation.
@@ -113,8 +113,8 @@ impl Table {
         self.columns.iter().filter(|column| column.better.is_some())
     }
 
-    /// The parts of a result that a table each shows, with their names: the items of the list, or
-    /// the result itself.
+    /// The parts of a result, with their names: the items of the list, or the result itself. Each
+    /// has a table of its own.
     pub fn parts<'a>(&self, result: &'a Value) -> Vec<(String, &'a Value)> {
         let Some(List { field, key }) = &self.list else { return vec![(String::new(), result)] };
         let number = |item: &Value| digits(item[key].as_f64().unwrap_or_default());

@@ -156,8 +156,8 @@ fn with_peers(program: &Program, number: u32, options: &Options) -> Result<Outco
     Ok(Ok(figures))
 }
 
-/// Configures a new relay with `number` peers, `peers` among them, each step within `limit` seconds:
-/// the times, and the memory they take.
+/// Configures a new relay with `number` peers, `peers` among them, each step within `limit`
+/// seconds. Returns the times, and the memory that the peers take.
 fn configure(network: &Network, peers: &Peers, number: u32, limit: u32) -> Result<Value, Failure> {
     let limit = Duration::from_secs(limit.into());
     let resident = || network.relay.pid().and_then(usage::resident);

@@ -26,7 +26,8 @@ pub struct Run {
 /// The contents of `plan.json`.
 #[derive(Deserialize)]
 struct Plans {
-    /// Lists of implementations: all relay modes, those that do not depend on forwarding, all AEADs.
+    /// Lists of implementations: with relay modes, without them for runs that do not depend on
+    /// forwarding, and with all relay modes and AEADs.
     implementations: BTreeMap<String, String>,
     /// By name: `quick` (everything once and short), `usual` and `full` (all combinations).
     #[serde(flatten)]

@@ -40,7 +40,8 @@ const HEAVY: usize = 0;
 const THIN: usize = 1;
 const SLOW: usize = 2;
 
-/// Measures with these options, or prints the peers' configuration. The exit code is a failure if a program that is there failed.
+/// Measures with these options, or prints the peers' configuration. The exit code is a failure if a
+/// program that is there failed.
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     if options.remote_config {
         return print_config(options);

@@ -1,5 +1,6 @@
-//! The relay, here or on another machine. Here it has a namespace, and there is a namespace for all its peers, with several networks between the
-//! two, so that a delay on one path does not affect the others:
+//! The relay that is measured, here or on another machine, and the paths to it. Here it has a
+//! namespace, and all its peers another one, with several networks between the two, so that a delay
+//! on one path does not affect the others:
 //!
 //! ```text
 //!                  ┌── 198.18.0.0/24, fd18:0::/64 ── senders ───┐
@@ -92,8 +93,8 @@ impl Network {
     }
 
     /// Gives the relay its key and its peers, each a public key and an address inside the tunnel,
-    /// with one `wg setconf`, and brings its interface up. Returns how long `wg setconf` took; fails
-    /// if it took longer than `limit`.
+    /// with one `wg setconf`, and brings its interface up. Returns how long `wg setconf` took.
+    /// Fails if that is longer than `limit`.
     pub fn configure<'a>(
         &self,
         keys: &Keys,

@@ -3,8 +3,8 @@
 //! 1. `initiators`: the peers, each with an address of its own.
 //! 2. `all_at_once`: all handshakes at the same time, on a relay that has just started.
 //! 3. Then the relay's rate of handshakes, with a window of them in flight. In each lap every peer
-//!    shakes hands once. Initiations are prepared before the clock starts, and sessions derived after
-//!    it has stopped.
+//!    shakes hands once. Initiations are prepared before the clock starts, and sessions derived
+//!    after it has stopped.
 
 mod all_at_once;
 mod initiators;
