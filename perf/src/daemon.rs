@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::implementation::Program;
+use crate::interrupt::{self, POLL};
 use crate::namespace::Namespace;
 use crate::process::{Process, STEP_LIMIT};
 
@@ -18,9 +19,12 @@ pub const PORT: u16 = 51820;
 
 /// A running daemon; it ends when this is dropped.
 pub struct Daemon {
+    // Dropped in this order: the daemon ends before its namespace.
     /// None if the kernel itself is measured: its interface ends with the namespace.
     process: Option<Process>,
     program: Program,
+    /// Its namespace.
+    pub namespace: Namespace,
 }
 
 impl Daemon {
@@ -28,31 +32,44 @@ impl Daemon {
     /// `wg`. The kernel cannot be confined to a core.
     pub fn start(
         program: &Program,
-        namespace: &Namespace,
+        namespace: Namespace,
         core: Option<usize>,
     ) -> Result<Daemon, Failure> {
+        let mut daemon = Daemon { process: None, program: program.clone(), namespace };
+        let namespace = &daemon.namespace;
         if program.is_kernel() {
             namespace.run(&format!("ip link add name {INTERFACE} type wireguard"))?;
-            return Ok(Daemon { process: None, program: program.clone() });
+            return Ok(daemon);
         }
         let path = program.path.to_string_lossy();
-        let mut command = match core {
-            None => namespace.command(&path),
-            Some(core) => {
-                let mut command = namespace.command("taskset");
-                command.args(["--cpu-list", &core.to_string(), &path]);
-                command
-            }
-        };
+        let mut command = namespace.command(if core.is_some() { "taskset" } else { &path });
+        if let Some(core) = core {
+            command.args(["--cpu-list", &core.to_string(), &path]);
+        }
         program.complete(&mut command, INTERFACE);
         let title = format!("{} as {}", program.label(), namespace.role());
-        let process = Some(Process::spawn(command, &title, "")?);
-        let mut daemon = Daemon { process, program: program.clone() };
-        namespace.interrupt().wait_until(STEP_LIMIT, &format!("{title} answers `wg`"), || {
+        daemon.process = Some(Process::spawn(command, &title, "")?);
+        interrupt::wait_until(POLL, STEP_LIMIT, &format!("{title}: its answer to `wg`"), || {
             daemon.check()?;
-            Ok(namespace.run(&format!("wg show {INTERFACE}")).is_ok())
+            Ok(daemon.namespace.run(&format!("wg show {INTERFACE}")).is_ok())
         })?;
         Ok(daemon)
+    }
+
+    /// Gives it its private key and peers with `wg setconf`, and brings its interface up with its
+    /// addresses. Returns how long `wg setconf` took; fails if it took longer than `limit`.
+    pub fn configure(
+        &self,
+        private_key: &str,
+        peers: &str,
+        addresses: &[String],
+        limit: Duration,
+    ) -> Result<Duration, Failure> {
+        let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
+        let line = format!("wg setconf {INTERFACE} /dev/stdin");
+        let took = self.namespace.time("`wg setconf`", &line, &text, limit)?;
+        self.namespace.bring_up(INTERFACE, addresses, &format!("mtu {MTU}"))?;
+        Ok(took)
     }
 
     /// Process id; none if it is the kernel.
@@ -71,22 +88,4 @@ impl Daemon {
         let Some(process) = &mut self.process else { return Ok(()) };
         if process.has_ended() { Err(process.failure("ended unexpectedly")) } else { Ok(()) }
     }
-}
-
-/// Gives the daemon in `namespace` its private key and peers.
-pub fn configure(namespace: &Namespace, private_key: &str, peers: &str) -> Result<(), Failure> {
-    let late =
-        || Failure::step(format!("`wg setconf` took longer than {} s", STEP_LIMIT.as_secs()));
-    setconf(namespace, private_key, peers, STEP_LIMIT)?.map(drop).ok_or_else(late)
-}
-
-/// Runs `wg setconf` and returns how long that took. None if it took longer than `limit`.
-pub fn setconf(
-    namespace: &Namespace,
-    private_key: &str,
-    peers: &str,
-    limit: Duration,
-) -> Result<Option<Duration>, Failure> {
-    let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
-    namespace.time(&format!("wg setconf {INTERFACE} /dev/stdin"), &text, limit)
 }

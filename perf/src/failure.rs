@@ -16,6 +16,14 @@ impl Failure {
     pub fn step(text: impl Into<String>) -> Failure {
         Failure::Step(text.into())
     }
+
+    /// The failure of `check` if it has one, which explains this one better.
+    pub fn or(self, check: Result<(), Failure>) -> Failure {
+        match self {
+            Failure::Interrupted => self,
+            Failure::Step(_) => check.err().unwrap_or(self),
+        }
+    }
 }
 
 impl Display for Failure {

@@ -1,18 +1,24 @@
-//! The WireGuard implementations that can be measured, as data, and how to find their programs.
+//! The WireGuard implementations that can be measured, as data in `implementations.json`, and how
+//! to find their programs.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
-use crate::interrupt::Interrupt;
+use serde::Deserialize;
+
 use crate::machine;
 use crate::process::{Process, STEP_LIMIT, tied};
+use crate::record::OURS;
 
 /// Location of a program unless a path is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Place {
     /// In this program's folder: cargo puts both there.
     Sibling,
@@ -25,64 +31,39 @@ enum Place {
 }
 
 /// A WireGuard implementation. Rows of one daemon are not compared with each other.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Daemon {
-    name: &'static str,
-    program: &'static str,
+    name: String,
+    program: String,
     place: Place,
     /// Arguments before the interface's name. It must stay in the foreground.
-    arguments: &'static [&'static str],
+    #[serde(default)]
+    arguments: Vec<String>,
     /// Its environment except for the PATH.
-    environment: &'static [(&'static str, &'static str)],
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
 }
 
-const OURS: &str = "wg-bounce";
-
-const DAEMONS: [Daemon; 5] = [
-    Daemon {
-        name: OURS,
-        program: "wg-bounce",
-        place: Place::Sibling,
-        arguments: &["--foreground", "--log-level", "info"],
-        environment: &[],
-    },
-    Daemon {
-        name: "wireguard-go",
-        program: "wireguard-go",
-        place: Place::Path,
-        arguments: &["-f"],
-        environment: &[("LOG_LEVEL", "error")],
-    },
-    Daemon {
-        name: "boringtun",
-        program: "boringtun-cli",
-        place: Place::Peers,
-        arguments: &["--disable-drop-privileges", "--foreground"],
-        environment: &[("WG_LOG_LEVEL", "error")],
-    },
-    Daemon {
-        name: "gotatun",
-        program: "gotatun",
-        place: Place::Peers,
-        arguments: &["--disable-drop-privileges", "--foreground"],
-        environment: &[("WG_LOG_LEVEL", "error")],
-    },
-    Daemon { name: "kernel", program: "", place: Place::Kernel, arguments: &[], environment: &[] },
-];
-
 /// A word of `wg-bounce-WORD-WORD…`: the option and value it stands for, and the CPU flag it needs.
-type Way = (&'static str, [&'static str; 2], Option<&'static str>);
-
 /// Relay modes, AEADs and I/O backends: at most one word of each; wg-bounce chooses the others.
-const WAYS: [Way; 7] = [
-    ("direct", ["--relay", "direct"], None),
-    ("kernel", ["--relay", "kernel"], None),
-    ("ring", ["--aead", "ring"], None),
-    ("avx2", ["--aead", "avx2"], Some("avx2")),
-    ("avx512", ["--aead", "avx512"], Some("avx512_vbmi2")),
-    ("uring", ["--io", "uring"], None),
-    ("mmsg", ["--io", "mmsg"], None),
-];
+#[derive(Deserialize)]
+struct Way {
+    word: String,
+    option: String,
+    value: String,
+    cpu_flag: Option<String>,
+}
+
+/// The contents of `implementations.json`.
+#[derive(Deserialize)]
+struct Known {
+    daemons: Vec<Daemon>,
+    ways: Vec<Way>,
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("implementations.json")).expect("tests read it")
+});
 
 /// An implementation as given on the command line: `NAME`, or `NAME@PATH` for another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,44 +87,42 @@ impl Choice {
 
     /// The daemon's name: choices of one family are ways to run it.
     pub fn family(&self) -> &'static str {
-        self.daemon.name
+        &self.daemon.name
     }
 
     /// The program, or a text that says why it cannot be run here.
-    pub fn locate(&self, interrupt: &Interrupt) -> Result<Program, String> {
+    pub fn locate(&self) -> Result<Program, String> {
         if let Some(flag) = self.cpu_flag.filter(|flag| !machine::has(flag)) {
             return Err(format!("not there: this CPU does not support {flag}"));
         }
         let (path, version) = if self.daemon.place == Place::Kernel {
-            (PathBuf::new(), kernel_version(interrupt)?)
+            (PathBuf::new(), kernel_version()?)
         } else {
             let path = self.find()?;
-            let version = version(&path.to_string_lossy(), interrupt);
+            let version = version(&path.to_string_lossy());
             (path, version)
         };
         Ok(Program { choice: self.clone(), path, version })
     }
 
     fn find(&self) -> Result<PathBuf, String> {
-        let program = self.daemon.program;
+        let program = self.daemon.program.as_str();
         let harness = std::env::current_exe().unwrap_or_default();
-        let candidates = match (&self.path, self.daemon.place) {
-            (Some(path), _) => vec![path.clone()],
-            (None, Place::Sibling) => vec![harness.with_file_name(program)],
+        let (candidates, remedy) = match (&self.path, self.daemon.place) {
+            (Some(path), _) => (vec![path.clone()], "given on the command line"),
+            (None, Place::Sibling) => {
+                let remedy = "build it: cargo build --release -p wg-bounce-control";
+                (vec![harness.with_file_name(program)], remedy)
+            }
             (None, Place::Peers) => {
                 let folder = harness.ancestors().nth(2).unwrap_or(&harness);
-                vec![folder.join("peers/bin").join(program)]
+                (vec![folder.join("peers/bin").join(program)], "scripts/peers installs it")
             }
             (None, Place::Path | Place::Kernel) => {
                 let path = std::env::var_os("PATH").unwrap_or_default();
-                std::env::split_paths(&path).map(|folder| folder.join(program)).collect()
+                let folders = std::env::split_paths(&path).map(|folder| folder.join(program));
+                (folders.collect(), "scripts/setup installs it")
             }
-        };
-        let remedy = match (&self.path, self.daemon.place) {
-            (Some(_), _) => "given on the command line",
-            (None, Place::Sibling) => "build it: cargo build --release -p wg-bounce-control",
-            (None, Place::Peers) => "scripts/peers installs it",
-            (None, Place::Path | Place::Kernel) => "scripts/setup installs it",
         };
         let place = match candidates.as_slice() {
             [only] => only.display().to_string(),
@@ -167,23 +146,25 @@ impl FromStr for Choice {
             None => (text, None),
         };
         let unknown = || {
-            let names = DAEMONS.map(|daemon| daemon.name).join(", ");
-            let words = WAYS.map(|(word, ..)| word).join("|");
+            let names = KNOWN.daemons.iter().map(|daemon| daemon.name.as_str());
+            let words = KNOWN.ways.iter().map(|way| way.word.as_str());
+            let (names, words) = (names.collect::<Vec<_>>(), words.collect::<Vec<_>>());
+            let (names, words) = (names.join(", "), words.join("|"));
             format!("expected {names}, or wg-bounce-WORD… with {words}; each may have @PATH")
         };
         let (daemon, words) = match name.strip_prefix("wg-bounce-") {
             Some(words) => (OURS, Some(words)),
             None => (name, None),
         };
-        let daemon = DAEMONS.iter().find(|it| it.name == daemon).ok_or_else(unknown)?;
+        let daemon = KNOWN.daemons.iter().find(|it| it.name == daemon).ok_or_else(unknown)?;
         let (mut arguments, mut cpu_flag) = (Vec::new(), None);
         for word in words.into_iter().flat_map(|words| words.split('-')) {
-            let way = WAYS.iter().find(|(it, ..)| *it == word).ok_or_else(unknown)?;
-            if arguments.iter().any(|it| it == way.1[0]) {
-                return Err(format!("{name} sets {} twice", way.1[0]));
+            let way = KNOWN.ways.iter().find(|it| it.word == word).ok_or_else(unknown)?;
+            if arguments.contains(&way.option) {
+                return Err(format!("{name} sets {} twice", way.option));
             }
-            arguments.extend(way.1.map(str::to_owned));
-            cpu_flag = cpu_flag.or(way.2);
+            arguments.extend([way.option.clone(), way.value.clone()]);
+            cpu_flag = cpu_flag.or(way.cpu_flag.as_deref());
         }
         if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err("no path after the @".to_owned());
@@ -221,8 +202,8 @@ impl Program {
     /// Completes a command that runs the program, so that it creates the interface `name`.
     pub fn complete(&self, command: &mut Command, name: &str) {
         let Daemon { arguments, environment, .. } = self.choice.daemon;
-        command.args(*arguments).args(&self.choice.arguments).arg(name);
-        command.envs(environment.iter().copied());
+        command.args(arguments).args(&self.choice.arguments).arg(name);
+        command.envs(environment);
     }
 
     /// Whether the kernel itself is measured.
@@ -239,18 +220,18 @@ impl Program {
 }
 
 /// First line of a program's --version.
-fn version(program: &str, interrupt: &Interrupt) -> String {
+fn version(program: &str) -> String {
     let mut command = tied(program);
     command.arg("--version");
-    let said = Process::run(command, program, "", STEP_LIMIT, interrupt).unwrap_or_default();
+    let said = Process::run(command, program, STEP_LIMIT).unwrap_or_default();
     said.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// The kernel's release, or a text that says why it cannot create a WireGuard interface.
-fn kernel_version(interrupt: &Interrupt) -> Result<String, String> {
+fn kernel_version() -> Result<String, String> {
     let mut command = tied("unshare");
     command.args(["--net", "ip", "link", "add", "name", "wg0", "type", "wireguard"]);
-    Process::run(command, "adding an interface of type wireguard", "", STEP_LIMIT, interrupt)
+    Process::run(command, "adding an interface of type wireguard", STEP_LIMIT)
         .map_err(|why| format!("not there: this kernel has no WireGuard ({why})"))?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(format!("Linux {}", release.trim()))
@@ -321,15 +302,9 @@ mod tests {
 
     #[test]
     fn a_program_on_the_path_is_found() {
-        const SH: Daemon = Daemon {
-            name: "sh",
-            program: "sh",
-            place: Place::Path,
-            arguments: &[],
-            environment: &[],
-        };
         let choice: Choice = "wireguard-go".parse().expect("well-formed");
-        let choice = Choice { daemon: &SH, ..choice };
+        let shell = Daemon { program: "sh".to_owned(), ..choice.daemon.clone() };
+        let choice = Choice { daemon: Box::leak(Box::new(shell)), ..choice };
         assert!(choice.find().expect("every system has one").is_absolute());
     }
 }

@@ -1,68 +1,51 @@
 //! Signals that end the run, and waits that notice them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::sleep;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::clock;
 use crate::failure::{Failure, while_doing};
 
-/// Pause between two polls. Each poll costs CPU time during a measurement.
-const POLL: Duration = Duration::from_millis(50);
+/// Usual pause between two polls. Each poll costs CPU time during a measurement.
+pub const POLL: Duration = Duration::from_millis(50);
 
-/// Whether a signal has asked this process to end. The handlers stay installed: a second signal
+/// Whether a signal has asked this process to end.
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Notices SIGINT, SIGTERM and SIGHUP from now on. The handlers stay installed: a second signal
 /// must not stop the cleanup.
-#[derive(Clone)]
-pub struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// Set by SIGINT, SIGTERM and SIGHUP.
-    pub fn on_signals() -> Result<Interrupt, Failure> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&flag))
-                .map_err(while_doing("cannot handle signals"))?;
-        }
-        Ok(Interrupt(flag))
+pub fn notice_signals() -> Result<(), Failure> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&ASKED))
+            .map_err(while_doing("cannot handle signals"))?;
     }
-
-    /// Fails if a signal has arrived.
-    pub fn check(&self) -> Result<(), Failure> {
-        if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
-    }
-
-    /// Waits until `condition` holds, a signal arrives, or about `limit` has passed; `what` names
-    /// the condition. Counting the pauses is exact enough to give up on a process that hangs.
-    pub fn wait_until(
-        &self,
-        limit: Duration,
-        what: &str,
-        mut condition: impl FnMut() -> Result<bool, Failure>,
-    ) -> Result<(), Failure> {
-        for _ in 0..=polls(limit) {
-            self.check()?;
-            if condition()? {
-                return Ok(());
-            }
-            sleep(POLL);
-        }
-        Err(Failure::Step(format!("timed out after {} s waiting for: {what}", limit.as_secs())))
-    }
+    Ok(())
 }
 
-/// Waits up to about `limit` for `condition`, ignoring signals: for the cleanup.
-pub fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    (0..=polls(limit)).any(|_| {
-        let holds = condition();
-        if !holds {
-            sleep(POLL);
-        }
-        holds
-    })
+/// Fails if a signal has arrived.
+pub fn check() -> Result<(), Failure> {
+    if ASKED.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-fn polls(limit: Duration) -> u128 {
-    limit.as_millis() / POLL.as_millis()
+/// Polls with this pause until `condition` holds, a signal arrives, or `limit` has passed; `what`
+/// names the wait.
+pub fn wait_until(
+    pause: Duration,
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let start = clock::now();
+    while clock::now() - start <= limit {
+        check()?;
+        if condition()? {
+            return Ok(());
+        }
+        sleep(pause);
+    }
+    Err(Failure::Step(format!("{what} took longer than {} s", limit.as_secs())))
 }

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::generator::{Bench, GroupPlan, Kind, Load, Phase, Sampler, Setup, Traffic};
-use crate::interrupt::Interrupt;
+use crate::generator::{Bench, Kind, Load, Phase, Setup, Traffic};
+use crate::implementation::Program;
 use crate::options::{Common, Cores, Family};
 use crate::run::side_by_side;
 
@@ -51,36 +51,25 @@ pub struct Options {
 }
 
 /// Measures with these options. The exit code is a failure if a program that is there failed.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     options.traffic.check(Kind::Udp, options.family)?;
     options.cores.prepare_process()?;
+    side_by_side("latency", json!(options), &options.common, |program| measure(program, options))
+}
+
+fn measure(program: &Program, options: &Options) -> Result<Value, Failure> {
     // UDP: TCP segments would be delayed where a relay's kernel coalesces them.
     let setup = Setup::plain(Kind::Udp, options.cores.relay_core);
     let setup = Setup { family: options.family, ..setup };
-    let plan = options.traffic.plan(POOL);
-    side_by_side("latency", options, &options.common, interrupt, |program| {
-        let mut bench = Bench::build(program, &[plan], &setup, interrupt)?;
-        bench.explained(|bench| phases(bench, options, &plan, &setup, interrupt))
-    })
-}
-
-fn phases(
-    bench: &mut Bench,
-    options: &Options,
-    plan: &GroupPlan,
-    setup: &Setup,
-    interrupt: &Interrupt,
-) -> Result<Value, Failure> {
-    let limit = Duration::from_secs(options.common.seconds.into());
-    let window = bench.find_window(0, options.traffic.window as usize)?;
-    let capacity = bench.closed(0, window, u64::MAX, limit.min(CAPACITY_LIMIT))?.rate();
+    let mut bench = Bench::build(program, &[options.traffic.plan(POOL)], setup)?;
+    let (window, limit) = (options.traffic.window, options.common.duration());
+    let (_, capacity) = bench.saturate(0, window, u64::MAX, limit.min(CAPACITY_LIMIT))?;
+    let capacity = capacity.rate();
     let lowest = options.load.iter().map(|load| load.rate(capacity)).fold(f64::MAX, f64::min);
-    let baseline = bench.open_directly(plan, setup, lowest, limit, interrupt)?;
+    let baseline = bench.at_rate_directly(lowest, limit)?;
     let mut loads = vec![record("baseline", &baseline, None)];
     for load in &options.load {
-        let rate = load.rate(capacity);
-        let sampler = Sampler::for_latency(rate, limit, plan.train);
-        let phase = bench.open(&[(0, rate)], limit, sampler)?;
+        let phase = bench.at_rate(load.rate(capacity), limit)?;
         loads.push(record(&load.label(), &phase, Some(&baseline)));
     }
     Ok(json!({ "told": bench.told(), "capacity_pps": capacity, "loads": loads }))
@@ -88,8 +77,8 @@ fn phases(
 
 /// The latency at one load, and what it has in addition to the baseline's.
 fn record(label: &str, phase: &Phase, baseline: Option<&Phase>) -> Value {
-    let at = |percent| phase.latency(None, percent);
-    let added = |percent| baseline.map(|baseline| at(percent) - baseline.latency(None, percent));
+    let at = |percent| phase.latency(percent);
+    let added = |percent| baseline.map(|baseline| at(percent) - baseline.latency(percent));
     json!({
         "load": label,
         "pps": phase.rate(),

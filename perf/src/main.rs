@@ -37,6 +37,7 @@ mod table;
 mod topology;
 mod usage;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -44,7 +45,6 @@ use nix::unistd::geteuid;
 use serde_json::json;
 
 use failure::Failure;
-use interrupt::Interrupt;
 use record::Lines;
 
 /// Exit code that a shell reports for a program ended by SIGINT.
@@ -83,13 +83,6 @@ impl Arguments {
     fn command() -> clap::Command {
         options::with_defaults(<Arguments as CommandFactory>::command())
     }
-
-    #[cfg(test)]
-    fn from_line(line: &str) -> Result<Subcommand, clap::Error> {
-        let words = ["wg-bounce-perf"].into_iter().chain(line.split_whitespace());
-        let matches = Arguments::command().try_get_matches_from(words)?;
-        Arguments::from_arg_matches(&matches).map(|arguments| arguments.subcommand)
-    }
 }
 
 fn main() -> ExitCode {
@@ -104,53 +97,52 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             eprintln!("wg-bounce-perf: {failure}");
-            subcommand.record(&failure);
+            let options = matches.subcommand().map(|(_, options)| options);
+            let json = options.and_then(|it| it.try_get_one::<PathBuf>("json").ok().flatten());
+            let record = json!({ "kind": "run_failed", "why": failure.to_string() });
+            // Ignore errors: an unwritable file may be why the run failed, which is printed anyway.
+            let lines = Lines::open(json.map(PathBuf::as_path));
+            let _ = lines.and_then(|mut lines| lines.write(&record));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(subcommand: &Subcommand) -> Result<ExitCode, Failure> {
-    match subcommand {
-        Subcommand::Report(options) => return report::run(options),
-        Subcommand::Blast(options) if options.is_config() => return blast::print_config(options),
-        _ if !geteuid().is_root() => {
-            return Err(Failure::step("must run as root: it creates network namespaces"));
-        }
-        _ => {}
+    let only_writes = match subcommand {
+        Subcommand::Report(_) => true,
+        Subcommand::Blast(options) => options.remote_config,
+        _ => false,
+    };
+    if !only_writes && !geteuid().is_root() {
+        return Err(Failure::step("must run as root: it creates network namespaces"));
     }
-    let interrupt = Interrupt::on_signals()?;
+    if !only_writes {
+        interrupt::notice_signals()?;
+    }
     match subcommand {
-        Subcommand::Iperf(options) => iperf::run(options, &interrupt),
-        Subcommand::Blast(options) => blast::run(options, &interrupt),
-        Subcommand::Storm(options) => storm::run(options, &interrupt),
-        Subcommand::Scale(options) => scale::run(options, &interrupt),
-        Subcommand::Latency(options) => latency::run(options, &interrupt),
-        Subcommand::All(options) => all::run(options, &interrupt),
+        Subcommand::Iperf(options) => iperf::run(options),
+        Subcommand::Blast(options) => blast::run(options),
+        Subcommand::Storm(options) => storm::run(options),
+        Subcommand::Scale(options) => scale::run(options),
+        Subcommand::Latency(options) => latency::run(options),
+        Subcommand::All(options) => all::run(options),
         Subcommand::Report(options) => report::run(options),
-    }
-}
-
-impl Subcommand {
-    /// Writes a failure of the run as a whole to the JSON lines.
-    fn record(&self, failure: &Failure) {
-        let common = match self {
-            Subcommand::Iperf(options) => &options.common,
-            Subcommand::Blast(options) => &options.common,
-            Subcommand::Storm(options) => &options.common,
-            Subcommand::Scale(options) => &options.common,
-            Subcommand::Latency(options) => &options.common,
-            Subcommand::All(_) | Subcommand::Report(_) => return,
-        };
-        let record = json!({ "kind": "run_failed", "why": failure.to_string() });
-        // Ignore errors: an unwritable file may be why the run failed, and it is printed anyway.
-        let _ = Lines::open(common.json.as_deref()).and_then(|mut lines| lines.write(&record));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Arguments {
+        /// Parses a command line, without the program.
+        pub fn from_line(line: &str) -> Result<Subcommand, clap::Error> {
+            let words = ["wg-bounce-perf"].into_iter().chain(line.split_whitespace());
+            let matches = Arguments::command().try_get_matches_from(words)?;
+            Arguments::from_arg_matches(&matches).map(|arguments| arguments.subcommand)
+        }
+    }
 
     #[test]
     fn every_subcommand_has_its_defaults() {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 
 use crate::failure::{Failure, while_doing};
-use crate::interrupt::Interrupt;
 use crate::process::{Process, STEP_LIMIT, tied};
 
 /// The process that holds a namespace. It has its own /run for the daemons' control sockets; `cat`
@@ -29,12 +28,11 @@ pub struct Namespace {
     role: &'static str,
     holder: Child,
     stdin: Option<ChildStdin>,
-    interrupt: Interrupt,
 }
 
 impl Namespace {
     /// Creates one; failures call it by its role.
-    pub fn new(role: &'static str, interrupt: &Interrupt) -> Result<Namespace, Failure> {
+    pub fn new(role: &'static str) -> Result<Namespace, Failure> {
         let mut command = tied("unshare");
         command.args(["--net", "--mount", "sh", "-c", HOLDER]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
@@ -42,7 +40,7 @@ impl Namespace {
         let mut holder = command.spawn().map_err(start)?;
         let stdin = holder.stdin.take();
         let stdout = holder.stdout.take().expect("piped");
-        let namespace = Namespace { role, holder, stdin, interrupt: interrupt.clone() };
+        let namespace = Namespace { role, holder, stdin };
         let mut line = String::new();
         match BufReader::new(stdout).read_line(&mut line) {
             Ok(_) if line == "ready\n" => Ok(namespace),
@@ -53,11 +51,6 @@ impl Namespace {
     /// Its name in failures and records.
     pub fn role(&self) -> &'static str {
         self.role
-    }
-
-    /// The signal flag that its commands obey.
-    pub fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
     }
 
     /// The process that holds it: `ip` takes this as the `netns` of a device.
@@ -83,19 +76,19 @@ impl Namespace {
     /// Runs a command line for at most `limit` and returns its standard output.
     pub fn run_within(&self, line: &str, limit: Duration) -> Result<String, Failure> {
         let (command, title) = self.words(line);
-        Process::run(command, &title, "", limit, &self.interrupt)
+        Process::run(command, &title, limit)
     }
 
-    /// Runs a command line with `input` on its standard input and returns how long that took. None
-    /// if it has not ended within `limit`.
+    /// Runs a command line with `input` on its standard input for at most `limit` and returns how
+    /// long that took. Failures call it `title`.
     pub fn time(
         &self,
+        title: &str,
         line: &str,
         input: &str,
         limit: Duration,
-    ) -> Result<Option<Duration>, Failure> {
-        let (command, title) = self.words(line);
-        Process::time(command, &title, input, limit, &self.interrupt)
+    ) -> Result<Duration, Failure> {
+        Process::time(self.words(line).0, title, input, limit)
     }
 
     /// Starts a command line in the background.

@@ -1,8 +1,11 @@
 //! Options that subcommands have in common.
 
+use std::ops::RangeBounds;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Command, ValueEnum, value_parser};
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Command, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
@@ -15,13 +18,11 @@ use crate::implementation::Choice;
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Common {
     /// Rounds; each measures every implementation once, one after another
-    #[arg(long, value_name = "N", default_value = "3")]
-    #[arg(value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = within::<u32>(1..=1000))]
     pub rounds: u32,
 
     /// Seconds of each measurement
-    #[arg(long, value_name = "S", default_value = "1")]
-    #[arg(value_parser = value_parser!(u32).range(1..=30))]
+    #[arg(long, value_name = "S", default_value = "1", value_parser = within::<u32>(1..=30))]
     pub seconds: u32,
 
     /// Implementations to measure: NAME, or NAME@PATH to use another program
@@ -34,6 +35,18 @@ pub struct Common {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub json: Option<PathBuf>,
+}
+
+impl Common {
+    /// Duration of each measurement.
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
+    }
+}
+
+/// A parser of numbers in this range.
+pub fn within<T: TryFrom<u64>>(range: impl RangeBounds<u64>) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(range)
 }
 
 /// Defaults that differ between subcommands: subcommand, argument, value.
@@ -51,7 +64,7 @@ const DEFAULTS: [(&str, &str, &str); 10] = [
 ];
 
 /// Longest measurements that differ from 30 seconds: subcommand, seconds.
-const SECONDS_MAX: [(&str, i64); 3] = [("iperf", 3600), ("storm", 60), ("latency", 10)];
+const SECONDS_MAX: [(&str, u64); 3] = [("iperf", 3600), ("storm", 60), ("latency", 10)];
 
 /// Gives each subcommand of `command` its own defaults.
 pub fn with_defaults(mut command: Command) -> Command {
@@ -61,7 +74,7 @@ pub fn with_defaults(mut command: Command) -> Command {
     }
     for (subcommand, most) in SECONDS_MAX {
         command = command.mut_subcommand(subcommand, |it| {
-            it.mut_arg("seconds", |it| it.value_parser(value_parser!(u32).range(1..=most)))
+            it.mut_arg("seconds", |it| it.value_parser(within::<u32>(1..=most)))
         });
     }
     command

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::clock;
 use crate::failure::{Failure, while_doing};
-use crate::interrupt::{Interrupt, within};
+use crate::interrupt::{self, POLL};
 
 /// Longest time that a step of the set-up may take.
 pub const STEP_LIMIT: Duration = Duration::from_secs(20);
@@ -64,40 +64,35 @@ impl Process {
 
     /// Runs `command` to completion and returns its standard output. Fails if it does not end
     /// within `limit`, or with any exit code but 0.
-    pub fn run(
-        command: Command,
-        title: &str,
-        input: &str,
-        limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<String, Failure> {
-        let mut process = Process::spawn(command, title, input)?;
-        interrupt.wait_until(limit, title, || Ok(process.has_ended()))?;
-        process.check_success()?;
+    pub fn run(command: Command, title: &str, limit: Duration) -> Result<String, Failure> {
+        let process = Process::spawn(command, title, "")?.complete(POLL, limit)?;
         Ok(whole(&process.stdout))
     }
 
-    /// Runs `command` to completion and returns how long that took, its start included. None if it
-    /// has not ended within `limit`. Fails on any exit code but 0.
+    /// Like [`Process::run`], but with `input`; returns how long it took, its start included.
     pub fn time(
         command: Command,
         title: &str,
         input: &str,
         limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<Option<Duration>, Failure> {
+    ) -> Result<Duration, Failure> {
         let start = clock::now();
-        let mut process = Process::spawn(command, title, input)?;
-        while !process.has_ended() {
-            interrupt.check()?;
-            if clock::now() - start > limit {
-                return Ok(None);
+        Process::spawn(command, title, input)?.complete(FINE_POLL, limit)?;
+        Ok(clock::now() - start)
+    }
+
+    /// Waits for its end with exit code 0.
+    fn complete(mut self, pause: Duration, limit: Duration) -> Result<Process, Failure> {
+        let title = self.title.clone();
+        interrupt::wait_until(pause, limit, &title, || Ok(self.has_ended()))?;
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(self),
+            // A process killed by a signal could not print why.
+            Ok(status) if status.code().is_none() => {
+                Err(self.failure(&format!("failed ({status})")))
             }
-            sleep(FINE_POLL);
+            _ => Err(self.failure("failed")),
         }
-        let took = clock::now() - start;
-        process.check_success()?;
-        Ok(Some(took))
     }
 
     /// Process id.
@@ -108,18 +103,6 @@ impl Process {
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         has_ended(&mut self.child)
-    }
-
-    /// Fails unless it ended with exit code 0.
-    fn check_success(&mut self) -> Result<(), Failure> {
-        match self.child.wait() {
-            Ok(status) if status.success() => Ok(()),
-            // A process killed by a signal could not print why.
-            Ok(status) if status.code().is_none() => {
-                Err(self.failure(&format!("failed ({status})")))
-            }
-            _ => Err(self.failure("failed")),
-        }
     }
 
     /// Its standard error so far.
@@ -153,7 +136,11 @@ pub fn end(child: &mut Child, limit: Duration) {
     }
     // Not waited for yet, so the id is still this child's.
     let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
-    if !within(limit, || has_ended(child)) {
+    let start = clock::now();
+    while !has_ended(child) && clock::now() - start < limit {
+        sleep(FINE_POLL);
+    }
+    if !has_ended(child) {
         let _ = child.kill();
         let _ = child.wait();
     }

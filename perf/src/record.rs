@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::failure::{Failure, while_doing};
 use crate::statistics::Spread;
@@ -43,20 +44,30 @@ pub struct Run {
     pub rows: Vec<Row>,
 }
 
-/// One implementation in a run.
-#[derive(Clone, Debug, Default)]
+/// One implementation in a run, and its JSON line.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename = "implementation")]
 pub struct Row {
     /// The implementation as given on the command line.
+    #[serde(rename = "implementation")]
     pub label: String,
     /// Rows of one family are not compared with each other.
+    #[serde(default)]
     pub family: String,
-    /// Version and path.
-    pub program: Option<(String, String)>,
+    /// First line of the program's --version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Why it cannot be run, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
     /// Results, each with its round.
+    #[serde(skip)]
     pub results: Vec<(u64, Value)>,
     /// Reasons of the rounds that failed.
+    #[serde(skip)]
     pub failures: Vec<String>,
 }
 
@@ -97,17 +108,13 @@ impl Figures {
 impl Run {
     fn read(&mut self, kind: &str, record: &Value) -> Result<(), String> {
         let label = text_of(record, "implementation").ok_or("no \"implementation\"")?;
-        let part = |name| text_of(record, name).unwrap_or_default();
         match kind {
             "implementation" => {
-                let missing = text_of(record, "missing");
-                self.rows.push(Row {
-                    family: text_of(record, "family").unwrap_or_else(|| label.clone()),
-                    program: missing.is_none().then(|| (part("version"), part("path"))),
-                    label,
-                    missing,
-                    ..Row::default()
-                });
+                let mut row = Row::deserialize(record).map_err(|error| error.to_string())?;
+                if row.family.is_empty() {
+                    row.family = label;
+                }
+                self.rows.push(row);
             }
             "measurement" => {
                 let row = self.rows.iter_mut().find(|row| row.label == label);
@@ -124,6 +131,11 @@ impl Run {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The results of all rows.
+    pub fn results(&self) -> impl Iterator<Item = &Value> {
+        self.rows.iter().flat_map(|row| &row.results).map(|(_, result)| result)
     }
 
     /// Its title, or else the subcommand.
@@ -160,7 +172,7 @@ fn text_of(record: &Value, name: &str) -> Option<String> {
 impl Row {
     /// Its label, for a public implementation with its version: they differ a lot in speed.
     pub fn title(&self) -> String {
-        let version = self.program.as_ref().map_or("", |(version, _)| version);
+        let version = self.version.as_deref().unwrap_or_default();
         let is_number = |word: &&str| word.trim_start_matches('v').starts_with(char::is_numeric);
         match version.split_whitespace().find(is_number) {
             Some(number) if self.family != OURS => {
@@ -192,21 +204,6 @@ impl Row {
         let failure = failure.map(|why| format!("failed in {failed} of {rounds} rounds: {why}"));
         self.missing.clone().or(failure)
     }
-
-    /// Its JSON line.
-    pub fn record(&self) -> Value {
-        let Row { label, family, .. } = self;
-        let mut record =
-            json!({ "kind": "implementation", "implementation": label, "family": family });
-        if let Some((version, path)) = &self.program {
-            record["version"] = json!(version);
-            record["path"] = json!(path);
-        }
-        if let Some(why) = &self.missing {
-            record["missing"] = json!(why);
-        }
-        record
-    }
 }
 
 /// Writer of JSON lines, if they are wanted.
@@ -233,6 +230,8 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(text: &str) -> Result<Figures, String> {
@@ -272,16 +271,15 @@ mod tests {
         let named = |it| json!({ "kind": "implementation", "implementation": it, "family": it });
         let mut record = named("a");
         (record["path"], record["version"]) = (json!("/a"), json!("a v1.2"));
-        assert_eq!(a.record(), record);
+        assert_eq!(json!(a), record);
         assert_eq!(figures.failed, [("second".to_owned(), "no namespace".to_owned())]);
     }
 
     #[test]
     fn only_public_implementations_have_their_version_in_the_title() {
         let title = |family: &str, version: &str| {
-            let program = Some((version.to_owned(), String::new()));
-            let label = format!("{family}@/new");
-            Row { label, family: family.to_owned(), program, ..Row::default() }.title()
+            let (label, version) = (format!("{family}@/new"), Some(version.to_owned()));
+            Row { label, family: family.to_owned(), version, ..Row::default() }.title()
         };
         let newest = "wireguard-go@/new 0.0.20250522";
         assert_eq!(title("wireguard-go", "wireguard-go v0.0.20250522"), newest);

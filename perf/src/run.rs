@@ -5,16 +5,14 @@
 //! 2. Measure in rounds. Each measurement gets its JSON line at once.
 //! 3. Print the table.
 
-use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
+use crate::interrupt;
 use crate::machine;
 use crate::options::Common;
 use crate::record::{Lines, Row, Run};
@@ -24,22 +22,20 @@ use crate::table::{render, summary};
 /// exit code is a failure if a program that is there failed.
 pub fn side_by_side(
     kind: &str,
-    options: &impl Serialize,
+    options: Value,
     common: &Common,
-    interrupt: &Interrupt,
     measure: impl FnMut(&Program) -> Result<Value, Failure>,
 ) -> Result<ExitCode, Failure> {
-    let options = json!(options);
     let mut rows = Vec::new();
     for choice in &common.implementations {
-        let program = choice.locate(interrupt);
-        interrupt.check()?;
+        let program = choice.locate();
+        interrupt::check()?;
         let row =
             Row { label: choice.to_string(), family: choice.family().into(), ..Row::default() };
         rows.push(match program {
             Ok(it) => {
-                let described = Some((it.version.clone(), it.path.display().to_string()));
-                (Row { program: described, ..row }, Some(it))
+                let (version, path) = (it.version.clone(), it.path.display().to_string());
+                (Row { version: Some(version), path: Some(path), ..row }, Some(it))
             }
             Err(why) => (Row { missing: Some(why), ..row }, None),
         });
@@ -59,10 +55,10 @@ pub fn in_rounds<P>(
     let machine = machine::here();
     lines.write(&json!({ "kind": kind, "machine": machine, "options": options }))?;
     let (rows, programs): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-    rows.iter().try_for_each(|row| lines.write(&row.record()))?;
+    rows.iter().try_for_each(|row| lines.write(&json!(row)))?;
     let mut run = Run { kind: kind.to_owned(), title: None, machine, options, rows };
     let steps = programs.iter().flatten().count() as u64 * u64::from(common.rounds);
-    let progress = Progress::new(steps);
+    let bar = progress_bar(steps);
     for round in 1..=common.rounds {
         for (index, program) in programs.iter().enumerate() {
             let Some(program) = program else { continue };
@@ -70,27 +66,38 @@ pub fn in_rounds<P>(
             let mut record =
                 json!({ "kind": "measurement", "implementation": label, "round": round });
             let step = format!("round {round} of {}: {}", common.rounds, run.rows[index].title());
-            progress.begin(&step);
-            match measure(program) {
+            bar.set_message(step.clone());
+            if bar.is_hidden() {
+                eprint!("{step} … ");
+            }
+            let outcome = match measure(program) {
                 Err(Failure::Interrupted) => {
-                    progress.break_off();
+                    if bar.is_hidden() {
+                        eprintln!();
+                    }
                     return Err(Failure::Interrupted);
                 }
                 Err(Failure::Step(why)) => {
-                    progress.end(&step, &format!("failed: {why}"));
                     record["failure"] = json!(why);
-                    run.rows[index].failures.push(why);
+                    run.rows[index].failures.push(why.clone());
+                    format!("failed: {why}")
                 }
                 Ok(result) => {
-                    progress.end(&step, &summary(&run, &result));
                     record["result"] = result.clone();
+                    let outcome = summary(&run, &result);
                     run.rows[index].results.push((round.into(), result));
+                    outcome
                 }
+            };
+            if bar.is_hidden() {
+                eprintln!("{outcome}");
             }
+            bar.println(format!("{step} … {outcome}"));
+            bar.inc(1);
             lines.write(&record)?;
         }
     }
-    drop(progress);
+    bar.finish_and_clear();
     print!("{}", render(&run));
     let sizes = |(_, result): &(u64, Value)| result["sizes"].as_array().cloned();
     let mut sizes = run.rows.iter().flat_map(|row| &row.results).filter_map(sizes).flatten();
@@ -99,48 +106,10 @@ pub fn in_rounds<P>(
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The progress of a run: a bar on a terminal, plain lines elsewhere. The bar is drawn when a step
-/// ends: a ticking clock would use CPU time during a measurement.
-struct Progress(Option<ProgressBar>);
-
-impl Progress {
-    fn new(steps: u64) -> Progress {
-        let draw = || {
-            let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            let style = "{bar:30} {pos} of {len}, {elapsed} elapsed, {eta} left: {msg}";
-            bar.with_style(ProgressStyle::with_template(style).expect("a valid template"))
-        };
-        Progress(stderr().is_terminal().then(draw))
-    }
-
-    fn begin(&self, step: &str) {
-        match &self.0 {
-            Some(bar) => bar.set_message(step.to_owned()),
-            None => eprint!("{step} … "),
-        }
-    }
-
-    fn end(&self, step: &str, outcome: &str) {
-        match &self.0 {
-            Some(bar) => {
-                bar.println(format!("{step} … {outcome}"));
-                bar.inc(1);
-            }
-            None => eprintln!("{outcome}"),
-        }
-    }
-
-    fn break_off(&self) {
-        if self.0.is_none() {
-            eprintln!();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
+/// The progress of a run: a bar on a terminal, hidden elsewhere. It is drawn when a step ends: a
+/// ticking clock would use CPU time during a measurement.
+fn progress_bar(steps: u64) -> ProgressBar {
+    let style = "{bar:30} {pos} of {len}, {elapsed} elapsed, {eta} left: {msg}";
+    let style = ProgressStyle::with_template(style).expect("a valid template");
+    ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr()).with_style(style)
 }

@@ -1,5 +1,9 @@
 //! Medians, ranges and percentiles.
 
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
 /// Median and range of a set of figures. Few rounds justify no finer statistics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -31,6 +35,13 @@ impl Spread {
 pub fn percentile<T: Copy>(sorted: &[T], percent: f64) -> Option<T> {
     let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// The distribution of durations in microseconds, for the JSON lines.
+pub fn distribution(mut durations: Vec<Duration>) -> Value {
+    durations.sort();
+    let at = |percent| percentile(&durations, percent).map(|it| it.as_secs_f64() * 1e6);
+    json!({ "p50": at(50.0), "p99": at(99.0), "max": at(100.0) })
 }
 
 #[cfg(test)]

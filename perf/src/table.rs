@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::columns::{Column, Subject, Table, digits};
+use crate::columns::{Subject, Table, digits};
 use crate::machine;
 use crate::record::{Row, Run};
 use crate::statistics::Spread;
@@ -22,7 +22,7 @@ pub fn render(run: &Run) -> String {
             if !table.heading.is_empty() {
                 text += &format!("{}\n\n", table.heading.replace("{}", &name));
             }
-            text += &render_one(run, &table, &name);
+            text += &render_one(run, table, &name);
             text.push('\n');
         }
     }
@@ -32,7 +32,7 @@ pub fn render(run: &Run) -> String {
         subject.note
     );
     for row in &run.rows {
-        if let Some((version, path)) = &row.program {
+        if let (Some(version), Some(path)) = (&row.version, &row.path) {
             text += &format!("{}: {version} ({path})\n", row.label);
         }
     }
@@ -43,15 +43,10 @@ pub fn render(run: &Run) -> String {
 pub fn summary(run: &Run, result: &Value) -> String {
     let mut parts = Vec::new();
     for table in Subject::of(&run.kind).tables(&run.options) {
-        let names = match table.list {
-            Some(list) => list.items(result).map(|item| list.name(item)).collect(),
-            None => vec![String::new()],
-        };
-        for name in names {
-            let Some(part) = table.part(result, &name) else { continue };
-            let columns = table.columns.iter().filter(|column| column.better.is_some());
-            let figures = columns
-                .filter_map(|it| Some(format!("{} {}", it.title, digits((it.of)(part)?))))
+        for (name, part) in table.parts(result) {
+            let figures = table
+                .compared()
+                .filter_map(|it| Some(format!("{} {}", it.title, digits(it.of(part)?))))
                 .chain(part["failure"].as_str().map(str::to_owned))
                 .collect::<Vec<_>>();
             let name = if name.is_empty() { name } else { format!("{name}: ") };
@@ -78,23 +73,18 @@ pub fn ratio_in_words(Spread { median, min, max }: Spread) -> String {
 /// A table of strings: titles, then a line for each row with results. The last column is of one
 /// ratio, if there is something to compare with.
 fn render_one(run: &Run, table: &Table, name: &str) -> String {
-    let compared = table.columns.iter().filter(|it| it.better.is_some());
-    let compared: Vec<&Column> = compared.filter(|_| has_families(&run.rows)).collect();
+    let compared: Vec<_> = table.compared().filter(|_| has_families(&run.rows)).collect();
     let mut titles = vec!["implementation".to_owned()];
-    titles.extend(table.columns.iter().map(|column| column.title.to_owned()));
+    titles.extend(table.columns.iter().map(|column| column.title.clone()));
     titles.extend(compared.iter().map(|column| format!("{} × best other", column.title)));
     let mut lines = vec![titles];
     for row in &run.rows {
-        let of = |column: &Column| {
-            let figure = column.of;
-            move |result: &Value| figure(table.part(result, name)?)
-        };
-        let spreads: Vec<_> = table.columns.iter().map(|it| row.spread(of(it))).collect();
+        let spreads = table.spreads(row, name);
         if spreads.iter().any(Option::is_some) {
             let mut cells = vec![row.title()];
             cells.extend(spreads.into_iter().map(median_and_range));
             cells.extend(compared.iter().map(|column| {
-                let of = of(column);
+                let of = table.figure(column, name);
                 let other = column.best(&run.rows, of, |other| other.family != row.family);
                 let ratio = other.and_then(|other| Some((row.ratio_to(other, of)?, other)));
                 ratio.map_or("–".to_owned(), |(ratio, other)| {
@@ -117,20 +107,19 @@ fn has_families(rows: &[Row]) -> bool {
 
 /// Columns of strings, separated by two spaces; the last cell of each line has no width.
 fn align(lines: &[Vec<String>]) -> String {
-    let width = |cell: &String| cell.chars().count();
-    let mut text = String::new();
     let columns = lines[0].len();
-    let of_column = |column: usize| {
+    let width = |column: usize| {
         let cells = lines.iter().filter(|line| line.len() == columns || column == 0);
-        cells.map(|line| width(&line[column])).max().unwrap_or(0)
+        cells.map(|line| line[column].chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns).map(of_column).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
     for line in lines {
         let (last, cells) = line.split_last().expect("a line has cells");
-        for (column, cell) in cells.iter().enumerate() {
-            let fill = " ".repeat(widths[column] - width(cell));
-            text +=
-                &if column == 0 { format!("{cell}{fill}  ") } else { format!("{fill}{cell}  ") };
+        for (column, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
+            let cell =
+                if column == 0 { format!("{cell:width$}") } else { format!("{cell:>width$}") };
+            text += &format!("{cell}  ");
         }
         text += &format!("{last}\n");
     }
@@ -160,7 +149,7 @@ mod tests {
 
     fn lines(rows: Vec<Row>) -> Vec<String> {
         let run = Run { kind: "storm".into(), rows, ..Run::default() };
-        let table = &Subject::of("storm").tables(&run.options)[1];
+        let table = Subject::of("storm").tables(&run.options).nth(1).expect("two parts");
         render_one(&run, table, "").lines().skip(1).map(str::to_owned).collect()
     }
 
@@ -183,8 +172,8 @@ mod tests {
     #[test]
     fn the_newest_wireguard_go_is_the_best_other_with_its_version() {
         let go = |label: &str, version: &str, rate| {
-            let program = Some((format!("wireguard-go v{version}"), "/go".to_owned()));
-            Row { program, ..row(label, "wireguard-go", &[Some(rate)], Value::Null) }
+            let version = Some(format!("wireguard-go v{version}"));
+            Row { version, ..row(label, "wireguard-go", &[Some(rate)], Value::Null) }
         };
         let lines = lines(vec![
             row("ours", "ours", &[Some(6.0)], Value::Null),

@@ -9,24 +9,22 @@
 
 use std::net::IpAddr;
 
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure};
+use crate::daemon::{Daemon, PORT};
 use crate::failure::Failure;
-use crate::generator::{Keys, Randomness};
+use crate::generator::Keys;
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, POLL};
 use crate::namespace::{FORWARDING, Namespace};
 use crate::options::Family;
+use crate::process::STEP_LIMIT;
 
 /// Roles of the clients, in the order of their addresses.
 const CLIENT_ROLES: [&str; 2] = ["client", "client2"];
 
-/// A daemon in its namespace.
+/// A daemon with its place in the tunnel.
 pub struct Member {
-    // Dropped in this order: the daemon ends before its namespace.
     /// The daemon.
     pub daemon: Daemon,
-    /// Its namespace.
-    pub namespace: Namespace,
     /// Last byte of its addresses inside the tunnel.
     number: u8,
     keys: Keys,
@@ -35,9 +33,7 @@ pub struct Member {
 impl Member {
     /// Starts `program` in a namespace and waits until it answers `wg`.
     fn start(program: &Program, number: u8, namespace: Namespace) -> Result<Member, Failure> {
-        let daemon = Daemon::start(program, &namespace, None)?;
-        let keys = Keys::new(&mut Randomness::open()?)?;
-        Ok(Member { daemon, namespace, number, keys })
+        Ok(Member { daemon: Daemon::start(program, namespace, None)?, number, keys: Keys::new() })
     }
 
     /// Its address inside the tunnel.
@@ -50,19 +46,16 @@ impl Member {
 
     /// Sets its key and `peers`, and brings its interface up with its addresses.
     fn configure(&self, peers: &str) -> Result<(), Failure> {
-        configure(&self.namespace, &self.keys.private, peers)?;
-        let addresses = [
-            format!("{}/24", self.address(Family::V4)),
-            format!("{}/64", self.address(Family::V6)),
-        ];
-        self.namespace.bring_up(INTERFACE, &addresses, &format!("mtu {MTU}"))
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| self.address(family));
+        let addresses = [format!("{v4}/24"), format!("{v6}/64")];
+        self.daemon.configure(&self.keys.private, peers, &addresses, STEP_LIMIT).map(drop)
     }
 
     fn reaches(&self, address: IpAddr) -> Result<(), Failure> {
         let line = format!("ping -n -c 1 -W 1 {address}");
-        let title = format!("`{line}` in {}", self.namespace.role());
-        let limit = crate::process::STEP_LIMIT;
-        self.namespace.interrupt().wait_until(limit, &title, || match self.namespace.run(&line) {
+        let namespace = &self.daemon.namespace;
+        let title = format!("`{line}` in {}", namespace.role());
+        interrupt::wait_until(POLL, STEP_LIMIT, &title, || match namespace.run(&line) {
             Err(Failure::Interrupted) => Err(Failure::Interrupted),
             outcome => Ok(outcome.is_ok()),
         })
@@ -79,20 +72,15 @@ pub struct Topology {
 impl Topology {
     /// Starts `hub` and this many `clients` of one program, and waits until the source reaches the
     /// sink.
-    pub fn build(
-        hub: &Program,
-        client: &Program,
-        clients: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Topology, Failure> {
+    pub fn build(hub: &Program, client: &Program, clients: usize) -> Result<Topology, Failure> {
         let role = if clients > 1 { "relay" } else { "server" };
-        let namespace = Namespace::new(role, interrupt)?;
+        let namespace = Namespace::new(role)?;
         if clients > 1 {
             namespace.run(FORWARDING)?;
         }
         let mut namespaces = Vec::new();
         for (number, role) in (1..).zip(&CLIENT_ROLES[..clients]) {
-            let inside = Namespace::new(role, interrupt)?;
+            let inside = Namespace::new(role)?;
             let [own, of_hub] = [2, 1].map(|host| [format!("198.18.{number}.{host}/24")]);
             inside.link(("uplink", &own), &namespace, (role, &of_hub))?;
             namespaces.push(inside);

@@ -29,6 +29,20 @@ pub fn of_daemon(pid: Option<u32>) -> Result<Option<Duration>, Failure> {
     pid.map(|pid| of_process(pid).ok_or_else(ended)).transpose()
 }
 
+/// Time between two readings, if both are known.
+pub fn between(before: Option<Duration>, after: Option<Duration>) -> Option<Duration> {
+    Some(after?.saturating_sub(before?))
+}
+
+/// A sum of times plus the time between two more readings, if known.
+pub fn added(
+    sum: Option<Duration>,
+    before: Option<Duration>,
+    after: Option<Duration>,
+) -> Option<Duration> {
+    Some(sum.unwrap_or_default() + between(before, after)?)
+}
+
 /// Whether a thread of a process is running, runnable, stopped or waiting for a disk: whether the
 /// process would make progress if it were scheduled. False if it is gone.
 pub fn has_work(pid: u32) -> bool {

@@ -19,11 +19,11 @@ use serde_json::json;
 
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Choice;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, POLL};
 use crate::process::{end, tied};
 use crate::record::Lines;
 use crate::report;
-use plan::{Run, Size, estimate, plan};
+use plan::{Run, estimate, plan};
 
 /// Default folder; a number is appended where it is taken.
 const FOLDER: &str = "perf-report";
@@ -71,13 +71,10 @@ pub struct Options {
 impl Options {
     /// The runs that are asked for.
     fn runs(&self) -> Vec<Run> {
-        let mut runs = plan(match (self.quick, self.full) {
-            (true, _) => Size::Quick,
-            (_, true) => Size::Full,
-            _ => Size::Usual,
-        });
+        let name = if self.full { "full" } else { "usual" };
+        let mut runs = plan(if self.quick { "quick" } else { name });
         if let Some(only) = &self.only {
-            runs.retain(|run| only.iter().any(|kind| kind == run.kind));
+            runs.retain(|run| only.contains(&run.kind));
         }
         if let Some(choices) = &self.implementations {
             let names: Vec<_> = choices.iter().map(ToString::to_string).collect();
@@ -119,7 +116,7 @@ fn is_free(folder: &Path) -> bool {
 }
 
 /// Runs the plan. The exit code is a failure if a program that is there failed.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     let runs = options.runs();
     let total = format!("{} runs, about {}", runs.len(), minutes(estimate(&runs)));
     if options.list {
@@ -133,7 +130,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
     let folder = options.folder()?;
     let figures = folder.join("figures.jsonl");
     eprintln!("{total}");
-    let outcome = run_all(&runs, &figures, interrupt);
+    let outcome = run_all(&runs, &figures);
     let page = folder.join("report.html");
     match report::write(std::slice::from_ref(&figures), &page) {
         Ok(()) => println!("figures: {}\nreport:  {}", figures.display(), page.display()),
@@ -145,7 +142,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
 }
 
 /// Runs one after another; returns whether any failed.
-fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, Failure> {
+fn run_all(runs: &[Run], figures: &Path) -> Result<bool, Failure> {
     let mut lines = Lines::open(Some(figures))?;
     let mut has_failed = false;
     for (index, run) in runs.iter().enumerate() {
@@ -157,22 +154,23 @@ fn run_all(runs: &[Run], figures: &Path, interrupt: &Interrupt) -> Result<bool, 
         let mut fail = |why: String| {
             lines.write(&json!({ "kind": "run_failed", "title": run.title, "why": why }))
         };
-        match child(run, figures, interrupt) {
+        let why = match child(run, figures) {
             Err(Failure::Interrupted) => {
                 fail(format!("interrupted; {} more runs were planned", all - number))?;
                 return Err(Failure::Interrupted);
             }
-            Err(Failure::Step(why)) => {
-                eprintln!("{why}");
-                fail(why)?;
-                has_failed = true;
-            }
+            Err(Failure::Step(why)) => Some(why),
             // A run that fails with exit code 1 has written why, also to its JSON lines.
-            Ok(status) if matches!(status.code(), Some(0 | 1)) => has_failed |= !status.success(),
-            Ok(status) => {
-                fail(format!("it ended with {status}"))?;
-                has_failed = true;
+            Ok(status) if matches!(status.code(), Some(0 | 1)) => {
+                has_failed |= !status.success();
+                None
             }
+            Ok(status) => Some(format!("it ended with {status}")),
+        };
+        if let Some(why) = why {
+            eprintln!("{why}");
+            fail(why)?;
+            has_failed = true;
         }
     }
     Ok(has_failed)
@@ -188,7 +186,7 @@ impl Drop for Running {
 }
 
 /// Runs it to completion in a process of its own, which appends its JSON lines to `figures`.
-fn child(run: &Run, figures: &Path, interrupt: &Interrupt) -> Result<ExitStatus, Failure> {
+fn child(run: &Run, figures: &Path) -> Result<ExitStatus, Failure> {
     let program = std::env::current_exe().map_err(while_doing("cannot find this program"))?;
     let mut command = tied(&program.to_string_lossy());
     // Ctrl-C goes to this process only, which then ends the other in order.
@@ -197,7 +195,7 @@ fn child(run: &Run, figures: &Path, interrupt: &Interrupt) -> Result<ExitStatus,
     let mut running = Running(child);
     let limit = (run.estimate() * PATIENCE).max(LEAST_PATIENCE);
     let mut ended = None;
-    interrupt.wait_until(limit, &format!("the end of {}", run.title), || {
+    interrupt::wait_until(POLL, limit, &format!("the end of {}", run.title), || {
         ended = running.0.try_wait().map_err(while_doing("cannot wait for a run"))?;
         Ok(ended.is_some())
     })?;
@@ -207,7 +205,7 @@ fn child(run: &Run, figures: &Path, interrupt: &Interrupt) -> Result<ExitStatus,
 /// The command lines of all plans.
 #[cfg(test)]
 pub fn command_lines() -> Vec<String> {
-    let sizes = [Size::Quick, Size::Usual, Size::Full].into_iter();
+    let sizes = ["quick", "usual", "full"].into_iter();
     sizes.flat_map(plan).map(|it| it.words().join(" ")).collect()
 }
 
@@ -229,7 +227,7 @@ mod tests {
         let implementations = ["wireguard-go", "boringtun"].map(|it| it.parse().expect("known"));
         let implementations = Some(implementations.to_vec());
         let runs = Options { quick: true, only, implementations, ..Options::default() }.runs();
-        let kinds: Vec<_> = runs.iter().map(|run| run.kind).collect();
+        let kinds: Vec<_> = runs.iter().map(|run| run.kind.as_str()).collect();
         assert_eq!(kinds, ["storm", "scale"]);
         assert!(runs.iter().all(|run| run.implementations == "wireguard-go,boringtun"));
     }

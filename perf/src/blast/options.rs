@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, value_parser};
+use clap::Args;
 use serde::{Serialize, Serializer};
 
 use crate::failure::Failure;
 use crate::generator::{GroupPlan, Kind, Load, Setup, Traffic, public_key};
 use crate::implementation::Choice;
-use crate::options::{Common, Cores, Family};
+use crate::options::{Common, Cores, Family, within};
 
 /// Options of `blast`.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -58,22 +58,21 @@ pub struct Options {
 
     /// Rate of the slow receiver's path with --fairness (Mbit/s)
     #[arg(long, value_name = "MBIT", default_value_t = 20)]
-    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
+    #[arg(value_parser = within::<u32>(1..=100_000))]
     #[serde(rename = "slow_megabits_per_second")]
     pub slow: u32,
 
     /// Memory for packets that are encrypted before the clock starts (MiB); the clock stops while
     /// it is refilled
     #[arg(long, value_name = "MIB", default_value_t = 256)]
-    #[arg(value_parser = value_parser!(u32).range(1..=65_536))]
+    #[arg(value_parser = within::<usize>(1..=65_536))]
     #[serde(rename = "pool_mib")]
-    pool: u32,
+    pool: usize,
 
     /// Decrypt and check a packet of one in N trains
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    #[arg(value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within::<usize>(1..))]
     #[serde(skip)]
-    pub check_every: u32,
+    pub check_every: usize,
 
     /// Worker threads of wg-bounce
     #[arg(long, value_name = "N")]
@@ -83,14 +82,6 @@ pub struct Options {
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     arguments: Option<String>,
 
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub remote: RemoteOptions,
-}
-
-/// The remote relay.
-#[derive(Args, Clone, Debug, Serialize)]
-pub struct RemoteOptions {
     /// Measure the relay at this IP address and UDP port, over this machine's own network
     #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["remote_key", "keys"])]
     #[arg(conflicts_with_all = ["implementations", "workers", "arguments", "fairness"])]
@@ -114,16 +105,6 @@ pub struct RemoteOptions {
     pub remote_config: bool,
 }
 
-impl RemoteOptions {
-    /// Fails if the options exclude each other.
-    fn check(&self) -> Result<(), Failure> {
-        if self.keys.is_some() && self.remote.is_none() && !self.remote_config {
-            return Err(Failure::step("--keys requires --remote or --remote-config"));
-        }
-        Ok(())
-    }
-}
-
 impl Options {
     /// The implementations, with the arguments for wg-bounce.
     pub fn choices(&self) -> Vec<Choice> {
@@ -136,13 +117,10 @@ impl Options {
 
     /// Fails if the options exclude each other.
     pub fn check(&self) -> Result<(), Failure> {
-        self.remote.check()?;
+        if self.keys.is_some() && self.remote.is_none() && !self.remote_config {
+            return Err(Failure::step("--keys requires --remote or --remote-config"));
+        }
         self.traffic.check(self.kind, self.family)
-    }
-
-    /// Whether only the configuration of a remote relay is printed.
-    pub fn is_config(&self) -> bool {
-        self.remote.remote_config
     }
 
     /// Properties of all peers.
@@ -151,14 +129,14 @@ impl Options {
             family: self.family,
             outer: self.outer,
             is_padded: !self.unpadded,
-            check_every: self.check_every as usize,
+            check_every: self.check_every,
             ..Setup::plain(self.kind, self.cores.relay_core)
         }
     }
 
     /// The pairs that send.
     pub fn plan(&self) -> GroupPlan {
-        self.traffic.plan(self.pool as usize)
+        self.traffic.plan(self.pool)
     }
 }
 

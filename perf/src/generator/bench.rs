@@ -5,23 +5,24 @@
 //! 3. Phases: slices of sending. Between them the relay's clock is stopped while packets are
 //!    encrypted and samples decrypted.
 
+use std::iter::repeat_n;
+use std::mem::replace;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::assemble::{direct, shake_hands, through_relay};
-use super::drive::{Generator, Group, Pace, Receiver, Slice};
-use super::keys::{Keys, Randomness};
-use super::network::Network;
+use super::drive::{Generator, Pace, Peer};
+use super::keys::{Keys, random_key};
+use super::network::{Network, Path, Relay, Step};
 use super::peers::Peers;
 use super::phase::{Count, Phase};
 use super::plan::{GroupPlan, Setup};
 use super::receive::{Sampler, Tally};
-use super::relay::{Relay, Step};
-use crate::clock;
+use super::session::{Session, connect};
 use crate::failure::Failure;
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
+use crate::process::STEP_LIMIT;
 use crate::usage::{self, Threads};
+use crate::{clock, interrupt};
 
 /// Age of the oldest session at which measuring stops: the generator does not rekey, which its
 /// initiator would have to do at 120 s (REKEY_AFTER_TIME; whitepaper, section 6.1).
@@ -33,6 +34,9 @@ const PRIMING_ATTEMPTS_MAX: usize = 20;
 
 /// Longest slice: receivers have to send keepalives in between.
 const SLICE_MAX: Duration = Duration::from_secs(4);
+
+/// Shortest slice; less time than this is not used.
+const SLICE_MIN: Duration = Duration::from_millis(1);
 
 /// Duration of a trial of a window.
 const WINDOW_TRIAL: Duration = Duration::from_millis(300);
@@ -50,26 +54,20 @@ struct Times {
 pub struct Bench {
     /// The relay.
     pub relay: Relay,
+    plans: Vec<GroupPlan>,
+    setup: Setup,
     generator: Generator,
     connected_at: Duration,
-    /// Samples that came after a later one of their pair, by the sequence number inside.
-    late_samples: u64,
 }
 
 impl Bench {
     /// Builds and connects everything.
-    pub fn build(
-        program: &Program,
-        plans: &[GroupPlan],
-        setup: &Setup,
-        interrupt: &Interrupt,
-    ) -> Result<Bench, Failure> {
-        let network = Network::build(program, setup.outer, setup.relay_core, interrupt)?;
-        let pairs = plans.iter().map(|plan| plan.pairs).sum();
-        let peers = Peers::new(pairs, setup.family, &mut Randomness::open()?)?;
-        network.configure(&peers.relay, peers.entries())?;
+    pub fn build(program: &Program, plans: &[GroupPlan], setup: Setup) -> Result<Bench, Failure> {
+        let network = Network::build(program, setup.outer, setup.relay_core)?;
+        let peers = Peers::new(plans.iter().map(|plan| plan.pairs).sum(), setup.family);
+        network.configure(&peers.relay, peers.entries(), STEP_LIMIT)?;
         let public = peers.relay.identity.public();
-        Bench::connect(Relay::Local(network), public, &peers.ends, plans, setup, interrupt)
+        Bench::connect(Relay::Local(network), public, &peers.ends, plans, setup)
     }
 
     /// Connects the `ends` of all pairs to a relay that knows them, and has this public key.
@@ -78,220 +76,152 @@ impl Bench {
         public: &[u8; 32],
         ends: &[(Keys, IpAddr)],
         plans: &[GroupPlan],
-        setup: &Setup,
-        interrupt: &Interrupt,
+        setup: Setup,
     ) -> Result<Bench, Failure> {
         let connected_at = clock::now();
-        let peers = match shake_hands(&relay, public, ends, plans, interrupt) {
-            Ok(peers) => peers,
-            Err(failure) => return Err(relay.explain(failure, Step::Handshakes)),
-        };
-        let generator = through_relay(plans, peers, setup, relay.pid(), interrupt)?;
-        let mut bench = Bench { relay, generator, connected_at, late_samples: 0 };
-        bench.explained(|bench| bench.prime(plans))?;
+        let peers = shake_hands(&relay, public, ends, plans)
+            .map_err(|failure| relay.explain(failure, Step::Handshakes))?;
+        let generator = Generator::new(plans, peers, &setup, false, relay.pid())?;
+        let mut bench = Bench { relay, plans: plans.to_vec(), setup, generator, connected_at };
+        bench.prime().map_err(|failure| bench.explain(failure))?;
         Ok(bench)
-    }
-
-    /// Sends at `rate` like [`Bench::open`], but to receivers in the relay's place, with the pairs
-    /// of one `plan`: the relay is idle.
-    pub fn open_directly(
-        &mut self,
-        plan: &GroupPlan,
-        setup: &Setup,
-        rate: f64,
-        limit: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<Phase, Failure> {
-        let network = self.relay.network().expect("only a local relay has a direct path");
-        let direct = direct(network, plan, setup, interrupt)?;
-        let relayed = std::mem::replace(&mut self.generator, direct);
-        let phase = self.open(&[(0, rate)], limit, Sampler::for_latency(rate, limit, plan.train));
-        self.generator = relayed;
-        phase
-    }
-
-    /// Runs `phases`, and adds to a failure what the relay explains of it.
-    pub fn explained<T>(
-        &mut self,
-        phases: impl FnOnce(&mut Bench) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        phases(self).map_err(|failure| self.relay.explain(failure, Step::Packets))
     }
 
     /// The log lines that say how the relay runs.
     pub fn told(&self) -> Vec<String> {
-        self.relay.network().map(Network::told).unwrap_or_default()
+        self.relay.network().map(|network| network.relay.told()).unwrap_or_default()
     }
 
-    /// The largest window of at most `window` packets without losses.
-    pub fn find_window(&mut self, group: usize, window: usize) -> Result<usize, Failure> {
-        let mut window = window;
+    /// As much as the relay can take of a group's packets, for `limit` or until `packets` are sent:
+    /// the window, the largest of at most `window` packets without losses, and the results with it.
+    pub fn saturate(
+        &mut self,
+        group: usize,
+        mut window: usize,
+        packets: u64,
+        limit: Duration,
+    ) -> Result<(usize, Phase), Failure> {
         loop {
-            let slice = self.generator.closed(group, window, u64::MAX, WINDOW_TRIAL)?;
-            self.check_samples()?;
-            if slice.received >= slice.sent || window <= self.generator.groups[group].pool.train() {
-                return Ok(window);
+            let trial = Pace::Window { group, window };
+            let slice = self.generator.run(&trial, u64::MAX, WINDOW_TRIAL);
+            let slice = slice.map_err(|failure| self.explain(failure))?;
+            check_samples(&mut self.generator).map_err(|failure| self.explain(failure))?;
+            if slice.received >= slice.sent || window <= self.plans[group].train {
+                break;
             }
             window -= window.div_ceil(4);
         }
+        Ok((window, self.phase(&Pace::Window { group, window }, packets, limit)?))
     }
 
-    /// Keeps a `window` of one group's packets in flight, for `limit` or until `packets` are sent.
-    pub fn closed(
-        &mut self,
-        group: usize,
-        window: usize,
-        packets: u64,
-        limit: Duration,
-    ) -> Result<Phase, Failure> {
-        self.phase(|generator, so_far| {
-            let left = limit.saturating_sub(so_far.duration).min(SLICE_MAX);
-            let packets = packets.saturating_sub(so_far.count.sent);
-            if left < Duration::from_millis(1) || packets == 0 {
-                return Ok(None);
-            }
-            generator.closed(group, window, packets, left).map(Some)
-        })
+    /// Sends the first group's packets at `rate` per second for `limit`, whatever arrives, and
+    /// samples their latency.
+    pub fn at_rate(&mut self, rate: f64, limit: Duration) -> Result<Phase, Failure> {
+        let sampler = Sampler::for_latency(rate, limit, self.plans[0].train);
+        self.at_rates(&[(0, rate)], limit, sampler)
     }
 
     /// Sends at these rates (group, packets per second) for `limit`, whatever arrives. The samples
     /// of `sampler` give the latency.
-    pub fn open(
+    pub fn at_rates(
         &mut self,
         rates: &[(usize, f64)],
         limit: Duration,
         sampler: Sampler,
     ) -> Result<Phase, Failure> {
-        let pace = |(group, rate): &(usize, f64)| {
-            let train = self.generator.groups[*group].pool.train() as f64;
-            Pace { group: *group, interval: Duration::from_secs_f64(train / rate) }
-        };
-        let paces: Vec<Pace> = rates.iter().map(pace).collect();
-        let sampler = std::mem::replace(&mut self.generator.sampler, sampler);
-        let phase = self.phase(|generator, so_far| {
-            let left = limit.saturating_sub(so_far.duration).min(SLICE_MAX);
-            if left < Duration::from_millis(1) {
-                return Ok(None);
-            }
-            generator.open(&paces, left).map(Some)
-        });
+        let sampler = replace(&mut self.generator.sampler, sampler);
+        let phase = self.phase(&Pace::Rates(rates.to_vec()), u64::MAX, limit);
         self.generator.sampler = sampler;
         phase
     }
 
-    /// Runs slices until `slice` returns none, and checks samples in between.
-    fn phase(
-        &mut self,
-        mut slice: impl FnMut(&mut Generator, &Phase) -> Result<Option<Slice>, Failure>,
-    ) -> Result<Phase, Failure> {
+    /// Like [`Bench::at_rate`], but to receivers in the relay's place, each pair with a key of its
+    /// own: the relay is idle.
+    pub fn at_rate_directly(&mut self, rate: f64, limit: Duration) -> Result<Phase, Failure> {
+        let network = self.relay.network().expect("only a local relay has a direct path");
+        let pairs = network.direct_pairs(self.plans[0].pairs)?.into_iter().map(|pair| {
+            let key = random_key();
+            pair.map(|socket| (socket, Session::shared(key)))
+        });
+        let peers = pairs.flatten().collect();
+        let direct = Generator::new(&self.plans[..1], peers, &self.setup, true, None)?;
+        let relayed = replace(&mut self.generator, direct);
+        let phase = self.at_rate(rate, limit);
+        self.generator = relayed;
+        phase
+    }
+
+    /// Adds to a failure what the relay explains of it.
+    fn explain(&mut self, failure: Failure) -> Failure {
+        self.relay.explain(failure, Step::Packets)
+    }
+
+    /// Runs slices at this pace, for `limit` or until `packets` are sent.
+    fn phase(&mut self, pace: &Pace, packets: u64, limit: Duration) -> Result<Phase, Failure> {
+        self.slices(pace, packets, limit).map_err(|failure| self.explain(failure))
+    }
+
+    /// Runs slices, and checks samples in between.
+    fn slices(&mut self, pace: &Pace, packets: u64, limit: Duration) -> Result<Phase, Failure> {
         let mut phase = Phase::default();
-        let (tally_before, counts_before) = (self.tally(), self.counts());
-        let late_before = self.late_samples;
+        let mut sent = 0;
+        self.generator.receivers.iter_mut().for_each(|receiver| receiver.tally.restart());
+        self.generator.groups.iter_mut().for_each(|group| group.sent = 0);
         let threads_before = self.threads();
-        loop {
+        while sent < packets && limit.saturating_sub(phase.duration) >= SLICE_MIN {
             if clock::now() - self.connected_at > SESSION_AGE_MAX {
                 return Err(Failure::step("the sessions are too old: reduce --seconds"));
             }
             // Seal packets before the clock starts.
             self.generator.prepare()?;
             let before = self.times()?;
-            let Some(slice) = slice(&mut self.generator, &phase)? else { break };
+            let left = (limit - phase.duration).min(SLICE_MAX);
+            let slice = self.generator.run(pace, packets - sent, left)?;
             let after = self.times()?;
+            sent += slice.sent;
             phase.duration += slice.duration;
-            phase.count.sent += slice.sent;
-            phase.count.received += slice.received;
             phase.lag = phase.lag.max(slice.lag);
             phase.wall += after.now - before.now;
-            phase.relay = added(phase.relay, before.relay, after.relay);
-            phase.core = added(phase.core, before.core, after.core);
-            phase.samples.extend(self.check_samples()?);
+            phase.relay = usage::added(phase.relay, before.relay, after.relay);
+            phase.core = usage::added(phase.core, before.core, after.core);
+            phase.samples.extend(check_samples(&mut self.generator)?);
             if slice.received == 0 {
                 return Err(Failure::step("packets have stopped arriving"));
             }
         }
         phase.threads = self.threads().since(&threads_before);
-        let tally = self.tally();
-        phase.trains = tally.trains - tally_before.trains;
-        phase.reordered = tally.reordered - tally_before.reordered;
-        phase.foreign = tally.foreign - tally_before.foreign;
-        phase.late_samples = self.late_samples - late_before;
-        let counts = self.counts().into_iter().zip(counts_before);
-        phase.groups = counts.map(|(now, before)| now.since(before)).collect();
+        for group in &self.generator.groups {
+            let mut tally = Tally::default();
+            self.generator.receivers[group.pairs()].iter().for_each(|it| tally.add(&it.tally));
+            phase.groups.push(Count { sent: group.sent, received: tally.messages });
+            phase.tally.add(&tally);
+        }
+        phase.count.sent = phase.groups.iter().map(|group| group.sent).sum();
+        phase.count.received = phase.tally.messages;
         Ok(phase)
     }
 
     /// Sends until every receiver has received.
-    fn prime(&mut self, plans: &[GroupPlan]) -> Result<(), Failure> {
-        for (number, plan) in plans.iter().enumerate() {
-            let (train, first) = (plan.train, self.generator.groups[number].first);
-            let packets = (plan.pairs * train) as u64;
-            let mut attempts = 0;
-            loop {
-                self.generator.closed(number, train, packets, SLICE_MAX)?;
-                self.check_samples()?;
-                let of_group = &self.generator.receivers[first..first + plan.pairs];
-                let silent = of_group.iter().filter(|it| it.tally.messages == 0).count();
-                attempts += 1;
+    fn prime(&mut self) -> Result<(), Failure> {
+        for (group, plan) in self.plans.iter().enumerate() {
+            let (pairs, window) = (plan.pairs, plan.train);
+            let mut silent = pairs;
+            for _ in 0..PRIMING_ATTEMPTS_MAX {
+                let pace = Pace::Window { group, window };
+                self.generator.run(&pace, (pairs * window) as u64, SLICE_MAX)?;
+                check_samples(&mut self.generator)?;
+                let receivers = &self.generator.receivers[self.generator.groups[group].pairs()];
+                silent = receivers.iter().filter(|it| it.tally.messages == 0).count();
                 if silent == 0 {
                     break;
                 }
-                if attempts == PRIMING_ATTEMPTS_MAX {
-                    let pairs = plan.pairs;
-                    let why = format!("nothing arrives from {silent} of {pairs} senders");
-                    return Err(Failure::step(why));
-                }
+            }
+            if silent > 0 {
+                let why = format!("nothing arrives from {silent} of {pairs} senders");
+                return Err(Failure::step(why));
             }
         }
         Ok(())
-    }
-
-    /// Opens the samples; pair and latency of each. Fails if a packet is not what a router would
-    /// have made of it.
-    fn check_samples(&mut self) -> Result<Vec<(usize, Duration)>, Failure> {
-        let mut checked = Vec::new();
-        for mut sample in self.generator.sampler.kept.drain(..) {
-            let wrong = |why: &str| {
-                Failure::step(format!(
-                    "wrong packet at the receiver of pair {}: {why}",
-                    sample.pair
-                ))
-            };
-            let mut groups = self.generator.groups.iter().rev();
-            let group = groups.find(|group| group.first <= sample.pair);
-            let group = group.expect("the first group begins with the first pair");
-            let receiver = &mut self.generator.receivers[sample.pair];
-            let plaintext =
-                receiver.open(&mut sample.message).ok_or_else(|| wrong("not authentic"))?;
-            let sender = sample.pair - group.first;
-            let (number, sent_at) =
-                group.pool.check_arrived(sender, plaintext).map_err(|why| wrong(&why))?;
-            match receiver.last_sample {
-                Some(last) if number <= last => self.late_samples += 1,
-                _ => receiver.last_sample = Some(number),
-            }
-            checked.push((sample.pair, sample.arrived_at.saturating_sub(sent_at)));
-        }
-        Ok(checked)
-    }
-
-    fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for Receiver { tally, .. } in &self.generator.receivers {
-            sum.trains += tally.trains;
-            sum.reordered += tally.reordered;
-            sum.foreign += tally.foreign;
-        }
-        sum
-    }
-
-    /// Packets of each group, from the beginning.
-    fn counts(&self) -> Vec<Count> {
-        let count = |group: &Group| {
-            let receivers = self.generator.receivers[group.first..].iter().take(group.pairs());
-            let received = receivers.map(|receiver| receiver.tally.messages).sum();
-            Count { sent: group.pool.messages_sent(), received }
-        };
-        self.generator.groups.iter().map(count).collect()
     }
 
     fn threads(&self) -> Threads {
@@ -303,16 +233,49 @@ impl Bench {
         let relay = usage::of_daemon(self.relay.pid())?;
         let missing = |core| Failure::step(format!("no core {core} in /proc/stat"));
         let of = |core| usage::of_core(Some(core)).ok_or_else(|| missing(core));
-        let core = self.relay.network().map(|it| of(it.core())).transpose()?;
+        let core = self.relay.network().map(|it| of(it.core)).transpose()?;
         Ok(Times { now: clock::now(), relay, core })
     }
 }
 
-/// A sum of times plus the time between two more, if known.
-fn added(
-    sum: Option<Duration>,
-    before: Option<Duration>,
-    after: Option<Duration>,
-) -> Option<Duration> {
-    Some(sum.unwrap_or_default() + after?.saturating_sub(before?))
+/// Shakes hands for every peer; peers in the order of the `ends`.
+fn shake_hands(
+    relay: &Relay,
+    public: &[u8; 32],
+    ends: &[(Keys, IpAddr)],
+    plans: &[GroupPlan],
+) -> Result<Vec<Peer>, Failure> {
+    let paths = plans.iter().flat_map(|it| repeat_n([Path::Senders, it.path], it.pairs).flatten());
+    let sockets = relay.sockets(&paths.collect::<Vec<_>>())?;
+    let mut peers = Vec::new();
+    for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(ends)) {
+        interrupt::check()?;
+        let session = connect(&socket, keys, public, index)?;
+        peers.push((socket, session));
+    }
+    Ok(peers)
+}
+
+/// Opens the samples; pair and latency of each. Fails if a packet is not what a router would have
+/// made of it.
+fn check_samples(generator: &mut Generator) -> Result<Vec<(usize, Duration)>, Failure> {
+    let mut checked = Vec::new();
+    for mut sample in generator.sampler.kept.drain(..) {
+        let pair = sample.pair;
+        let wrong = |why: &str| {
+            Failure::step(format!("wrong packet at the receiver of pair {pair}: {why}"))
+        };
+        let group = generator.groups.iter().find(|group| group.pairs().contains(&pair));
+        let group = group.expect("every pair is in a group");
+        let receiver = &mut generator.receivers[pair];
+        let plaintext = receiver.open(&mut sample.message).ok_or_else(|| wrong("not authentic"))?;
+        let arrived = group.pool.check_arrived(pair - group.first, plaintext);
+        let (number, sent_at) = arrived.map_err(|why| wrong(&why))?;
+        match receiver.last_sample {
+            Some(last) if number <= last => receiver.tally.late_samples += 1,
+            _ => receiver.last_sample = Some(number),
+        }
+        checked.push((pair, sample.arrived_at.saturating_sub(sent_at)));
+    }
+    Ok(checked)
 }

@@ -6,6 +6,7 @@
 
 use std::io::IoSliceMut;
 use std::net::UdpSocket;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -15,12 +16,15 @@ use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce, UdpGroSegment, UdpGsoS
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 
 use super::loss_detector::LossDetector;
-use super::pool::Pool;
+use super::packet::Flow;
+use super::peers::{Role, inner_address};
+use super::plan::{GroupPlan, Setup};
+use super::pool::{Pool, Source};
 use super::receive::{Sampler, Tally};
 use super::session::{OVERHEAD, Session};
 use crate::clock;
 use crate::failure::{Failure, while_doing};
-use crate::interrupt::Interrupt;
+use crate::interrupt;
 
 /// Buffers of each of the generator's sockets (bytes): nothing is lost in the generator.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -38,6 +42,9 @@ const SILENCE: Duration = Duration::from_millis(200);
 /// handshake after 15 s (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT; whitepaper, section 6).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A peer that can send or receive.
+pub type Peer = (UdpSocket, Session);
+
 /// A receiving peer.
 pub struct Receiver {
     socket: UdpSocket,
@@ -46,7 +53,7 @@ pub struct Receiver {
     next_counter: u64,
     /// Bytes of the shortest message that counts as a packet.
     shortest: usize,
-    /// Arrivals so far.
+    /// Arrivals since the phase began.
     pub tally: Tally,
     /// The greatest sequence number of a sample.
     pub last_sample: Option<u32>,
@@ -54,15 +61,10 @@ pub struct Receiver {
 
 impl Receiver {
     /// A receiver of packets of `packet_len` bytes.
-    pub fn new(
-        socket: UdpSocket,
-        session: Session,
-        packet_len: usize,
-    ) -> Result<Receiver, Failure> {
+    fn new((socket, session): Peer, packet_len: usize) -> Result<Receiver, Failure> {
         setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(while_doing("SO_RCVBUFFORCE"))?;
         setsockopt(&socket, UdpGroSegment, &true).map_err(while_doing("UDP_GRO"))?;
-        let shortest = packet_len + OVERHEAD;
-        let tally = Tally::default();
+        let (shortest, tally) = (packet_len + OVERHEAD, Tally::default());
         Ok(Receiver { socket, session, next_counter: 1, shortest, tally, last_sample: None })
     }
 
@@ -80,46 +82,27 @@ pub struct Group {
     pub first: usize,
     /// Their messages.
     pub pool: Pool,
+    /// Packets sent since the phase began.
+    pub sent: u64,
 }
 
 impl Group {
-    /// Prepares the sockets for the pool's trains.
-    pub fn new(senders: Vec<UdpSocket>, first: usize, pool: Pool) -> Result<Group, Failure> {
-        let segment = i32::try_from(pool.message_len()).expect("a datagram's length");
-        for socket in &senders {
-            setsockopt(socket, SndBufForce, &SOCKET_BUFFER)
-                .map_err(while_doing("SO_SNDBUFFORCE"))?;
-            if pool.train() > 1 {
-                setsockopt(socket, UdpGsoSegment, &segment).map_err(while_doing("UDP_SEGMENT"))?;
-            }
-        }
-        Ok(Group { senders, first, pool })
-    }
-
-    /// Number of pairs.
-    pub fn pairs(&self) -> usize {
-        self.senders.len()
-    }
-
-    /// Sends the next train; false if the pool is empty.
-    fn send(&mut self, now: Duration) -> Result<bool, Failure> {
-        let Some((sender, train)) = self.pool.take(now) else { return Ok(false) };
-        self.senders[sender].send(train).map_err(while_doing("cannot send a train"))?;
-        Ok(true)
+    /// Numbers of its pairs.
+    pub fn pairs(&self) -> Range<usize> {
+        self.first..self.first + self.senders.len()
     }
 }
 
-/// Rate of a group in an open loop.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The group.
-    pub group: usize,
-    /// Time between trains.
-    pub interval: Duration,
+/// A way to send.
+pub enum Pace {
+    /// One group, with at most `window` packets, but at least one train, in flight.
+    Window { group: usize, window: usize },
+    /// Groups and their packets per second, whatever arrives.
+    Rates(Vec<(usize, f64)>),
 }
 
 /// Outcome of one stretch of sending.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Default)]
 pub struct Slice {
     /// From the first train sent to the last arrived.
     pub duration: Duration,
@@ -129,6 +112,8 @@ pub struct Slice {
     pub received: u64,
     /// Longest delay of the generator behind its own pace.
     pub lag: Duration,
+    /// Packets sent that may still arrive.
+    in_flight: usize,
 }
 
 /// All peers of a relay.
@@ -145,117 +130,122 @@ pub struct Generator {
     kept_alive_at: Duration,
     /// The relay's process, if known.
     relay: Option<u32>,
-    interrupt: Interrupt,
 }
 
 impl Generator {
-    /// A generator of these senders and receivers.
+    /// A generator of connected peers, senders and receivers alternating. `is_direct` says that
+    /// there is no relay between them; `relay` is the relay's process, if known.
     pub fn new(
-        groups: Vec<Group>,
-        receivers: Vec<Receiver>,
-        sampler: Sampler,
+        plans: &[GroupPlan],
+        peers: Vec<Peer>,
+        setup: &Setup,
+        is_direct: bool,
         relay: Option<u32>,
-        interrupt: &Interrupt,
     ) -> Result<Generator, Failure> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(while_doing("epoll"))?;
-        for (number, receiver) in receivers.iter().enumerate() {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-            epoll.add(&receiver.socket, event).map_err(while_doing("epoll"))?;
+        let (mut groups, mut receivers) = (Vec::new(), Vec::new());
+        let mut peers = peers.into_iter();
+        for plan in plans {
+            let (mut senders, mut sources) = (Vec::new(), Vec::new());
+            let first = receivers.len();
+            for pair in first..first + plan.pairs {
+                let [source, destination] = [Role::Sender, Role::Receiver]
+                    .map(|role| inner_address(role, pair, setup.family));
+                let flow = Flow::new(setup.kind, source, destination, plan.size);
+                let (sender, session) = peers.next().expect("a sender for each pair");
+                sources.push(Source { flow, session });
+                senders.push(sender);
+                let receiver = peers.next().expect("a receiver for each pair");
+                let receiver = Receiver::new(receiver, plan.size)?;
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, pair as u64);
+                epoll.add(&receiver.socket, event).map_err(while_doing("epoll"))?;
+                receivers.push(receiver);
+            }
+            let pool = Pool::new(sources, plan, setup.is_padded, is_direct);
+            let segment = i32::try_from(pool.message_len()).expect("a datagram's length");
+            for socket in &senders {
+                setsockopt(socket, SndBufForce, &SOCKET_BUFFER)
+                    .map_err(while_doing("SO_SNDBUFFORCE"))?;
+                if plan.train > 1 {
+                    let refused = while_doing("UDP_SEGMENT");
+                    setsockopt(socket, UdpGsoSegment, &segment).map_err(refused)?;
+                }
+            }
+            groups.push(Group { senders, first, pool, sent: 0 });
         }
         Ok(Generator {
             groups,
             receivers,
-            sampler,
+            sampler: Sampler::new(setup.check_every),
             epoll,
             events: vec![EpollEvent::empty(); EVENTS_MAX],
             buffer: vec![0; TRAIN_BYTES_MAX],
             kept_alive_at: clock::now(),
             relay,
-            interrupt: interrupt.clone(),
         })
     }
 
-    /// Sends from one group until `limit` has passed, `packets` are sent or its pool is empty,
-    /// with at most `window` packets, but at least one train, in flight. Then waits for the last.
-    pub fn closed(
-        &mut self,
-        group: usize,
-        window: usize,
-        packets: u64,
-        limit: Duration,
-    ) -> Result<Slice, Failure> {
-        self.prepare()?;
-        let train = self.groups[group].pool.train();
-        let mut slice = Slice::default();
-        let (start, mut in_flight) = (clock::now(), 0);
-        let (mut now, mut last_arrival) = (start, start);
-        let mut losses = LossDetector::new(SILENCE, self.relay, start);
-        let mut sends = true;
-        loop {
-            self.interrupt.check()?;
-            while sends && (in_flight == 0 || in_flight + train <= window) {
-                sends = now - start < limit && slice.sent < packets;
-                sends = sends && self.groups[group].send(now)?;
-                if sends {
-                    slice.sent += train as u64;
-                    in_flight += train;
-                }
-            }
-            let arrived = self.receive()?;
-            now = clock::now();
-            if arrived > 0 {
-                slice.received += arrived as u64;
-                in_flight = in_flight.saturating_sub(arrived);
-                last_arrival = now;
-                losses.reset(now);
-            } else if losses.is_loss(now) {
-                // Lost packets must not use up the window.
-                in_flight = 0;
-            }
-            if in_flight == 0 && !sends {
-                slice.duration = last_arrival - start;
-                return Ok(slice);
-            }
-        }
-    }
-
-    /// Sends every group at its pace, for `limit` or until a pool is empty, whatever arrives. Then
+    /// Sends at this pace until `limit` has passed, `packets` are sent or a pool is empty. Then
     /// waits for the last.
-    pub fn open(&mut self, paces: &[Pace], limit: Duration) -> Result<Slice, Failure> {
+    pub fn run(&mut self, pace: &Pace, packets: u64, limit: Duration) -> Result<Slice, Failure> {
         self.prepare()?;
         let mut slice = Slice::default();
         let start = clock::now();
-        let mut due: Vec<(Pace, Duration)> = paces.iter().map(|pace| (*pace, start)).collect();
         let (mut now, mut last_event) = (start, start);
+        let mut due = vec![start; self.groups.len()];
         let mut losses = LossDetector::new(SILENCE, self.relay, start);
         let mut sends = true;
-        while sends || (slice.received < slice.sent && !losses.is_loss(now)) {
-            self.interrupt.check()?;
+        while sends || slice.in_flight > 0 {
+            interrupt::check()?;
             sends = sends && now - start < limit;
-            for (pace, due) in &mut due {
-                if !sends || *due > now {
-                    continue;
+            let sent_before = slice.sent;
+            match pace {
+                Pace::Window { group, window } => {
+                    let train = self.groups[*group].pool.train();
+                    while sends && (slice.in_flight == 0 || slice.in_flight + train <= *window) {
+                        sends = slice.sent < packets && self.send(*group, now, &mut slice)?;
+                    }
                 }
-                slice.lag = slice.lag.max(now - *due);
-                *due += pace.interval;
-                // Read the clock again: other groups' trains took time.
-                sends = self.groups[pace.group].send(clock::now())?;
-                if sends {
-                    slice.sent += self.groups[pace.group].pool.train() as u64;
-                    last_event = now;
-                    losses.reset(now);
+                Pace::Rates(rates) => {
+                    for (&(group, rate), due) in rates.iter().zip(&mut due) {
+                        if sends && *due <= now {
+                            slice.lag = slice.lag.max(now - *due);
+                            let train = self.groups[group].pool.train() as f64;
+                            *due += Duration::from_secs_f64(train / rate);
+                            // Read the clock again: other groups' trains took time.
+                            sends = self.send(group, clock::now(), &mut slice)?;
+                        }
+                    }
                 }
             }
+            // A slow pace is not silence.
+            let is_paced = matches!(pace, Pace::Rates(_)) && slice.sent > sent_before;
             let arrived = self.receive()?;
             now = clock::now();
-            if arrived > 0 {
-                slice.received += arrived as u64;
+            slice.received += arrived as u64;
+            slice.in_flight = slice.in_flight.saturating_sub(arrived);
+            if arrived > 0 || is_paced {
                 last_event = now;
                 losses.reset(now);
+            } else if losses.is_loss(now) {
+                // Lost packets must not use up the window.
+                slice.in_flight = 0;
             }
         }
         slice.duration = last_event - start;
         Ok(slice)
+    }
+
+    /// Sends a group's next train; false if its pool is empty.
+    fn send(&mut self, group: usize, now: Duration, slice: &mut Slice) -> Result<bool, Failure> {
+        let group = &mut self.groups[group];
+        let packets = group.pool.train();
+        let Some((sender, train)) = group.pool.take(now) else { return Ok(false) };
+        group.senders[sender].send(train).map_err(while_doing("cannot send a train"))?;
+        group.sent += packets as u64;
+        slice.sent += packets as u64;
+        slice.in_flight += packets;
+        Ok(true)
     }
 
     /// Receives a train from each socket that has one; returns the number of packets.

@@ -14,8 +14,7 @@ use wg_bounce_control::noise::{
 };
 use wg_bounce_control::tai64n::{Timestamp, TimestampSource};
 
-use super::keys::Randomness;
-use crate::failure::Failure;
+use super::keys::random_key;
 
 /// Message types, and bytes of the messages of a fixed length (whitepaper, section 5.4).
 const RESPONSE: u8 = 2;
@@ -76,15 +75,15 @@ impl<'a> Initiator<'a> {
     }
 
     /// Creates a new initiation, with a later timestamp than any before, unless one is prepared.
-    pub fn prepare(&mut self, randomness: &mut Randomness) -> Result<(), Failure> {
+    pub fn prepare(&mut self) {
         if self.prepared.is_some() {
-            return Ok(());
+            return;
         }
         self.last = self.timestamps.next(wall_clock(), self.last);
         let invitation = InitiationParams {
             remote_static: self.relay_public,
             static_static: &self.static_static,
-            ephemeral: Secret::new(randomness.key()?),
+            ephemeral: Secret::new(random_key()),
             timestamp: self.last,
             local_index: self.number | self.initiations << INITIATOR_BITS,
         };
@@ -92,7 +91,6 @@ impl<'a> Initiator<'a> {
         let mut message = [0; INITIATION_LEN];
         let initiated = initiate(self.identity, &invitation, &mut message).expect("good keys");
         self.prepared = Some(Initiation { message, initiated });
-        Ok(())
     }
 
     /// The prepared initiation, or else the last one again, with mac1, and mac2 if there is a
@@ -183,12 +181,11 @@ mod tests {
     #[test]
     fn a_response_finishes_the_last_initiation_only() {
         let (relay, peer) = (Identity::new(&[1; 32]), Identity::new(&[2; 32]));
-        let mut randomness = Randomness::open().expect("every Linux has it");
         let mut initiator = Initiator::new(&peer, relay.public(), 7);
-        initiator.prepare(&mut randomness).expect("randomness");
+        initiator.prepare();
         let (response, first) = respond(&relay, initiator.signed());
         assert_eq!(addressee(&response), Some(7));
-        initiator.prepare(&mut randomness).expect("randomness");
+        initiator.prepare();
         // The next is prepared, but not sent.
         assert_eq!(initiator.read(&response), Some(Answer::Response(response)));
         assert_eq!(initiator.finish(&response).expect("authentic").remote_index, 5);
@@ -202,13 +199,12 @@ mod tests {
     #[test]
     fn an_initiation_that_was_given_up_takes_no_answer() {
         let (relay, peer) = (Identity::new(&[1; 32]), Identity::new(&[2; 32]));
-        let mut randomness = Randomness::open().expect("every Linux has it");
         let mut initiator = Initiator::new(&peer, relay.public(), 7);
-        initiator.prepare(&mut randomness).expect("randomness");
+        initiator.prepare();
         let (late, _) = respond(&relay, initiator.signed());
         initiator.give_up();
         assert_eq!(initiator.read(&late), None, "before the next initiation");
-        initiator.prepare(&mut randomness).expect("randomness");
+        initiator.prepare();
         let (response, _) = respond(&relay, initiator.signed());
         assert_eq!(initiator.read(&late), None, "after it");
         assert_eq!(initiator.read(&response), Some(Answer::Response(response)));
@@ -218,9 +214,8 @@ mod tests {
     #[test]
     fn with_a_cookie_the_same_initiation_proves_its_address() {
         let (relay, peer) = (Identity::new(&[1; 32]), Identity::new(&[2; 32]));
-        let mut randomness = Randomness::open().expect("every Linux has it");
         let mut initiator = Initiator::new(&peer, relay.public(), 7);
-        initiator.prepare(&mut randomness).expect("randomness");
+        initiator.prepare();
         let first = *initiator.signed();
         assert_eq!(first[132..], [0; 16], "no mac2");
         let mut checker = Checker::new(relay.public());

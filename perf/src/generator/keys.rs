@@ -1,29 +1,13 @@
 //! Keys of the relay and its peers.
 
-use std::fs::File;
-use std::io::Read;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SystemRandom, generate};
 use wg_bounce_control::noise::Identity;
 
-use crate::failure::{Failure, while_doing};
-
-/// Random bytes for keys.
-pub struct Randomness(File);
-
-impl Randomness {
-    /// The kernel's.
-    pub fn open() -> Result<Randomness, Failure> {
-        File::open("/dev/urandom").map(Randomness).map_err(while_doing("cannot open /dev/urandom"))
-    }
-
-    /// 32 bytes: a private key, or any public key.
-    pub fn key(&mut self) -> Result<[u8; 32], Failure> {
-        let mut key = [0; 32];
-        self.0.read_exact(&mut key).map_err(while_doing("cannot read /dev/urandom"))?;
-        Ok(key)
-    }
+/// 32 random bytes: a private key, or any public key.
+pub fn random_key() -> [u8; 32] {
+    generate(&SystemRandom::new()).expect("the kernel has randomness").expose()
 }
 
 /// A key pair, for handshakes and in base64 for `wg`.
@@ -38,8 +22,8 @@ pub struct Keys {
 
 impl Keys {
     /// A new pair.
-    pub fn new(randomness: &mut Randomness) -> Result<Keys, Failure> {
-        Ok(Keys::of(&randomness.key()?))
+    pub fn new() -> Keys {
+        Keys::of(&random_key())
     }
 
     /// The pair of this private key.

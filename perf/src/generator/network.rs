@@ -1,5 +1,6 @@
-//! The relay in its namespace, and a namespace for all its peers, with several networks between the
-//! two, so that a delay on one path does not affect the others:
+//! The relay that is measured, here or on another machine, and the paths to it. Here it has a
+//! namespace, and all its peers another one, with several networks between the two, so that a delay
+//! on one path does not affect the others:
 //!
 //! ```text
 //!                  ┌── 198.18.0.0/24, fd18:0::/64 ── senders ───┐
@@ -10,6 +11,7 @@
 //!
 //! Inside the tunnel sender `i` is 10.80.0.1 + i (fd77:0:0:1::1 + i), receiver `i` 10.96.0.1 + i.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
@@ -17,10 +19,9 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
 use super::keys::Keys;
-use crate::daemon::{Daemon, INTERFACE, MTU, PORT, configure, setconf};
+use crate::daemon::{Daemon, PORT};
 use crate::failure::{Failure, while_doing};
 use crate::implementation::Program;
-use crate::interrupt::Interrupt;
 use crate::namespace::{FORWARDING, Namespace};
 use crate::options::Family;
 
@@ -66,25 +67,20 @@ impl Path {
 
 /// A running relay, and the networks around it.
 pub struct Network {
-    // Dropped in this order: the daemon ends before its namespace.
-    daemon: Daemon,
-    relay: Namespace,
+    /// The relay.
+    pub relay: Daemon,
     generator: Namespace,
     outer: Family,
-    core: usize,
+    /// The relay's core.
+    pub core: usize,
 }
 
 impl Network {
     /// Starts `program` on one core.
-    pub fn build(
-        program: &Program,
-        outer: Family,
-        core: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Network, Failure> {
-        let relay = Namespace::new("relay", interrupt)?;
+    pub fn build(program: &Program, outer: Family, core: usize) -> Result<Network, Failure> {
+        let relay = Namespace::new("relay")?;
         relay.run(FORWARDING)?;
-        let generator = Namespace::new("generator", interrupt)?;
+        let generator = Namespace::new("generator")?;
         for (path, name) in Path::NAMES {
             let addresses = |host| {
                 let [v4, v6] = [Family::V4, Family::V6].map(|family| path.address(host, family));
@@ -92,60 +88,42 @@ impl Network {
             };
             relay.link((name, &addresses(1)), &generator, (name, &addresses(2)))?;
         }
-        let daemon = Daemon::start(program, &relay, Some(core))?;
-        Ok(Network { daemon, relay, generator, outer, core })
+        let relay = Daemon::start(program, relay, Some(core))?;
+        Ok(Network { relay, generator, outer, core })
     }
 
     /// Gives the relay its key and its peers, each a public key and an address inside the tunnel,
-    /// and brings its interface up.
+    /// with one `wg setconf`, and brings its interface up. Returns how long `wg setconf` took.
+    /// Fails if that is longer than `limit`.
     pub fn configure<'a>(
         &self,
         keys: &Keys,
         peers: impl Iterator<Item = (&'a str, IpAddr)>,
-    ) -> Result<(), Failure> {
-        configure(&self.relay, &keys.private, &sections(peers))?;
-        self.bring_up()
-    }
-
-    /// Gives the relay its key and its peers, and returns how long `wg setconf` took. None if it
-    /// took longer than `limit`.
-    pub fn set_peers<'a>(
-        &self,
-        keys: &Keys,
-        peers: impl Iterator<Item = (&'a str, IpAddr)>,
         limit: Duration,
-    ) -> Result<Option<Duration>, Failure> {
-        setconf(&self.relay, &keys.private, &sections(peers), limit)
+    ) -> Result<Duration, Failure> {
+        let section = |(public, address): (&str, IpAddr)| {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            format!("[Peer]\nPublicKey = {public}\nAllowedIPs = {address}/{length}\n")
+        };
+        let sections: String = peers.map(section).collect();
+        let addresses = ["10.64.0.1/10", "fd77::1/48"].map(str::to_owned);
+        self.relay.configure(&keys.private, &sections, &addresses, limit)
     }
 
-    /// Runs a shell script in the relay's namespace and returns how long that took. None if it has
-    /// not ended within `limit`.
-    pub fn time(&self, script: &str, limit: Duration) -> Result<Option<Duration>, Failure> {
-        self.relay.time("sh -e", script, limit)
-    }
-
-    /// Brings the relay's interface up, with its addresses.
-    pub fn bring_up(&self) -> Result<(), Failure> {
-        let addresses = ["10.64.0.1/10".to_owned(), "fd77::1/48".to_owned()];
-        self.relay.bring_up(INTERFACE, &addresses, &format!("mtu {MTU}"))
-    }
-
-    /// Pairs of connected sockets: the senders' ends, and the receivers' ends in the relay's place.
-    pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<(UdpSocket, UdpSocket)>, Failure> {
-        let bind = |host| move |_| UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
-        let senders =
-            self.generator.open(|| (0..pairs).map(bind(2)).collect::<Result<Vec<_>, _>>())?;
-        let receivers =
-            self.relay.open(|| (0..pairs).map(bind(1)).collect::<Result<Vec<_>, _>>())?;
-        let ends: Vec<(UdpSocket, UdpSocket)> = senders.into_iter().zip(receivers).collect();
-        for (sender, receiver) in &ends {
+    /// Pairs of connected sockets: the sender's end, and the receiver's end in the relay's place.
+    pub fn direct_pairs(&self, pairs: usize) -> Result<Vec<[UdpSocket; 2]>, Failure> {
+        let bind = |host| move || UdpSocket::bind((Path::Senders.address(host, self.outer), 0));
+        let pair = |_| {
+            let (sender, receiver) =
+                (self.generator.open(bind(2))?, self.relay.namespace.open(bind(1))?);
             let connect = || {
                 sender.connect(receiver.local_addr()?)?;
                 receiver.connect(sender.local_addr()?)
             };
             connect().map_err(while_doing("cannot connect the ends of a direct path"))?;
-        }
-        Ok(ends)
+            Ok([sender, receiver])
+        };
+        (0..pairs).map(pair).collect()
     }
 
     /// Gives the generator all addresses of [`ORIGINS`], and returns one socket that can send from
@@ -153,7 +131,7 @@ impl Network {
     pub fn socket_of_many(&self) -> Result<UdpSocket, Failure> {
         let (network, via) = (ORIGINS, Path::Senders.address(2, Family::V4));
         self.generator.run(&format!("ip route add local {network} dev lo"))?;
-        self.relay.run(&format!("ip route add {network} via {via}"))?;
+        self.relay.namespace.run(&format!("ip route add {network} via {via}"))?;
         let socket = self.generator.open(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
         setsockopt(&socket, RcvBufForce, &SOCKET_BUFFER).map_err(while_doing("SO_RCVBUFFORCE"))?;
         Ok(socket)
@@ -169,49 +147,83 @@ impl Network {
         let line = format!(
             "tc qdisc replace dev slow root tbf rate {megabits}mbit burst 64kb latency 50ms"
         );
-        self.relay.run(&line).map(drop)
-    }
-
-    /// Fails if the relay has ended.
-    pub fn check(&mut self) -> Result<(), Failure> {
-        self.daemon.check()
-    }
-
-    /// A socket of the generator for each of the `paths`, connected to the relay.
-    pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
-        self.generator.open(|| {
-            let socket = |path: &Path| {
-                let socket = UdpSocket::bind((path.address(2, self.outer), 0))?;
-                socket.connect(SocketAddr::new(path.address(1, self.outer), PORT))?;
-                Ok(socket)
-            };
-            paths.iter().map(socket).collect()
-        })
-    }
-
-    /// Process id of the relay; none if it is the kernel.
-    pub fn pid(&self) -> Option<u32> {
-        self.daemon.pid()
-    }
-
-    /// The relay's core.
-    pub fn core(&self) -> usize {
-        self.core
-    }
-
-    /// The log lines that say how the relay runs.
-    pub fn told(&self) -> Vec<String> {
-        self.daemon.told()
+        self.relay.namespace.run(&line).map(drop)
     }
 }
 
-/// Peers as `wg` takes them.
-fn sections<'a>(peers: impl Iterator<Item = (&'a str, IpAddr)>) -> String {
-    let section = |(public, address): (&str, IpAddr)| {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        format!("[Peer]\nPublicKey = {public}\nAllowedIPs = {address}/{length}\n")
-    };
-    peers.map(section).collect()
+/// The step during which something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Handshakes of the peers.
+    Handshakes,
+    /// Packets between the peers.
+    Packets,
+}
+
+/// A relay that knows the generator's peers.
+pub enum Relay {
+    /// In a namespace.
+    Local(Network),
+    /// On another machine, at this address and UDP port.
+    Remote(SocketAddr),
+}
+
+impl Relay {
+    /// Its network, if it is here.
+    pub fn network(&self) -> Option<&Network> {
+        if let Relay::Local(network) = self { Some(network) } else { None }
+    }
+
+    /// A socket for each of the `paths`, connected to the relay.
+    pub fn sockets(&self, paths: &[Path]) -> Result<Vec<UdpSocket>, Failure> {
+        let connect = |from: IpAddr, to: SocketAddr| {
+            let socket = UdpSocket::bind((from, 0))?;
+            socket.connect(to).map(|()| socket)
+        };
+        let address = match self {
+            Relay::Remote(address) => address,
+            Relay::Local(Network { generator, outer, .. }) => {
+                let ends = |path: &Path| [2, 1].map(|host| path.address(host, *outer));
+                let ends = paths.iter().map(ends);
+                let sockets = ends.map(|[from, to]| connect(from, SocketAddr::new(to, PORT)));
+                return generator.open(|| sockets.collect());
+            }
+        };
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let sockets = paths.iter().map(|_| connect(any, *address)).collect::<io::Result<_>>();
+        sockets.map_err(while_doing(format!("cannot connect a socket to {address}")))
+    }
+
+    /// Process id; none if the relay is the kernel, or remote.
+    pub fn pid(&self) -> Option<u32> {
+        self.network().and_then(|network| network.relay.pid())
+    }
+
+    /// Adds to a failure what is known about its cause. A daemon that has ended explains a failure
+    /// better than the missing answers do.
+    pub fn explain(&mut self, failure: Failure, step: Step) -> Failure {
+        let Failure::Step(text) = &failure else { return failure };
+        let address = match self {
+            Relay::Local(network) => return failure.or(network.relay.check()),
+            Relay::Remote(address) => address,
+        };
+        let advice = match step {
+            Step::Handshakes => format!(
+                "is a relay up at {address}, and its UDP port open? Is --remote-key what \
+                 `wg show INTERFACE public-key` prints there? Does it know the peers that \
+                 --remote-config prints for the same --keys and at least as many --pairs?"
+            ),
+            Step::Packets => format!(
+                "does the relay at {address} forward (sysctl net.ipv4.ip_forward=1, or \
+                 net.ipv6.conf.all.forwarding=1 for --family 6), and does it have routes to the \
+                 peers (--remote-config prints them)?"
+            ),
+        };
+        Failure::Step(format!("{text}; {advice}"))
+    }
 }
 
 #[cfg(test)]

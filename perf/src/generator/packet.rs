@@ -6,14 +6,8 @@ use std::net::IpAddr;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// IP protocol numbers (RFC 9293, RFC 768).
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
 
 /// Bytes of the sequence number at the start of the payload.
 const SEQUENCE_LEN: usize = 4;
@@ -34,11 +28,17 @@ pub enum Kind {
     Udp,
 }
 
+impl Kind {
+    /// IP protocol number, and bytes of the header (RFC 9293, RFC 768).
+    fn protocol(self) -> (u8, usize) {
+        if self == Kind::Tcp { (6, 20) } else { (17, 8) }
+    }
+}
+
 /// Bytes of the smallest packet: headers and the sequence number.
 pub fn size_min(kind: Kind, is_ipv6: bool) -> usize {
     let ip = if is_ipv6 { IPV6_HEADER } else { IPV4_HEADER };
-    let transport = if kind == Kind::Tcp { TCP_HEADER } else { UDP_HEADER };
-    ip + transport + SEQUENCE_LEN
+    ip + kind.protocol().1 + SEQUENCE_LEN
 }
 
 /// Generates the packets of one flow.
@@ -59,10 +59,7 @@ impl Flow {
     /// Packets of `size` bytes, which is at least [`size_min`]; both addresses are of one family.
     pub fn new(kind: Kind, source: IpAddr, destination: IpAddr, size: usize) -> Flow {
         assert!(size >= size_min(kind, source.is_ipv6()), "the options check it");
-        let (protocol, transport_header) = match kind {
-            Kind::Tcp => (TCP, TCP_HEADER),
-            Kind::Udp => (UDP, UDP_HEADER),
-        };
+        let (protocol, transport_header) = kind.protocol();
         let mut template = vec![0; size];
         let transport = write_ip(&mut template, protocol, source, destination);
         let payload = transport + transport_header;

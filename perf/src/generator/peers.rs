@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
-use super::keys::{Keys, Randomness, decode, encode};
+use super::keys::{Keys, decode, encode, random_key};
 use crate::failure::{Failure, while_doing};
 use crate::options::Family;
 
@@ -55,25 +55,9 @@ pub struct Peers {
 
 impl Peers {
     /// New keys for pairs.
-    pub fn new(
-        pairs: usize,
-        family: Family,
-        randomness: &mut Randomness,
-    ) -> Result<Peers, Failure> {
-        let relay = Keys::new(randomness)?;
-        let end = |(role, pair)| Ok((Keys::new(randomness)?, inner_address(role, pair, family)));
-        let ends = ends(pairs).map(end).collect::<Result<_, Failure>>()?;
-        Ok(Peers { relay, ends })
-    }
-
-    /// New keys for peers that are not in pairs.
-    pub fn single(number: usize, randomness: &mut Randomness) -> Result<Peers, Failure> {
-        let mut peers = Peers::new(0, Family::V4, randomness)?;
-        for peer in 0..number {
-            let address = inner_address(Role::Sender, peer, Family::V4);
-            peers.ends.push((Keys::new(randomness)?, address));
-        }
-        Ok(peers)
+    pub fn new(pairs: usize, family: Family) -> Peers {
+        let end = |(role, pair)| (Keys::new(), inner_address(role, pair, family));
+        Peers { relay: Keys::new(), ends: ends(pairs).map(end).collect() }
     }
 
     /// Public key and address of every peer.
@@ -90,21 +74,17 @@ impl Seed {
     /// Reads the secret in `path`, which must be readable by its owner only.
     pub fn read(path: &Path) -> Result<Seed, Failure> {
         let name = path.display();
-        let reading = || while_doing(format!("--keys {name}"));
+        let wrong = |why: &str| Failure::step(format!("--keys {name}: {why}"));
         let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Failure::step(format!("--keys {name}: no such file; --remote-config creates it"))
-            }
-            _ => reading()(error),
+            ErrorKind::NotFound => wrong("no such file; --remote-config creates it"),
+            _ => wrong(&error.to_string()),
         })?;
-        let mode = fs::metadata(path).map_err(reading())?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let why = format!("--keys {name}: readable by others; run `chmod 600 {name}`");
-            return Err(Failure::step(why));
+        let metadata = fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(wrong(&format!("readable by others; run `chmod 600 {name}`")));
         }
-        let secret = decode(text.trim()).ok_or_else(|| {
-            Failure::step(format!("--keys {name}: not a key as `wg genkey` prints it"))
-        })?;
+        let secret = decode(text.trim());
+        let secret = secret.ok_or_else(|| wrong("not a key as `wg genkey` prints it"))?;
         Ok(Seed(Key::new(HMAC_SHA256, &secret)))
     }
 
@@ -113,7 +93,7 @@ impl Seed {
         let made = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path);
         match made {
             Ok(mut file) => {
-                let secret = encode(&Randomness::open()?.key()?);
+                let secret = encode(&random_key());
                 let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
                 written.map_err(while_doing(format!("cannot write --keys {}", path.display())))?;
             }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::statistics::percentile;
+use super::receive::Tally;
+use crate::statistics::{distribution, percentile};
 
 /// Numbers of packets.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Count {
     /// Packets sent.
     pub sent: u64,
@@ -20,15 +21,10 @@ impl Count {
     pub fn lost(self) -> u64 {
         self.sent.saturating_sub(self.received)
     }
-
-    /// Since an earlier count.
-    pub fn since(self, before: Count) -> Count {
-        Count { sent: self.sent - before.sent, received: self.received - before.received }
-    }
 }
 
 /// Results of one phase.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Phase {
     /// Sum of the slices' durations.
     pub duration: Duration,
@@ -36,15 +32,8 @@ pub struct Phase {
     pub count: Count,
     /// Packets of each group.
     pub groups: Vec<Count>,
-    /// Trains in which they arrived.
-    pub trains: u64,
-    /// Packets that arrived after a later one, by the counter on the wire.
-    pub reordered: u64,
-    /// Samples that arrived after a later one, by the sequence number inside: reordered by the
-    /// relay before it assigned the counters.
-    pub late_samples: u64,
-    /// Messages that were neither packets nor keepalives.
-    pub foreign: u64,
+    /// Arrivals at all receivers.
+    pub tally: Tally,
     /// CPU time of the relay while the clock ran; none if it is the kernel or remote.
     pub relay: Option<Duration>,
     /// CPU time of its threads, including pauses of the clock, as JSON.
@@ -65,18 +54,22 @@ impl Phase {
         self.count.received as f64 / self.duration.as_secs_f64()
     }
 
-    /// A percentile of the latency in microseconds, of all pairs or of one. NaN without samples.
-    pub fn latency(&self, pair: Option<usize>, percent: f64) -> f64 {
+    /// Latencies of all pairs, or of one, in order.
+    fn latencies(&self, pair: Option<usize>) -> Vec<Duration> {
         let samples = self.samples.iter().filter(|(of, _)| pair.is_none_or(|pair| pair == *of));
         let mut latencies: Vec<Duration> = samples.map(|(_, latency)| *latency).collect();
         latencies.sort();
-        percentile(&latencies, percent).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
+        latencies
     }
 
-    /// The distribution of the latency, for the JSON lines.
-    pub fn latencies(&self, pair: Option<usize>) -> Value {
-        let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| self.latency(pair, percent));
-        json!({ "p50": p50, "p99": p99, "max": max })
+    /// A percentile of the latency in microseconds. NaN without samples.
+    pub fn latency(&self, percent: f64) -> f64 {
+        percentile(&self.latencies(None), percent).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
+    }
+
+    /// The latency of one pair, for the JSON lines.
+    pub fn latency_of(&self, pair: usize) -> Value {
+        distribution(self.latencies(Some(pair)))
     }
 
     /// For the JSON lines.
@@ -87,10 +80,10 @@ impl Phase {
             "sent": self.count.sent,
             "received": self.count.received,
             "lost": self.count.lost(),
-            "trains": self.trains,
-            "reordered": self.reordered,
-            "reordered_samples": self.late_samples,
-            "foreign": self.foreign,
+            "trains": self.tally.trains,
+            "reordered": self.tally.reordered,
+            "reordered_samples": self.tally.late_samples,
+            "foreign": self.tally.foreign,
             "packets_per_second": self.rate(),
             "relay_cpu_seconds": relay,
             "relay_threads": self.threads,
@@ -99,7 +92,7 @@ impl Phase {
             "nanoseconds_per_packet": relay.map(|time| 1e9 * time / self.count.received as f64),
             "lag_seconds": self.lag.as_secs_f64(),
             "samples": self.samples.len(),
-            "latency_microseconds": self.latencies(None),
+            "latency_microseconds": distribution(self.latencies(None)),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use clap::{Args, value_parser};
+use clap::Args;
 use serde::{Serialize, Serializer};
 
 use super::network::Path;
@@ -11,7 +11,7 @@ use super::pool::PADDING;
 use super::session::OVERHEAD;
 use crate::daemon::MTU;
 use crate::failure::Failure;
-use crate::options::Family;
+use crate::options::{Family, within};
 
 /// Properties that all peers of a relay have in common.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub struct GroupPlan {
 }
 
 /// Datagrams of the longest train that every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS).
-const TRAIN_MAX: i64 = 64;
+const TRAIN_MAX: u64 = 64;
 
 /// Bytes of the longest train: kernels segment trains near a datagram's limit in software.
 const TRAIN_BYTES_MAX: usize = 65_000;
@@ -63,9 +63,8 @@ const TRAIN_BYTES_MAX: usize = 65_000;
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Traffic {
     /// Pairs of a sending and a receiving peer, each with its own socket
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    #[arg(value_parser = value_parser!(u32).range(1..=8000))]
-    pub pairs: u32,
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = within::<usize>(1..=8000))]
+    pub pairs: usize,
 
     /// Bytes of each inner IP packet
     #[arg(long, value_name = "BYTES", default_value_t = 1408)]
@@ -73,13 +72,13 @@ pub struct Traffic {
 
     /// Packets sent with one system call (UDP_SEGMENT); 1 sends every datagram alone
     #[arg(long, value_name = "N", default_value_t = 4)]
-    #[arg(value_parser = value_parser!(u32).range(1..=TRAIN_MAX))]
-    pub train: u32,
+    #[arg(value_parser = within::<usize>(1..=TRAIN_MAX))]
+    pub train: usize,
 
     /// Packets in flight at most; reduced for a daemon that loses some
     #[arg(long, value_name = "N", default_value_t = 512)]
-    #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
-    pub window: u32,
+    #[arg(value_parser = within::<usize>(1..=100_000))]
+    pub window: usize,
 }
 
 impl Traffic {
@@ -90,7 +89,7 @@ impl Traffic {
             let why = format!("--size {size}: must be between {smallest} and {MTU} bytes");
             return Err(Failure::step(why));
         }
-        let bytes = self.train as usize * (size.next_multiple_of(PADDING) + OVERHEAD);
+        let bytes = self.train * (size.next_multiple_of(PADDING) + OVERHEAD);
         if self.train > 1 && bytes > TRAIN_BYTES_MAX {
             return Err(Failure::step(format!(
                 "--train {}: {bytes} bytes exceed the {TRAIN_BYTES_MAX} of a train",
@@ -103,10 +102,10 @@ impl Traffic {
     /// The group that sends this, with a pool of `mebibytes`.
     pub fn plan(&self, mebibytes: usize) -> GroupPlan {
         GroupPlan {
-            pairs: self.pairs as usize,
+            pairs: self.pairs,
             path: Path::Receivers,
             size: self.size,
-            train: self.train as usize,
+            train: self.train,
             pool: mebibytes << 20,
         }
     }

@@ -6,10 +6,17 @@
 use std::time::Duration;
 
 use super::packet::Flow;
+use super::plan::GroupPlan;
 use super::session::{HEADER_LEN, OVERHEAD, Session, TAG_LEN};
 
 /// Multiple to which WireGuard pads plaintexts (whitepaper, section 5.4.6).
 pub const PADDING: usize = 16;
+
+/// Messages of a pool at most, however small they are: sealing them takes a while.
+const MESSAGES_MAX: usize = 1_000_000;
+
+/// The same for a direct path, whose rate is low.
+const DIRECT_MESSAGES_MAX: usize = 100_000;
 
 /// One sender's flow and session.
 pub struct Source {
@@ -39,27 +46,17 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool of about `size` bytes and at most `messages_max` messages.
-    pub fn new(
-        sources: Vec<Source>,
-        train: usize,
-        is_padded: bool,
-        size: usize,
-        messages_max: usize,
-    ) -> Pool {
-        let packet = sources[0].flow.size();
-        let plaintext_len = if is_padded { packet.next_multiple_of(PADDING) } else { packet };
+    /// An empty pool for a group, whose packets pass one router unless the path `is_direct`.
+    pub fn new(sources: Vec<Source>, plan: &GroupPlan, is_padded: bool, is_direct: bool) -> Pool {
+        let (train, size) = (plan.train, plan.size);
+        let plaintext_len = if is_padded { size.next_multiple_of(PADDING) } else { size };
         let message = plaintext_len + OVERHEAD;
-        let messages = (size / message).min(messages_max);
-        let trains = (messages / train).max(2 * sources.len());
+        let most = if is_direct { DIRECT_MESSAGES_MAX } else { MESSAGES_MAX };
+        let trains = ((plan.pool / message).min(most) / train).max(2 * sources.len());
         let bytes = vec![0; trains * train * message];
         let sent_at = vec![Duration::ZERO; trains];
-        Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0, hops: 1 }
-    }
-
-    /// The same pool for a path without a relay.
-    pub fn without_relay(self) -> Pool {
-        Pool { hops: 0, ..self }
+        let hops = u8::from(!is_direct);
+        Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0, hops }
     }
 
     /// Messages of each train.
@@ -70,11 +67,6 @@ impl Pool {
     /// Bytes of each message.
     pub fn message_len(&self) -> usize {
         self.plaintext_len + OVERHEAD
-    }
-
-    /// Messages sent from the beginning.
-    pub fn messages_sent(&self) -> u64 {
-        self.sent * self.train as u64
     }
 
     /// Seals until the pool is full.
@@ -146,6 +138,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::network::Path;
     use super::super::packet::Kind;
     use super::*;
 
@@ -157,7 +150,9 @@ mod tests {
                 session: Session::shared([number; 32]),
             }
         };
-        Pool::new((0..senders).map(source).collect(), train, is_padded, 10_000, 1_000)
+        let pairs = usize::from(senders);
+        let plan = GroupPlan { pairs, path: Path::Receivers, size: 100, train, pool: 10_000 };
+        Pool::new((0..senders).map(source).collect(), &plan, is_padded, false)
     }
 
     #[test]
@@ -183,7 +178,6 @@ mod tests {
             }
             assert!(pool.take(Duration::ZERO).is_none());
         }
-        assert_eq!(pool.messages_sent(), next.iter().sum::<u64>() - 3);
     }
 
     #[test]

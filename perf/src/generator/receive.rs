@@ -18,11 +18,28 @@ pub struct Tally {
     pub reordered: u64,
     /// Messages of another type or size, except keepalives.
     pub foreign: u64,
+    /// Samples that arrived after a later one, by the sequence number inside: reordered by the
+    /// relay before it assigned the counters.
+    pub late_samples: u64,
     /// Above every counter so far.
     next_counter: u64,
 }
 
 impl Tally {
+    /// Counts from zero.
+    pub fn restart(&mut self) {
+        *self = Tally { next_counter: self.next_counter, ..Tally::default() };
+    }
+
+    /// Adds another receiver's.
+    pub fn add(&mut self, other: &Tally) {
+        self.messages += other.messages;
+        self.trains += other.trains;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
+        self.late_samples += other.late_samples;
+    }
+
     /// Counts a train of messages of `segment` bytes each; the last may be shorter. Packets have
     /// `shortest` bytes and up to 15 bytes of padding. Returns the number of packets.
     pub fn count(&mut self, train: &[u8], segment: usize, shortest: usize) -> usize {

@@ -9,7 +9,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use wg_bounce_control::noise::{Secret, SessionKeys};
 
 use super::initiator::{Answer, INITIATION_LEN, Initiator};
-use super::keys::{Keys, Randomness};
+use super::keys::Keys;
 use crate::failure::{Failure, while_doing};
 
 /// Type of data messages (whitepaper, section 5.4.6).
@@ -102,13 +102,12 @@ pub fn connect(
     keys: &Keys,
     relay_public: &[u8; 32],
     index: u32,
-    randomness: &mut Randomness,
 ) -> Result<Session, Failure> {
     socket.set_read_timeout(Some(ANSWER_LIMIT)).map_err(while_doing("cannot set a timeout"))?;
     let mut initiator = Initiator::new(&keys.identity, relay_public, index);
     let mut refusal = String::new();
     for _ in 0..ATTEMPTS_MAX {
-        initiator.prepare(randomness)?;
+        initiator.prepare();
         // The daemon may not have opened its socket yet; a later attempt succeeds.
         let sent = socket.send(initiator.signed());
         let answer =

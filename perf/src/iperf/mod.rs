@@ -10,21 +10,21 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum, value_parser};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::implementation::Choice;
-use crate::interrupt::Interrupt;
-use crate::options::{Common, Family};
+use crate::interrupt::{self, POLL};
+use crate::options::{Common, Family, within};
 use crate::process::STEP_LIMIT;
 use crate::run::side_by_side;
 use crate::topology::Topology;
 use crate::usage::{self, Threads};
 
 /// Streams of one iperf3 at most (its `MAX_STREAMS`).
-const STREAMS_MAX: i64 = 128;
+const STREAMS_MAX: u64 = 128;
 
 /// Time that iperf3 has for connecting and reporting.
 const IPERF_GRACE: Duration = Duration::from_secs(20);
@@ -38,11 +38,11 @@ pub struct Options {
 
     /// Parallel streams
     #[arg(long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = value_parser!(u32).range(1..=STREAMS_MAX))]
+    #[arg(value_parser = within::<u32>(1..=STREAMS_MAX))]
     streams: u32,
 
     /// Send UDP instead of TCP, at this rate in Mbit/s for all streams together
-    #[arg(long, value_name = "MBIT", value_parser = value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "MBIT", value_parser = within::<u32>(1..=1_000_000))]
     #[serde(rename = "udp_megabits_per_second")]
     udp: Option<u32>,
 
@@ -86,16 +86,8 @@ enum Shape {
     Relay,
 }
 
-/// The options and the clients as given on the command line.
-#[derive(Serialize)]
-struct Record<'a> {
-    #[serde(flatten)]
-    options: &'a Options,
-    clients: Option<String>,
-}
-
 /// Measures with these options. The exit code is a failure if a program that is there failed.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure> {
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     if options.topology == Shape::Pair && options.clients.is_some() {
         return Err(Failure::step("--clients requires --topology relay"));
     }
@@ -104,42 +96,36 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode, Failure
     let is_relay = options.topology == Shape::Relay;
     let client = is_relay.then(|| {
         let unusable = |why| Failure::step(format!("--clients {choice}: {why}"));
-        choice.locate(interrupt).map_err(unusable)
+        choice.locate().map_err(unusable)
     });
     let client = client.transpose()?;
-    let record = Record { options, clients: is_relay.then(|| choice.to_string()) };
-    side_by_side("iperf", &record, &options.common, interrupt, |program| {
+    let mut record = json!(options);
+    record["clients"] = json!(is_relay.then(|| choice.to_string()));
+    side_by_side("iperf", record, &options.common, |program| {
         let client = client.as_ref().unwrap_or(program);
-        let mut topology = Topology::build(program, client, 1 + usize::from(is_relay), interrupt)?;
+        let mut topology = Topology::build(program, client, 1 + usize::from(is_relay))?;
         // A daemon that has ended explains a failure better than iperf3 can.
-        match measure(&topology, options, interrupt) {
-            Err(Failure::Step(text)) => topology.check().and(Err(Failure::Step(text))),
-            outcome => outcome,
-        }
+        measure(&topology, options).map_err(|failure| failure.or(topology.check()))
     })
 }
 
-fn measure(
-    topology: &Topology,
-    options: &Options,
-    interrupt: &Interrupt,
-) -> Result<Value, Failure> {
-    let sink = &topology.sink().namespace;
+fn measure(topology: &Topology, options: &Options) -> Result<Value, Failure> {
+    let sink = &topology.sink().daemon.namespace;
     let _server = sink.spawn("iperf3 --server --one-off")?;
-    interrupt.wait_until(STEP_LIMIT, "iperf3's server listens", || {
+    interrupt::wait_until(POLL, STEP_LIMIT, "the start of iperf3's server", || {
         Ok(!sink.run("ss -Hltn sport = :5201")?.trim().is_empty())
     })?;
     let line = client_line(options, topology.sink().address(options.family));
-    let limit = Duration::from_secs(options.common.seconds.into()) + IPERF_GRACE;
+    let limit = options.common.duration() + IPERF_GRACE;
     let (before, machine_before) = times(topology)?;
-    let text = topology.source().namespace.run_within(&line, limit)?;
+    let text = topology.source().daemon.namespace.run_within(&line, limit)?;
     let (after, machine) = times(topology)?;
     let figures = iperf3::parse(&text, options.udp.is_some()).map_err(Failure::Step)?;
     let daemons = topology.members.iter().zip(after.iter().zip(&before)).enumerate();
     let daemons = daemons.map(|(index, (member, ((now, threads), (then, threads_then))))| {
-        let time = now.zip(*then).map(|(now, then)| now.saturating_sub(then).as_secs_f64());
+        let time = usage::between(*then, *now).map(|time| time.as_secs_f64());
         json!({
-            "role": member.namespace.role(),
+            "role": member.daemon.namespace.role(),
             "measured": options.topology == Shape::Pair || index == 0,
             "cpu_seconds": time,
             "threads": threads.since(threads_then),
@@ -209,12 +195,11 @@ mod tests {
         let line = client_line(&options, [10, 77, 0, 3].into());
         let wanted = "--client 10.77.0.3 --time 400 --parallel 16 --udp --bitrate 50000000 --bidir";
         assert!(line.ends_with(wanted), "{line}");
-        let record = Record { options: &options, clients: Some("boringtun".to_owned()) };
         assert_eq!(
-            json!(record),
+            json!(options),
             json!({
                 "rounds": 3, "seconds": 400, "streams": 16, "udp_megabits_per_second": 800,
-                "direction": "both", "topology": "relay", "family": 6, "clients": "boringtun",
+                "direction": "both", "topology": "relay", "family": 6,
             })
         );
     }

@@ -1,5 +1,7 @@
 //! Curves as SVG, on a logarithmic scale, with a legend.
 
+use std::error::Error;
+
 use plotters::chart::{ChartBuilder, SeriesLabelPosition};
 use plotters::prelude::{Circle, IntoDrawingArea, IntoLogRange, PathElement, SVGBackend};
 use plotters::style::{Color, RGBColor, WHITE};
@@ -14,9 +16,6 @@ const FONT: (&str, u32) = ("sans-serif", 14);
 
 /// Width of the legend, to the right of the curves (pixels).
 const LEGEND: f64 = 210.0;
-
-/// Drawing into a string cannot fail.
-const INTO_A_STRING: &str = "drawing into a string does not fail";
 
 /// A plot with a curve for each implementation.
 pub struct Plot {
@@ -51,12 +50,13 @@ impl Plot {
         let low = spreads.clone().map(|it| it.min).filter(|it| *it > 0.0).reduce(f64::min)?;
         let high = spreads.map(|it| it.max).reduce(f64::max)?;
         let mut svg = String::new();
-        self.draw_into(&mut svg, low / 1.3, high * 1.3);
+        self.draw_into(&mut svg, low / 1.3, high * 1.3)
+            .expect("drawing into a string does not fail");
         let title = escape(&self.title);
         Some(format!("<figure role=\"img\" aria-label=\"{title}\">\n{svg}</figure>\n"))
     }
 
-    fn draw_into(&self, svg: &mut String, low: f64, high: f64) {
+    fn draw_into(&self, svg: &mut String, low: f64, high: f64) -> Result<(), Box<dyn Error>> {
         let area = SVGBackend::with_string(svg, (self.width, HEIGHT)).into_drawing_area();
         let last = self.names.len().saturating_sub(1) as f64;
         let right = (last + 0.3) * LEGEND / (f64::from(self.width) - LEGEND);
@@ -65,8 +65,7 @@ impl Plot {
             .margin(8)
             .x_label_area_size(44)
             .y_label_area_size(60)
-            .build_cartesian_2d(-0.15..last + 0.15 + right, (low..high).log_scale())
-            .expect(INTO_A_STRING);
+            .build_cartesian_2d(-0.15..last + 0.15 + right, (low..high).log_scale())?;
         let name = |place: &f64| {
             let is_place = (place - place.round()).abs() < 1e-6;
             let name = is_place.then(|| self.names.get(place.round() as usize));
@@ -82,22 +81,20 @@ impl Plot {
             .x_label_formatter(&name)
             .y_label_formatter(&|figure| digits(*figure))
             .x_desc(&self.places)
-            .draw()
-            .expect(INTO_A_STRING);
+            .draw()?;
         for curve in &self.curves {
             let colour = curve.colour;
             let points: Vec<_> = curve.points.iter().map(|(at, it)| (*at, it.median)).collect();
             chart
-                .draw_series([PathElement::new(points.clone(), colour.stroke_width(2))])
-                .expect(INTO_A_STRING)
+                .draw_series([PathElement::new(points.clone(), colour.stroke_width(2))])?
                 .label(&curve.label)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
             if self.has_marks {
                 let ranges = curve.points.iter().map(|(at, it)| [(*at, it.min), (*at, it.max)]);
                 let ranges = ranges.map(|ends| PathElement::new(ends, colour));
-                chart.draw_series(ranges).expect(INTO_A_STRING);
+                chart.draw_series(ranges)?;
                 let marks = points.into_iter().map(|at| Circle::new(at, 4, colour.filled()));
-                chart.draw_series(marks).expect(INTO_A_STRING);
+                chart.draw_series(marks)?;
             }
         }
         chart
@@ -106,9 +103,8 @@ impl Plot {
             .label_font(FONT)
             .background_style(WHITE.mix(0.8))
             .border_style(GRID)
-            .draw()
-            .expect(INTO_A_STRING);
-        area.present().expect(INTO_A_STRING);
+            .draw()?;
+        area.present().map_err(Into::into)
     }
 }
 

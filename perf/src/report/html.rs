@@ -2,7 +2,7 @@
 
 use plotters::style::RGBColor;
 
-use crate::columns::{Column, digits};
+use crate::columns::{Better, digits};
 use crate::record::{OURS, Run};
 use crate::statistics::Spread;
 
@@ -70,10 +70,15 @@ pub fn bar(spread: Spread, longest: f64, colour: RGBColor) -> String {
 
 /// A cell: the median, bold if it is the best, and the range, in front of a bar if its column has
 /// bars.
-pub fn cell(spread: Option<Spread>, column: &Column, all: &[Spread], colour: RGBColor) -> String {
+pub fn cell(
+    spread: Option<Spread>,
+    better: Option<Better>,
+    all: &[Spread],
+    colour: RGBColor,
+) -> String {
     let Some(spread) = spread else { return "–".to_owned() };
     let mut text = digits(spread.median);
-    if let Some(better) = column.better {
+    if let Some(better) = better {
         let medians = all.iter().map(|it| it.median);
         let best = medians.max_by(|one, other| better.compare(*one, *other));
         if best == Some(spread.median) {
@@ -84,7 +89,7 @@ pub fn cell(spread: Option<Spread>, column: &Column, all: &[Spread], colour: RGB
         text += &format!(" <small>({}–{})</small>", digits(spread.min), digits(spread.max));
     }
     let longest = all.iter().map(|it| it.max).fold(0.0, f64::max);
-    if column.better.is_some() && longest > 0.0 {
+    if better.is_some() && longest > 0.0 {
         text = bar(spread, longest, colour) + &text;
     }
     text
@@ -93,7 +98,6 @@ pub fn cell(spread: Option<Spread>, column: &Column, all: &[Spread], colour: RGB
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::columns::Better;
 
     #[test]
     fn text_is_escaped() {
@@ -104,11 +108,11 @@ mod tests {
     fn the_best_is_bold_and_bars_are_to_scale() {
         let spread = |median| Spread { median, min: 1.0, max: 10.0 };
         let all = [spread(8.5), spread(2.5)];
-        let column = Column { title: "cost", of: |_| None, better: Some(Better::Lower) };
-        let cells = all.map(|it| cell(Some(it), &column, &all, BLUES[0]));
+        let better = Some(Better::Lower);
+        let cells = all.map(|it| cell(Some(it), better, &all, BLUES[0]));
         assert!(cells[0].ends_with("</svg>8.50 <small>(1–10)</small>"), "{}", cells[0]);
         assert!(cells[1].ends_with("</svg><b>2.50</b> <small>(1–10)</small>"), "{}", cells[1]);
         assert!(cells[0].contains("width=\"85.0\"") && cells[0].contains("M10.0 5H100.0"));
-        assert_eq!(cell(None, &column, &all, BLUES[0]), "–");
+        assert_eq!(cell(None, better, &all, BLUES[0]), "–");
     }
 }

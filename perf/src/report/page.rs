@@ -1,5 +1,6 @@
 //! The page: the machine, the programs, a comparison at a glance, what is missing, and the figures.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -12,20 +13,13 @@ use crate::record::{Figures, OURS, Row, Run};
 use crate::statistics::Spread;
 use crate::table::ratio_in_words;
 
-const STYLE: &str = include_str!("style.css");
-
 /// The whole page.
 pub fn render(figures: &Figures) -> String {
     let sections: String =
         SUBJECTS.iter().map(|subject| sections::of(subject, &figures.runs)).collect();
     let parts = [header(figures), glance(&figures.runs), troubles(figures), sections];
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>wg-bounce-perf: WireGuard relays side by side</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</html>\n",
-        parts.concat()
-    )
+    let style = include_str!("style.css");
+    format!(include_str!("page.html"), style = style, body = parts.concat())
 }
 
 fn header(figures: &Figures) -> String {
@@ -35,7 +29,7 @@ fn header(figures: &Figures) -> String {
     let load = loads.reduce(f64::max).unwrap_or_default();
     let mut programs: Vec<Vec<String>> = Vec::new();
     for row in figures.runs.iter().flat_map(|run| &run.rows) {
-        let Some((version, path)) = &row.program else { continue };
+        let (Some(version), Some(path)) = (&row.version, &row.path) else { continue };
         if programs.iter().all(|program| program[0] != escape(&row.label)) {
             let told = told(&figures.runs, &row.label);
             programs.push([&row.label, version, path, &told].map(|it| escape(it)).into());
@@ -68,9 +62,16 @@ fn told(runs: &[Run], label: &str) -> String {
     said.join("; ")
 }
 
-/// For each run, ours next to the best of the others.
+/// For each run, ours next to the best of the others: the columns with bars, of a list at its last
+/// item.
 fn glance(runs: &[Run]) -> String {
-    let lines: Vec<_> = runs.iter().flat_map(glance_at).collect();
+    let mut lines = Vec::new();
+    for run in runs {
+        for table in Subject::of(&run.kind).tables(&run.options) {
+            let Some(name) = table.names(run).pop() else { continue };
+            lines.extend(table.compared().filter_map(|column| compared(run, table, &name, column)));
+        }
+    }
     if lines.is_empty() {
         return String::new();
     }
@@ -81,19 +82,8 @@ fn glance(runs: &[Run]) -> String {
     section("At a glance", lead, &table(&titles.map(str::to_owned), &lines))
 }
 
-/// The columns with bars; of a list, at its last item.
-fn glance_at(run: &Run) -> Vec<Vec<String>> {
-    let mut lines = Vec::new();
-    for table in Subject::of(&run.kind).tables(&run.options) {
-        let Some(name) = table.names(run).pop() else { continue };
-        let columns = table.columns.iter().filter(|column| column.better.is_some());
-        lines.extend(columns.filter_map(|column| compared(run, &table, &name, column)));
-    }
-    lines
-}
-
 fn compared(run: &Run, table: &Table, name: &str, column: &Column) -> Option<Vec<String>> {
-    let of = |result: &Value| (column.of)(table.part(result, name)?);
+    let of = table.figure(column, name);
     let ours = column.best(&run.rows, of, |row| row.family == OURS)?;
     let other = column.best(&run.rows, of, |row| row.family != OURS)?;
     let (ratio, better) = (ours.ratio_to(other, of), column.better?);
@@ -121,11 +111,9 @@ fn verdict(ratio: &Spread, better: Better) -> &'static str {
     if ratio.min == ratio.max {
         return "1 round";
     }
-    let (is_more, is_less) = (ratio.min > 1.0, ratio.max < 1.0);
-    match better {
-        Better::Higher if is_more => "better",
-        Better::Lower if is_less => "better",
-        _ if is_more || is_less => "worse",
+    match [ratio.min, ratio.max].map(|it| better.compare(it, 1.0)) {
+        [Ordering::Greater, Ordering::Greater] => "better",
+        [Ordering::Less, Ordering::Less] => "worse",
         _ => "not clear",
     }
 }
@@ -141,10 +129,10 @@ fn troubles(figures: &Figures) -> String {
                 lines.push(format!("{}: {} {why}", run.title(), row.label));
             }
             for table in Subject::of(&run.kind).tables(&run.options) {
-                let Some(list) = table.list else { continue };
-                for item in row.results.iter().flat_map(|(_, result)| list.items(result)) {
-                    let place = table.heading.trim_end_matches(':').replace("{}", &list.name(item));
-                    let why = item["failure"].as_str();
+                let parts = row.results.iter().flat_map(|(_, result)| table.parts(result));
+                for (name, part) in parts.filter(|_| table.list.is_some()) {
+                    let place = table.heading.trim_end_matches(':').replace("{}", &name);
+                    let why = part["failure"].as_str();
                     lines.extend(why.map(|why| format!("{}, {place}: {why}", row.label)));
                 }
             }

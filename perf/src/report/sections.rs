@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::curves::{Curve, Plot};
 use super::html::{cell, colour_of, escape, section, table};
-use crate::columns::{Better, Subject, Table, nanoseconds_per_packet};
+use crate::columns::{Better, Subject, Table};
 use crate::record::{Row, Run};
 use crate::statistics::Spread;
 
@@ -22,20 +22,19 @@ pub fn of(subject: &Subject, runs: &[Run]) -> String {
     }
     let mut inside = by_train(&runs).unwrap_or_default();
     for run in runs {
-        let (title, options) = (escape(run.title()), escape(&run.describe_options()));
-        inside += &format!("<h3>{title}</h3>\n<p class=\"options\">{options}</p>\n");
+        inside += &format!("<h3>{}</h3>\n", escape(run.title()));
+        inside += &options_line(&run.describe_options());
         for shown in subject.tables(&run.options) {
-            inside += &curves(run, &shown);
-            inside += &tables(run, &shown);
+            inside += &curves(run, shown);
+            inside += &tables(run, shown);
         }
     }
-    section(subject.title, subject.note, &inside)
+    section(&subject.title, &subject.note, &inside)
 }
 
 /// A table of all items, with a line for each row, and for each row without figures a line with the
 /// reason.
 fn tables(run: &Run, shown: &Table) -> String {
-    let names = shown.names(run);
     let mut titles = vec!["implementation".to_owned(), "rounds".to_owned()];
     titles.extend(shown.columns.iter().map(|column| {
         let hint = match column.better {
@@ -43,50 +42,49 @@ fn tables(run: &Run, shown: &Table) -> String {
             Some(Better::Lower) => " <small>less is better</small>",
             None => "",
         };
-        escape(column.title) + hint
+        escape(&column.title) + hint
     }));
     let mut html = String::new();
-    for name in &names {
-        let spreads = |row: &Row| -> Vec<Option<Spread>> {
-            let spread = |column: &crate::columns::Column| {
-                row.spread(|result| (column.of)(shown.part(result, name)?))
-            };
-            shown.columns.iter().map(spread).collect()
-        };
-        let all: Vec<_> = run.rows.iter().map(spreads).collect();
+    for name in shown.names(run) {
+        let all: Vec<_> = run.rows.iter().map(|row| shown.spreads(row, &name)).collect();
         let mut lines = Vec::new();
-        for (index, row) in run.rows.iter().enumerate() {
-            if all[index].iter().all(Option::is_none) {
+        for (index, (row, spreads)) in run.rows.iter().zip(&all).enumerate() {
+            if spreads.iter().all(Option::is_none) {
                 continue;
             }
+            let colour = colour_of(run, index);
             let mut line = vec![escape(&row.title()), row.results.len().to_string()];
-            for (column, it) in shown.columns.iter().enumerate() {
-                let of_column: Vec<Spread> = all.iter().filter_map(|of| of[column]).collect();
-                line.push(cell(all[index][column], it, &of_column, colour_of(run, index)));
+            for (place, column) in shown.columns.iter().enumerate() {
+                let of_column: Vec<Spread> = all.iter().filter_map(|of| of[place]).collect();
+                line.push(cell(spreads[place], column.better, &of_column, colour));
             }
             lines.push(line);
         }
         if !lines.is_empty() {
-            let heading = shown.heading.replace("{}", name);
-            html += &format!("<p class=\"options\">{}</p>\n", escape(&heading));
+            html += &options_line(&shown.heading.replace("{}", &name));
             html += &table(&titles, &lines);
         }
     }
     for row in run.rows.iter().filter(|row| row.results.is_empty()) {
         let why = row.trouble().unwrap_or_else(|| "not measured".to_owned());
-        let line = format!("{}: {why}", row.title());
-        html += &format!("<p class=\"options\">{}</p>\n", escape(&line));
+        html += &options_line(&format!("{}: {why}", row.title()));
     }
     html
+}
+
+fn options_line(text: &str) -> String {
+    format!("<p class=\"options\">{}</p>\n", escape(text))
 }
 
 /// Curves of a table with a list: over quantiles if its items have them, otherwise each column with
 /// bars over the items.
 fn curves(run: &Run, shown: &Table) -> String {
-    let Some(list) = shown.list else { return String::new() };
-    let names = list.names(run);
+    if shown.list.is_none() {
+        return String::new();
+    }
+    let names = shown.names(run);
     let quantiles = names.iter().filter_map(|name| {
-        let curves = curves_of(run, |row| quantiles(row, |result| list.item(result, name)));
+        let curves = curves_of(run, |row| quantiles(row, |result| shown.part(result, name)));
         let title = match name.as_str() {
             "baseline" => "The path without a relay, µs".to_owned(),
             load => format!("Latency at a load of {load}, µs"),
@@ -95,16 +93,15 @@ fn curves(run: &Run, shown: &Table) -> String {
         let names = QUANTILES.map(str::to_owned).to_vec();
         Plot { title, places, names, curves, width: HALF, has_marks: false }.draw()
     });
-    let columns = shown.columns.iter().filter(|column| column.better.is_some());
-    let columns = columns.filter(|_| shown.heading.starts_with("{}")).filter_map(|column| {
+    let columns = shown.compared().filter(|_| shown.heading.starts_with("{}"));
+    let columns = columns.filter_map(|column| {
         let curves = curves_of(run, |row| {
-            let figure = |name| move |result: &Value| (column.of)(list.item(result, name)?);
-            let points = names.iter().enumerate();
-            let points =
-                points.filter_map(|(at, name)| Some((at as f64, row.spread(figure(name))?)));
+            let spread = |name: &String| row.spread(shown.figure(column, name));
+            let points = (0..).zip(&names);
+            let points = points.filter_map(|(at, name)| Some((f64::from(at), spread(name)?)));
             points.filter(|(_, spread)| spread.min > 0.0).collect()
         });
-        let (title, places) = (column.title.to_owned(), shown.heading.replace(['{', '}', ':'], ""));
+        let (title, places) = (column.title.clone(), shown.heading.replace(['{', '}', ':'], ""));
         Plot { title, places, names: names.clone(), curves, width: HALF, has_marks: true }.draw()
     });
     format!("<div class=\"pair\">\n{}</div>\n", quantiles.chain(columns).collect::<String>())
@@ -163,10 +160,11 @@ fn by_train(runs: &[&Run]) -> Option<String> {
         format!("{train} ({pairs} pair{})", if pairs == 1 { "" } else { "s" })
     });
     let names = names.collect();
+    let nanoseconds = |it: &Value| it.pointer("/capacity/nanoseconds_per_packet")?.as_f64();
     let curves = curves_of(runs[0], |row| {
         let points = runs.iter().enumerate().filter_map(|(place, run)| {
             let row = run.rows.iter().find(|it| it.label == row.label)?;
-            Some((place as f64, row.spread(nanoseconds_per_packet)?))
+            Some((place as f64, row.spread(nanoseconds)?))
         });
         points.collect()
     });

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::initiators::Initiators;
 use crate::clock;
 use crate::failure::Failure;
-use crate::generator::Randomness;
-use crate::interrupt::Interrupt;
-use crate::statistics::percentile;
-use crate::usage::of_daemon;
+use crate::generator::random_key;
+use crate::interrupt;
+use crate::statistics::distribution;
+use crate::usage::{between, of_daemon};
 
 /// Time from an initiation to the next one, with or without a cookie (REKEY_TIMEOUT; whitepaper,
 /// section 6.4).
@@ -36,34 +36,30 @@ const REST: Duration = Duration::from_millis(1);
 
 /// Starts the handshakes of all `initiators` and retries for at most `patience`; the JSON record.
 pub fn run(
-    initiators: &mut Initiators<'_>,
+    initiators: &mut Initiators,
     patience: Duration,
     relay: Option<u32>,
-    randomness: &mut Randomness,
-    interrupt: &Interrupt,
 ) -> Result<Value, Failure> {
     for member in &mut initiators.members {
-        interrupt.check()?;
-        member.initiator.prepare(randomness)?;
+        interrupt::check()?;
+        member.initiator.prepare();
     }
     let before = of_daemon(relay)?;
     let start = clock::now();
-    let initiations = until_served(initiators, start + patience, randomness, interrupt)?;
-    let relay = of_daemon(relay)?.zip(before).map(|(after, before)| after - before);
+    let initiations = until_served(initiators, start + patience)?;
+    let relay = between(before, of_daemon(relay)?);
     initiators.verify()?;
     let served = initiators.members.iter().filter_map(|member| {
         let (_, at) = member.response?;
         Some((at, at - member.sent_at?))
     });
-    let last = served.clone().map(|(at, _)| at).max().unwrap_or(start);
-    let mut answers: Vec<f64> = served.map(|(_, took)| took.as_secs_f64() * 1e6).collect();
-    answers.sort_by(f64::total_cmp);
-    let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| percentile(&answers, percent));
+    let (arrivals, answers): (Vec<_>, Vec<_>) = served.unzip();
+    let last = arrivals.into_iter().max().unwrap_or(start);
     Ok(json!({
         "completed": answers.len(),
         "unserved": initiators.members.len() - answers.len(),
-        "answer_us": { "p50": p50, "p99": p99, "max": max },
-        "cookies": initiators.members.iter().map(|member| member.cookies).sum::<u64>(),
+        "answer_us": distribution(answers),
+        "cookies": initiators.cookies(),
         "late": initiators.late,
         "initiations": initiations,
         "seconds": (last - start).as_secs_f64(),
@@ -72,12 +68,7 @@ pub fn run(
 }
 
 /// Sends initiations until all have a response, or `end`; the number of initiations.
-fn until_served(
-    initiators: &mut Initiators<'_>,
-    end: Duration,
-    randomness: &mut Randomness,
-    interrupt: &Interrupt,
-) -> Result<u64, Failure> {
+fn until_served(initiators: &mut Initiators, end: Duration) -> Result<u64, Failure> {
     let mut now = clock::now();
     // Time of the next initiation of each member, earliest first.
     let mut due: BinaryHeap<Reverse<(Duration, usize)>> =
@@ -87,7 +78,7 @@ fn until_served(
     let (mut initiations, mut last_event) = (0, now);
     let mut unserved = initiators.members.len();
     while unserved > 0 && now < end {
-        interrupt.check()?;
+        interrupt::check()?;
         for _ in 0..BURST {
             let Some(Reverse((at, number))) = due.peek().copied() else { break };
             let is_served = initiators.members[number].response.is_some();
@@ -96,11 +87,11 @@ fn until_served(
             }
             due.pop();
             if !is_served {
-                initiators.members[number].initiator.prepare(randomness)?;
+                initiators.members[number].initiator.prepare();
                 initiators.send(number)?;
                 initiations += 1;
                 last_event = now;
-                due.push(Reverse((now + RETRY_AFTER + jitter(randomness)?, number)));
+                due.push(Reverse((now + RETRY_AFTER + jitter(), number)));
                 unprepared.push_back((now + PREPARE_AFTER, number));
             }
         }
@@ -110,7 +101,7 @@ fn until_served(
         }
         now = clock::now();
         let is_quiet = now.saturating_sub(last_event) > QUIET;
-        if is_quiet && !prepare_next(initiators, &mut unprepared, now, randomness)? {
+        if is_quiet && !prepare_next(initiators, &mut unprepared, now) {
             sleep(REST);
         }
     }
@@ -119,25 +110,23 @@ fn until_served(
 
 /// Prepares the next initiation of a pending member; false if there is none to prepare.
 fn prepare_next(
-    initiators: &mut Initiators<'_>,
+    initiators: &mut Initiators,
     unprepared: &mut VecDeque<(Duration, usize)>,
     now: Duration,
-    randomness: &mut Randomness,
-) -> Result<bool, Failure> {
-    while let Some((from, number)) = unprepared.front().copied()
-        && from <= now
-    {
+) -> bool {
+    while let Some((_, number)) = unprepared.front().copied().filter(|(from, _)| *from <= now) {
         unprepared.pop_front();
         let member = &mut initiators.members[number];
         if member.response.is_none() {
-            return member.initiator.prepare(randomness).map(|()| true);
+            member.initiator.prepare();
+            return true;
         }
     }
-    Ok(false)
+    false
 }
 
-fn jitter(randomness: &mut Randomness) -> Result<Duration, Failure> {
-    Ok(JITTER_MAX * u32::from(randomness.key()?[0]) / u32::from(u8::MAX))
+fn jitter() -> Duration {
+    JITTER_MAX * u32::from(random_key()[0]) / u32::from(u8::MAX)
 }
 
 #[cfg(test)]
@@ -146,9 +135,8 @@ mod tests {
 
     #[test]
     fn jitter_stays_below_its_bound() {
-        let mut randomness = Randomness::open().expect("every Linux has it");
         for _ in 0..100 {
-            assert!(jitter(&mut randomness).expect("randomness") <= JITTER_MAX);
+            assert!(jitter() <= JITTER_MAX);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Many initiators, each with an address of its own, that share one socket.
 
+use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
@@ -59,7 +59,7 @@ pub struct Initiators<'a> {
     pub members: Vec<Member<'a>>,
     /// Answers to initiations that had been given up or answered.
     pub late: u64,
-    socket: &'a UdpSocket,
+    socket: UdpSocket,
     relay: SocketAddrV4,
 }
 
@@ -76,7 +76,7 @@ impl<'a> Initiators<'a> {
     pub fn new(
         keys: impl Iterator<Item = &'a Keys>,
         relay: &'a Keys,
-        socket: &'a UdpSocket,
+        socket: UdpSocket,
     ) -> Result<Initiators<'a>, Failure> {
         socket.set_nonblocking(true).map_err(while_doing("cannot make a socket non-blocking"))?;
         let member = |(number, keys): (u32, &'a Keys)| Member {
@@ -115,7 +115,7 @@ impl<'a> Initiators<'a> {
             Some(&SockaddrIn::from(self.relay)),
         )
         .map(drop)
-        .map_err(|errno| Failure::step(format!("cannot send an initiation: {errno}")))
+        .map_err(while_doing("cannot send an initiation"))
     }
 
     /// Receives the next answer, if any. Messages that answer no pending initiation are skipped,
@@ -124,13 +124,8 @@ impl<'a> Initiators<'a> {
         let mut buffer = [0; INITIATION_LEN];
         loop {
             let length = match self.socket.recv(&mut buffer) {
-                Ok(length) => length,
-                Err(error) => {
-                    return match error.raw_os_error().map(Errno::from_raw) {
-                        Some(Errno::EAGAIN | Errno::EINTR) => Ok(None),
-                        _ => Err(while_doing("cannot receive answers")(error)),
-                    };
-                }
+                Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => return Ok(None),
+                received => received.map_err(while_doing("cannot receive answers"))?,
             };
             let message = &buffer[..length];
             let Some(number) = addressee(message) else { continue };
@@ -141,6 +136,11 @@ impl<'a> Initiators<'a> {
                 None => self.late += 1,
             }
         }
+    }
+
+    /// Cookie replies of all members since their last handshake began.
+    pub fn cookies(&self) -> u64 {
+        self.members.iter().map(|member| member.cookies).sum()
     }
 
     /// Derives the sessions of all members with a response. Fails if one is not authentic.
@@ -161,7 +161,6 @@ mod tests {
     use wg_bounce_control::noise::{Secret, open_initiation};
 
     use super::*;
-    use crate::generator::Randomness;
 
     /// The relay's response to an initiation.
     fn respond(relay: &Keys, initiation: &[u8; INITIATION_LEN]) -> [u8; RESPONSE_LEN] {
@@ -176,15 +175,14 @@ mod tests {
 
     #[test]
     fn a_late_answer_does_not_match_the_next_handshake() {
-        let mut randomness = Randomness::open().expect("every Linux has it");
-        let [relay, keys] = [(); 2].map(|()| Keys::new(&mut randomness).expect("randomness"));
+        let [relay, keys] = [(); 2].map(|()| Keys::new());
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("every Linux has it");
         let mut initiators =
-            Initiators::new(std::iter::once(&keys), &relay, &socket).expect("a socket");
+            Initiators::new(std::iter::once(&keys), &relay, socket).expect("a socket");
         let now = Duration::ZERO;
-        let mut initiate = |initiators: &mut Initiators<'_>| {
+        let initiate = |initiators: &mut Initiators<'_>| {
             let initiator = &mut initiators.members[0].initiator;
-            initiator.prepare(&mut randomness).expect("randomness");
+            initiator.prepare();
             respond(&relay, initiator.signed())
         };
         let late = initiate(&mut initiators);
