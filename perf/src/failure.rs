@@ -1,13 +1,17 @@
 //! Reasons why a measurement was not made.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::Display;
+
+use thiserror::Error;
 
 /// Why a step did not succeed.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum Failure {
     /// A signal asked this process to end: nothing further is tried.
+    #[error("interrupted")]
     Interrupted,
     /// A step failed; the text tells the operator which and why.
+    #[error("{0}")]
     Step(String),
 }
 
@@ -22,15 +26,6 @@ impl Failure {
         match self {
             Failure::Interrupted => self,
             Failure::Step(_) => check.err().unwrap_or(self),
-        }
-    }
-}
-
-impl Display for Failure {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Interrupted => formatter.write_str("interrupted"),
-            Failure::Step(text) => formatter.write_str(text),
         }
     }
 }

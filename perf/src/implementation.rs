@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -106,34 +105,25 @@ impl Choice {
     }
 
     fn find(&self) -> Result<PathBuf, String> {
-        let program = self.daemon.program.as_str();
+        let program = Path::new(&self.daemon.program);
         let harness = std::env::current_exe().unwrap_or_default();
-        let (candidates, remedy) = match (&self.path, self.daemon.place) {
-            (Some(path), _) => (vec![path.clone()], "given on the command line"),
+        let (candidate, remedy) = match (&self.path, self.daemon.place) {
+            (Some(path), _) => (path.clone(), "given on the command line"),
             (None, Place::Sibling) => {
                 let remedy = "build it: cargo build --release -p wg-bounce-control";
-                (vec![harness.with_file_name(program)], remedy)
+                (harness.with_file_name(program), remedy)
             }
             (None, Place::Peers) => {
                 let folder = harness.ancestors().nth(2).unwrap_or(&harness);
-                (vec![folder.join("peers/bin").join(program)], "scripts/peers installs it")
+                (folder.join("peers/bin").join(program), "scripts/peers installs it")
             }
             (None, Place::Path | Place::Kernel) => {
-                let path = std::env::var_os("PATH").unwrap_or_default();
-                let folders = std::env::split_paths(&path).map(|folder| folder.join(program));
-                (folders.collect(), "scripts/setup installs it")
+                (program.into(), "not on the PATH: scripts/setup installs it")
             }
         };
-        let place = match candidates.as_slice() {
-            [only] => only.display().to_string(),
-            _ => format!("{program} on the PATH"),
-        };
-        let is_program = |path: &PathBuf| {
-            let is = |it: fs::Metadata| it.is_file() && it.permissions().mode() & 0o111 != 0;
-            fs::metadata(path).is_ok_and(is)
-        };
-        let mut found = candidates.into_iter().filter_map(|path| fs::canonicalize(path).ok());
-        found.find(is_program).ok_or_else(|| format!("not there: no program {place} ({remedy})"))
+        let found = which::which(&candidate).ok().and_then(|path| fs::canonicalize(path).ok());
+        let name = candidate.display();
+        found.ok_or_else(|| format!("not there: no program {name} ({remedy})"))
     }
 }
 

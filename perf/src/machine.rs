@@ -2,25 +2,26 @@
 
 use std::fs;
 
+use procfs::prelude::*;
+use procfs::{CpuInfo, LoadAverage};
 use serde_json::{Value, json};
 
 /// This machine, now: CPU model, vector instruction sets, cores, kernel and load average.
 pub fn here() -> Value {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let (cpuinfo, load) = (read("/proc/cpuinfo"), read("/proc/loadavg"));
+    let cpus = CpuInfo::current().expect("every Linux has /proc/cpuinfo");
     json!({
-        "cpu": cpu_model(&cpuinfo),
-        "cpu_flags": cpu_flags(&cpuinfo),
+        "cpu": cpu_model(&cpus),
+        "cpu_flags": cpu_flags(&cpus),
         // Not available_parallelism: the generator confines itself to one core.
-        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "load_average": load.split_whitespace().next().and_then(|load| load.parse::<f64>().ok()),
+        "cores": cpus.num_cores(),
+        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+        "load_average": LoadAverage::current().ok().map(|load| load.one),
     })
 }
 
 /// Whether this CPU has the vector instructions that `/proc/cpuinfo` calls `flag`.
 pub fn has(flag: &str) -> bool {
-    cpu_flags(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()).contains(&flag)
+    CpuInfo::current().is_ok_and(|cpus| cpu_flags(&cpus).contains(&flag))
 }
 
 /// A machine's record in a line, without the load.
@@ -32,22 +33,16 @@ pub fn describe(machine: &Value) -> String {
     format!("{}{flags}, {} cores, Linux {}", text("cpu"), machine["cores"], text("kernel"))
 }
 
-/// The value of the first CPU's line `name`.
-fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
-    let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-    fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
-}
-
 /// The flags of the first CPU that decide which vector code runs.
-fn cpu_flags(cpuinfo: &str) -> Vec<&str> {
-    let flags = field(cpuinfo, "flags").unwrap_or_default().split_whitespace();
+fn cpu_flags(cpus: &CpuInfo) -> Vec<&str> {
+    let flags = cpus.flags(0).into_iter().flatten();
     flags.filter(|flag| *flag == "avx2" || flag.starts_with("avx512")).collect()
 }
 
 /// The model of the first CPU; not every architecture names it.
-fn cpu_model(cpuinfo: &str) -> String {
+fn cpu_model(cpus: &CpuInfo) -> String {
     let unnamed = || format!("{} CPU", std::env::consts::ARCH);
-    field(cpuinfo, "model name").map_or_else(unnamed, str::to_owned)
+    cpus.model_name(0).map_or_else(unnamed, str::to_owned)
 }
 
 #[cfg(test)]
@@ -56,10 +51,12 @@ mod tests {
 
     #[test]
     fn an_unnamed_cpu_is_called_by_its_architecture() {
-        let text = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9R14\nflags\t: fpu\n";
-        assert_eq!(cpu_model(text), "AMD EPYC 9R14");
-        assert_eq!(cpu_flags("flags\t: fpu avx avx2 avx512f\n"), ["avx2", "avx512f"]);
-        assert!(cpu_flags(text).is_empty());
-        assert_eq!(cpu_model("processor : 0\n"), format!("{} CPU", std::env::consts::ARCH));
+        let read = |text: &str| CpuInfo::from_buf_read(text.as_bytes()).expect("well-formed");
+        let cpu = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu";
+        assert_eq!(cpu_model(&read(cpu)), "AMD EPYC 9R14");
+        assert!(cpu_flags(&read(cpu)).is_empty());
+        assert_eq!(cpu_flags(&read(&format!("{cpu} avx avx2 avx512f\n"))), ["avx2", "avx512f"]);
+        let unnamed = read("processor\t: 0\n");
+        assert_eq!(cpu_model(&unnamed), format!("{} CPU", std::env::consts::ARCH));
     }
 }

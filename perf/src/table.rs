@@ -58,16 +58,18 @@ pub fn summary(run: &Run, result: &Value) -> String {
 
 /// Median, and the range if the rounds differ.
 pub fn median_and_range(spread: Option<Spread>) -> String {
-    let Some(Spread { median, min, max }) = spread else { return "–".to_owned() };
-    let range =
-        if min == max { String::new() } else { format!(" ({}–{})", digits(min), digits(max)) };
-    digits(median) + &range
+    spread.map_or("–".to_owned(), |spread| in_words(spread, digits))
 }
 
 /// A ratio and its range.
-pub fn ratio_in_words(Spread { median, min, max }: Spread) -> String {
-    let range = if min == max { String::new() } else { format!(" ({min:.2}–{max:.2})") };
-    format!("{median:.2}{range}")
+pub fn ratio_in_words(ratio: Spread) -> String {
+    in_words(ratio, |it| format!("{it:.2}"))
+}
+
+fn in_words(Spread { median, min, max }: Spread, word: impl Fn(f64) -> String) -> String {
+    let range =
+        if min == max { String::new() } else { format!(" ({}–{})", word(min), word(max)) };
+    word(median) + &range
 }
 
 /// A table of strings: titles, then a line for each row with results. The last column is of one

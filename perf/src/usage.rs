@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
+use procfs::process::{Process, Task};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -46,13 +46,14 @@ pub fn added(
 /// Whether a thread of a process is running, runnable, stopped or waiting for a disk: whether the
 /// process would make progress if it were scheduled. False if it is gone.
 pub fn has_work(pid: u32) -> bool {
-    let mut stats = threads(pid).filter_map(|folder| fs::read_to_string(folder.join("stat")).ok());
-    stats.any(|stat| !matches!(parse_state(&stat), Some('S' | 'I' | 'Z' | 'X')))
+    let mut stats = tasks(pid).filter_map(|task| task.stat().ok());
+    stats.any(|stat| !matches!(stat.state, 'S' | 'I' | 'Z' | 'X'))
 }
 
-fn threads(pid: u32) -> impl Iterator<Item = PathBuf> {
-    let folders = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    folders.map(|folder| folder.path())
+/// The threads of a process; none if it is gone.
+fn tasks(pid: u32) -> impl Iterator<Item = Task> {
+    let tasks = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok()?.tasks().ok());
+    tasks.into_iter().flatten().flatten()
 }
 
 /// CPU time of each live thread of a process so far, by thread id.
@@ -62,15 +63,14 @@ pub struct Threads(BTreeMap<u32, (String, Duration)>);
 impl Threads {
     /// The threads of `pid`; none if it is gone.
     pub fn of(pid: u32) -> Threads {
-        let thread = |folder: PathBuf| {
-            let id = folder.file_name()?.to_str()?.parse().ok()?;
-            let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        let thread = |task: Task| {
+            let stat = task.stat().ok()?;
             // schedstat (nanoseconds) is a kernel option; stat has ticks.
-            let exact = read("schedstat").and_then(|text| parse_schedstat(&text));
-            let time = exact.or_else(|| parse_thread_stat(&read("stat")?))?;
-            Some((id, (read("comm")?.trim().to_owned(), time)))
+            let ticks = u32::try_from(stat.utime + stat.stime).ok()?;
+            let exact = task.schedstat().map(|it| Duration::from_nanos(it.sum_exec_runtime));
+            Some((task.tid.cast_unsigned(), (stat.comm, exact.unwrap_or(TICK * ticks))))
         };
-        Threads(threads(pid).filter_map(thread).collect())
+        Threads(tasks(pid).filter_map(thread).collect())
     }
 
     /// CPU time of each thread since `before`, busiest first, idle threads left out, as JSON.
@@ -86,34 +86,10 @@ impl Threads {
     }
 }
 
-/// `/proc/PID/task/TID/schedstat`: nanoseconds on a CPU, then fields that are not needed.
-fn parse_schedstat(text: &str) -> Option<Duration> {
-    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
-}
-
-/// `/proc/PID/task/TID/stat`: fields 14 and 15 are user and system ticks (proc(5)).
-fn parse_thread_stat(text: &str) -> Option<Duration> {
-    // The name may hold spaces and parentheses; the third field follows its last parenthesis.
-    let (_, fields) = text.rsplit_once(')')?;
-    let mut ticks = fields.split_whitespace().skip(11).map_while(|field| field.parse::<u32>().ok());
-    Some(TICK * (ticks.next()? + ticks.next()?))
-}
-
-/// `/proc/PID/task/TID/stat`: the third field is the state (proc(5)).
-fn parse_state(text: &str) -> Option<char> {
-    let (_, fields) = text.rsplit_once(')')?;
-    fields.trim_start().chars().next()
-}
-
-/// Resident memory of a process in bytes (VmRSS; proc(5)). None if the process is gone.
+/// Resident memory of a process in bytes. None if the process is gone, or a kernel thread.
 pub fn resident(pid: u32) -> Option<u64> {
-    parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
-}
-
-fn parse_status(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
+    let status = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?;
+    Some(status.vmrss? * 1024)
 }
 
 /// Busy CPU time so far: of one core, or of the whole machine, whichever process used it.
@@ -147,14 +123,6 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_has_nanoseconds_or_ticks() {
-        assert_eq!(parse_schedstat("127910 2355377 2\n"), Some(Duration::from_nanos(127_910)));
-        let text = "7 (a) b) S 1 7 7 0 -1 0 61 0 0 0 25 75 0 0 20 0 2 0 100 4096 9\n";
-        assert_eq!(parse_thread_stat(text), Some(Duration::from_secs(1)));
-        assert_eq!(parse_thread_stat("7 (a) S 1"), None);
-    }
-
-    #[test]
     fn idle_threads_are_left_out() {
         let named = |name: &str, seconds| (name.to_owned(), Duration::from_secs(seconds));
         let before = Threads([(1, named("main", 5)), (2, named("worker-0", 1))].into());
@@ -166,12 +134,6 @@ mod tests {
         let own = Threads::of(std::process::id()).since(&Threads::default());
         assert_ne!(own, json!([]), "this thread has used some");
         assert!(Threads::of(1 << 27).0.is_empty(), "above every process id");
-    }
-
-    #[test]
-    fn kibibytes_become_bytes() {
-        assert_eq!(parse_status("VmHWM:\t  900 kB\nVmRSS:\t    712 kB\n"), Some(712 * 1024));
-        assert_eq!(parse_status("Name:\tkthreadd\n"), None, "a kernel thread has none");
     }
 
     #[test]

@@ -202,13 +202,6 @@ fn child(run: &Run, figures: &Path) -> Result<ExitStatus, Failure> {
     Ok(ended.expect("the wait ended with it"))
 }
 
-/// The command lines of all plans.
-#[cfg(test)]
-pub fn command_lines() -> Vec<String> {
-    let sizes = ["quick", "usual", "full"].into_iter();
-    sizes.flat_map(plan).map(|it| it.words().join(" ")).collect()
-}
-
 fn minutes(time: Duration) -> String {
     match time.as_secs().div_ceil(60) {
         1 => "1 minute".to_owned(),
@@ -220,6 +213,17 @@ fn minutes(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Arguments;
+
+    #[test]
+    fn every_command_line_of_a_plan_is_understood() {
+        for run in ["quick", "usual", "full"].into_iter().flat_map(plan) {
+            let line = run.words().join(" ");
+            if let Err(error) = Arguments::from_line(&line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
 
     #[test]
     fn a_plan_can_be_narrowed() {
