@@ -41,6 +41,9 @@ struct Daemon {
     /// Its environment except for the PATH.
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    /// Colours of its rows in plots (RGB, hexadecimal), which remain distinct with colour blindness:
+    /// Okabe and Ito's palette, and shades of blue for wg-bounce.
+    colours: Vec<String>,
 }
 
 /// A word of `wg-bounce-WORD-WORD…`: the option and value it stands for, and the CPU flag it needs.
@@ -63,6 +66,15 @@ struct Known {
 static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     serde_json::from_str(include_str!("implementations.json")).expect("tests read it")
 });
+
+/// The colour of row `place` of a family; an unknown family has those of wg-bounce.
+pub fn colour(family: &str, place: usize) -> [u8; 3] {
+    let daemon = KNOWN.daemons.iter().find(|daemon| daemon.name == family);
+    let colours = &daemon.unwrap_or(&KNOWN.daemons[0]).colours;
+    let number = u32::from_str_radix(&colours[place % colours.len()], 16).expect("a test reads it");
+    let [_, rgb @ ..] = number.to_be_bytes();
+    rgb
+}
 
 /// An implementation as given on the command line: `NAME`, or `NAME@PATH` for another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,6 +290,16 @@ mod tests {
         let line = "2026-11-25T02:54:08.683Z INFO: (wg0) relay: IPv4 by the kernel";
         assert_eq!(told("wg-bounce", line), Some("relay: IPv4 by the kernel"));
         assert_eq!(told("wg-bounce", "INFO: (wg0) ended: SIGTERM"), None);
+    }
+
+    #[test]
+    fn every_row_has_a_colour() {
+        for daemon in &KNOWN.daemons {
+            let all: Vec<_> =
+                (0..daemon.colours.len()).map(|it| colour(&daemon.name, it)).collect();
+            assert_ne!(all, [[0, 0, 0]], "{}", daemon.name);
+        }
+        assert_eq!(colour("unknown", 4), colour(OURS, 0));
     }
 
     #[test]

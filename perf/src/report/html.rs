@@ -3,32 +3,16 @@
 use plotters::style::RGBColor;
 
 use crate::columns::{Better, digits};
-use crate::record::{OURS, Run};
+use crate::implementation::colour;
+use crate::record::Run;
 use crate::statistics::Spread;
-
-/// Colours that remain distinct with colour blindness (Okabe and Ito's palette), one for each
-/// public implementation.
-const FAMILIES: [(&str, RGBColor); 4] = [
-    ("wireguard-go", RGBColor(0xe6, 0x9f, 0x00)),
-    ("boringtun", RGBColor(0x00, 0x9e, 0x73)),
-    ("gotatun", RGBColor(0xcc, 0x79, 0xa7)),
-    ("kernel", RGBColor(0x55, 0x55, 0x55)),
-];
-
-/// Shades of blue for wg-bounce.
-const BLUES: [RGBColor; 4] = [
-    RGBColor(0x00, 0x72, 0xb2),
-    RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x0b, 0x3c, 0x5d),
-    RGBColor(0x8d, 0xa9, 0xc4),
-];
 
 /// The colour of a run's row.
 pub fn colour_of(run: &Run, index: usize) -> RGBColor {
     let family = run.rows[index].family.as_str();
     let place = run.rows[..index].iter().filter(|row| row.family == family).count();
-    let known = FAMILIES.iter().find(|(name, _)| *name == family && family != OURS);
-    known.map_or(BLUES[place % BLUES.len()], |(_, colour)| *colour)
+    let [red, green, blue] = colour(family, place);
+    RGBColor(red, green, blue)
 }
 
 /// Text as HTML.
@@ -109,10 +93,10 @@ mod tests {
         let spread = |median| Spread { median, min: 1.0, max: 10.0 };
         let all = [spread(8.5), spread(2.5)];
         let better = Some(Better::Lower);
-        let cells = all.map(|it| cell(Some(it), better, &all, BLUES[0]));
+        let cells = all.map(|it| cell(Some(it), better, &all, RGBColor(0, 0, 0)));
         assert!(cells[0].ends_with("</svg>8.50 <small>(1–10)</small>"), "{}", cells[0]);
         assert!(cells[1].ends_with("</svg><b>2.50</b> <small>(1–10)</small>"), "{}", cells[1]);
         assert!(cells[0].contains("width=\"85.0\"") && cells[0].contains("M10.0 5H100.0"));
-        assert_eq!(cell(None, better, &all, BLUES[0]), "–");
+        assert_eq!(cell(None, better, &all, RGBColor(0, 0, 0)), "–");
     }
 }
