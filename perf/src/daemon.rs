@@ -47,7 +47,7 @@ impl Daemon {
             command.args(["--cpu-list", &core.to_string(), &path]);
         }
         program.complete(&mut command, INTERFACE);
-        let title = format!("{} as {}", program.label(), namespace.role());
+        let title = format!("{} as {}", program.choice, namespace.role);
         daemon.process = Some(Process::spawn(command, &title, "")?);
         interrupt::wait_until(POLL, STEP_LIMIT, &format!("{title}: its answer to `wg`"), || {
             daemon.check()?;

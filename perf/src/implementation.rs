@@ -148,9 +148,8 @@ impl FromStr for Choice {
             None => (text, None),
         };
         let unknown = || {
-            let names = KNOWN.daemons.iter().map(|daemon| daemon.name.as_str());
-            let words = KNOWN.ways.iter().map(|way| way.word.as_str());
-            let (names, words) = (names.collect::<Vec<_>>(), words.collect::<Vec<_>>());
+            let names: Vec<_> = KNOWN.daemons.iter().map(|daemon| daemon.name.as_str()).collect();
+            let words: Vec<_> = KNOWN.ways.iter().map(|way| way.word.as_str()).collect();
             let (names, words) = (names.join(", "), words.join("|"));
             format!("expected {names}, or wg-bounce-WORD… with {words}; each may have @PATH")
         };
@@ -188,7 +187,8 @@ impl Display for Choice {
 /// An implementation that can be run here.
 #[derive(Clone, Debug)]
 pub struct Program {
-    choice: Choice,
+    /// The implementation as given on the command line.
+    pub choice: Choice,
     /// Absolute path of the program; empty if it is the kernel.
     pub path: PathBuf,
     /// First line of its --version; may be empty.
@@ -196,11 +196,6 @@ pub struct Program {
 }
 
 impl Program {
-    /// The implementation as given on the command line.
-    pub fn label(&self) -> String {
-        self.choice.to_string()
-    }
-
     /// Completes a command that runs the program, so that it creates the interface `name`.
     pub fn complete(&self, command: &mut Command, name: &str) {
         let Daemon { arguments, environment, .. } = self.choice.daemon;

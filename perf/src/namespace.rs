@@ -25,7 +25,8 @@ pub const FORWARDING: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all
 
 /// A network namespace with loopback up, and its own /run.
 pub struct Namespace {
-    role: &'static str,
+    /// Its name in failures and records.
+    pub role: &'static str,
     holder: Child,
     stdin: Option<ChildStdin>,
 }
@@ -46,11 +47,6 @@ impl Namespace {
             Ok(_) if line == "ready\n" => Ok(namespace),
             _ => Err(Failure::step("cannot create a network namespace: see above")),
         }
-    }
-
-    /// Its name in failures and records.
-    pub fn role(&self) -> &'static str {
-        self.role
     }
 
     /// The process that holds it: `ip` takes this as the `netns` of a device.

@@ -21,12 +21,8 @@ impl Spread {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
         let (min, max) = (*figures.first()?, *figures.last()?);
-        let middle = figures.len() / 2;
-        let median = if figures.len().is_multiple_of(2) {
-            f64::midpoint(figures[middle - 1], figures[middle])
-        } else {
-            figures[middle]
-        };
+        let count = figures.len();
+        let median = f64::midpoint(figures[(count - 1) / 2], figures[count / 2]);
         Some(Spread { median, min, max })
     }
 }

@@ -54,7 +54,7 @@ impl Member {
     fn reaches(&self, address: IpAddr) -> Result<(), Failure> {
         let line = format!("ping -n -c 1 -W 1 {address}");
         let namespace = &self.daemon.namespace;
-        let title = format!("`{line}` in {}", namespace.role());
+        let title = format!("`{line}` in {}", namespace.role);
         interrupt::wait_until(POLL, STEP_LIMIT, &title, || match namespace.run(&line) {
             Err(Failure::Interrupted) => Err(Failure::Interrupted),
             outcome => Ok(outcome.is_ok()),

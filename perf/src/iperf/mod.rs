@@ -125,7 +125,7 @@ fn measure(topology: &Topology, options: &Options) -> Result<Value, Failure> {
     let daemons = daemons.map(|(index, (member, ((now, threads), (then, threads_then))))| {
         let time = usage::between(*then, *now).map(|time| time.as_secs_f64());
         json!({
-            "role": member.daemon.namespace.role(),
+            "role": member.daemon.namespace.role,
             "measured": options.topology == Shape::Pair || index == 0,
             "cpu_seconds": time,
             "threads": threads.since(threads_then),
