@@ -36,20 +36,16 @@ impl Member<'_> {
         (self.sent_at, self.response, self.cookies) = (None, None, 0);
     }
 
-    /// Takes an answer that arrived at `now`: the first response, or a cookie. Returns whether it
-    /// was a cookie; none if it does not answer a pending initiation.
-    fn take(&mut self, message: &[u8], now: Duration) -> Option<bool> {
-        match self.initiator.read(message)? {
-            Answer::Response(_) if self.response.is_some() => None,
-            Answer::Response(response) => {
-                self.response = Some((response, now));
-                Some(false)
-            }
-            Answer::Cookie => {
-                self.cookies += 1;
-                Some(true)
-            }
+    /// Takes an answer that arrived at `now`: the first response, or a cookie. None if it does not
+    /// answer a pending initiation.
+    fn take(&mut self, message: &[u8], now: Duration) -> Option<Answer> {
+        let answer = self.initiator.read(message)?;
+        match answer {
+            Answer::Response(_) if self.response.is_some() => return None,
+            Answer::Response(response) => self.response = Some((response, now)),
+            Answer::Cookie => self.cookies += 1,
         }
+        Some(answer)
     }
 }
 
@@ -61,14 +57,6 @@ pub struct Initiators<'a> {
     pub late: u64,
     socket: UdpSocket,
     relay: SocketAddrV4,
-}
-
-/// An answer of the relay.
-pub struct Arrival {
-    /// Number of the member it is for.
-    pub member: usize,
-    /// Whether it is a cookie reply, not a response.
-    pub is_cookie: bool,
 }
 
 impl<'a> Initiators<'a> {
@@ -118,9 +106,9 @@ impl<'a> Initiators<'a> {
         .map_err(while_doing("cannot send an initiation"))
     }
 
-    /// Receives the next answer, if any. Messages that answer no pending initiation are skipped,
+    /// Receives the next answer, if any, and its member's number. Messages that answer no pending initiation are skipped,
     /// and counted as late if they are addressed to a member.
-    pub fn receive(&mut self) -> Result<Option<Arrival>, Failure> {
+    pub fn receive(&mut self) -> Result<Option<(usize, Answer)>, Failure> {
         let mut buffer = [0; INITIATION_LEN];
         loop {
             let length = match self.socket.recv(&mut buffer) {
@@ -132,7 +120,7 @@ impl<'a> Initiators<'a> {
             let number = number as usize; // of 24 bits
             let Some(member) = self.members.get_mut(number) else { continue };
             match member.take(message, clock::now()) {
-                Some(is_cookie) => return Ok(Some(Arrival { member: number, is_cookie })),
+                Some(answer) => return Ok(Some((number, answer))),
                 None => self.late += 1,
             }
         }
@@ -190,7 +178,7 @@ mod tests {
         initiators.members[0].begin();
         assert_eq!(initiators.members[0].take(&late, now), None);
         let response = initiate(&mut initiators);
-        assert_eq!(initiators.members[0].take(&response, now), Some(false));
+        assert_eq!(initiators.members[0].take(&response, now), Some(Answer::Response(response)));
         assert_eq!(initiators.members[0].take(&response, now), None, "a second time");
         initiators.verify().expect("the response is to what was sent last");
         // The second part does not accept answers to the first.
