@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use super::session::{OVERHEAD, counter_of};
 
-/// Samples of the latency: enough for a 99.9th percentile, without much memory and time.
-const LATENCY_SAMPLES: f64 = 20_000.0;
-
 /// Arrivals at one receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -89,13 +86,6 @@ impl Sampler {
     /// Samples one in `every` trains.
     pub fn new(every: usize) -> Sampler {
         Sampler { every, whole_pair: None, trains: 0, kept: Vec::new() }
-    }
-
-    /// Samples packets at `rate` per second in trains of `train`, for `limit`, often enough for a
-    /// 99.9th percentile.
-    pub fn for_latency(rate: f64, limit: Duration, train: usize) -> Sampler {
-        let trains = rate * limit.as_secs_f64() / train as f64;
-        Sampler::new(((trains / LATENCY_SAMPLES).ceil() as usize).max(1))
     }
 
     /// Also samples every train of this pair.
