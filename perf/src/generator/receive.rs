@@ -42,14 +42,12 @@ impl Tally {
     pub fn count(&mut self, train: &[u8], segment: usize, shortest: usize) -> usize {
         let mut packets = 0;
         for message in train.chunks(segment) {
-            match counter_of(message) {
-                Some(counter) if counter < self.next_counter => self.reordered += 1,
-                Some(counter) => self.next_counter = counter + 1,
-                None => {
-                    self.foreign += 1;
-                    continue;
-                }
-            }
+            let Some(counter) = counter_of(message) else {
+                self.foreign += 1;
+                continue;
+            };
+            self.reordered += u64::from(counter < self.next_counter);
+            self.next_counter = self.next_counter.max(counter + 1);
             if (shortest..shortest + 16).contains(&message.len()) {
                 packets += 1;
             } else if message.len() != OVERHEAD {

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -56,7 +56,6 @@ pub struct Initiators<'a> {
     /// Answers to initiations that had been given up or answered.
     pub late: u64,
     socket: UdpSocket,
-    relay: SocketAddrV4,
 }
 
 impl<'a> Initiators<'a> {
@@ -75,7 +74,7 @@ impl<'a> Initiators<'a> {
             cookies: 0,
         };
         let members = (0..).zip(keys).map(member).collect();
-        Ok(Initiators { members, late: 0, socket, relay: Network::relay_address() })
+        Ok(Initiators { members, late: 0, socket })
     }
 
     /// Resets all members: no handshake is pending, and no cookie is known. Indices are not reused,
@@ -100,7 +99,7 @@ impl<'a> Initiators<'a> {
             &[IoSlice::new(message)],
             &[ControlMessage::Ipv4PacketInfo(&from)],
             MsgFlags::empty(),
-            Some(&SockaddrIn::from(self.relay)),
+            Some(&SockaddrIn::from(Network::relay_address())),
         )
         .map(drop)
         .map_err(while_doing("cannot send an initiation"))
@@ -133,14 +132,11 @@ impl<'a> Initiators<'a> {
 
     /// Derives the sessions of all members with a response. Fails if one is not authentic.
     pub fn verify(&self) -> Result<(), Failure> {
-        for (number, member) in self.members.iter().enumerate() {
-            if let Some((response, _)) = &member.response
-                && member.initiator.finish(response).is_none()
-            {
-                return Err(Failure::step(format!("peer {number} got a forged response")));
-            }
-        }
-        Ok(())
+        let forged = self.members.iter().position(|member| {
+            member.response.is_some_and(|(it, _)| member.initiator.finish(&it).is_none())
+        });
+        let failure = |number| Failure::step(format!("peer {number} got a forged response"));
+        forged.map_or(Ok(()), |number| Err(failure(number)))
     }
 }
 
