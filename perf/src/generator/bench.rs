@@ -10,7 +10,7 @@ use std::mem::replace;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::drive::{Generator, Pace, Peer};
+use super::drive::{Generator, Pace};
 use super::keys::{Keys, random_key};
 use super::network::{Network, Path, Relay, Step};
 use super::peers::Peers;
@@ -73,8 +73,17 @@ impl Bench {
         setup: Setup,
     ) -> Result<Bench, Failure> {
         let connected_at = clock::now();
-        let peers = shake_hands(&relay, public, ends, plans)
-            .map_err(|failure| relay.explain(failure, Step::Handshakes))?;
+        let shake_hands = || {
+            let paths = |it: &GroupPlan| repeat_n([Path::Senders, it.path], it.pairs).flatten();
+            let sockets = relay.sockets(&plans.iter().flat_map(paths).collect::<Vec<_>>())?;
+            let peers = (0..).zip(sockets.into_iter().zip(ends)).map(|(index, (socket, end))| {
+                interrupt::check()?;
+                let session = connect(&socket, &end.0, public, index)?;
+                Ok((socket, session))
+            });
+            peers.collect::<Result<Vec<_>, Failure>>()
+        };
+        let peers = shake_hands().map_err(|failure| relay.explain(failure, Step::Handshakes))?;
         let generator = Generator::new(plans, peers, &setup, false, relay.pid())?;
         let mut bench = Bench { relay, plans: plans.to_vec(), setup, generator, connected_at };
         bench.prime().map_err(|failure| bench.explain(failure))?;
@@ -234,24 +243,6 @@ impl Bench {
         let core = self.relay.network().map(|it| of(it.core)).transpose()?;
         Ok((relay, core))
     }
-}
-
-/// Shakes hands for every peer; peers in the order of the `ends`.
-fn shake_hands(
-    relay: &Relay,
-    public: &[u8; 32],
-    ends: &[(Keys, IpAddr)],
-    plans: &[GroupPlan],
-) -> Result<Vec<Peer>, Failure> {
-    let paths = plans.iter().flat_map(|it| repeat_n([Path::Senders, it.path], it.pairs).flatten());
-    let sockets = relay.sockets(&paths.collect::<Vec<_>>())?;
-    let mut peers = Vec::new();
-    for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(ends)) {
-        interrupt::check()?;
-        let session = connect(&socket, keys, public, index)?;
-        peers.push((socket, session));
-    }
-    Ok(peers)
 }
 
 /// Opens the samples; pair and latency of each. Fails if a packet is not what a router would have

@@ -256,9 +256,23 @@ impl Generator {
         for event in &self.events[..ready] {
             let pair = event.data() as usize; // a receiver's number, as it was given
             let receiver = &mut self.receivers[pair];
-            let Some((length, segment)) = receive_train(&receiver.socket, &mut self.buffer)? else {
-                continue;
+            let socket = receiver.socket.as_raw_fd();
+            let mut slices = [IoSliceMut::new(&mut self.buffer)];
+            let mut control = [0; 64]; // more than UDP_GRO's integer needs
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let message = match recvmsg::<()>(socket, &mut slices, Some(&mut control), flags) {
+                Ok(message) if message.bytes > 0 => message,
+                // ECONNREFUSED: an ICMP error from before the relay's socket existed.
+                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => continue,
+                Err(errno) => return Err(while_doing("recvmsg")(errno)),
             };
+            let length = message.bytes;
+            let mut notes = message.cmsgs().map_err(while_doing("recvmsg"))?;
+            let segment = notes.find_map(|note| match note {
+                ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
+                _ => None,
+            });
+            let segment = segment.unwrap_or(length);
             let train = &self.buffer[..length];
             arrived += receiver.tally.count(train, segment, receiver.shortest);
             self.sampler.offer(pair, train, segment, now);
@@ -284,26 +298,5 @@ impl Generator {
             receiver.socket.send(&keepalive).map_err(while_doing("cannot send a keepalive"))?;
         }
         Ok(())
-    }
-}
-
-/// Receives a train: its length and that of each message. None if nothing has arrived.
-fn receive_train(socket: &UdpSocket, buffer: &mut [u8]) -> Result<Option<(usize, usize)>, Failure> {
-    let mut control = [0; 64]; // more than UDP_GRO's integer needs
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-        Ok(message) if message.bytes == 0 => Ok(None),
-        Ok(message) => {
-            let mut notes = message.cmsgs().map_err(while_doing("recvmsg"))?;
-            let segment = notes.find_map(|note| match note {
-                ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
-                _ => None,
-            });
-            Ok(Some((message.bytes, segment.unwrap_or(message.bytes))))
-        }
-        // ECONNREFUSED: an ICMP error from before the relay's socket existed.
-        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => Ok(None),
-        Err(errno) => Err(while_doing("recvmsg")(errno)),
     }
 }

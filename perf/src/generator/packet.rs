@@ -15,9 +15,6 @@ const SEQUENCE_LEN: usize = 4;
 /// Time to live, and hop limit, as sent; a router takes one off.
 const HOPS: u8 = 64;
 
-const SOURCE_PORT: u16 = 40_000;
-const DESTINATION_PORT: u16 = 5_201;
-
 /// Protocol of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -88,8 +85,8 @@ impl Flow {
         let payload = transport + transport_header;
         let length = length - transport as u16;
         let header = &mut template[transport..payload];
-        header[..2].copy_from_slice(&SOURCE_PORT.to_be_bytes());
-        header[2..4].copy_from_slice(&DESTINATION_PORT.to_be_bytes());
+        header[..2].copy_from_slice(&40_000_u16.to_be_bytes()); // source port
+        header[2..4].copy_from_slice(&5_201_u16.to_be_bytes()); // destination port
         match kind {
             Kind::Tcp => {
                 header[11] = 1; // acknowledges the other's SYN

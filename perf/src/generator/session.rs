@@ -47,8 +47,7 @@ impl Session {
 
     fn new(keys: &SessionKeys) -> Session {
         let key = |secret: &Secret| {
-            let key = UnboundKey::new(&CHACHA20_POLY1305, &**secret).expect("32 bytes");
-            LessSafeKey::new(key)
+            UnboundKey::new(&CHACHA20_POLY1305, &**secret).map(LessSafeKey::new).expect("32 bytes")
         };
         Session {
             sending: key(&keys.send),

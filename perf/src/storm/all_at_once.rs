@@ -80,13 +80,10 @@ fn until_served(initiators: &mut Initiators, end: Duration) -> Result<u64, Failu
     while unserved > 0 && now < end {
         interrupt::check()?;
         for _ in 0..BURST {
-            let Some(Reverse((at, number))) = due.peek().copied() else { break };
-            let is_served = initiators.members[number].response.is_some();
-            if at > now && !is_served {
-                break;
-            }
+            let next = due.peek().filter(|Reverse((at, _))| *at <= now);
+            let Some(&Reverse((_, number))) = next else { break };
             due.pop();
-            if !is_served {
+            if initiators.members[number].response.is_none() {
                 initiators.members[number].initiator.prepare();
                 initiators.send(number)?;
                 initiations += 1;

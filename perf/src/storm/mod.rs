@@ -88,19 +88,16 @@ fn measure(network: &Network, options: &Options) -> Result<Value, Failure> {
     let mut record = all_at_once::run(&mut initiators, patience, relay)?;
     sleep(CALM);
     initiators.restart();
-    let limit = options.common.duration();
-    steady(&mut initiators, options.window, limit, relay, &mut record)?;
+    steady(&mut initiators, options, relay, &mut record)?;
     record["told"] = json!(network.relay.told());
     record["peers"] = json!(options.peers);
     Ok(record)
 }
 
-/// Runs laps with `window` handshakes in flight, for about `limit`, and adds its figures to
-/// `record`.
+/// Runs laps for about the duration in `options`, and adds its figures to `record`.
 fn steady(
     initiators: &mut Initiators,
-    window: usize,
-    limit: Duration,
+    options: &Options,
     relay: Option<u32>,
     record: &mut Value,
 ) -> Result<(), Failure> {
@@ -114,7 +111,7 @@ fn steady(
         }
         sleep(LAP_PAUSE);
         let before = of_daemon(relay)?;
-        duration += lap(initiators, window, relay)?;
+        duration += lap(initiators, options.window, relay)?;
         cpu = added(cpu, before, of_daemon(relay)?);
         initiators.verify()?;
         let served = initiators.members.iter().filter(|it| it.response.is_some()).count();
@@ -124,7 +121,7 @@ fn steady(
         if completed == 0 {
             return Err(Failure::step("the relay answers no handshake"));
         }
-        if duration >= limit {
+        if duration >= options.common.duration() {
             break;
         }
     }
@@ -142,7 +139,7 @@ fn steady(
     Ok(())
 }
 
-/// One handshake of every peer. After its first cookie reply, a peer retries at once. Returns the
+/// One handshake of every peer, with `window` of them in flight. After its first cookie reply, a peer retries at once. Returns the
 /// time from the first initiation to the last response.
 fn lap(
     initiators: &mut Initiators,
