@@ -48,7 +48,7 @@ pub type Peer = (UdpSocket, Session);
 /// A receiving peer.
 pub struct Receiver {
     socket: UdpSocket,
-    /// Decrypts samples.
+    /// Its session with the relay.
     pub session: Session,
     /// Counter of its next keepalive; 0 has confirmed the session.
     next_counter: u64,

@@ -105,8 +105,8 @@ impl<'a> Initiators<'a> {
         .map_err(while_doing("cannot send an initiation"))
     }
 
-    /// Receives the next answer, if any, and its member's number. Messages that answer no pending initiation are skipped,
-    /// and counted as late if they are addressed to a member.
+    /// Receives the next answer, if any, and its member's number. Messages that answer no pending
+    /// initiation are skipped, and counted as late if they are addressed to a member.
     pub fn receive(&mut self) -> Result<Option<(usize, Answer)>, Failure> {
         let mut buffer = [0; INITIATION_LEN];
         loop {

@@ -139,8 +139,8 @@ fn steady(
     Ok(())
 }
 
-/// One handshake of every peer, with `window` of them in flight. After its first cookie reply, a peer retries at once. Returns the
-/// time from the first initiation to the last response.
+/// One handshake of every peer, with `window` of them in flight. After its first cookie reply, a
+/// peer retries at once. Returns the time from the first initiation to the last response.
 fn lap(
     initiators: &mut Initiators,
     window: usize,
