@@ -10,13 +10,13 @@ use std::mem::replace;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::drive::{Generator, Pace, Peer};
+use super::drive::{Generator, Pace};
 use super::keys::{Keys, random_key};
 use super::network::{Network, Path, Relay, Step};
 use super::peers::Peers;
 use super::phase::{Count, Phase};
 use super::plan::{GroupPlan, Setup};
-use super::receive::{Sampler, Tally};
+use super::receive::Sampler;
 use super::session::{Session, connect};
 use crate::failure::Failure;
 use crate::implementation::Program;
@@ -38,17 +38,11 @@ const SLICE_MAX: Duration = Duration::from_secs(4);
 /// Shortest slice; less time than this is not used.
 const SLICE_MIN: Duration = Duration::from_millis(1);
 
+/// Samples of the latency: enough for a 99.9th percentile, without much memory and time.
+const LATENCY_SAMPLES: f64 = 20_000.0;
+
 /// Duration of a trial of a window.
 const WINDOW_TRIAL: Duration = Duration::from_millis(300);
-
-/// Clock and CPU times at one moment.
-struct Times {
-    now: Duration,
-    /// CPU time of the relay, if it is a process here.
-    relay: Option<Duration>,
-    /// Busy time of the relay's core, if that is here.
-    core: Option<Duration>,
-}
 
 /// A relay, its peers, and the paths between them.
 pub struct Bench {
@@ -79,8 +73,17 @@ impl Bench {
         setup: Setup,
     ) -> Result<Bench, Failure> {
         let connected_at = clock::now();
-        let peers = shake_hands(&relay, public, ends, plans)
-            .map_err(|failure| relay.explain(failure, Step::Handshakes))?;
+        let shake_hands = || {
+            let paths = |it: &GroupPlan| repeat_n([Path::Senders, it.path], it.pairs).flatten();
+            let sockets = relay.sockets(&plans.iter().flat_map(paths).collect::<Vec<_>>())?;
+            let peers = (0..).zip(sockets.into_iter().zip(ends)).map(|(index, (socket, end))| {
+                interrupt::check()?;
+                let session = connect(&socket, &end.0, public, index)?;
+                Ok((socket, session))
+            });
+            peers.collect::<Result<Vec<_>, Failure>>()
+        };
+        let peers = shake_hands().map_err(|failure| relay.explain(failure, Step::Handshakes))?;
         let generator = Generator::new(plans, peers, &setup, false, relay.pid())?;
         let mut bench = Bench { relay, plans: plans.to_vec(), setup, generator, connected_at };
         bench.prime().map_err(|failure| bench.explain(failure))?;
@@ -117,8 +120,9 @@ impl Bench {
     /// Sends the first group's packets at `rate` per second for `limit`, whatever arrives, and
     /// samples their latency.
     pub fn at_rate(&mut self, rate: f64, limit: Duration) -> Result<Phase, Failure> {
-        let sampler = Sampler::for_latency(rate, limit, self.plans[0].train);
-        self.at_rates(&[(0, rate)], limit, sampler)
+        let trains = rate * limit.as_secs_f64() / self.plans[0].train as f64;
+        let every = ((trains / LATENCY_SAMPLES).ceil() as usize).max(1);
+        self.at_rates(&[(0, rate)], limit, Sampler::new(every))
     }
 
     /// Sends at these rates (group, packets per second) for `limit`, whatever arrives. The samples
@@ -174,16 +178,17 @@ impl Bench {
             }
             // Seal packets before the clock starts.
             self.generator.prepare()?;
-            let before = self.times()?;
+            let (relay, core) = self.cpu_times()?;
+            let start = clock::now();
             let left = (limit - phase.duration).min(SLICE_MAX);
             let slice = self.generator.run(pace, packets - sent, left)?;
-            let after = self.times()?;
+            let (relay_after, core_after) = self.cpu_times()?;
+            phase.wall += clock::now() - start;
+            phase.relay = usage::added(phase.relay, relay, relay_after);
+            phase.core = usage::added(phase.core, core, core_after);
             sent += slice.sent;
             phase.duration += slice.duration;
             phase.lag = phase.lag.max(slice.lag);
-            phase.wall += after.now - before.now;
-            phase.relay = usage::added(phase.relay, before.relay, after.relay);
-            phase.core = usage::added(phase.core, before.core, after.core);
             phase.samples.extend(check_samples(&mut self.generator)?);
             if slice.received == 0 {
                 return Err(Failure::step("packets have stopped arriving"));
@@ -191,13 +196,15 @@ impl Bench {
         }
         phase.threads = self.threads().since(&threads_before);
         for group in &self.generator.groups {
-            let mut tally = Tally::default();
-            self.generator.receivers[group.pairs()].iter().for_each(|it| tally.add(&it.tally));
-            phase.groups.push(Count { sent: group.sent, received: tally.messages });
-            phase.tally.add(&tally);
+            let mut count = Count { sent: group.sent, received: 0 };
+            for receiver in &self.generator.receivers[group.pairs()] {
+                count.received += receiver.tally.messages;
+                phase.tally.add(&receiver.tally);
+            }
+            phase.groups.push(count);
+            phase.count.sent += count.sent;
+            phase.count.received += count.received;
         }
-        phase.count.sent = phase.groups.iter().map(|group| group.sent).sum();
-        phase.count.received = phase.tally.messages;
         Ok(phase)
     }
 
@@ -228,32 +235,14 @@ impl Bench {
         self.relay.pid().map(Threads::of).unwrap_or_default()
     }
 
-    /// Clock and CPU times now.
-    fn times(&self) -> Result<Times, Failure> {
+    /// CPU time of the relay, if it is a process here, and busy time of its core, if that is here.
+    fn cpu_times(&self) -> Result<(Option<Duration>, Option<Duration>), Failure> {
         let relay = usage::of_daemon(self.relay.pid())?;
         let missing = |core| Failure::step(format!("no core {core} in /proc/stat"));
         let of = |core| usage::of_core(Some(core)).ok_or_else(|| missing(core));
         let core = self.relay.network().map(|it| of(it.core)).transpose()?;
-        Ok(Times { now: clock::now(), relay, core })
+        Ok((relay, core))
     }
-}
-
-/// Shakes hands for every peer; peers in the order of the `ends`.
-fn shake_hands(
-    relay: &Relay,
-    public: &[u8; 32],
-    ends: &[(Keys, IpAddr)],
-    plans: &[GroupPlan],
-) -> Result<Vec<Peer>, Failure> {
-    let paths = plans.iter().flat_map(|it| repeat_n([Path::Senders, it.path], it.pairs).flatten());
-    let sockets = relay.sockets(&paths.collect::<Vec<_>>())?;
-    let mut peers = Vec::new();
-    for (index, (socket, (keys, _))) in (0..).zip(sockets.into_iter().zip(ends)) {
-        interrupt::check()?;
-        let session = connect(&socket, keys, public, index)?;
-        peers.push((socket, session));
-    }
-    Ok(peers)
 }
 
 /// Opens the samples; pair and latency of each. Fails if a packet is not what a router would have
@@ -268,7 +257,8 @@ fn check_samples(generator: &mut Generator) -> Result<Vec<(usize, Duration)>, Fa
         let group = generator.groups.iter().find(|group| group.pairs().contains(&pair));
         let group = group.expect("every pair is in a group");
         let receiver = &mut generator.receivers[pair];
-        let plaintext = receiver.open(&mut sample.message).ok_or_else(|| wrong("not authentic"))?;
+        let opened = receiver.session.open(&mut sample.message);
+        let (_, plaintext) = opened.ok_or_else(|| wrong("not authentic"))?;
         let arrived = group.pool.check_arrived(pair - group.first, plaintext);
         let (number, sent_at) = arrived.map_err(|why| wrong(&why))?;
         match receiver.last_sample {

@@ -19,7 +19,7 @@ use super::loss_detector::LossDetector;
 use super::packet::Flow;
 use super::peers::{Role, inner_address};
 use super::plan::{GroupPlan, Setup};
-use super::pool::{Pool, Source};
+use super::pool::Pool;
 use super::receive::{Sampler, Tally};
 use super::session::{OVERHEAD, Session};
 use crate::clock;
@@ -48,7 +48,8 @@ pub type Peer = (UdpSocket, Session);
 /// A receiving peer.
 pub struct Receiver {
     socket: UdpSocket,
-    session: Session,
+    /// Its session with the relay.
+    pub session: Session,
     /// Counter of its next keepalive; 0 has confirmed the session.
     next_counter: u64,
     /// Bytes of the shortest message that counts as a packet.
@@ -66,11 +67,6 @@ impl Receiver {
         setsockopt(&socket, UdpGroSegment, &true).map_err(while_doing("UDP_GRO"))?;
         let (shortest, tally) = (packet_len + OVERHEAD, Tally::default());
         Ok(Receiver { socket, session, next_counter: 1, shortest, tally, last_sample: None })
-    }
-
-    /// Decrypts a sample.
-    pub fn open<'a>(&self, message: &'a mut [u8]) -> Option<&'a [u8]> {
-        self.session.open(message).map(|(_, plaintext)| plaintext)
     }
 }
 
@@ -153,7 +149,7 @@ impl Generator {
                     .map(|role| inner_address(role, pair, setup.family));
                 let flow = Flow::new(setup.kind, source, destination, plan.size);
                 let (sender, session) = peers.next().expect("a sender for each pair");
-                sources.push(Source { flow, session });
+                sources.push((flow, session));
                 senders.push(sender);
                 let receiver = peers.next().expect("a receiver for each pair");
                 let receiver = Receiver::new(receiver, plan.size)?;
@@ -162,7 +158,7 @@ impl Generator {
                 receivers.push(receiver);
             }
             let pool = Pool::new(sources, plan, setup.is_padded, is_direct);
-            let segment = i32::try_from(pool.message_len()).expect("a datagram's length");
+            let segment = i32::try_from(pool.message_len).expect("a datagram's length");
             for socket in &senders {
                 setsockopt(socket, SndBufForce, &SOCKET_BUFFER)
                     .map_err(while_doing("SO_SNDBUFFORCE"))?;
@@ -201,7 +197,7 @@ impl Generator {
             let sent_before = slice.sent;
             match pace {
                 Pace::Window { group, window } => {
-                    let train = self.groups[*group].pool.train();
+                    let train = self.groups[*group].pool.train;
                     while sends && (slice.in_flight == 0 || slice.in_flight + train <= *window) {
                         sends = slice.sent < packets && self.send(*group, now, &mut slice)?;
                     }
@@ -210,7 +206,7 @@ impl Generator {
                     for (&(group, rate), due) in rates.iter().zip(&mut due) {
                         if sends && *due <= now {
                             slice.lag = slice.lag.max(now - *due);
-                            let train = self.groups[group].pool.train() as f64;
+                            let train = self.groups[group].pool.train as f64;
                             *due += Duration::from_secs_f64(train / rate);
                             // Read the clock again: other groups' trains took time.
                             sends = self.send(group, clock::now(), &mut slice)?;
@@ -239,7 +235,7 @@ impl Generator {
     /// Sends a group's next train; false if its pool is empty.
     fn send(&mut self, group: usize, now: Duration, slice: &mut Slice) -> Result<bool, Failure> {
         let group = &mut self.groups[group];
-        let packets = group.pool.train();
+        let packets = group.pool.train;
         let Some((sender, train)) = group.pool.take(now) else { return Ok(false) };
         group.senders[sender].send(train).map_err(while_doing("cannot send a train"))?;
         group.sent += packets as u64;
@@ -260,9 +256,23 @@ impl Generator {
         for event in &self.events[..ready] {
             let pair = event.data() as usize; // a receiver's number, as it was given
             let receiver = &mut self.receivers[pair];
-            let Some((length, segment)) = receive_train(&receiver.socket, &mut self.buffer)? else {
-                continue;
+            let socket = receiver.socket.as_raw_fd();
+            let mut slices = [IoSliceMut::new(&mut self.buffer)];
+            let mut control = [0; 64]; // more than UDP_GRO's integer needs
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let message = match recvmsg::<()>(socket, &mut slices, Some(&mut control), flags) {
+                Ok(message) if message.bytes > 0 => message,
+                // ECONNREFUSED: an ICMP error from before the relay's socket existed.
+                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => continue,
+                Err(errno) => return Err(while_doing("recvmsg")(errno)),
             };
+            let length = message.bytes;
+            let mut notes = message.cmsgs().map_err(while_doing("recvmsg"))?;
+            let segment = notes.find_map(|note| match note {
+                ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
+                _ => None,
+            });
+            let segment = segment.unwrap_or(length);
             let train = &self.buffer[..length];
             arrived += receiver.tally.count(train, segment, receiver.shortest);
             self.sampler.offer(pair, train, segment, now);
@@ -288,26 +298,5 @@ impl Generator {
             receiver.socket.send(&keepalive).map_err(while_doing("cannot send a keepalive"))?;
         }
         Ok(())
-    }
-}
-
-/// Receives a train: its length and that of each message. None if nothing has arrived.
-fn receive_train(socket: &UdpSocket, buffer: &mut [u8]) -> Result<Option<(usize, usize)>, Failure> {
-    let mut control = [0; 64]; // more than UDP_GRO's integer needs
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-        Ok(message) if message.bytes == 0 => Ok(None),
-        Ok(message) => {
-            let mut notes = message.cmsgs().map_err(while_doing("recvmsg"))?;
-            let segment = notes.find_map(|note| match note {
-                ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
-                _ => None,
-            });
-            Ok(Some((message.bytes, segment.unwrap_or(message.bytes))))
-        }
-        // ECONNREFUSED: an ICMP error from before the relay's socket existed.
-        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => Ok(None),
-        Err(errno) => Err(while_doing("recvmsg")(errno)),
     }
 }

@@ -6,7 +6,7 @@
 //! 3. [`Initiator::read`] reads an answer, and keeps a cookie.
 //! 4. [`Initiator::finish`] derives the session from a response: two DH.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::noise::{
@@ -52,10 +52,7 @@ pub struct Initiator<'a> {
     initiations: u32,
 }
 
-struct Initiation {
-    message: [u8; INITIATION_LEN],
-    initiated: Initiated,
-}
+type Initiation = ([u8; INITIATION_LEN], Initiated);
 
 impl<'a> Initiator<'a> {
     /// Initiator number `number`, below 2^24, with nothing prepared. Costs one DH.
@@ -79,7 +76,10 @@ impl<'a> Initiator<'a> {
         if self.prepared.is_some() {
             return;
         }
-        self.last = self.timestamps.next(wall_clock(), self.last);
+        // Handshakes carry wall-clock time; measurements do not use it.
+        #[allow(clippy::disallowed_methods)]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
+        self.last = self.timestamps.next(now, self.last);
         let invitation = InitiationParams {
             remote_static: self.relay_public,
             static_static: &self.static_static,
@@ -90,16 +90,14 @@ impl<'a> Initiator<'a> {
         self.initiations += 1;
         let mut message = [0; INITIATION_LEN];
         let initiated = initiate(self.identity, &invitation, &mut message).expect("good keys");
-        self.prepared = Some(Initiation { message, initiated });
+        self.prepared = Some((message, initiated));
     }
 
     /// The prepared initiation, or else the last one again, with mac1, and mac2 if there is a
     /// cookie.
     pub fn signed(&mut self) -> &[u8; INITIATION_LEN] {
-        if let Some(prepared) = self.prepared.take() {
-            self.sent = Some(prepared);
-        }
-        let Initiation { message, .. } = self.sent.as_mut().expect("one was prepared");
+        self.sent = self.prepared.take().or(self.sent.take());
+        let (message, _) = self.sent.as_mut().expect("one was prepared");
         // Time does not matter: a measurement is shorter than the lifetime of a cookie.
         self.jar.sign(message, Default::default());
         message
@@ -118,7 +116,7 @@ impl<'a> Initiator<'a> {
 
     /// Reads a message; none if it does not answer the last initiation.
     pub fn read(&mut self, message: &[u8]) -> Option<Answer> {
-        if receiver_of(message)? != self.sent.as_ref()?.initiated.local_index {
+        if receiver_of(message)? != self.sent.as_ref()?.1.local_index {
             return None;
         }
         if let Ok(response) = message.try_into() {
@@ -130,7 +128,7 @@ impl<'a> Initiator<'a> {
 
     /// Derives the session from a response; none if it does not answer the last initiation.
     pub fn finish(&self, response: &[u8; RESPONSE_LEN]) -> Option<SessionKeys> {
-        self.sent.as_ref()?.initiated.finish(self.identity, &Secret::default(), response)
+        self.sent.as_ref()?.1.finish(self.identity, &Secret::default(), response)
     }
 }
 
@@ -148,13 +146,6 @@ fn receiver_of(message: &[u8]) -> Option<u32> {
         _ => return None,
     };
     Some(u32::from_le_bytes(index.try_into().expect("four bytes")))
-}
-
-/// Since the Unix epoch.
-fn wall_clock() -> Duration {
-    // Handshakes carry wall-clock time; measurements do not use it.
-    #[allow(clippy::disallowed_methods)]
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set")
 }
 
 #[cfg(test)]

@@ -50,11 +50,11 @@ impl LossDetector {
         }
         self.waited += self.silence;
         self.silence = Duration::ZERO;
-        let is_loss = self.waited > PATIENCE || !has_work();
-        if is_loss {
-            self.reset(now);
+        if self.waited <= PATIENCE && has_work() {
+            return false;
         }
-        is_loss
+        self.reset(now);
+        true
     }
 }
 

@@ -45,13 +45,6 @@ pub enum Path {
 }
 
 impl Path {
-    const NAMES: [(Path, &str); 4] = [
-        (Path::Senders, "senders"),
-        (Path::Receivers, "receivers"),
-        (Path::Thin, "thin"),
-        (Path::Slow, "slow"),
-    ];
-
     /// Address of the relay (1) or of the generator (2) in this network.
     fn address(self, host: u8, family: Family) -> IpAddr {
         let number = self as u8; // in order of declaration
@@ -81,7 +74,12 @@ impl Network {
         let relay = Namespace::new("relay")?;
         relay.run(FORWARDING)?;
         let generator = Namespace::new("generator")?;
-        for (path, name) in Path::NAMES {
+        for (path, name) in [
+            (Path::Senders, "senders"),
+            (Path::Receivers, "receivers"),
+            (Path::Thin, "thin"),
+            (Path::Slow, "slow"),
+        ] {
             let addresses = |host| {
                 let [v4, v6] = [Family::V4, Family::V6].map(|family| path.address(host, family));
                 [format!("{v4}/24"), format!("{v6}/64")]

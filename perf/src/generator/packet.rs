@@ -15,9 +15,6 @@ const SEQUENCE_LEN: usize = 4;
 /// Time to live, and hop limit, as sent; a router takes one off.
 const HOPS: u8 = 64;
 
-const SOURCE_PORT: u16 = 40_000;
-const DESTINATION_PORT: u16 = 5_201;
-
 /// Protocol of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,12 +58,35 @@ impl Flow {
         assert!(size >= size_min(kind, source.is_ipv6()), "the options check it");
         let (protocol, transport_header) = kind.protocol();
         let mut template = vec![0; size];
-        let transport = write_ip(&mut template, protocol, source, destination);
+        let length = u16::try_from(size).expect("an IP packet");
+        // The pseudo header of the transport checksum begins with the addresses.
+        let (transport, addresses) = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                template[0] = 0x45; // version, words of header
+                template[2..4].copy_from_slice(&length.to_be_bytes());
+                template[6] = 0x40; // don't fragment
+                template[8] = HOPS;
+                template[9] = protocol;
+                template[12..16].copy_from_slice(&source.octets());
+                template[16..20].copy_from_slice(&destination.octets());
+                (IPV4_HEADER, 12..20)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                template[0] = 0x60;
+                template[4..6].copy_from_slice(&(length - IPV6_HEADER as u16).to_be_bytes());
+                template[6] = protocol;
+                template[7] = HOPS;
+                template[8..24].copy_from_slice(&source.octets());
+                template[24..40].copy_from_slice(&destination.octets());
+                (IPV6_HEADER, 8..40)
+            }
+            _ => unreachable!("both addresses come from one plan"),
+        };
         let payload = transport + transport_header;
-        let length = u16::try_from(size - transport).expect("an IP packet");
+        let length = length - transport as u16;
         let header = &mut template[transport..payload];
-        header[..2].copy_from_slice(&SOURCE_PORT.to_be_bytes());
-        header[2..4].copy_from_slice(&DESTINATION_PORT.to_be_bytes());
+        header[..2].copy_from_slice(&40_000_u16.to_be_bytes()); // source port
+        header[2..4].copy_from_slice(&5_201_u16.to_be_bytes()); // destination port
         match kind {
             Kind::Tcp => {
                 header[11] = 1; // acknowledges the other's SYN
@@ -79,11 +99,7 @@ impl Flow {
         for (index, byte) in template[payload + SEQUENCE_LEN..].iter_mut().enumerate() {
             *byte = (index % 251) as u8; // a prime: no shift by a power of two looks the same
         }
-        let pseudo_header = match source {
-            IpAddr::V4(_) => &template[12..20],
-            IpAddr::V6(_) => &template[8..40],
-        };
-        let transport_sum = sum(pseudo_header)
+        let transport_sum = sum(&template[addresses])
             + u32::from(protocol)
             + u32::from(length)
             + sum(&template[transport..]);
@@ -157,33 +173,6 @@ impl Flow {
             )),
             None => Ok(sequence),
         }
-    }
-}
-
-/// Writes the IP header, except for the fields that differ between packets; returns its length.
-fn write_ip(packet: &mut [u8], protocol: u8, source: IpAddr, destination: IpAddr) -> usize {
-    let length = u16::try_from(packet.len()).expect("an IP packet");
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            packet[0] = 0x45; // version, words of header
-            packet[2..4].copy_from_slice(&length.to_be_bytes());
-            packet[6] = 0x40; // don't fragment
-            packet[8] = HOPS;
-            packet[9] = protocol;
-            packet[12..16].copy_from_slice(&source.octets());
-            packet[16..20].copy_from_slice(&destination.octets());
-            IPV4_HEADER
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            packet[0] = 0x60;
-            packet[4..6].copy_from_slice(&(length - IPV6_HEADER as u16).to_be_bytes());
-            packet[6] = protocol;
-            packet[7] = HOPS;
-            packet[8..24].copy_from_slice(&source.octets());
-            packet[24..40].copy_from_slice(&destination.octets());
-            IPV6_HEADER
-        }
-        _ => unreachable!("both addresses come from one plan"),
     }
 }
 

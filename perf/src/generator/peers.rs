@@ -27,15 +27,12 @@ pub enum Role {
 /// Address inside the tunnel of an end of pair number `pair`.
 pub fn inner_address(role: Role, pair: usize, family: Family) -> IpAddr {
     let number = u32::try_from(pair).expect("the options limit it") + 1;
-    let is_sender = role == Role::Sender;
+    let (v4, v6) = if role == Role::Sender { (80, 1) } else { (96, 2) };
     match family {
-        Family::V4 => {
-            let base = Ipv4Addr::new(10, if is_sender { 80 } else { 96 }, 0, 0);
-            Ipv4Addr::from_bits(base.to_bits() + number).into()
-        }
+        Family::V4 => Ipv4Addr::from_bits(u32::from_be_bytes([10, v4, 0, 0]) + number).into(),
         Family::V6 => {
-            let base = Ipv6Addr::new(0xfd77, 0, 0, if is_sender { 1 } else { 2 }, 0, 0, 0, 0);
-            Ipv6Addr::from_bits(base.to_bits() + u128::from(number)).into()
+            let [high, low] = [number >> 16, number].map(|half| half as u16); // truncates
+            Ipv6Addr::new(0xfd77, 0, 0, v6, 0, 0, high, low).into()
         }
     }
 }
@@ -90,17 +87,18 @@ impl Seed {
 
     /// Reads the secret in `path`, or creates the file with a new one.
     pub fn read_or_create(path: &Path) -> Result<Seed, Failure> {
-        let made = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path);
-        match made {
-            Ok(mut file) => {
-                let secret = encode(&random_key());
-                let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
-                written.map_err(while_doing(format!("cannot write --keys {}", path.display())))?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(PRIVATE).open(path);
+        let created = file.and_then(|mut file| {
+            writeln!(file, "{}", encode(&random_key()))?;
+            file.sync_all()
+        });
+        match created {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(while_doing(format!("cannot write --keys {}", path.display()))(error))
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(while_doing(format!("--keys {}", path.display()))(error)),
+            _ => Seed::read(path),
         }
-        Seed::read(path)
     }
 
     /// Both ends of `pairs` pairs, senders and receivers alternating, with their addresses.

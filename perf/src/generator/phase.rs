@@ -54,22 +54,17 @@ impl Phase {
         self.count.received as f64 / self.duration.as_secs_f64()
     }
 
-    /// Latencies of all pairs, or of one, in order.
-    fn latencies(&self, pair: Option<usize>) -> Vec<Duration> {
-        let samples = self.samples.iter().filter(|(of, _)| pair.is_none_or(|pair| pair == *of));
-        let mut latencies: Vec<Duration> = samples.map(|(_, latency)| *latency).collect();
-        latencies.sort();
-        latencies
-    }
-
     /// A percentile of the latency in microseconds. NaN without samples.
     pub fn latency(&self, percent: f64) -> f64 {
-        percentile(&self.latencies(None), percent).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
+        let mut latencies: Vec<Duration> = self.samples.iter().map(|(_, it)| *it).collect();
+        latencies.sort();
+        percentile(&latencies, percent).map_or(f64::NAN, |it| it.as_secs_f64() * 1e6)
     }
 
     /// The latency of one pair, for the JSON lines.
     pub fn latency_of(&self, pair: usize) -> Value {
-        distribution(self.latencies(Some(pair)))
+        let samples = self.samples.iter().filter(|(of, _)| *of == pair);
+        distribution(samples.map(|(_, latency)| *latency).collect())
     }
 
     /// For the JSON lines.
@@ -92,7 +87,7 @@ impl Phase {
             "nanoseconds_per_packet": relay.map(|time| 1e9 * time / self.count.received as f64),
             "lag_seconds": self.lag.as_secs_f64(),
             "samples": self.samples.len(),
-            "latency_microseconds": distribution(self.latencies(None)),
+            "latency_microseconds": distribution(self.samples.iter().map(|(_, it)| *it).collect()),
         })
     }
 }

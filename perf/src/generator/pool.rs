@@ -18,61 +18,60 @@ const MESSAGES_MAX: usize = 1_000_000;
 /// The same for a direct path, whose rate is low.
 const DIRECT_MESSAGES_MAX: usize = 100_000;
 
-/// One sender's flow and session.
-pub struct Source {
-    /// Its packets.
-    pub flow: Flow,
-    /// Its session. Counter 0 has confirmed it.
-    pub session: Session,
-}
-
 /// Sealed trains, those of different senders interleaved round robin.
 ///
 /// Train `n` belongs to sender `n` modulo their number, and lies in slot `n` modulo the capacity.
 pub struct Pool {
-    sources: Vec<Source>,
-    /// Messages of a train.
-    train: usize,
-    /// Bytes of a packet with its padding.
-    plaintext_len: usize,
+    /// Flow and session of each sender. Counter 0 has confirmed the session.
+    sources: Vec<(Flow, Session)>,
+    /// Messages of each train.
+    pub train: usize,
+    /// Bytes of each message: a packet with its padding, sealed.
+    pub message_len: usize,
     bytes: Vec<u8>,
     /// When the train in each slot was sent.
     sent_at: Vec<Duration>,
     /// Trains sealed, and trains sent, from the beginning.
-    sealed: u64,
-    sent: u64,
+    sealed: usize,
+    sent: usize,
     /// Routers on the path.
     hops: u8,
 }
 
 impl Pool {
     /// An empty pool for a group, whose packets pass one router unless the path `is_direct`.
-    pub fn new(sources: Vec<Source>, plan: &GroupPlan, is_padded: bool, is_direct: bool) -> Pool {
+    pub fn new(
+        sources: Vec<(Flow, Session)>,
+        plan: &GroupPlan,
+        is_padded: bool,
+        is_direct: bool,
+    ) -> Pool {
         let (train, size) = (plan.train, plan.size);
-        let plaintext_len = if is_padded { size.next_multiple_of(PADDING) } else { size };
-        let message = plaintext_len + OVERHEAD;
+        let message_len = OVERHEAD + if is_padded { size.next_multiple_of(PADDING) } else { size };
         let most = if is_direct { DIRECT_MESSAGES_MAX } else { MESSAGES_MAX };
-        let trains = ((plan.pool / message).min(most) / train).max(2 * sources.len());
-        let bytes = vec![0; trains * train * message];
+        let trains = ((plan.pool / message_len).min(most) / train).max(2 * sources.len());
+        let bytes = vec![0; trains * train * message_len];
         let sent_at = vec![Duration::ZERO; trains];
         let hops = u8::from(!is_direct);
-        Pool { sources, train, plaintext_len, bytes, sent_at, sealed: 0, sent: 0, hops }
-    }
-
-    /// Messages of each train.
-    pub fn train(&self) -> usize {
-        self.train
-    }
-
-    /// Bytes of each message.
-    pub fn message_len(&self) -> usize {
-        self.plaintext_len + OVERHEAD
+        Pool { sources, train, message_len, bytes, sent_at, sealed: 0, sent: 0, hops }
     }
 
     /// Seals until the pool is full.
     pub fn refill(&mut self) {
-        while self.sealed - self.sent < self.capacity() {
-            self.seal_train();
+        let length = self.train * self.message_len;
+        while self.sealed - self.sent < self.sent_at.len() {
+            let (flow, session) = &self.sources[self.sealed % self.sources.len()];
+            let first = self.sealed / self.sources.len() * self.train;
+            let train = &mut self.bytes[self.sealed % self.sent_at.len() * length..][..length];
+            for (message, number) in train.chunks_exact_mut(self.message_len).zip(first as u64..) {
+                let sequence = u32::try_from(number).expect("a run is far below 2^32 packets");
+                let plaintext = &mut message[HEADER_LEN..self.message_len - TAG_LEN];
+                let (packet, padding) = plaintext.split_at_mut(flow.size());
+                flow.write(sequence, packet);
+                padding.fill(0);
+                session.seal(1 + number, message);
+            }
+            self.sealed += 1;
         }
     }
 
@@ -81,11 +80,10 @@ impl Pool {
         if self.sent == self.sealed {
             return None;
         }
-        let slot = self.slot(self.sent);
-        let sender = self.sender(self.sent);
+        let (slot, sender) = (self.sent % self.sent_at.len(), self.sent % self.sources.len());
         self.sent += 1;
         self.sent_at[slot] = now;
-        let length = self.train * self.message_len();
+        let length = self.train * self.message_len;
         Some((sender, &self.bytes[slot * length..][..length]))
     }
 
@@ -96,43 +94,12 @@ impl Pool {
         sender: usize,
         plaintext: &[u8],
     ) -> Result<(u32, Duration), String> {
-        let sequence = self.sources[sender].flow.check_arrived(plaintext, self.hops)?;
-        let train = u64::from(sequence) / self.train as u64 * self.sources.len() as u64;
-        let train = train + sender as u64;
+        let sequence = self.sources[sender].0.check_arrived(plaintext, self.hops)?;
+        let train = sequence as usize / self.train * self.sources.len() + sender;
         if train >= self.sent {
             return Err(format!("packet {sequence} has not been sent yet"));
         }
-        Ok((sequence, self.sent_at[self.slot(train)]))
-    }
-
-    fn seal_train(&mut self) {
-        let (message_len, sender) = (self.message_len(), self.sender(self.sealed));
-        let slot = self.slot(self.sealed);
-        let Source { flow, session } = &self.sources[sender];
-        let first = self.sealed / self.sources.len() as u64 * self.train as u64;
-        let length = self.train * message_len;
-        let train = &mut self.bytes[slot * length..][..length];
-        for (message, number) in train.chunks_exact_mut(message_len).zip(first..) {
-            let sequence = u32::try_from(number).expect("a run is far shorter than 2^32 packets");
-            let plaintext = &mut message[HEADER_LEN..message_len - TAG_LEN];
-            let (packet, padding) = plaintext.split_at_mut(flow.size());
-            flow.write(sequence, packet);
-            padding.fill(0);
-            session.seal(1 + number, message);
-        }
-        self.sealed += 1;
-    }
-
-    fn capacity(&self) -> u64 {
-        self.sent_at.len() as u64
-    }
-
-    fn slot(&self, train: u64) -> usize {
-        (train % self.capacity()) as usize // below the capacity, which is a usize
-    }
-
-    fn sender(&self, train: u64) -> usize {
-        (train % self.sources.len() as u64) as usize // below their number, which is a usize
+        Ok((sequence, self.sent_at[train % self.sent_at.len()]))
     }
 }
 
@@ -145,10 +112,7 @@ mod tests {
     fn pool(senders: u8, train: usize, is_padded: bool) -> Pool {
         let source = |number| {
             let (from, to) = ([10, 80, 0, number].into(), [10, 96, 0, number].into());
-            Source {
-                flow: Flow::new(Kind::Udp, from, to, 100),
-                session: Session::shared([number; 32]),
-            }
+            (Flow::new(Kind::Udp, from, to, 100), Session::shared([number; 32]))
         };
         let pairs = usize::from(senders);
         let plan = GroupPlan { pairs, path: Path::Receivers, size: 100, train, pool: 10_000 };
@@ -163,8 +127,8 @@ mod tests {
         // Twice around the ring and more.
         for _ in 0..5 {
             pool.refill();
-            for _ in 0..pool.capacity() {
-                let message_len = pool.message_len();
+            for _ in 0..pool.sent_at.len() {
+                let message_len = pool.message_len;
                 let (sender, train) = pool.take(Duration::ZERO).expect("it is full");
                 assert_eq!(sender, turn % 3);
                 turn += 1;
@@ -183,7 +147,7 @@ mod tests {
     #[test]
     fn an_arrived_packet_has_the_time_it_was_sent() {
         let mut pool = pool(2, 4, false);
-        assert_eq!(pool.message_len(), 132, "not padded");
+        assert_eq!(pool.message_len, 132, "not padded");
         pool.refill();
         let flow = Flow::new(Kind::Udp, [10, 80, 0, 1].into(), [10, 96, 0, 1].into(), 100);
         let mut packet = vec![0; 100];

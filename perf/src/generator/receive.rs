@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use super::session::{OVERHEAD, counter_of};
 
-/// Samples of the latency: enough for a 99.9th percentile, without much memory and time.
-const LATENCY_SAMPLES: f64 = 20_000.0;
-
 /// Arrivals at one receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -45,14 +42,12 @@ impl Tally {
     pub fn count(&mut self, train: &[u8], segment: usize, shortest: usize) -> usize {
         let mut packets = 0;
         for message in train.chunks(segment) {
-            match counter_of(message) {
-                Some(counter) if counter < self.next_counter => self.reordered += 1,
-                Some(counter) => self.next_counter = counter + 1,
-                None => {
-                    self.foreign += 1;
-                    continue;
-                }
-            }
+            let Some(counter) = counter_of(message) else {
+                self.foreign += 1;
+                continue;
+            };
+            self.reordered += u64::from(counter < self.next_counter);
+            self.next_counter = self.next_counter.max(counter + 1);
             if (shortest..shortest + 16).contains(&message.len()) {
                 packets += 1;
             } else if message.len() != OVERHEAD {
@@ -89,13 +84,6 @@ impl Sampler {
     /// Samples one in `every` trains.
     pub fn new(every: usize) -> Sampler {
         Sampler { every, whole_pair: None, trains: 0, kept: Vec::new() }
-    }
-
-    /// Samples packets at `rate` per second in trains of `train`, for `limit`, often enough for a
-    /// 99.9th percentile.
-    pub fn for_latency(rate: f64, limit: Duration, train: usize) -> Sampler {
-        let trains = rate * limit.as_secs_f64() / train as f64;
-        Sampler::new(((trains / LATENCY_SAMPLES).ceil() as usize).max(1))
     }
 
     /// Also samples every train of this pair.

@@ -47,8 +47,7 @@ impl Session {
 
     fn new(keys: &SessionKeys) -> Session {
         let key = |secret: &Secret| {
-            let key = UnboundKey::new(&CHACHA20_POLY1305, &**secret).expect("32 bytes");
-            LessSafeKey::new(key)
+            UnboundKey::new(&CHACHA20_POLY1305, &**secret).map(LessSafeKey::new).expect("32 bytes")
         };
         Session {
             sending: key(&keys.send),
@@ -107,20 +106,19 @@ pub fn connect(
     let mut initiator = Initiator::new(&keys.identity, relay_public, index);
     let mut refusal = String::new();
     for _ in 0..ATTEMPTS_MAX {
-        initiator.prepare();
-        // The daemon may not have opened its socket yet; a later attempt succeeds.
-        let sent = socket.send(initiator.signed());
-        let answer =
-            sent.and_then(|_| await_answer(socket, &mut initiator)).unwrap_or_else(|why| {
-                refusal = format!(" ({why})");
-                None
-            });
-        if let Some(keys) = answer {
-            let session = Session::new(&keys);
-            let mut keepalive = [0; OVERHEAD];
-            session.seal(0, &mut keepalive);
-            socket.send(&keepalive).map_err(while_doing("cannot send a keepalive"))?;
-            return Ok(session);
+        match attempt(socket, &mut initiator) {
+            Ok(Some(keys)) => {
+                let session = Session::new(&keys);
+                let mut keepalive = [0; OVERHEAD];
+                session.seal(0, &mut keepalive);
+                socket.send(&keepalive).map_err(while_doing("cannot send a keepalive"))?;
+                return Ok(session);
+            }
+            Ok(None) => {}
+            // Timed out, or interrupted by a signal.
+            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {}
+            // The daemon may not have opened its socket yet; a later attempt succeeds.
+            Err(error) => refusal = format!(" ({error})"),
         }
     }
     Err(Failure::step(format!(
@@ -128,31 +126,21 @@ pub fn connect(
     )))
 }
 
-/// Waits for the response. None if it does not arrive, or a cookie arrives instead. An error is
-/// from the network: the port is closed, or there is no route.
-fn await_answer(
-    socket: &UdpSocket,
-    initiator: &mut Initiator<'_>,
-) -> io::Result<Option<SessionKeys>> {
+/// Sends an initiation and waits for the response. None if a cookie arrives instead. An error is a
+/// timeout, or from the network: the port is closed, or there is no route.
+fn attempt(socket: &UdpSocket, initiator: &mut Initiator<'_>) -> io::Result<Option<SessionKeys>> {
+    initiator.prepare();
+    socket.send(initiator.signed())?;
     let mut buffer = [0; INITIATION_LEN];
     loop {
-        let length = match socket.recv(&mut buffer) {
-            Ok(length) => length,
-            // Timed out, or interrupted by a signal.
-            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        match initiator.read(&buffer[..length]) {
-            Some(Answer::Response(response)) => {
-                let keys = initiator.finish(&response);
-                if keys.is_some() {
-                    return Ok(keys);
-                }
-            }
+        let length = socket.recv(&mut buffer)?;
+        let keys = match initiator.read(&buffer[..length]) {
+            Some(Answer::Response(response)) => initiator.finish(&response),
             Some(Answer::Cookie) => return Ok(None),
-            None => {}
+            None => None,
+        };
+        if keys.is_some() {
+            return Ok(keys);
         }
     }
 }

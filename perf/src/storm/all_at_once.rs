@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::initiators::Initiators;
 use crate::clock;
 use crate::failure::Failure;
-use crate::generator::random_key;
+use crate::generator::{Answer, random_key};
 use crate::interrupt;
 use crate::statistics::distribution;
 use crate::usage::{between, of_daemon};
@@ -80,13 +80,10 @@ fn until_served(initiators: &mut Initiators, end: Duration) -> Result<u64, Failu
     while unserved > 0 && now < end {
         interrupt::check()?;
         for _ in 0..BURST {
-            let Some(Reverse((at, number))) = due.peek().copied() else { break };
-            let is_served = initiators.members[number].response.is_some();
-            if at > now && !is_served {
-                break;
-            }
+            let next = due.peek().filter(|Reverse((at, _))| *at <= now);
+            let Some(&Reverse((_, number))) = next else { break };
             due.pop();
-            if !is_served {
+            if initiators.members[number].response.is_none() {
                 initiators.members[number].initiator.prepare();
                 initiators.send(number)?;
                 initiations += 1;
@@ -95,34 +92,26 @@ fn until_served(initiators: &mut Initiators, end: Duration) -> Result<u64, Failu
                 unprepared.push_back((now + PREPARE_AFTER, number));
             }
         }
-        while let Some(arrival) = initiators.receive()? {
-            unserved -= usize::from(!arrival.is_cookie);
+        while let Some((_, answer)) = initiators.receive()? {
+            unserved -= usize::from(answer != Answer::Cookie);
             last_event = clock::now();
         }
         now = clock::now();
-        let is_quiet = now.saturating_sub(last_event) > QUIET;
-        if is_quiet && !prepare_next(initiators, &mut unprepared, now) {
-            sleep(REST);
+        if now.saturating_sub(last_event) <= QUIET {
+            continue;
+        }
+        match unprepared.front() {
+            Some((from, number)) if *from <= now => {
+                let member = &mut initiators.members[*number];
+                if member.response.is_none() {
+                    member.initiator.prepare();
+                }
+                unprepared.pop_front();
+            }
+            _ => sleep(REST),
         }
     }
     Ok(initiations)
-}
-
-/// Prepares the next initiation of a pending member; false if there is none to prepare.
-fn prepare_next(
-    initiators: &mut Initiators,
-    unprepared: &mut VecDeque<(Duration, usize)>,
-    now: Duration,
-) -> bool {
-    while let Some((_, number)) = unprepared.front().copied().filter(|(from, _)| *from <= now) {
-        unprepared.pop_front();
-        let member = &mut initiators.members[number];
-        if member.response.is_none() {
-            member.initiator.prepare();
-            return true;
-        }
-    }
-    false
 }
 
 fn jitter() -> Duration {

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind::{Interrupted, WouldBlock};
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -36,20 +36,16 @@ impl Member<'_> {
         (self.sent_at, self.response, self.cookies) = (None, None, 0);
     }
 
-    /// Takes an answer that arrived at `now`: the first response, or a cookie. Returns whether it
-    /// was a cookie; none if it does not answer a pending initiation.
-    fn take(&mut self, message: &[u8], now: Duration) -> Option<bool> {
-        match self.initiator.read(message)? {
-            Answer::Response(_) if self.response.is_some() => None,
-            Answer::Response(response) => {
-                self.response = Some((response, now));
-                Some(false)
-            }
-            Answer::Cookie => {
-                self.cookies += 1;
-                Some(true)
-            }
+    /// Takes an answer that arrived at `now`: the first response, or a cookie. None if it does not
+    /// answer a pending initiation.
+    fn take(&mut self, message: &[u8], now: Duration) -> Option<Answer> {
+        let answer = self.initiator.read(message)?;
+        match answer {
+            Answer::Response(_) if self.response.is_some() => return None,
+            Answer::Response(response) => self.response = Some((response, now)),
+            Answer::Cookie => self.cookies += 1,
         }
+        Some(answer)
     }
 }
 
@@ -60,15 +56,6 @@ pub struct Initiators<'a> {
     /// Answers to initiations that had been given up or answered.
     pub late: u64,
     socket: UdpSocket,
-    relay: SocketAddrV4,
-}
-
-/// An answer of the relay.
-pub struct Arrival {
-    /// Number of the member it is for.
-    pub member: usize,
-    /// Whether it is a cookie reply, not a response.
-    pub is_cookie: bool,
 }
 
 impl<'a> Initiators<'a> {
@@ -87,7 +74,7 @@ impl<'a> Initiators<'a> {
             cookies: 0,
         };
         let members = (0..).zip(keys).map(member).collect();
-        Ok(Initiators { members, late: 0, socket, relay: Network::relay_address() })
+        Ok(Initiators { members, late: 0, socket })
     }
 
     /// Resets all members: no handshake is pending, and no cookie is known. Indices are not reused,
@@ -112,15 +99,15 @@ impl<'a> Initiators<'a> {
             &[IoSlice::new(message)],
             &[ControlMessage::Ipv4PacketInfo(&from)],
             MsgFlags::empty(),
-            Some(&SockaddrIn::from(self.relay)),
+            Some(&SockaddrIn::from(Network::relay_address())),
         )
         .map(drop)
         .map_err(while_doing("cannot send an initiation"))
     }
 
-    /// Receives the next answer, if any. Messages that answer no pending initiation are skipped,
-    /// and counted as late if they are addressed to a member.
-    pub fn receive(&mut self) -> Result<Option<Arrival>, Failure> {
+    /// Receives the next answer, if any, and its member's number. Messages that answer no pending
+    /// initiation are skipped, and counted as late if they are addressed to a member.
+    pub fn receive(&mut self) -> Result<Option<(usize, Answer)>, Failure> {
         let mut buffer = [0; INITIATION_LEN];
         loop {
             let length = match self.socket.recv(&mut buffer) {
@@ -132,7 +119,7 @@ impl<'a> Initiators<'a> {
             let number = number as usize; // of 24 bits
             let Some(member) = self.members.get_mut(number) else { continue };
             match member.take(message, clock::now()) {
-                Some(is_cookie) => return Ok(Some(Arrival { member: number, is_cookie })),
+                Some(answer) => return Ok(Some((number, answer))),
                 None => self.late += 1,
             }
         }
@@ -145,14 +132,11 @@ impl<'a> Initiators<'a> {
 
     /// Derives the sessions of all members with a response. Fails if one is not authentic.
     pub fn verify(&self) -> Result<(), Failure> {
-        for (number, member) in self.members.iter().enumerate() {
-            if let Some((response, _)) = &member.response
-                && member.initiator.finish(response).is_none()
-            {
-                return Err(Failure::step(format!("peer {number} got a forged response")));
-            }
-        }
-        Ok(())
+        let forged = self.members.iter().position(|member| {
+            member.response.is_some_and(|(it, _)| member.initiator.finish(&it).is_none())
+        });
+        let failure = |number| Failure::step(format!("peer {number} got a forged response"));
+        forged.map_or(Ok(()), |number| Err(failure(number)))
     }
 }
 
@@ -190,7 +174,7 @@ mod tests {
         initiators.members[0].begin();
         assert_eq!(initiators.members[0].take(&late, now), None);
         let response = initiate(&mut initiators);
-        assert_eq!(initiators.members[0].take(&response, now), Some(false));
+        assert_eq!(initiators.members[0].take(&response, now), Some(Answer::Response(response)));
         assert_eq!(initiators.members[0].take(&response, now), None, "a second time");
         initiators.verify().expect("the response is to what was sent last");
         // The second part does not accept answers to the first.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::generator::{LossDetector, Network, Peers};
+use crate::generator::{Answer, LossDetector, Network, Peers};
 use crate::options::{Common, Cores, Family, within};
 use crate::process::STEP_LIMIT;
 use crate::run::side_by_side;
@@ -88,38 +88,21 @@ fn measure(network: &Network, options: &Options) -> Result<Value, Failure> {
     let mut record = all_at_once::run(&mut initiators, patience, relay)?;
     sleep(CALM);
     initiators.restart();
-    let limit = options.common.duration();
-    steady(&mut initiators, options.window, limit, relay, &mut record)?;
+    steady(&mut initiators, options, relay, &mut record)?;
     record["told"] = json!(network.relay.told());
     record["peers"] = json!(options.peers);
     Ok(record)
 }
 
-/// Totals of the laps.
-#[derive(Default)]
-struct Steady {
-    /// Responses, all authentic.
-    completed: u64,
-    /// Handshakes without a response.
-    lost: u64,
-    /// Cookie replies. After its first, a peer retries at once.
-    cookies: u64,
-    /// From the first initiation to the last response of each lap.
-    duration: Duration,
-    /// CPU time of the relay; none if it is the kernel.
-    relay: Option<Duration>,
-}
-
-/// Runs laps with `window` handshakes in flight, for about `limit`, and adds its figures to
-/// `record`.
+/// Runs laps for about the duration in `options`, and adds its figures to `record`.
 fn steady(
     initiators: &mut Initiators,
-    window: usize,
-    limit: Duration,
+    options: &Options,
     relay: Option<u32>,
     record: &mut Value,
 ) -> Result<(), Failure> {
-    let mut steady = Steady::default();
+    let (mut completed, mut lost, mut cookies) = (0, 0, 0);
+    let (mut duration, mut cpu) = (Duration::ZERO, None);
     for _ in 0..LAPS_MAX {
         for member in &mut initiators.members {
             interrupt::check()?;
@@ -128,38 +111,41 @@ fn steady(
         }
         sleep(LAP_PAUSE);
         let before = of_daemon(relay)?;
-        lap(initiators, window, relay, &mut steady)?;
-        steady.relay = added(steady.relay, before, of_daemon(relay)?);
+        duration += lap(initiators, options.window, relay)?;
+        cpu = added(cpu, before, of_daemon(relay)?);
         initiators.verify()?;
-        if steady.completed == 0 {
+        let served = initiators.members.iter().filter(|it| it.response.is_some()).count();
+        completed += served;
+        lost += initiators.members.len() - served;
+        cookies += initiators.cookies();
+        if completed == 0 {
             return Err(Failure::step("the relay answers no handshake"));
         }
-        if steady.duration >= limit {
+        if duration >= options.common.duration() {
             break;
         }
     }
-    let Steady { completed, lost, cookies, duration, relay } = steady;
-    let (seconds, relay) = (duration.as_secs_f64(), relay.map(|time| time.as_secs_f64()));
+    let (seconds, cpu) = (duration.as_secs_f64(), cpu.map(|time| time.as_secs_f64()));
     record["handshakes_per_second"] = json!(completed as f64 / seconds);
-    record["cpu_ns_per_handshake"] = json!(relay.map(|time| 1e9 * time / completed as f64));
+    record["cpu_ns_per_handshake"] = json!(cpu.map(|time| 1e9 * time / completed as f64));
     record["steady"] = json!({
         "completed": completed,
         "lost": lost,
         "late": initiators.late,
         "cookies": cookies,
         "seconds": seconds,
-        "relay_cpu_seconds": relay,
+        "relay_cpu_seconds": cpu,
     });
     Ok(())
 }
 
-/// One handshake of every peer.
+/// One handshake of every peer, with `window` of them in flight. After its first cookie reply, a
+/// peer retries at once. Returns the time from the first initiation to the last response.
 fn lap(
     initiators: &mut Initiators,
     window: usize,
     relay: Option<u32>,
-    steady: &mut Steady,
-) -> Result<(), Failure> {
+) -> Result<Duration, Failure> {
     let (start, mut next, mut waiting) = (clock::now(), 0, 0);
     let mut losses = LossDetector::new(SILENCE, relay, start);
     while next < initiators.members.len() || waiting > 0 {
@@ -169,24 +155,18 @@ fn lap(
             next += 1;
             waiting += 1;
         }
-        while let Some(arrival) = initiators.receive()? {
+        while let Some((number, answer)) = initiators.receive()? {
             losses.reset(clock::now());
-            if !arrival.is_cookie {
+            if answer != Answer::Cookie {
                 waiting = waiting.saturating_sub(1);
-            } else if initiators.members[arrival.member].cookies == 1 {
-                initiators.send(arrival.member)?;
+            } else if initiators.members[number].cookies == 1 {
+                initiators.send(number)?;
             }
         }
         if losses.is_loss(clock::now()) {
             waiting = 0;
         }
     }
-    let responses = initiators.members.iter().filter_map(|member| member.response);
-    let last = responses.clone().map(|(_, at)| at).max().unwrap_or(start);
-    let completed = responses.count() as u64;
-    steady.duration += last - start;
-    steady.completed += completed;
-    steady.lost += initiators.members.len() as u64 - completed;
-    steady.cookies += initiators.cookies();
-    Ok(())
+    let arrivals = initiators.members.iter().filter_map(|member| Some(member.response?.1));
+    Ok(arrivals.max().unwrap_or(start) - start)
 }
