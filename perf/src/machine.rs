@@ -27,9 +27,9 @@ pub fn has(flag: &str) -> bool {
 /// A machine's record in a line, without the load.
 pub fn describe(machine: &Value) -> String {
     let text = |name: &str| machine[name].as_str().unwrap_or("?");
-    let flags = machine["cpu_flags"].as_array().into_iter().flatten();
-    let flags: Vec<_> = flags.filter_map(Value::as_str).collect();
-    let flags = if flags.is_empty() { String::new() } else { format!(" ({})", flags.join(", ")) };
+    let flags = machine["cpu_flags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let flags = flags.collect::<Vec<_>>().join(", ");
+    let flags = if flags.is_empty() { flags } else { format!(" ({flags})") };
     format!("{}{flags}, {} cores, Linux {}", text("cpu"), machine["cores"], text("kernel"))
 }
 

@@ -169,12 +169,10 @@ fn configure(network: &Network, peers: &Peers, number: u32, limit: u32) -> Resul
     let all = peers.entries().chain(idle.iter().map(|(key, address)| (key.as_str(), *address)));
     let setconf = network.configure(&peers.relay, all, limit)?;
     let added = idle_peers(PEERS_MAX..PEERS_MAX + ADDED);
-    let adding = "adding peers with `wg set`";
-    let add = time(adding, script(&added, "allowed-ips"))?;
+    let add = time("adding peers with `wg set`", script(&added, "allowed-ips"))?;
     // A relay that has answered these has also finished deferred work.
     let after = resident();
-    let removing = "removing peers with `wg set`";
-    let remove = time(removing, script(&added, "remove"))?;
+    let remove = time("removing peers with `wg set`", script(&added, "remove"))?;
     Ok(json!({
         "setconf_seconds": setconf.as_secs_f64(),
         "add_seconds": (add / ADDED).as_secs_f64(),

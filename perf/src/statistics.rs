@@ -20,8 +20,7 @@ impl Spread {
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
-        let (min, max) = (*figures.first()?, *figures.last()?);
-        let count = figures.len();
+        let (min, max, count) = (*figures.first()?, *figures.last()?, figures.len());
         let median = f64::midpoint(figures[(count - 1) / 2], figures[count / 2]);
         Some(Spread { median, min, max })
     }

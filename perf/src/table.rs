@@ -1,11 +1,13 @@
 //! A run's tables on the terminal: a line for each implementation, including missing and failed
 //! ones.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::columns::{Subject, Table, digits};
 use crate::machine;
-use crate::record::{Row, Run};
+use crate::record::Run;
 use crate::statistics::Spread;
 
 /// All tables of a run, with the machine, the notes and the programs.
@@ -75,7 +77,9 @@ fn in_words(Spread { median, min, max }: Spread, word: impl Fn(f64) -> String) -
 /// A table of strings: titles, then a line for each row with results. The last column is of one
 /// ratio, if there is something to compare with.
 fn render_one(run: &Run, table: &Table, name: &str) -> String {
-    let compared: Vec<_> = table.compared().filter(|_| has_families(&run.rows)).collect();
+    let with_results = run.rows.iter().filter(|row| !row.results.is_empty());
+    let families: BTreeSet<_> = with_results.map(|row| &row.family).collect();
+    let compared: Vec<_> = table.compared().filter(|_| families.len() > 1).collect();
     let mut titles = vec!["implementation".to_owned()];
     titles.extend(table.columns.iter().map(|column| column.title.clone()));
     titles.extend(compared.iter().map(|column| format!("{} × best other", column.title)));
@@ -100,11 +104,6 @@ fn render_one(run: &Run, table: &Table, name: &str) -> String {
         lines.extend(row.trouble().or(of_item).map(|why| vec![row.title(), why]));
     }
     align(&lines)
-}
-
-fn has_families(rows: &[Row]) -> bool {
-    let mut families = rows.iter().filter(|row| !row.results.is_empty()).map(|row| &row.family);
-    families.next().is_some_and(|first| families.any(|family| family != first))
 }
 
 /// Columns of strings, separated by two spaces; the last cell of each line has no width.
@@ -133,6 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::record::Row;
 
     /// A row of `storm` with these rates, some of which are missing, and this CPU time each.
     fn row(label: &str, family: &str, rates: &[Option<f64>], cost: Value) -> Row {

@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
@@ -146,8 +146,7 @@ fn run_all(runs: &[Run], figures: &Path) -> Result<bool, Failure> {
     let mut lines = Lines::open(Some(figures))?;
     let mut has_failed = false;
     for (index, run) in runs.iter().enumerate() {
-        let left = minutes(estimate(&runs[index..]));
-        let (number, all) = (index + 1, runs.len());
+        let (number, all, left) = (index + 1, runs.len(), minutes(estimate(&runs[index..])));
         eprintln!("\n[{number} of {all}] {}: {}; about {left} left", run.kind, run.title);
         let arguments = run.words().join(" ");
         lines.write(&json!({ "kind": "run", "title": run.title, "arguments": arguments }))?;
@@ -176,30 +175,22 @@ fn run_all(runs: &[Run], figures: &Path) -> Result<bool, Failure> {
     Ok(has_failed)
 }
 
-/// A child process; it ends when this is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        end(&mut self.0, END_LIMIT);
-    }
-}
-
 /// Runs it to completion in a process of its own, which appends its JSON lines to `figures`.
 fn child(run: &Run, figures: &Path) -> Result<ExitStatus, Failure> {
     let program = std::env::current_exe().map_err(while_doing("cannot find this program"))?;
     let mut command = tied(&program.to_string_lossy());
     // Ctrl-C goes to this process only, which then ends the other in order.
     command.args(run.words()).arg("--json").arg(figures).process_group(0);
-    let child = command.spawn().map_err(while_doing("cannot start `setpriv` (of util-linux)"))?;
-    let mut running = Running(child);
+    let start = while_doing("cannot start `setpriv` (of util-linux)");
+    let mut child = command.spawn().map_err(start)?;
     let limit = (run.estimate() * PATIENCE).max(LEAST_PATIENCE);
     let mut ended = None;
-    interrupt::wait_until(POLL, limit, &format!("the end of {}", run.title), || {
-        ended = running.0.try_wait().map_err(while_doing("cannot wait for a run"))?;
+    let waited = interrupt::wait_until(POLL, limit, &format!("the end of {}", run.title), || {
+        ended = child.try_wait().map_err(while_doing("cannot wait for a run"))?;
         Ok(ended.is_some())
-    })?;
-    Ok(ended.expect("the wait ended with it"))
+    });
+    end(&mut child, END_LIMIT);
+    waited.map(|()| ended.expect("the wait ended with it"))
 }
 
 fn minutes(time: Duration) -> String {
