@@ -41,8 +41,8 @@ struct Daemon {
     /// Its environment except for the PATH.
     #[serde(default)]
     environment: BTreeMap<String, String>,
-    /// Colours of its rows in plots (RGB, hexadecimal), which remain distinct with colour blindness:
-    /// Okabe and Ito's palette, and shades of blue for wg-bounce.
+    /// Colours of its rows in plots (RGB, hexadecimal), which remain distinct with colour
+    /// blindness: Okabe and Ito's palette, and shades of blue for wg-bounce.
     colours: Vec<String>,
 }
 

@@ -7,8 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::network::Path;
 use super::packet::{Kind, size_min};
-use super::pool::PADDING;
-use super::session::OVERHEAD;
+use super::session::{OVERHEAD, PADDING};
 use crate::daemon::MTU;
 use crate::failure::Failure;
 use crate::options::{Family, within};

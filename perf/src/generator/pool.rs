@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use super::packet::Flow;
 use super::plan::GroupPlan;
-use super::session::{HEADER_LEN, OVERHEAD, Session, TAG_LEN};
-
-/// Multiple to which WireGuard pads plaintexts (whitepaper, section 5.4.6).
-pub const PADDING: usize = 16;
+use super::session::{HEADER_LEN, OVERHEAD, PADDING, Session, TAG_LEN};
 
 /// Messages of a pool at most, however small they are: sealing them takes a while.
 const MESSAGES_MAX: usize = 1_000_000;

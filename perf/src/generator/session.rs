@@ -19,6 +19,9 @@ const DATA: u8 = 4;
 pub const HEADER_LEN: usize = 16;
 /// Bytes of the tag after it.
 pub const TAG_LEN: usize = 16;
+/// Multiple to which WireGuard pads plaintexts (whitepaper, section 5.4.6).
+pub const PADDING: usize = 16;
+
 /// Bytes that a data message adds to its plaintext; also the length of a keepalive.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
