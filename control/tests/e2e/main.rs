@@ -23,5 +23,6 @@ mod roaming;
 mod router;
 mod routing;
 mod start;
+mod stress;
 mod traffic;
 mod uapi;
