@@ -1,6 +1,7 @@
 //! Candidates for coalescing: the rules of the kernel's GRO (`inet_gro_receive`, `tcp_gro_receive`,
 //! `udp_gro_receive`), slightly stricter, so that segmenting the super-packet again gives exactly
-//! the packets that arrived.
+//! the packets that arrived. One field may differ: identifications that were all the same count up
+//! afterwards, because a virtio header cannot say otherwise. They mean nothing (RFC 6864 §4.1).
 
 use super::virtio::{
     ACK, PSH, TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_LEN, UDP_CHECKSUM_AT, UDP_HEADER_LEN,

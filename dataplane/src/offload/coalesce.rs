@@ -82,8 +82,10 @@ struct Flow {
     headers: Headers,
     /// Sequence number that continues the group (TCP).
     sequence: u32,
-    /// Identification that continues the group (IPv4 without DF).
+    /// Identification of the group's newest packet (IPv4).
     identification: u16,
+    /// All packets of the group have the same identification (IPv4 with DF, and IPv6).
+    has_fixed_id: bool,
     group: u32,
     is_open: bool,
 }
@@ -252,7 +254,8 @@ impl Flow {
         Flow {
             headers: candidate.headers.clone(),
             sequence: candidate.sequence.wrapping_add(candidate.payload_len() as u32),
-            identification: candidate.identification.wrapping_add(1),
+            identification: candidate.identification,
+            has_fixed_id: false,
             group,
             is_open: !candidate.pushed,
         }
@@ -264,19 +267,30 @@ impl Flow {
         self.is_open
             && self.headers == candidate.headers
             && (self.headers.is_udp() || self.sequence == candidate.sequence)
-            && (candidate.is_atomic || self.identification == candidate.identification)
+            && self.continues_ids(chain, candidate)
             && candidate.payload_len() <= usize::from(chain.size)
             && usize::from(chain.count) < count_max
             && chain.len as usize + candidate.payload_len() <= PACKET_MAX
     }
 
+    /// Whether identifications go on by one, or stay the same where they mean nothing; the second
+    /// packet decides (`inet_gro_flush`, include/net/gro.h).
+    fn continues_ids(&self, chain: &Chain, candidate: &Candidate) -> bool {
+        let step = candidate.identification.wrapping_sub(self.identification);
+        match chain.count {
+            1 => step == 1 || (step == 0 && candidate.is_atomic),
+            _ => step == u16::from(!self.has_fixed_id),
+        }
+    }
+
     fn advance(&mut self, chain: &mut Chain, candidate: &Candidate) {
         let payload = candidate.payload_len();
+        self.has_fixed_id = candidate.identification == self.identification;
+        self.identification = candidate.identification;
         chain.count += 1;
         chain.len += payload as u32;
         chain.pushed |= candidate.pushed;
         self.sequence = self.sequence.wrapping_add(payload as u32);
-        self.identification = self.identification.wrapping_add(1);
         self.is_open = payload == usize::from(chain.size) && !candidate.pushed;
     }
 }
