@@ -130,6 +130,9 @@ const _: () = assert!(SEND_BYTES_MAX < 65_494);
 /// Largest IP packet (bytes).
 pub const PACKET_MAX: usize = 65_535;
 
+/// Time after which super-packets are tried again once the TUN has refused one.
+pub const TUN_GSO_REPROBE_AFTER: Millis = Millis::from_secs(60);
+
 /// Join at most this many TCP segments to one super-packet for the TUN (packets): the pieces of
 /// one gathering write, far below IOV_MAX (1,024).
 pub const COALESCE_SEGMENTS_MAX: usize = 128;

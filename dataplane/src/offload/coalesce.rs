@@ -121,6 +121,11 @@ impl<H: Copy> Coalescer<H> {
         }
     }
 
+    /// Changes the kinds of packets to coalesce. Call it while it is empty.
+    pub fn set_options(&mut self, options: CoalescerOptions) {
+        self.options = options;
+    }
+
     /// Packets pushed since the last [`Coalescer::clear`].
     #[must_use]
     pub fn len(&self) -> usize {

@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Open};
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
 use wg_bounce_sys::{Endpoint, Errno, Train, TunWrite};
@@ -30,7 +31,9 @@ use crate::counters::DropReason;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
-use crate::limits::{COALESCE_PACKETS_MAX, DRR_QUEUES, RECEIVE_SEGMENTS_MAX};
+use crate::limits::{
+    COALESCE_PACKETS_MAX, DRR_QUEUES, RECEIVE_SEGMENTS_MAX, TUN_GSO_REPROBE_AFTER,
+};
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
@@ -82,7 +85,9 @@ pub struct ReceivePath {
     aead: Aead,
     coalescer: Coalescer<Place>,
     options: CoalescerOptions,
-    seed: u64,
+    /// The time until which nothing is coalesced, because the TUN refused a super-packet.
+    coalescing_off_until: Option<Millis>,
+    was_refused: bool,
     frames: Vec<TunWrite>,
     pieces: Vec<IoSlice<'static>>,
     outcomes: Vec<Errno>,
@@ -109,7 +114,8 @@ impl ReceivePath {
             messages: Vec::with_capacity(messages),
             coalescer: Coalescer::new(COALESCE_PACKETS_MAX, options, seed),
             options,
-            seed,
+            coalescing_off_until: None,
+            was_refused: false,
             frames: Vec::with_capacity(COALESCE_PACKETS_MAX),
             pieces: Vec::with_capacity(2 * COALESCE_PACKETS_MAX),
             outcomes: Vec::with_capacity(COALESCE_PACKETS_MAX),
@@ -141,6 +147,10 @@ impl ReceivePath {
     ) -> io::Result<()> {
         if turn.trains.is_empty() {
             return Ok(());
+        }
+        if self.coalescing_off_until.is_some_and(|until| turn.now >= until) {
+            self.coalescing_off_until = None;
+            self.coalescer.set_options(self.options);
         }
         let trains = std::mem::take(&mut turn.trains);
         self.sort(trains, first_kinds, turn);
@@ -327,16 +337,19 @@ impl ReceivePath {
         let result = turn.io.write(&self.frames, &pieces, &mut self.outcomes);
         self.pieces = recycle(pieces);
         result?;
-        self.process_outcomes(turn)?;
+        let is_rejected = self.process_outcomes(turn)?;
         self.coalescer.clear();
+        if is_rejected {
+            self.pause_coalescing(turn);
+        }
         Ok(())
     }
 
-    /// Counts what was written, and disables coalescing if the kernel refuses it.
+    /// Counts what was written; returns whether the kernel rejected a super-packet.
     ///
     /// Expected errnos: EIO (the link went down meanwhile), EBADFD (the device was deleted: an
-    /// error for the caller), EINVAL (the kernel rejects a GSO write: coalescing is disabled).
-    fn process_outcomes(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+    /// error for the caller), EINVAL (the kernel rejects a GSO write).
+    fn process_outcomes(&mut self, turn: &mut Turn<'_>) -> io::Result<bool> {
         let mut is_rejected = false;
         for (group, &outcome) in self.coalescer.groups().zip(&self.outcomes) {
             match outcome {
@@ -354,15 +367,21 @@ impl ReceivePath {
                 }
             }
         }
-        if is_rejected && (self.options.tcp || self.options.udp) {
-            log::warn!(
-                "worker {}: kernel rejected a GSO write to the TUN; disabling TUN GSO",
-                turn.worker
-            );
-            self.options = CoalescerOptions { tcp: false, udp: false };
-            self.coalescer = Coalescer::new(COALESCE_PACKETS_MAX, self.options, self.seed);
-        }
-        Ok(())
+        Ok(is_rejected)
+    }
+
+    /// Coalesces nothing for a while: some kernels reject every super-packet, others one kind.
+    fn pause_coalescing(&mut self, turn: &Turn<'_>) {
+        let was_refused = std::mem::replace(&mut self.was_refused, true);
+        let level = if was_refused { log::Level::Debug } else { log::Level::Warn };
+        log::log!(
+            level,
+            "worker {}: kernel rejected a GSO write to the TUN; disabling TUN GSO for {} s",
+            turn.worker,
+            TUN_GSO_REPROBE_AFTER.0 / 1000
+        );
+        self.coalescing_off_until = Some(turn.now + TUN_GSO_REPROBE_AFTER);
+        self.coalescer.set_options(CoalescerOptions { tcp: false, udp: false });
     }
 }
 
