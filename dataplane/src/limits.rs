@@ -130,6 +130,11 @@ const _: () = assert!(SEND_BYTES_MAX < 65_494);
 /// Largest IP packet (bytes).
 pub const PACKET_MAX: usize = 65_535;
 
+/// Packets at most that one TCP frame of the TUN becomes: what the smallest segments of a local
+/// sender give (`TCP_MIN_GSO_SIZE`, include/net/tcp.h: eight bytes). Other frames are forged.
+pub const TCP_SEGMENTS_MAX: usize = PACKET_MAX / 8;
+const _: () = assert!(TCP_SEGMENTS_MAX >= COALESCE_SEGMENTS_MAX);
+
 /// Time after which super-packets are tried again once the TUN has refused one.
 pub const TUN_GSO_REPROBE_AFTER: Millis = Millis::from_secs(60);
 

@@ -10,6 +10,7 @@ use wg_bounce_sys::{Frame, Ready, Train};
 use crate::channels::HandOff;
 use crate::drr::DeficitRoundRobin;
 use crate::limits::{HAND_OFFS_MAX, PACKET_COST, SLICE_COST};
+use crate::offload::Cut;
 use crate::receive::ReceivePath;
 use crate::segments::datagrams;
 use crate::wire::{self, Kind};
@@ -69,7 +70,7 @@ impl RxQueue {
             && !must_pause
             && let Some(frame) = self.waiting_frames.pop_front()
         {
-            spent += frame.length as u32 + PACKET_COST;
+            spent += frame_cost(&frame.slot[..frame.length]);
             self.frames.push(frame);
         }
     }
@@ -83,6 +84,11 @@ impl RxQueue {
         let kind = wire::classify(&train.buffer[PAYLOAD_AT + first.start..PAYLOAD_AT + first.end]);
         self.waiting_trains.push(receive.queue_of(kind), (train, kind), cost);
     }
+}
+
+/// The cost of a frame by the packets that it becomes: those may be many and tiny.
+fn frame_cost(frame: &[u8]) -> u32 {
+    frame.len() as u32 + Cut::claimed_segments(frame) as u32 * PACKET_COST
 }
 
 fn train_of(datagram: HandOff) -> Train {

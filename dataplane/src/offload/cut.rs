@@ -13,7 +13,7 @@ use super::virtio::{
 };
 use crate::checksum;
 use crate::ip::{self, Packet, put_u16, put_u32, u16_at, u32_at};
-use crate::limits::RECEIVE_SEGMENTS_MAX;
+use crate::limits::{RECEIVE_SEGMENTS_MAX, TCP_SEGMENTS_MAX};
 
 /// The fault of a TUN frame, caused by the kernel or a local sender; the frame is dropped and
 /// counted.
@@ -29,7 +29,7 @@ pub enum CutError {
     Mismatch,
     /// The TCP or UDP header is cut short or its length is impossible.
     Transport,
-    /// The segment size is zero, or gives more datagrams than the kernel may send.
+    /// The segment size is zero, or gives more packets than the kernel itself would send.
     GsoSize,
     /// The offset of the checksum is impossible.
     ChecksumOffset,
@@ -87,6 +87,17 @@ impl<'a> Cut<'a> {
             _ => return Err(CutError::GsoType),
         };
         Ok(Cut { packet, ip, work })
+    }
+
+    /// The packets that a frame claims to become, without a check; at least one.
+    #[must_use]
+    pub fn claimed_segments(frame: &[u8]) -> usize {
+        let Some((header, packet)) = frame.split_first_chunk::<VNET_HEADER_LEN>() else { return 1 };
+        let header = VirtioHeader::read(header);
+        match usize::from(header.gso_size) {
+            size @ 1.. if header.gso_type != GSO_NONE => packet.len().div_ceil(size).max(1),
+            _ => 1,
+        }
     }
 
     /// The IP header; those of the segments differ from it in length and identification only.
@@ -222,7 +233,7 @@ fn tcp_plan(header: &VirtioHeader, packet: &[u8], ip: &Packet) -> Result<Plan, C
     if length < TCP_HEADER_LEN || length > tcp.len() {
         return Err(CutError::Transport);
     }
-    plan(header, start, start + length)
+    plan(header, packet, start, start + length, TCP_SEGMENTS_MAX)
 }
 
 fn udp_plan(header: &VirtioHeader, packet: &[u8], ip: &Packet) -> Result<Plan, CutError> {
@@ -230,18 +241,21 @@ fn udp_plan(header: &VirtioHeader, packet: &[u8], ip: &Packet) -> Result<Plan, C
     if packet.len() < start + UDP_HEADER_LEN {
         return Err(CutError::Transport);
     }
-    let plan = plan(header, start, start + UDP_HEADER_LEN)?;
-    if packet.len() - plan.headers > plan.size * RECEIVE_SEGMENTS_MAX {
-        return Err(CutError::GsoSize);
-    }
-    Ok(plan)
+    plan(header, packet, start, start + UDP_HEADER_LEN, RECEIVE_SEGMENTS_MAX)
 }
 
-fn plan(header: &VirtioHeader, start: usize, headers: usize) -> Result<Plan, CutError> {
-    if header.gso_size == 0 {
+fn plan(
+    header: &VirtioHeader,
+    packet: &[u8],
+    start: usize,
+    headers: usize,
+    segments_max: usize,
+) -> Result<Plan, CutError> {
+    let size = usize::from(header.gso_size);
+    if size == 0 || packet.len() - headers > size * segments_max {
         return Err(CutError::GsoSize);
     }
-    Ok(Plan { start, headers, size: usize::from(header.gso_size) })
+    Ok(Plan { start, headers, size })
 }
 
 /// Offset of the header of `protocol`, if the packet has one and the virtio header agrees (bytes).

@@ -188,3 +188,21 @@ proptest! {
         prop_assert_eq!(cut, vec![expected]);
     }
 }
+
+#[test]
+fn tcp_frames_of_absurdly_many_packets_are_refused() {
+    let spec = Spec::tcp(false);
+    let frame = |len, size| spec.frame(&payload(len), size);
+    assert_eq!(Cut::new(&frame(60_000, 1)).err(), Some(CutError::GsoSize));
+    assert_eq!(Cut::new(&frame(60_000, 8)).map(|cut| cut.segments()), Ok(7_500));
+    assert_eq!(Cut::new(&frame(100, 1)).map(|cut| cut.segments()), Ok(100), "coalesced from such");
+}
+
+#[test]
+fn claimed_segments_count_what_a_frame_costs() {
+    let spec = Spec::udp(false);
+    assert_eq!(Cut::claimed_segments(&spec.frame(&payload(100), 0)), 1);
+    assert!((60..=61).contains(&Cut::claimed_segments(&spec.frame(&payload(60_000), 1_000))));
+    assert_eq!(Cut::claimed_segments(&[5; 16]), 1);
+    assert_eq!(Cut::claimed_segments(&[]), 1);
+}
