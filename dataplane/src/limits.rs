@@ -89,6 +89,9 @@ pub const ROUTE_QUERIES_PER_TURN: usize = 256;
 /// a large hub, and few enough to fit into a shared cache.
 pub const FLOWS_MAX: usize = 1 << 14;
 const _: () = assert!(FLOWS_MAX.is_power_of_two());
+// A train may exceed the rest of the slice that it was taken in.
+const _: () =
+    assert!((SLICE_COST / PACKET_COST) as usize + RECEIVE_SEGMENTS_MAX <= ROUTE_QUERIES_PER_TURN);
 /// Destinations that the loop guard remembers (8 bytes each).
 pub const LOOP_GUARD_ENTRIES: usize = 4096;
 
