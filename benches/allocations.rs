@@ -27,7 +27,7 @@ use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, SendSession};
 use wg_bounce_dataplane::snapshot::{self, DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 use wg_bounce_sys::Endpoint;
-use wg_bounce_sys::{clock, socket::send_one, tun::Tun};
+use wg_bounce_sys::{OuterHeader, clock, socket::send_one, tun::Tun};
 
 /// Counts every allocation of the process.
 struct Counting;
@@ -144,8 +144,7 @@ impl Relay {
             mode: wg_bounce_sys::PerFamily { v4: relaying, v6: relaying },
             routes: 1,
         };
-        let peers =
-            Snapshot { is_up: true, mtu: 1420, listen_port: port, relay, ..Snapshot::default() };
+        let peers = Snapshot { is_up: true, mtu: 1420, relay, ..Snapshot::default() };
         Relay { engine, port, peers }
     }
 
@@ -203,7 +202,7 @@ impl Sender {
         }
         let to = Endpoint { remote: self.relay, source: None };
         let pieces = [IoSlice::new(&self.train)];
-        send_one(self.socket.as_raw_fd(), &to, 0, MESSAGE, &pieces)
+        send_one(self.socket.as_raw_fd(), &to, OuterHeader::default(), MESSAGE, &pieces)
             .expect("a train fits the socket buffer");
     }
 }

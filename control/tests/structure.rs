@@ -34,6 +34,7 @@ const RUNNING: [(&str, &str); 2] = [
 /// Exceptions, which are plain data: types, and numbers (the functions of libc are unsafe).
 const SYSTEM_DATA: &str = "wg_bounce_sys::clock::Millis wg_bounce_sys::route::Route \
                            wg_bounce_sys::Endpoint wg_bounce_sys::Family \
+                           wg_bounce_sys::OuterHeader \
                            wg_bounce_sys::PerFamily wg_bounce_sys::bpf::Direction \
                            wg_bounce_sys::bpf::NetfilterLink \
                            wg_bounce_sys::netlink::Protocol nix::libc";

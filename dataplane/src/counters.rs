@@ -63,7 +63,8 @@ drop_reasons! {
     NoEndpoint = "drop_no_endpoint",
     /// A redirect or router solicitation of our own kernel: meaningless in the tunnel.
     LinkLocalChatter = "drop_link_local_chatter",
-    /// Our own UDP datagram, routed into the interface: an endpoint lies inside the tunnel.
+    /// A WireGuard message that would be encapsulated forever: it is routed to the peer that it is
+    /// for, or has passed too many tunnels.
     RoutingLoop = "drop_routing_loop",
     /// A packet beyond the limits of staging.
     StagingFull = "drop_staging_full",

@@ -92,8 +92,16 @@ const _: () = assert!(FLOWS_MAX.is_power_of_two());
 // A train may exceed the rest of the slice that it was taken in.
 const _: () =
     assert!((SLICE_COST / PACKET_COST) as usize + RECEIVE_SEGMENTS_MAX <= ROUTE_QUERIES_PER_TURN);
-/// Destinations that the loop guard remembers (8 bytes each).
-pub const LOOP_GUARD_ENTRIES: usize = 4096;
+
+/// Hops that a message takes from the hop limit of a message that it carries: a circle of tunnels
+/// ends after eight rounds (a ping has become 2.6 kB by then, and was never fragmented), and the
+/// fourth level still has 40 hops for its way through the internet.
+pub const NESTING_HOPS: u8 = 8;
+/// Hop limit at most of a message that carries another: the default of most systems.
+pub const NESTED_HOP_LIMIT_MAX: u8 = 64;
+const _: () = assert!(NESTING_HOPS < NESTED_HOP_LIMIT_MAX);
+/// Time without looping messages to a peer after which the next one is logged again.
+pub const LOOP_LOG_AFTER: Millis = Millis::from_secs(600);
 
 /// ICMP errors that one worker may send in one burst (messages).
 pub const ICMP_ERROR_BURST: u64 = 50;

@@ -13,6 +13,7 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
 use crate::counters::PeerCounters;
+use crate::limits::LOOP_LOG_AFTER;
 use crate::session::SendSession;
 
 /// The number of a configured peer. A number is never used twice.
@@ -59,6 +60,10 @@ pub struct Peer {
     pub staged_by: AtomicU64,
     /// Index of the newest session on which an authentic message has arrived.
     pub confirmed_index: AtomicU32,
+    /// Our index in the last handshake message to the peer, plus one; zero: none was sent.
+    handshake_index: AtomicU64,
+    /// Time of the last message to the peer that looped; zero if none (milliseconds).
+    looped_at: AtomicU64,
     /// [`flag`]s raised and not yet taken.
     flags: AtomicU32,
     /// Nonzero while control has a deadline for this peer and looks at the marks by itself.
@@ -99,6 +104,8 @@ impl Peer {
             staged: AtomicU32::new(0),
             staged_by: AtomicU64::new(0),
             confirmed_index: AtomicU32::new(0),
+            handshake_index: AtomicU64::new(0),
+            looped_at: AtomicU64::new(0),
             flags: AtomicU32::new(0),
             watched: AtomicU32::new(0),
             unanswered_since: AtomicU64::new(0),
@@ -144,6 +151,23 @@ impl Peer {
     #[must_use = "control keeps the old session until no worker refers to it"]
     pub fn set_session(&self, session: Option<Arc<SendSession>>) -> Option<Arc<SendSession>> {
         self.session.swap(session)
+    }
+
+    /// Our index in the last handshake message that was sent to the peer.
+    pub fn handshake_index(&self) -> Option<u32> {
+        self.handshake_index.load(Ordering::Relaxed).checked_sub(1).map(|index| index as u32)
+    }
+
+    /// Sets the index that [`Peer::handshake_index`] returns. Only control calls this.
+    pub fn set_handshake_index(&self, index: u32) {
+        self.handshake_index.store(u64::from(index) + 1, Ordering::Relaxed);
+    }
+
+    /// Records a message to the peer that looped. Returns true if the loop must be logged.
+    #[must_use]
+    pub fn note_loop(&self, now: Millis) -> bool {
+        let before = Millis(self.looped_at.swap(now.0, Ordering::Relaxed));
+        before == Millis::ZERO || now.since(before) >= LOOP_LOG_AFTER
     }
 
     /// Records an authenticated message that left (`is_data`: not a keepalive, not a handshake

@@ -21,8 +21,6 @@ pub struct Snapshot {
     pub is_up: bool,
     /// The interface's MTU (bytes).
     pub mtu: usize,
-    /// The UDP port that the sockets are bound to.
-    pub listen_port: u16,
     /// The forwarding of packets between peers.
     pub relay: Relay,
 }

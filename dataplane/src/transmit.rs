@@ -3,26 +3,26 @@
 //! 1. [`TransmitPath::run`] checks each frame and cuts it into packets.
 //! 2. [`TransmitPath::route`] drops packets that must not enter the tunnel, and finds the peer that
 //!    owns the destination by allowed IPs. Without one, or without an endpoint, the sender gets an
-//!    ICMP error, as from the kernel module (`wg_xmit`, drivers/net/wireguard/device.c).
+//!    ICMP error, as from the kernel module (`wg_xmit`, drivers/net/wireguard/device.c). Messages
+//!    that would be encapsulated forever are dropped ([`crate::nesting`]).
 //! 3. [`Sender::send`] writes each packet into a message under a nonce of the peer's session, or
 //!    stages it.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::{Errno, Frame, TunWrite};
 
 use crate::counters::DropReason;
 use crate::icmp;
-use crate::ip::{self, Packet};
 use crate::ip_forward::is_link_local_control;
 use crate::limits::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND};
+use crate::nesting::Nested;
 use crate::offload::{Cut, VNET_HEADER_LEN};
+use crate::peer::{Path, Peer};
 use crate::send::Sender;
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::turn::Turn;
-use crate::wire::{DATA, INITIATION};
 
 /// The rate of ICMP errors.
 const ICMP_ERROR_RATE: Rate = Rate {
@@ -76,14 +76,6 @@ impl TransmitPath {
             turn.counters.dropped(DropReason::LinkLocalChatter, 1);
             return Ok(());
         }
-        if is_own_datagram(cut.packet(), packet, turn) {
-            turn.counters.dropped(DropReason::RoutingLoop, 1);
-            log::debug!(
-                "routing loop: endpoint {} is routed through the tunnel interface; dropping",
-                packet.destination
-            );
-            return Ok(());
-        }
         let snapshot = turn.snapshot;
         let Some(peer) = snapshot.routes.lookup(packet.destination) else {
             return self.answer_unreachable(cut, DropReason::NoPeer, turn);
@@ -93,6 +85,15 @@ impl TransmitPath {
             peer.counters.dropped(DropReason::NoEndpoint, cut.segments() as u64);
             return self.answer_unreachable(cut, DropReason::NoEndpoint, turn);
         };
+        if let Some(nested) = Nested::read(cut.packet(), packet)
+            && let Some(circle) = circle_of(&nested, peer, path)
+        {
+            turn.dropped(peer, DropReason::RoutingLoop, cut.segments() as u64);
+            if peer.note_loop(turn.now) {
+                log::warn!("routing loop: messages to {} {circle}; dropping", nested.to);
+            }
+            return Ok(());
+        }
         sender.send(peer, path, cut, turn)
     }
 
@@ -116,16 +117,13 @@ impl TransmitPath {
     }
 }
 
-/// Whether a packet is a datagram that we sent ourselves: UDP from our port to a recent destination
-/// of ours, with a WireGuard message in it.
-fn is_own_datagram(packet: &[u8], header: &Packet, turn: &Turn<'_>) -> bool {
-    if header.protocol != ip::UDP {
-        return false;
+/// The reason why a message that goes to `peer` loops; none if it does not.
+fn circle_of(nested: &Nested, peer: &Peer, path: &Path) -> Option<&'static str> {
+    if nested.is_for(peer, path) {
+        Some("are routed into the interface, and the peer itself has that address as an allowed IP")
+    } else if nested.is_too_deep() {
+        Some("have passed too many tunnels: their endpoints lie behind each other")
+    } else {
+        None
     }
-    let Some(udp) = packet.get(header.header_len..header.header_len + 12) else { return false };
-    let port_at = |offset: usize| u16::from_be_bytes([udp[offset], udp[offset + 1]]);
-    let is_message = matches!(udp[8..12], [INITIATION..=DATA, 0, 0, 0]);
-    port_at(0) == turn.snapshot.listen_port
-        && is_message
-        && turn.loop_guard.contains(&SocketAddr::new(header.destination, port_at(2)))
 }

@@ -7,7 +7,6 @@ use wg_bounce_sys::{Backend, Train};
 
 use crate::channels::Channels;
 use crate::counters::{Counters, DropReason};
-use crate::loop_guard::LoopGuard;
 use crate::peer::Peer;
 use crate::snapshot::Snapshot;
 
@@ -25,8 +24,6 @@ pub struct Turn<'a> {
     pub io: &'a mut Backend,
     /// The worker's counters.
     pub counters: &'a Counters,
-    /// Recent destinations of all workers.
-    pub loop_guard: &'a LoopGuard,
     /// Channels to control and to the other workers.
     pub channels: &'a mut Channels,
 }

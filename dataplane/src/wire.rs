@@ -67,6 +67,15 @@ pub fn classify(datagram: &[u8]) -> Option<Kind> {
     }
 }
 
+/// Type and first index of a message, by its first bytes alone: the receiver's index in data and
+/// cookie replies, the sender's in initiations and responses.
+pub fn kind_and_index(message: &[u8]) -> Option<(u8, u32)> {
+    match *message.first_chunk::<8>()? {
+        [kind @ INITIATION..=DATA, 0, 0, 0, ..] => Some((kind, u32_at(message, 4))),
+        _ => None,
+    }
+}
+
 /// Writes the header of transport data over the first [`DATA_HEADER_LEN`] bytes.
 pub fn write_data_header(message: &mut [u8], header: DataHeader) {
     message[..4].copy_from_slice(&[DATA, 0, 0, 0]);

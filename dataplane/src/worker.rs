@@ -22,7 +22,6 @@ use wg_bounce_sys::{Backend, Ready, clock};
 
 use crate::channels::{Channels, Failure, HandOff};
 use crate::counters::{Counters, DropReason};
-use crate::loop_guard::LoopGuard;
 use crate::messages::Command;
 use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
@@ -34,7 +33,6 @@ use crate::turn::Turn;
 /// The state that the engine and all workers share.
 pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
-    pub loop_guard: LoopGuard,
     pub must_stop: AtomicBool,
 }
 
@@ -94,7 +92,6 @@ impl Worker {
             trains: &mut [],
             io: &mut self.io,
             counters: &self.gauge.counters,
-            loop_guard: &self.shared.loop_guard,
             channels: &mut self.channels,
         };
         while let Ok(command) = self.commands.try_recv() {

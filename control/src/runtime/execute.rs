@@ -8,7 +8,7 @@ use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::peer::Peer;
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::snapshot::Snapshot;
-use wg_bounce_dataplane::wire::{self, Kind};
+use wg_bounce_dataplane::wire::{self, Kind, kind_and_index};
 use wg_bounce_sys::Endpoint;
 
 use super::state::{Runtime, now};
@@ -47,6 +47,10 @@ impl Runtime {
     }
 
     fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+        // Before it leaves: it may be routed into the interface.
+        if let (Some(peer), Some((_, index))) = (peer, kind_and_index(message)) {
+            peer.set_handshake_index(index);
+        }
         let sent_from = match self.components.engine.send_handshake(&to, message) {
             Ok(sent_from) => sent_from,
             // The device retries on its own.
@@ -77,7 +81,6 @@ impl Runtime {
             mac1_key: device.mac1_key(),
             is_up: device.is_up(),
             mtu: self.mtu,
-            listen_port: self.listen_port,
             relay: self.relay.relay,
         };
         self.epoch = self.components.engine.publish(snapshot);

@@ -17,6 +17,7 @@ mod hostile;
 mod icmp_ecn;
 mod interop;
 mod lifecycle;
+mod nested;
 mod quick;
 mod rekey;
 mod relay_auto;

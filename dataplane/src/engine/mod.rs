@@ -20,7 +20,6 @@ use crate::channels::{Channels, Neighbour, ring};
 pub use crate::channels::{Events, Failure};
 use crate::counters::Counters;
 use crate::limits::WORKERS_MAX;
-use crate::loop_guard::LoopGuard;
 use crate::messages::Command;
 use crate::offload::CoalescerOptions;
 use crate::snapshot::Snapshot;
@@ -68,7 +67,6 @@ impl Engine {
         let (mut channels, events) = Channels::new(wake);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
-            loop_guard: LoopGuard::default(),
             must_stop: AtomicBool::new(false),
         });
         let lanes: Vec<Lanes> = (0..queues.len())
@@ -188,7 +186,6 @@ impl Engine {
     /// # Errors
     /// Those of sendmsg(2): no route, refused by the firewall, no such address family.
     pub fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
-        self.shared.loop_guard.note(&to.remote);
         self.sockets.send_handshake(to, message)
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use wg_bounce_sys::socket::{
     self, GroupOptions, SteeringRule, may_be_source, send_one, send_over_limit,
 };
-use wg_bounce_sys::{Endpoint, Errno, Sockets};
+use wg_bounce_sys::{Endpoint, Errno, OuterHeader, Sockets};
 
 use crate::wire;
 
@@ -19,7 +19,7 @@ const STEERING: [SteeringRule; 3] = [
 ];
 /// Traffic class of handshake messages: DSCP AF41, as the kernel module marks them
 /// (`HANDSHAKE_DSCP`, drivers/net/wireguard/messages.h).
-const HANDSHAKE_TRAFFIC_CLASS: u8 = 0x88;
+const HANDSHAKE_HEADER: OuterHeader = OuterHeader { traffic_class: 0x88, hop_limit: 0 };
 
 /// The source address that a handshake message left from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,10 @@ impl WorkerSockets {
     /// Sends also where data has filled the socket: data is of no use without handshakes.
     fn send_message(&self, socket: &OwnedFd, to: &Endpoint, message: &[u8]) -> Result<(), Errno> {
         let payload = [IoSlice::new(message)];
-        match send_one(socket.as_raw_fd(), to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload) {
+        match send_one(socket.as_raw_fd(), to, HANDSHAKE_HEADER, 0, &payload) {
             Err(libc::EAGAIN) => {
                 let buffer = self.buffer;
-                send_over_limit(socket, buffer, to, HANDSHAKE_TRAFFIC_CLASS, 0, &payload)
+                send_over_limit(socket, buffer, to, HANDSHAKE_HEADER, 0, &payload)
             }
             result => result,
         }

@@ -34,6 +34,7 @@ use crate::ip_forward;
 use crate::limits::{
     COALESCE_PACKETS_MAX, DRR_QUEUES, RECEIVE_SEGMENTS_MAX, TUN_GSO_REPROBE_AFTER,
 };
+use crate::nesting::outer_header;
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
@@ -450,7 +451,7 @@ fn prepare_relay(message: &Message, packet: &Packet, turn: &mut Turn<'_>) -> InP
         train: message.train,
         offset: message.offset,
         length: (length + DATA_OVERHEAD) as u32,
-        ecn: ip::outer_ecn(plaintext),
+        header: outer_header(plaintext, packet),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::socket::send_over_limit;
-use wg_bounce_sys::{Endpoint, Errno, Family, Outgoing, PerFamily};
+use wg_bounce_sys::{Endpoint, Errno, Family, OuterHeader, Outgoing, PerFamily};
 
 use super::completion::{Refused, SentStats, Target, note_sent};
 use crate::counters::DropReason;
@@ -30,8 +30,8 @@ pub struct HeldTrain {
     pub first_counter: u64,
     /// The messages, one after the other.
     pub bytes: Box<[u8]>,
-    /// The outer traffic class.
-    pub traffic_class: u8,
+    /// The outer IP header.
+    pub header: OuterHeader,
     /// Bytes of every message but the last; zero: one message alone.
     pub segment_size: usize,
     /// The number of messages.
@@ -185,8 +185,8 @@ impl TxBacklog {
     ) -> Result<(), Errno> {
         let socket = turn.io.socket_for(to).ok_or(libc::EAFNOSUPPORT)?;
         let pieces = [IoSlice::new(&train.bytes)];
-        let HeldTrain { traffic_class, segment_size, .. } = *train;
-        send_over_limit(socket, self.socket_buffer, to, traffic_class, segment_size, &pieces)
+        let HeldTrain { header, segment_size, .. } = *train;
+        send_over_limit(socket, self.socket_buffer, to, header, segment_size, &pieces)
     }
 
     /// Drops trains that may no longer be sent, and releases peers that have none left.
@@ -233,7 +233,7 @@ impl TxBacklog {
             let to = queue.peer.endpoint().expect("peers without an endpoint are released");
             outgoing.push(Outgoing {
                 to,
-                traffic_class: train.traffic_class,
+                header: train.header,
                 segment_size: train.segment_size,
                 pieces: index..index + 1,
                 group: index as u32,
@@ -264,13 +264,13 @@ impl TxBacklog {
         let peer = &queue.peer;
         let path = peer.path();
         let Some(path) = path.as_ref() else { return length };
-        let HeldTrain { ref bytes, traffic_class, segment_size, messages, has_data, .. } = train;
+        let HeldTrain { ref bytes, header, segment_size, messages, has_data, .. } = train;
         let sent = if outcome == 0 {
             SentStats::train(messages, length)
         } else {
             let slices: &[&[u8]] = &[bytes];
             let (to, errno) = (outgoing.to, outcome);
-            let refused = Refused { to, traffic_class, segment_size, messages, slices, errno };
+            let refused = Refused { to, header, segment_size, messages, slices, errno };
             refused.retry_plainer(peer, path, turn)
         };
         let target = Target { peer: Arc::clone(peer), session, path: Arc::clone(path) };

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Seal};
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_sys::{Errno, NOT_TRIED, Outgoing, Train};
+use wg_bounce_sys::{Errno, NOT_TRIED, OuterHeader, Outgoing, Train};
 
 use super::backpressure::{HeldTrain, TxBacklog};
 use super::completion::{Refused, SentStats, Slices, Target, note_sent};
@@ -39,8 +39,8 @@ pub struct InPlace {
     pub offset: u32,
     /// Length of the message, header and tag included; at most what arrived (bytes).
     pub length: u32,
-    /// The outer ECN field to send it with.
-    pub ecn: u8,
+    /// The outer IP header to send it with.
+    pub header: OuterHeader,
 }
 
 /// One message of the batch.
@@ -55,7 +55,7 @@ struct Message {
     destination: u32,
     /// The destination's next message, or [`NONE`].
     next: u32,
-    ecn: u8,
+    header: OuterHeader,
     is_data: bool,
 }
 
@@ -161,7 +161,7 @@ impl SendBatch {
     pub fn push(
         &mut self,
         target: &Target,
-        ecn: u8,
+        header: OuterHeader,
         counter: u64,
         length: usize,
         fill: impl FnOnce(&mut [u8]),
@@ -175,7 +175,7 @@ impl SendBatch {
         self.tx_used = end;
         let destination = self.destination(target);
         let length = (end - offset) as u32;
-        let message = InPlace { train: IN_TX_BUFFER, offset: offset as u32, length, ecn };
+        let message = InPlace { train: IN_TX_BUFFER, offset: offset as u32, length, header };
         self.append(destination, message, counter);
     }
 
@@ -243,7 +243,7 @@ impl SendBatch {
     }
 
     fn append(&mut self, destination: u32, place: InPlace, counter: u64) {
-        let InPlace { train: buffer, offset, length, ecn } = place;
+        let InPlace { train: buffer, offset, length, header } = place;
         let is_data = length as usize > DATA_OVERHEAD;
         let index = self.messages.len() as u32;
         self.messages.push(Message {
@@ -253,7 +253,7 @@ impl SendBatch {
             counter,
             destination,
             next: NONE,
-            ecn,
+            header,
             is_data,
         });
         let destination = &mut self.destinations[destination as usize];
@@ -304,20 +304,20 @@ impl SendBatch {
             let path = &destination.target.path;
             let use_gso = self.use_gso && path.gso_refused_until.load(Ordering::Relaxed) <= now.0;
             let mut builder = TrainBuilder::default();
-            let mut train_ecn = 0;
+            let mut train_header = OuterHeader::default();
             let mut next = destination.first;
             while let Some(message) = self.messages.get(next as usize) {
                 next = message.next;
                 let (offset, length) = (message.offset as usize, message.length as usize);
-                let may_follow = use_gso && builder.count > 0 && message.ecn == train_ecn;
+                let may_follow = use_gso && builder.count > 0 && message.header == train_header;
                 if !(may_follow && builder.push(length)) {
                     builder = TrainBuilder::default();
-                    train_ecn = message.ecn;
+                    train_header = message.header;
                     let _first = builder.push(length);
                     let begin = self.spans.len();
                     self.outgoing.push(Outgoing {
                         to: path.endpoint,
-                        traffic_class: message.ecn,
+                        header: message.header,
                         segment_size: 0,
                         pieces: begin..begin,
                         group: index as u32,
@@ -381,7 +381,7 @@ impl SendBatch {
 
     /// Holds a train that found its socket full; returns false if it left all the same.
     fn hold(&self, index: usize, backlog: &mut TxBacklog, turn: &mut Turn<'_>) -> bool {
-        let Outgoing { to, traffic_class, segment_size, .. } = self.outgoing[index];
+        let Outgoing { to, header, segment_size, .. } = self.outgoing[index];
         let train = self.trains[index];
         let bytes: Box<[u8]> = self.slices_of(index, turn).concat().into();
         let first_counter = match wire::classify(&bytes) {
@@ -391,7 +391,7 @@ impl SendBatch {
         let held = HeldTrain {
             first_counter,
             bytes,
-            traffic_class,
+            header,
             segment_size,
             messages: train.messages,
             has_data: train.has_data,
@@ -400,12 +400,12 @@ impl SendBatch {
     }
 
     fn retry_plainer(&self, index: usize, errno: Errno, turn: &Turn<'_>) -> SentStats {
-        let Outgoing { to, traffic_class, segment_size, .. } = self.outgoing[index];
+        let Outgoing { to, header, segment_size, .. } = self.outgoing[index];
         let train = self.trains[index];
         let Target { peer, path, .. } = self.target_of(train);
         let slices = self.slices_of(index, turn);
         let messages = train.messages;
-        let refused = Refused { to, traffic_class, segment_size, messages, slices: &slices, errno };
+        let refused = Refused { to, header, segment_size, messages, slices: &slices, errno };
         refused.retry_plainer(peer, path, turn)
     }
 

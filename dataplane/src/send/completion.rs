@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use wg_bounce_sys::socket::{may_be_source, send_one};
-use wg_bounce_sys::{Endpoint, Errno};
+use wg_bounce_sys::{Endpoint, Errno, OuterHeader};
 
 use crate::counters::DropReason;
 use crate::limits::{GSO_REPROBE_AFTER, SEND_SEGMENTS_MAX};
@@ -48,11 +48,10 @@ impl SentStats {
 /// Records on the peer and in the counters that something left; does nothing if nothing did.
 /// `has_data`: not only keepalives.
 pub(super) fn note_sent(target: &Target, sent: SentStats, has_data: bool, turn: &mut Turn<'_>) {
-    let Target { peer, session, path } = target;
+    let Target { peer, session, .. } = target;
     if sent.messages == 0 {
         return;
     }
-    turn.loop_guard.note(&path.endpoint.remote);
     turn.counters.sent_trains.add(sent.trains);
     turn.counters.sent_datagrams.add(sent.messages);
     peer.counters.sent_trains.add(sent.trains);
@@ -69,7 +68,7 @@ pub(super) fn note_sent(target: &Target, sent: SentStats, has_data: bool, turn: 
 /// A train, or a single datagram, that the kernel refused to send.
 pub(super) struct Refused<'a> {
     pub to: Endpoint,
-    pub traffic_class: u8,
+    pub header: OuterHeader,
     /// Bytes of every message but the last; zero: one message alone.
     pub segment_size: usize,
     pub messages: u32,
@@ -85,7 +84,7 @@ impl Refused<'_> {
     /// Expected errnos, besides those of [`may_be_source`]: EMSGSIZE (a segment exceeds the
     /// route's MTU), EIO and EINVAL (the device or kernel cannot segment). Any other is final.
     pub(super) fn retry_plainer(&self, peer: &Peer, path: &Path, turn: &Turn<'_>) -> SentStats {
-        let Refused { to, traffic_class, segment_size, messages, slices, mut errno } = *self;
+        let Refused { to, header, segment_size, messages, slices, mut errno } = *self;
         let Some(socket) = turn.io.socket_for(&to).map(AsRawFd::as_raw_fd) else {
             turn.dropped(peer, DropReason::SendRefused, messages.into());
             return SentStats::default();
@@ -94,7 +93,7 @@ impl Refused<'_> {
         if may_be_source(errno) && to.source.is_some() {
             let pieces: ArrayVec<IoSlice<'_>, SEND_SEGMENTS_MAX> =
                 slices.iter().map(|slice| IoSlice::new(slice)).collect();
-            match send_one(socket, &any_source, traffic_class, segment_size, &pieces) {
+            match send_one(socket, &any_source, header, segment_size, &pieces) {
                 Ok(()) => {
                     peer.forget_source(to);
                     let bytes = slices.iter().map(|slice| slice.len()).sum();
@@ -126,10 +125,10 @@ impl Refused<'_> {
         let mut to = self.to;
         for message in self.slices.iter().flat_map(|slice| slice.chunks(self.segment_size)) {
             let piece = [IoSlice::new(message)];
-            let mut result = send_one(socket, &to, self.traffic_class, 0, &piece);
+            let mut result = send_one(socket, &to, self.header, 0, &piece);
             // The source address may have vanished as well.
             if result.is_err_and(may_be_source) && to.source.is_some() {
-                result = send_one(socket, &any_source, self.traffic_class, 0, &piece);
+                result = send_one(socket, &any_source, self.header, 0, &piece);
                 if result.is_ok() {
                     peer.forget_source(self.to);
                     to = any_source;

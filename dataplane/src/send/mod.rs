@@ -22,6 +22,7 @@ use wg_bounce_sys::Backend;
 use crate::counters::DropReason;
 use crate::ip;
 use crate::limits::HELD_BYTES_PAUSE;
+use crate::nesting::outer_header;
 use crate::offload::Cut;
 use crate::peer::{Path, Peer, flag};
 use crate::session::SendSession;
@@ -180,7 +181,8 @@ impl Sender {
 
     /// Writes every packet of a frame into a message.
     fn send_cut(&mut self, target: &Target, cut: &Cut<'_>, turn: &mut Turn<'_>) -> io::Result<()> {
-        let (segments, ecn) = (cut.segments(), ip::outer_ecn(cut.packet()));
+        let header = outer_header(cut.packet(), cut.ip());
+        let segments = cut.segments();
         let mtu = turn.snapshot.mtu;
         let longest = padded_len(cut.max_segment_len(), mtu);
         let mut next = 0;
@@ -199,7 +201,7 @@ impl Sender {
             };
             for counter in nonces {
                 let length = padded_len(cut.segment_len(next), mtu);
-                self.batch.push(target, ecn, counter, length, |plaintext| {
+                self.batch.push(target, header, counter, length, |plaintext| {
                     let written = cut.write_segment(next, plaintext);
                     plaintext[written..].fill(0);
                 });
@@ -227,8 +229,8 @@ impl Sender {
             return self.stage(&target.peer, [packet.into()], turn);
         };
         let counter = nonces.next().expect("one was reserved");
-        let ecn = if packet.is_empty() { 0 } else { ip::outer_ecn(packet) };
-        self.batch.push(target, ecn, counter, length, |plaintext| {
+        let header = ip::parse(packet).map(|ip| outer_header(packet, &ip)).unwrap_or_default();
+        self.batch.push(target, header, counter, length, |plaintext| {
             plaintext[..packet.len()].copy_from_slice(packet);
             plaintext[packet.len()..].fill(0);
         });

@@ -52,13 +52,22 @@ pub struct Ready {
     pub has_room: bool,
 }
 
+/// The fields of the outer IP header that a send sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OuterHeader {
+    /// IPv4 TOS or IPv6 traffic class.
+    pub traffic_class: u8,
+    /// IPv4 TTL or IPv6 hop limit; zero: the system's default.
+    pub hop_limit: u8,
+}
+
 /// One send: a datagram, or a train for the kernel to segment.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The destination, and the local address to send from.
     pub to: Endpoint,
-    /// The outer IPv4 TOS or IPv6 traffic class.
-    pub traffic_class: u8,
+    /// The outer IP header.
+    pub header: OuterHeader,
     /// Bytes of every datagram but the last; zero: a single datagram.
     pub segment_size: usize,
     /// The pieces that make up the payload, in order.

@@ -36,5 +36,5 @@ pub mod xtables;
 
 pub use backend::Backend;
 pub use endpoint::Endpoint;
-pub use io::{Errno, Frame, NOT_TRIED, Outgoing, Ready, Sockets, Train, TunWrite};
+pub use io::{Errno, Frame, NOT_TRIED, OuterHeader, Outgoing, Ready, Sockets, Train, TunWrite};
 pub use per_family::{Family, PerFamily};

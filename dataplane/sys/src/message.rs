@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::endpoint::Endpoint;
+use crate::io::OuterHeader;
 
 /// Bytes of `struct io_uring_recvmsg_out`, with which a multishot receive begins.
 pub const OUT_LEN: usize = 16;
@@ -22,7 +23,7 @@ pub const TRAIN_SLOT_LEN: usize = PAYLOAD_AT + 65_536 + 64;
 /// Bytes of the longest socket address that is written.
 pub const ADDRESS_LEN: usize = size_of::<libc::sockaddr_in6>();
 /// Upper limit for the control messages of one send (bytes).
-pub const SEND_CONTROL_LEN: usize = 96;
+pub const SEND_CONTROL_LEN: usize = 112;
 
 const CMSG_HEADER_LEN: usize = size_of::<libc::cmsghdr>();
 const CMSG_ALIGN: usize = size_of::<usize>();
@@ -79,7 +80,7 @@ pub fn read_control(mut control: &[u8]) -> ReceiveInfo {
 pub fn write_control(
     out: &mut [u8; SEND_CONTROL_LEN],
     to: &Endpoint,
-    traffic_class: u8,
+    outer: OuterHeader,
     segment_size: usize,
 ) -> usize {
     out.fill(0);
@@ -100,12 +101,14 @@ pub fn write_control(
         }
         _ => {}
     }
-    if traffic_class != 0 {
-        let (level, kind) = match to.remote {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
-            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-        };
-        append(out, &mut length, level, kind, &i32::from(traffic_class).to_ne_bytes());
+    let (level, traffic_class, hop_limit) = match to.remote {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
+    };
+    for (kind, value) in [(traffic_class, outer.traffic_class), (hop_limit, outer.hop_limit)] {
+        if value != 0 {
+            append(out, &mut length, level, kind, &i32::from(value).to_ne_bytes());
+        }
     }
     if segment_size != 0 {
         append(out, &mut length, SOL_UDP, UDP_SEGMENT, &(segment_size as u16).to_ne_bytes());
@@ -202,7 +205,8 @@ mod tests {
                 source: Some(source.parse().expect("an address")),
             };
             let mut control = [0u8; SEND_CONTROL_LEN];
-            let length = write_control(&mut control, &to, 0x8b, 1452);
+            let outer = OuterHeader { traffic_class: 0x8b, hop_limit: 56 };
+            let length = write_control(&mut control, &to, outer, 1452);
             let info = read_control(&control[..length]);
             assert_eq!(info.destination, to.source);
             assert_eq!(info.traffic_class, 0x8b);

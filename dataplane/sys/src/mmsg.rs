@@ -234,9 +234,9 @@ impl Mmsg {
     fn fill(&mut self, outgoing: &[Outgoing], pieces: &[IoSlice<'_>]) {
         for (index, out) in outgoing.iter().enumerate() {
             let header = &mut self.headers[index].msg_hdr;
-            let Outgoing { to, traffic_class, segment_size, .. } = out;
+            let Outgoing { to, header: outer, segment_size, .. } = out;
             let payload = &pieces[out.pieces.clone()];
-            self.send_blocks[index].fill(header, to, *traffic_class, *segment_size, payload);
+            self.send_blocks[index].fill(header, to, *outer, *segment_size, payload);
         }
     }
 }

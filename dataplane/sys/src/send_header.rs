@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 
 use crate::endpoint::Endpoint;
+use crate::io::OuterHeader;
 use crate::message::{ADDRESS_LEN, SEND_CONTROL_LEN, write_address, write_control};
 
 /// The memory that the header of one send points to. It must neither move nor change until the
@@ -23,13 +24,13 @@ impl SendBlock {
         &mut self,
         header: &mut libc::msghdr,
         to: &Endpoint,
-        traffic_class: u8,
+        outer: OuterHeader,
         segment_size: usize,
         payload: &[IoSlice<'_>],
     ) {
         header.msg_namelen = write_address(&mut self.name, &to.remote) as libc::socklen_t;
         header.msg_name = self.name.as_mut_ptr().cast();
-        let control_len = write_control(&mut self.control, to, traffic_class, segment_size);
+        let control_len = write_control(&mut self.control, to, outer, segment_size);
         header.msg_controllen = control_len as _;
         header.msg_control = self.control.as_mut_ptr().cast();
         // `IoSlice` has the layout of `struct iovec`, and the kernel only reads it.

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use crate::endpoint::Endpoint;
-use crate::io::{Errno, last_errno};
+use crate::io::{Errno, OuterHeader, last_errno};
 use crate::per_family::PerFamily;
 use crate::send_header::{SendBlock, empty_header};
 
@@ -246,7 +246,7 @@ pub fn send_over_limit(
     socket: &OwnedFd,
     buffer: usize,
     to: &Endpoint,
-    traffic_class: u8,
+    outer: OuterHeader,
     segment_size: usize,
     payload: &[IoSlice<'_>],
 ) -> Result<(), Errno> {
@@ -254,7 +254,7 @@ pub fn send_over_limit(
     // worst one send finds the socket full after all.
     let limit = buffer + EXCESS_LEN;
     setsockopt(socket, sockopt::SndBufForce, &limit).map_err(|_| libc::EAGAIN)?;
-    let result = send_one(socket.as_raw_fd(), to, traffic_class, segment_size, payload);
+    let result = send_one(socket.as_raw_fd(), to, outer, segment_size, payload);
     setsockopt(socket, sockopt::SndBufForce, &buffer).map_err(|_| libc::EAGAIN)?;
     result
 }
@@ -273,13 +273,13 @@ pub fn send_over_limit(
 pub fn send_one(
     socket: RawFd,
     to: &Endpoint,
-    traffic_class: u8,
+    outer: OuterHeader,
     segment_size: usize,
     payload: &[IoSlice<'_>],
 ) -> Result<(), Errno> {
     let mut block = SendBlock::EMPTY;
     let mut header = empty_header();
-    block.fill(&mut header, to, traffic_class, segment_size, payload);
+    block.fill(&mut header, to, outer, segment_size, payload);
     // SAFETY: block and payload, to which the header points, live until the call returns.
     let sent = unsafe { libc::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     if sent < 0 { Err(last_errno()) } else { Ok(()) }

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use wg_bounce_dataplane::engine::IoChoice;
 use wg_bounce_dataplane::messages::Command;
-use wg_bounce_sys::Endpoint;
-use wg_bounce_sys::{socket::send_one, tun::Tun};
+use wg_bounce_sys::{Endpoint, OuterHeader, socket::send_one, tun::Tun};
 
 use support::{Hub, INNER, Remote, WORKERS, eventually, on_both_backends, run};
 
@@ -64,7 +63,9 @@ fn a_mixed_train_is_handed_to_both_workers() {
         let segment_size = train.len() / (2 * PAIRS);
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port()));
         let to = Endpoint { remote: to, source: None };
-        send_one(sender.as_raw_fd(), &to, 0, segment_size, &[IoSlice::new(&train)]).expect("sent");
+        let pieces = [IoSlice::new(&train)];
+        send_one(sender.as_raw_fd(), &to, OuterHeader::default(), segment_size, &pieces)
+            .expect("sent");
         let mut next = [0u8; 4];
         for _ in 0..2 * PAIRS {
             let packet = hub.app_gets();

@@ -8,8 +8,8 @@ use wg_bounce_dataplane::checksum;
 use wg_bounce_dataplane::engine::IoChoice;
 use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::snapshot::DirectRelay;
-use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::socket::send_one;
+use wg_bounce_sys::{Endpoint, OuterHeader};
 
 use crate::socket;
 use crate::support::{Hub, Remote, eventually, on_both_backends, run, udp_packet_to};
@@ -26,7 +26,9 @@ fn relay_hub(io: IoChoice, relaying: DirectRelay) -> (Hub, Remote, Remote) {
 fn send_train(from: &Remote, hub: &Hub, train: &[u8], segment_size: usize) {
     let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port()));
     let to = Endpoint { remote, source: None };
-    send_one(from.socket.as_raw_fd(), &to, 0, segment_size, &[IoSlice::new(train)]).expect("sent");
+    let outer = OuterHeader::default();
+    send_one(from.socket.as_raw_fd(), &to, outer, segment_size, &[IoSlice::new(train)])
+        .expect("sent");
 }
 
 /// The packet as a router forwards it.

@@ -56,6 +56,7 @@ pub struct Hub {
     pub engine: Engine,
     _events: Events,
     pub snapshot: Snapshot,
+    port: u16,
     pub name: String,
     /// A socket on the inner address.
     pub app: UdpSocket,
@@ -89,7 +90,7 @@ impl Hub {
         let app = UdpSocket::bind(INNER).expect("the inner address is ours");
         app.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let snapshot = Snapshot { is_up: true, mtu: 1420, ..Snapshot::default() };
-        let mut hub = Hub { engine, _events: events, snapshot, name, app };
+        let mut hub = Hub { engine, _events: events, snapshot, port: 0, name, app };
         hub.bind(0);
         hub
     }
@@ -97,7 +98,7 @@ impl Hub {
     /// Moves to another port (zero: any); returns it once all workers use it.
     pub fn bind(&mut self, port: u16) -> u16 {
         let port = self.engine.bind(port, 0).expect("the port is free");
-        self.snapshot.listen_port = port;
+        self.port = port;
         self.publish();
         port
     }
@@ -109,7 +110,7 @@ impl Hub {
     }
 
     pub fn port(&self) -> u16 {
-        self.snapshot.listen_port
+        self.port
     }
 
     /// Lets the workers relay from peer to peer, and ask the kernel for its routes.

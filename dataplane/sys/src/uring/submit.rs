@@ -39,9 +39,9 @@ impl Uring {
                 };
                 outcomes.push(0);
                 let header = &mut self.send_headers[index];
-                let Outgoing { to, traffic_class, segment_size, .. } = out;
+                let Outgoing { to, header: outer, segment_size, .. } = out;
                 let payload = &pieces[out.pieces.clone()];
-                self.send_blocks[index].fill(header, to, *traffic_class, *segment_size, payload);
+                self.send_blocks[index].fill(header, to, *outer, *segment_size, payload);
                 let is_followed = chunk.get(index + 1).is_some_and(|next| next.group == out.group);
                 let link =
                     if is_followed { squeue::Flags::IO_LINK } else { squeue::Flags::empty() };
