@@ -15,7 +15,7 @@ use attacks::{
 };
 use judge::compare;
 use traffic::{
-    ecn_marks_are_merged, forwarding_can_be_switched_off, order_is_kept,
+    ecn_marks_are_merged, forwarding_can_be_switched_off, identifications_are_kept, order_is_kept,
     packets_without_a_session_are_staged, padding_is_not_forwarded, unpadded_trains_are_forwarded,
 };
 
@@ -81,6 +81,7 @@ on_both_backends!(
     unusual_destinations,
     routes_out_of_the_tunnel,
     unpadded_trains_are_forwarded,
+    identifications_are_kept,
     padding_is_not_forwarded,
     order_is_kept,
     ecn_marks_are_merged,

@@ -3,7 +3,7 @@
 use super::cases::hosts;
 use super::judge::modes;
 use crate::harness::{
-    Backend, Counter, Draft, Family, HUB_PORT, Observed, RelayMode, Testbed, TestbedOptions,
+    Backend, Counter, DF, Draft, Family, HUB_PORT, Observed, RelayMode, Testbed, TestbedOptions,
     eventually, forwarded, hex, seconds, trim,
 };
 
@@ -67,6 +67,22 @@ pub fn unpadded_trains_are_forwarded(backend: Backend) {
         if relay == RelayMode::Direct {
             assert_eq!(testbed.frames(), before, "relayed packets crossed the TUN");
         }
+    }
+}
+
+/// UDP with DF where every fourth datagram was lost on its way to the hub.
+pub fn identifications_are_kept(backend: Backend) {
+    for relay in modes() {
+        let mut testbed = two_workers(backend, relay);
+        let hosts = hosts(Family::V4);
+        let numbers = (1..60).filter(|number| number % 4 != 0);
+        let packets: Vec<_> = numbers
+            .map(|number| Draft::udp(hosts.alice, hosts.bob, 300).identification(number))
+            .map(|draft| draft.fragment(DF).build())
+            .collect();
+        testbed.alice.send_train(&packets);
+        let arrived = receive_at_bob(&mut testbed, packets.len());
+        expect_forwarded(relay, arrived, &packets);
     }
 }
 
