@@ -105,6 +105,11 @@ pub const PEERS_LOGGED_MAX: usize = 256;
 
 /// Concurrent UAPI connections: each costs a thread, and only root can connect.
 pub const UAPI_CONNECTIONS_MAX: usize = 64;
+/// A connection without progress for this long may be closed to make room for another. Longer than
+/// `wg` takes from its connection to its request, shorter than a user of `wg` waits.
+pub const UAPI_IDLE_MIN: Millis = Millis::from_secs(1);
+/// Time between two looks for room while all connections are in use.
+pub const UAPI_ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Requests queued for the control thread: at most one per connection.
 pub const UAPI_REQUESTS_MAX: usize = UAPI_CONNECTIONS_MAX;
 /// Time for a client to complete a request that it began, and to read the reply.
