@@ -118,6 +118,10 @@ pub const UAPI_REQUEST_TIME_MAX: Millis = Millis::from_secs(30);
 pub const UAPI_CHUNK_LEN: usize = 64 * 1024;
 /// Pause before accepting again when the process has run out of descriptors or memory.
 pub const UAPI_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for the lock of a socket's name, which a start holds for some milliseconds.
+pub const UAPI_LOCK_TIME_MAX: Millis = Millis::from_secs(3);
+/// Pause between two attempts to take that lock.
+pub const UAPI_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that may wait to be accepted (the default of the standard library).
 pub const UAPI_BACKLOG: i32 = 128;
 

@@ -6,6 +6,7 @@
 
 mod clients;
 mod connection;
+mod lock;
 pub mod requests;
 pub mod socket;
 
