@@ -2,7 +2,7 @@
 //!
 //! 1. Read the options; without `--foreground`, hand over to a child in the background and wait
 //!    until it is ready (`background`).
-//! 2. Harden the process; block the signals that `runtime` reads.
+//! 2. Close inherited descriptors, harden the process, block the signals that `runtime` reads.
 //! 3. Acquire the resources: interface, socket, workers, link monitor, relay policy, UDP port.
 //! 4. Report readiness to the parent and the service manager, and run.
 
@@ -66,6 +66,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
+    // First, while this process has no descriptors of its own.
+    process::close_inherited(&options.inherited.descriptors());
     if is_child {
         background::detach().map_err(Failure::Background)?;
     }

@@ -36,9 +36,19 @@ fn exits_on_sigint(backend: Backend) {
     expect_clean_exit(daemon);
 }
 
+/// Not a reload; so the log says what is.
 fn exits_on_sighup(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (mut daemon, _lab) = daemon(backend);
     daemon.signal(Signal::SIGHUP);
+    assert_eq!(daemon.exit_code(), Some(0));
+    let log = daemon.log();
+    assert!(log.lines().any(|line| line.contains("SIGHUP") && line.contains("syncconf")), "{log}");
+    expect_clean_exit(daemon);
+}
+
+fn exits_on_sigquit(backend: Backend) {
+    let (daemon, _lab) = daemon(backend);
+    daemon.signal(Signal::SIGQUIT);
     expect_clean_exit(daemon);
 }
 
@@ -84,6 +94,7 @@ on_both_backends!(
     exits_on_sigterm,
     exits_on_sigint,
     exits_on_sighup,
+    exits_on_sigquit,
     exits_when_its_interface_is_deleted,
     exits_when_its_control_socket_is_deleted,
     a_stale_socket_is_replaced,
