@@ -3,11 +3,13 @@
 //! 1. Read the options; without `--foreground`, hand over to a child in the background and wait
 //!    until it is ready (`background`).
 //! 2. Close inherited descriptors, harden the process, block the signals that `runtime` reads.
-//! 3. Acquire the resources: interface, socket, workers, link monitor, relay policy, UDP port.
-//! 4. Report readiness to the parent and the service manager, and run.
+//! 3. Create the interface and the socket, then give up the privileges that are not needed later.
+//! 4. Start the threads: workers, link monitor, relay policy; bind a UDP port.
+//! 5. Report readiness to the parent and the service manager, and run.
 
 mod background;
 mod failure;
+mod privileges;
 mod process;
 
 use std::io;
@@ -84,6 +86,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
+    // Before the first thread: each thread has privileges of its own.
+    privileges::reduce(Path::new(DIRECTORY));
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
         .map_err(Failure::system("create an eventfd"))?;
@@ -135,7 +139,7 @@ fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Fail
             .and_then(|fd| Tun::from_fd(fd, offload))
             .map_err(|source| Failure::TunDescriptor { number, source }),
         None => Tun::create(&options.name, queues, offload)
-            .map_err(|error| Failure::tun(error, process::has_net_admin())),
+            .map_err(|error| Failure::tun(error, privileges::has_net_admin())),
     }
 }
 

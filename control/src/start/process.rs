@@ -1,6 +1,5 @@
 //! Settings of the whole process: descriptors, signals, resource limits, protection of its memory.
 
-use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -9,9 +8,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use wg_bounce_sys::inherit;
-
-/// The bit of CAP_NET_ADMIN in a capability set (capabilities(7)).
-const CAP_NET_ADMIN: u64 = 1 << 12;
 
 /// Protects the keys in memory from core dumps and debuggers, and raises resource limits to their
 /// maximum. None of this is required to run: failures are logged.
@@ -68,28 +64,4 @@ pub(super) fn block_signals() -> io::Result<SignalFd> {
     }
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
-}
-
-/// Whether the process may create interfaces; true if that cannot be determined.
-pub(super) fn has_net_admin() -> bool {
-    fs::read_to_string("/proc/self/status").map_or(true, |status| status_has_net_admin(&status))
-}
-
-fn status_has_net_admin(status: &str) -> bool {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    set.is_none_or(|set| set & CAP_NET_ADMIN != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_capability_is_read_from_the_status() {
-        assert!(status_has_net_admin("Name:\tx\nCapEff:\t000001ffffffffff\n"));
-        assert!(status_has_net_admin("CapEff:\t0000000000001000\n"));
-        assert!(!status_has_net_admin("CapPrm:\t1000\nCapEff:\t0000000000000000\n"));
-        assert!(status_has_net_admin("no such line"), "unknown: let the kernel decide");
-    }
 }
