@@ -101,6 +101,12 @@ pub const SWEEP_INTERVAL: Millis = Millis::from_secs(1);
 /// Peers listed one by one in the log of counters; a longer list is unreadable.
 pub const PEERS_LOGGED_MAX: usize = 256;
 
+/// Longest wait of a start for the name of a daemon that was killed or is ending: the kernel takes
+/// some ten milliseconds to release a killed process's interface, more on a busy machine.
+pub const NAME_WAIT_MAX: Millis = Millis::from_secs(1);
+/// Pause between two attempts to take the name.
+pub const NAME_WAIT_PAUSE: Duration = Duration::from_millis(20);
+
 // UAPI.
 
 /// Concurrent UAPI connections: each costs a thread, and only root can connect.
