@@ -101,10 +101,21 @@ pub const SWEEP_INTERVAL: Millis = Millis::from_secs(1);
 /// Peers listed one by one in the log of counters; a longer list is unreadable.
 pub const PEERS_LOGGED_MAX: usize = 256;
 
+/// Longest wait of a start for the name of a daemon that was killed or is ending: the kernel takes
+/// some ten milliseconds to release a killed process's interface, more on a busy machine.
+pub const NAME_WAIT_MAX: Millis = Millis::from_secs(1);
+/// Pause between two attempts to take the name.
+pub const NAME_WAIT_PAUSE: Duration = Duration::from_millis(20);
+
 // UAPI.
 
 /// Concurrent UAPI connections: each costs a thread, and only root can connect.
 pub const UAPI_CONNECTIONS_MAX: usize = 64;
+/// A connection without progress for this long may be closed to make room for another. Longer than
+/// `wg` takes from its connection to its request, shorter than a user of `wg` waits.
+pub const UAPI_IDLE_MIN: Millis = Millis::from_secs(1);
+/// Time between two looks for room while all connections are in use.
+pub const UAPI_ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Requests queued for the control thread: at most one per connection.
 pub const UAPI_REQUESTS_MAX: usize = UAPI_CONNECTIONS_MAX;
 /// Time for a client to complete a request that it began, and to read the reply.
@@ -113,6 +124,10 @@ pub const UAPI_REQUEST_TIME_MAX: Millis = Millis::from_secs(30);
 pub const UAPI_CHUNK_LEN: usize = 64 * 1024;
 /// Pause before accepting again when the process has run out of descriptors or memory.
 pub const UAPI_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for the lock of a socket's name, which a start holds for some milliseconds.
+pub const UAPI_LOCK_TIME_MAX: Millis = Millis::from_secs(3);
+/// Pause between two attempts to take that lock.
+pub const UAPI_LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that may wait to be accepted (the default of the standard library).
 pub const UAPI_BACKLOG: i32 = 128;
 

@@ -25,7 +25,8 @@ use crate::relay_policy::mode::Mode;
     long_about = "Userspace WireGuard relay: one process per interface.\n\n\
         Creates the interface NAME, and goes to the background once the interface and the \
         socket /var/run/wireguard/NAME.sock exist. Configure it with wg(8) and ip(8). \
-        The daemon exits when the interface or the socket is deleted, and on SIGTERM or SIGINT. \
+        The daemon exits when the interface or the socket is deleted, and on SIGTERM, SIGINT, \
+        SIGQUIT or SIGHUP. To reload a configuration file, use wg syncconf. \
         On SIGUSR1 it logs its counters. \
         To use it with wg-quick(8), set WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce.",
     after_long_help = "The environment variables of wireguard-go are supported too: \
@@ -123,6 +124,8 @@ pub struct Inherited {
     pub tun_fd: Option<RawFd>,
     /// `WG_UAPI_FD`: a listening socket to use.
     pub uapi_fd: Option<RawFd>,
+    /// Descriptors that a service manager passes, from 3 on (`LISTEN_FDS`, sd_listen_fds(3)).
+    pub listen_fds: u16,
     /// `WG_PROCESS_FOREGROUND=1`.
     pub foreground: bool,
     /// `LOG_LEVEL`, if it is one of our levels.
@@ -269,6 +272,12 @@ impl UsageError {
 }
 
 impl Inherited {
+    /// The inherited descriptors that the environment names.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let listening = (3..).take(self.listen_fds.into());
+        self.tun_fd.into_iter().chain(self.uapi_fd).chain(listening).collect()
+    }
+
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Inherited, String> {
         let descriptor = |name: &str| match variable(name) {
             None => Ok(None),
@@ -279,9 +288,13 @@ impl Inherited {
                 }
             },
         };
+        let pid = std::process::id().to_string();
+        let is_for_us = variable("LISTEN_PID") == Some(pid);
+        let listen_fds = variable("LISTEN_FDS").filter(|_| is_for_us);
         Ok(Inherited {
             tun_fd: descriptor("WG_TUN_FD")?,
             uapi_fd: descriptor("WG_UAPI_FD")?,
+            listen_fds: listen_fds.and_then(|count| count.parse().ok()).unwrap_or(0),
             foreground: variable("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
             // Many programs read LOG_LEVEL: a level of another program is not an error.
             log_level: variable("LOG_LEVEL").and_then(|word| LogLevel::from_str(&word, true).ok()),
@@ -411,6 +424,21 @@ mod tests {
         assert_eq!((inherited.tun_fd, inherited.uapi_fd), (Some(3), None));
         assert!(inherited.foreground);
         assert_eq!(inherited.log_level, Some(LogLevel::Verbose));
+    }
+
+    #[test]
+    fn named_descriptors_are_those_meant_for_this_process() {
+        let read = |pid: u32| {
+            let variable = |name: &str| match name {
+                "WG_UAPI_FD" => Some("9".to_owned()),
+                "LISTEN_FDS" => Some("2".to_owned()),
+                "LISTEN_PID" => Some(pid.to_string()),
+                _ => None,
+            };
+            Inherited::read(variable).expect("valid").descriptors()
+        };
+        assert_eq!(read(std::process::id()), [9, 3, 4]);
+        assert_eq!(read(1), [9], "meant for another process");
     }
 
     #[test]

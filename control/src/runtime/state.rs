@@ -40,7 +40,7 @@ pub struct Components {
     pub requests: Receiver<UapiRequest>,
     /// Written with every event, epoch and request.
     pub wake: Arc<EventFd>,
-    /// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which are blocked.
+    /// Reports the blocked signals: those that end the daemon, and SIGUSR1.
     pub signals: SignalFd,
 }
 
@@ -60,6 +60,9 @@ pub enum Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Ending::Signal(Signal::SIGHUP) => {
+                f.write_str("SIGHUP; to reload a configuration, use `wg syncconf`")
+            }
             Ending::Signal(signal) => write!(f, "{signal}"),
             Ending::InterfaceDeleted => f.write_str("interface deleted"),
             Ending::SocketDeleted => f.write_str("UAPI socket deleted"),

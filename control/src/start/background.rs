@@ -10,6 +10,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, Stdio};
 
+use nix::errno::Errno;
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
 
 /// Environment variable that marks the child.
@@ -42,7 +43,14 @@ pub(super) fn start() -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // The child has reported the reason on standard error, unless it was killed.
-    let status = child.wait()?;
+    let status = match child.wait() {
+        Ok(status) => status,
+        // The caller ignores SIGCHLD: the kernel keeps no exit code.
+        Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => {
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error),
+    };
     match (status.code(), status.signal()) {
         (Some(code), _) if code != 0 => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1))),
         (_, Some(signal)) => {

@@ -67,6 +67,11 @@ impl Failure {
         }
     }
 
+    /// Whether another process holds the interface's name or its socket.
+    pub(super) fn is_name_taken(&self) -> bool {
+        matches!(self, Failure::NameTaken | Failure::Socket(SocketError::InUse(_)))
+    }
+
     /// For errors of system calls that are not expected to fail.
     pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
         move |source| Failure::System { what, source }

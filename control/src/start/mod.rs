@@ -2,12 +2,14 @@
 //!
 //! 1. Read the options; without `--foreground`, hand over to a child in the background and wait
 //!    until it is ready (`background`).
-//! 2. Harden the process; block the signals that `runtime` reads.
-//! 3. Acquire the resources: interface, socket, workers, link monitor, relay policy, UDP port.
-//! 4. Report readiness to the parent and the service manager, and run.
+//! 2. Close inherited descriptors, harden the process, block the signals that `runtime` reads.
+//! 3. Create the interface and the socket, then give up the privileges that are not needed later.
+//! 4. Start the threads: workers, link monitor, relay policy; bind a UDP port.
+//! 5. Report readiness to the parent and the service manager, and run.
 
 mod background;
 mod failure;
+mod privileges;
 mod process;
 
 use std::io;
@@ -26,6 +28,7 @@ use wg_bounce_sys::tun::{Tun, TunHandle};
 use wg_bounce_sys::{clock, inherit};
 
 use crate::device::{Device, Settings, Timings};
+use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE};
 use crate::link::LinkWatcher;
 use crate::logging;
 use crate::notify;
@@ -66,6 +69,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
+    // First, while this process has no descriptors of its own.
+    process::close_inherited(&options.inherited.descriptors());
     if is_child {
         background::detach().map_err(Failure::Background)?;
     }
@@ -82,6 +87,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
+    // Before the first thread: each thread has privileges of its own.
+    privileges::reduce(Path::new(DIRECTORY));
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
         .map_err(Failure::system("create an eventfd"))?;
@@ -128,12 +135,36 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
 }
 
 fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Failure> {
-    match options.inherited.tun_fd {
-        Some(number) => inherit::take(number)
-            .and_then(|fd| Tun::from_fd(fd, offload))
-            .map_err(|source| Failure::TunDescriptor { number, source }),
-        None => Tun::create(&options.name, queues, offload)
-            .map_err(|error| Failure::tun(error, process::has_net_admin())),
+    let Some(number) = options.inherited.tun_fd else {
+        let name = &options.name;
+        // An interface without a socket is not one of a daemon that ends.
+        let may_end = || SocketFile::path(Path::new(DIRECTORY), name).exists();
+        return wait_for_name(may_end, || {
+            Tun::create(name, queues, offload)
+                .map_err(|error| Failure::tun(error, privileges::has_net_admin()))
+        });
+    };
+    inherit::take(number)
+        .and_then(|fd| Tun::from_fd(fd, offload))
+        .map_err(|source| Failure::TunDescriptor { number, source })
+}
+
+/// Repeats `attempt` while the name is taken and its holder `may_end`, for a bounded time: a daemon
+/// that was just killed, or whose interface was just deleted, is about to free the name.
+fn wait_for_name<T>(
+    may_end: impl Fn() -> bool,
+    attempt: impl Fn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let deadline = clock::boot_time() + NAME_WAIT_MAX;
+    loop {
+        match attempt() {
+            Err(failure)
+                if failure.is_name_taken() && clock::boot_time() < deadline && may_end() =>
+            {
+                thread::sleep(NAME_WAIT_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 
@@ -153,15 +184,13 @@ fn open_socket(
     name: &str,
 ) -> Result<(std::os::unix::net::UnixListener, SocketFile), Failure> {
     let directory = Path::new(DIRECTORY);
-    let result = match options.inherited.uapi_fd {
-        Some(number) => {
-            let fd = inherit::take(number)
-                .map_err(|source| Failure::SocketDescriptor { number, source })?;
-            SocketFile::inherit(fd, directory, name)
-        }
-        None => SocketFile::listen(directory, name),
+    let Some(number) = options.inherited.uapi_fd else {
+        let listen = || SocketFile::listen(directory, name).map_err(Failure::Socket);
+        return wait_for_name(|| true, listen);
     };
-    result.map_err(Failure::Socket)
+    let fd =
+        inherit::take(number).map_err(|source| Failure::SocketDescriptor { number, source })?;
+    SocketFile::inherit(fd, directory, name).map_err(Failure::Socket)
 }
 
 fn new_device(options: &Options, workers: usize) -> Device {

@@ -1,15 +1,13 @@
-//! Settings of the whole process: signals, resource limits, protection of its memory.
+//! Settings of the whole process: descriptors, signals, resource limits, protection of its memory.
 
-use std::fs;
 use std::io;
+use std::os::fd::RawFd;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-
-/// The bit of CAP_NET_ADMIN in a capability set (capabilities(7)).
-const CAP_NET_ADMIN: u64 = 1 << 12;
+use wg_bounce_sys::inherit;
 
 /// Protects the keys in memory from core dumps and debuggers, and raises resource limits to their
 /// maximum. None of this is required to run: failures are logged.
@@ -39,38 +37,31 @@ pub(super) fn harden() {
     }
 }
 
+/// Closes every inherited descriptor but the standard streams and `kept`: the daemon outlives its
+/// caller, and must not hold the caller's locks and pipes.
+pub(super) fn close_inherited(kept: &[RawFd]) {
+    if let Err(error) = inherit::close_all_but(kept) {
+        log::warn!("process: cannot close inherited file descriptors: {error}");
+    }
+}
+
 /// Blocks the signals that stop the daemon, and the one that requests its counters, in this and all
 /// later threads. Returns the descriptor that reports them.
+///
+/// Signals of the terminal that the caller has set to be ignored stay so: SIGHUP under nohup(1),
+/// SIGINT and SIGQUIT in a background job of a script. A blocked signal would be reported even if
+/// it is ignored.
 pub(super) fn block_signals() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGHUP); // the terminal was closed
     signals.add(Signal::SIGUSR1);
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        if inherit::is_ignored(signal as i32) {
+            log::debug!("process: {signal} is ignored, as the caller has set it");
+        } else {
+            signals.add(signal);
+        }
+    }
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
-}
-
-/// Whether the process may create interfaces; true if that cannot be determined.
-pub(super) fn has_net_admin() -> bool {
-    fs::read_to_string("/proc/self/status").map_or(true, |status| status_has_net_admin(&status))
-}
-
-fn status_has_net_admin(status: &str) -> bool {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    set.is_none_or(|set| set & CAP_NET_ADMIN != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_capability_is_read_from_the_status() {
-        assert!(status_has_net_admin("Name:\tx\nCapEff:\t000001ffffffffff\n"));
-        assert!(status_has_net_admin("CapEff:\t0000000000001000\n"));
-        assert!(!status_has_net_admin("CapPrm:\t1000\nCapEff:\t0000000000000000\n"));
-        assert!(status_has_net_admin("no such line"), "unknown: let the kernel decide");
-    }
 }

@@ -11,19 +11,22 @@ use wg_bounce_uapi::render::{render_errno, render_get};
 use wg_bounce_uapi::types::Request;
 use zeroize::Zeroizing;
 
+use super::clients::{Activity, Client};
 use super::requests::{Answer, Limits};
 use crate::limits::UAPI_CHUNK_LEN;
 
-/// Serves `stream` until the client closes it, sends an unknown operation, or is too slow. Between
-/// requests a client may stay silent for any time.
+/// Serves `client` until it closes the connection, sends an unknown operation, is too slow, or
+/// makes room for another. Between requests it may stay silent for any time.
 ///
 /// # Errors
 /// Those of the socket; `TimedOut` if the client took too long.
 pub(super) fn serve(
-    mut stream: &UnixStream,
+    client: &Client,
     ask: impl Fn(Request) -> Option<Answer>,
     limits: Limits,
 ) -> io::Result<()> {
+    let mut stream = &client.stream;
+    let note = |activity| client.note(activity, (limits.clock)());
     let mut reader = RequestReader::new();
     let mut buffer = Zeroizing::new(vec![0; UAPI_CHUNK_LEN]);
     let mut deadline = None;
@@ -38,24 +41,30 @@ pub(super) fn serve(
         let mut input = &buffer[..length];
         while let Some(incoming) = reader.read(&mut input, &zone) {
             let answer = match incoming {
-                Incoming::Request(request) => match ask(request) {
-                    Some(Answer::State(state)) => render_get(&state),
-                    Some(Answer::Done(errno)) => Zeroizing::new(render_errno(errno)),
-                    None => return Ok(()),
-                },
+                Incoming::Request(request) => {
+                    note(Activity::Waiting);
+                    match ask(request) {
+                        Some(Answer::State(state)) => render_get(&state),
+                        Some(Answer::Done(errno)) => Zeroizing::new(render_errno(errno)),
+                        None => return Ok(()),
+                    }
+                }
                 Incoming::Refused(rejection) => {
                     log::debug!("UAPI request rejected: {}", rejection.reason);
                     Zeroizing::new(render_errno(rejection.errno))
                 }
                 Incoming::Unknown => return Ok(()),
             };
+            note(Activity::Transfer);
             send(stream, answer.as_bytes(), limits)?;
+            note(Activity::Idle);
             deadline = None;
         }
         // The time runs from the first byte of an incomplete request.
         if reader.is_idle() {
             deadline = None;
         } else if deadline.is_none() {
+            note(Activity::Transfer);
             deadline = Some((limits.clock)() + limits.request_time_max);
         }
     }

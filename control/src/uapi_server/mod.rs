@@ -2,17 +2,20 @@
 //!
 //! One thread accepts connections; one thread per connection reads whole requests, passes them to
 //! the control thread and writes the replies. A client that stalls, in either direction, delays no
-//! other.
+//! other, and the longest idle one makes room when all connections are in use.
 
+mod clients;
 mod connection;
+mod lock;
 pub mod requests;
 pub mod socket;
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
 
+use clients::{Client, Clients};
 use requests::{Limits, RuntimeHandle};
 
 use crate::limits::UAPI_ACCEPT_PAUSE;
@@ -27,8 +30,7 @@ pub fn start(listener: UnixListener, runtime: RuntimeHandle, limits: Limits) -> 
 }
 
 fn accept(listener: &UnixListener, runtime: &RuntimeHandle, limits: Limits) {
-    // Each connection holds a clone, so the reference count is the number of connections.
-    let presence = Arc::new(());
+    let clients = Arc::new(Clients::default());
     loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -39,26 +41,17 @@ fn accept(listener: &UnixListener, runtime: &RuntimeHandle, limits: Limits) {
                 continue;
             }
         };
-        if Arc::strong_count(&presence) > limits.connections_max {
-            log::warn!(
-                "UAPI client refused ({} are connected, the maximum)",
-                limits.connections_max
-            );
-            continue;
-        }
-        let (runtime, presence) = (runtime.clone(), Arc::clone(&presence));
-        let serve = move || {
-            serve(&stream, &runtime, limits);
-            drop(presence);
-        };
+        let admitted = clients.admit(stream, limits);
+        let runtime = runtime.clone();
+        let serve = move || serve(&admitted.client, &runtime, limits);
         if let Err(error) = thread::Builder::new().name("uapi client".into()).spawn(serve) {
             log::error!("cannot spawn a thread for a UAPI client: {error}");
         }
     }
 }
 
-fn serve(stream: &UnixStream, runtime: &RuntimeHandle, limits: Limits) {
-    if let Err(error) = connection::serve(stream, |request| runtime.ask(request), limits) {
+fn serve(client: &Client, runtime: &RuntimeHandle, limits: Limits) {
+    if let Err(error) = connection::serve(client, |request| runtime.ask(request), limits) {
         log::debug!("UAPI client disconnected: {error}");
     }
 }

@@ -7,7 +7,9 @@ use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{DeviceState, Errno, Request};
 
-use crate::limits::{UAPI_CONNECTIONS_MAX, UAPI_REQUEST_TIME_MAX, UAPI_REQUESTS_MAX};
+use crate::limits::{
+    UAPI_CONNECTIONS_MAX, UAPI_IDLE_MIN, UAPI_REQUEST_TIME_MAX, UAPI_REQUESTS_MAX,
+};
 
 /// A request on its way to the control thread.
 pub struct UapiRequest {
@@ -42,6 +44,8 @@ pub struct Limits {
     pub request_time_max: Millis,
     /// Concurrent connections.
     pub connections_max: usize,
+    /// Time without progress after which a connection may be closed to make room.
+    pub idle_min: Millis,
     /// The monotonic clock.
     pub clock: fn() -> Millis,
 }
@@ -52,6 +56,7 @@ impl Limits {
         Limits {
             request_time_max: UAPI_REQUEST_TIME_MAX,
             connections_max: UAPI_CONNECTIONS_MAX,
+            idle_min: UAPI_IDLE_MIN,
             clock,
         }
     }

@@ -6,17 +6,18 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
 
+use super::lock::NameLock;
 use crate::limits::UAPI_BACKLOG;
 
 /// The directory in which wg(8) looks for sockets.
@@ -39,6 +40,8 @@ type Identity = (u64, u64);
 pub enum SocketError {
     /// Another process listens on it.
     InUse(PathBuf),
+    /// Another process holds the lock of its name, which is at this path.
+    Locked(PathBuf),
     /// A file of another kind exists at its path.
     NotASocket(PathBuf),
     /// A system call failed.
@@ -59,6 +62,13 @@ impl fmt::Display for SocketError {
                  (perhaps in another network namespace); stop it or choose another name",
                 path.display()
             ),
+            SocketError::Locked(path) => write!(
+                f,
+                "the lock {} is held by another process, perhaps a start that hangs; stop that \
+                 process (fuser {} shows it)",
+                path.display(),
+                path.display()
+            ),
             SocketError::NotASocket(path) => {
                 write!(f, "{} exists but is not a socket; remove it", path.display())
             }
@@ -70,6 +80,11 @@ impl fmt::Display for SocketError {
 impl std::error::Error for SocketError {}
 
 impl SocketFile {
+    /// The path of the socket of the interface `name`.
+    pub fn path(directory: &Path, name: &str) -> PathBuf {
+        directory.join(format!("{name}.sock"))
+    }
+
     /// Listens on `NAME.sock` in `directory`, which is created if it is missing. Replaces a stale
     /// socket, on which no process listens.
     ///
@@ -86,10 +101,14 @@ impl SocketFile {
             .create(directory)
             .map_err(|error| failed("create the directory", directory, error))?;
         // Two daemons that find the same stale socket must not both replace it.
-        let lock = File::open(directory)
-            .and_then(|file| Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|e| e.1)?))
-            .map_err(|error| failed("lock the directory", directory, error))?;
-        let path = directory.join(format!("{name}.sock"));
+        let lock = NameLock::acquire(directory, name).map_err(|error| {
+            let path = NameLock::path(directory, name);
+            match error.kind() {
+                io::ErrorKind::TimedOut => SocketError::Locked(path),
+                _ => failed("lock", &path, error),
+            }
+        })?;
+        let path = SocketFile::path(directory, name);
         remove_stale(&path)?;
         // wg(8) removes a socket that it cannot connect to. So the socket is renamed to its path
         // only once it listens.
@@ -121,7 +140,7 @@ impl SocketFile {
         listener.set_nonblocking(false).map_err(failed)?;
         let path = match address.as_pathname() {
             Some(path) => path.to_owned(),
-            None => directory.join(format!("{name}.sock")),
+            None => SocketFile::path(directory, name),
         };
         Ok((listener, SocketFile::watch(path)?))
     }
@@ -197,17 +216,20 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed)
-        }
+    match probe(path) {
+        Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(failed),
         // EAGAIN: the backlog is full, so a process listens.
-        Ok(_) => Err(SocketError::InUse(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(SocketError::InUse(path.to_owned()))
-        }
-        Err(error) => Err(failed(error)),
+        Ok(()) | Err(Errno::EAGAIN) => Err(SocketError::InUse(path.to_owned())),
+        Err(errno) => Err(failed(errno.into())),
     }
+}
+
+/// Connects to a socket without waiting for a place in its backlog: a stopped daemon never gives
+/// one.
+fn probe(path: &Path) -> Result<(), Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 /// Listens on a socket that is accessible to its owner only, from the start: the file inherits the
@@ -225,6 +247,7 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
 
     struct Directory(PathBuf);
 
@@ -271,6 +294,29 @@ mod tests {
         file.identity = None; // as after a crash: nothing is removed
         drop(file);
         assert!(SocketFile::listen(&directory.0, "wg0").is_ok());
+    }
+
+    #[test]
+    fn a_socket_with_a_full_backlog_is_in_use() {
+        let directory = Directory::new("backlog");
+        let (_listener, _file) = SocketFile::listen(&directory.0, "wg0").expect("free");
+        let path = directory.socket();
+        while probe(&path).is_ok() {}
+        assert_eq!(probe(&path), Err(Errno::EAGAIN));
+        let error = SocketFile::listen(&directory.0, "wg0").err().expect("taken");
+        assert!(matches!(error, SocketError::InUse(_)), "{error}");
+    }
+
+    #[test]
+    fn the_lock_left_by_a_killed_process_is_taken_over() {
+        let directory = Directory::new("lock");
+        fs::create_dir_all(&directory.0).expect("made");
+        let path = NameLock::path(&directory.0, "wg0");
+        fs::write(&path, "").expect("written");
+        let lock = NameLock::acquire(&directory.0, "wg0").expect("free");
+        assert!(path.exists());
+        drop(lock);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -44,7 +44,12 @@ fn state(listen_port: u16) -> DeviceState {
 }
 
 fn limits(request_time_max: u64, connections_max: usize) -> Limits {
-    Limits { request_time_max: Millis(request_time_max), connections_max, clock: clock::boot_time }
+    Limits {
+        request_time_max: Millis(request_time_max),
+        connections_max,
+        idle_min: Millis(0),
+        clock: clock::boot_time,
+    }
 }
 
 /// Starts a server in a directory of its own; returns the path of its socket.
@@ -133,23 +138,41 @@ fn an_unknown_operation_closes_the_connection() {
 }
 
 #[test]
-fn connections_beyond_the_bound_are_closed() {
-    let path = start_server("bound", limits(20_000, 2));
-    let mut kept: Vec<UnixStream> = (0..2).map(|_| connect(&path)).collect();
-    for client in &mut kept {
+fn the_longest_idle_client_makes_room() {
+    let path = start_server("room", limits(20_000, 3));
+    let ask = |client: &mut UnixStream| {
         client.write_all(GET).expect("sent");
-        answer(client);
-    }
-    assert_eq!(answer(&mut connect(&path)), "", "one too many");
-    kept.pop();
-    // The thread of the closed connection needs a moment to end.
-    let is_served = (0..100).any(|_| {
-        thread::sleep(Duration::from_millis(20));
-        let mut client = connect(&path);
-        client.write_all(GET).is_ok()
-            && matches!(client.read(&mut [0; 64]), Ok(length) if length > 0)
-    });
-    assert!(is_served, "a place is free again");
+        answer(client)
+    };
+    let mut clients: Vec<UnixStream> = (0..3).map(|_| connect(&path)).collect();
+    clients.iter_mut().for_each(|client| assert!(ask(client).ends_with("errno=0\n\n")));
+    thread::sleep(Duration::from_millis(5)); // the clock's unit is a millisecond
+    assert!(ask(&mut clients[0]).ends_with("errno=0\n\n"));
+    // In the middle of a request: closed after the idle ones.
+    clients[1].write_all(b"set=1\n").expect("sent");
+    thread::sleep(Duration::from_millis(50));
+    let mut late = connect(&path);
+    assert!(ask(&mut late).ends_with("errno=0\n\n"));
+    assert_eq!(answer(&mut clients[2]), "", "idle for longest");
+    clients[1].write_all(b"\n").expect("sent");
+    assert_eq!(answer(&mut clients[1]), "errno=0\n\n");
+    assert!(ask(&mut clients[0]).ends_with("errno=0\n\n"));
+}
+
+#[test]
+fn a_client_that_was_just_active_is_spared() {
+    let spared = Limits { idle_min: Millis(300), ..limits(20_000, 1) };
+    let path = start_server("spared", spared);
+    let mut first = connect(&path);
+    first.write_all(GET).expect("sent");
+    answer(&mut first);
+    let mut second = connect(&path);
+    second.write_all(GET).expect("sent");
+    thread::sleep(Duration::from_millis(100));
+    first.write_all(GET).expect("sent");
+    assert!(answer(&mut first).ends_with("errno=0\n\n"), "still served");
+    assert!(answer(&mut second).ends_with("errno=0\n\n"), "served in the end");
+    assert_eq!(answer(&mut first), "", "which made room");
 }
 
 #[test]
@@ -157,6 +180,7 @@ fn a_request_dropped_by_control_closes_the_connection() {
     let (runtime, requests) = RuntimeHandle::new(Arc::new(EventFd::new().expect("eventfd")));
     drop(requests);
     let (mut client, server) = UnixStream::pair().expect("pair");
+    let server = Client::new(server, clock::boot_time());
     let thread = thread::spawn(move || serve(&server, &runtime, limits(20_000, 1)));
     client.write_all(GET).expect("sent");
     assert_eq!(answer(&mut client), "");

@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, Flood, Forgery, HUB, Iperf, IperfServer, KeyPair,
-    MALLORY, Options, Proxy, Relay, eventually, noise, ping_until_answered, seconds,
+    ALICE, BOB, Backend, Counter, Daemon, Family, Flood, Forgery, HUB, HUB_PORT, Iperf,
+    IperfServer, KeyPair, MALLORY, Options, Proxy, Relay, endpoint, eventually, noise,
+    ping_until_answered, seconds, send_segments,
 };
 
 /// Largest growth of the daemon's memory under attack (KiB), once warm.
@@ -214,10 +215,39 @@ fn a_client_survives_malformed_datagrams(backend: Backend) {
     assert!(flow.longest_pause() <= seconds(2), "{flow:?}");
 }
 
+/// Datagrams that are too short for a message, among them empty ones, never reach a worker.
+fn short_datagrams_are_kept_out(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
+    daemon.set(&format!("listen-port {HUB_PORT}"));
+    daemon.set_private_key();
+    daemon.bring_up(1420, &[]);
+    for (local, hub) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+        let socket = daemon.namespace.udp_socket(local);
+        let to = endpoint(hub, HUB_PORT);
+        for length in (0..32).chain([0; 100]) {
+            socket.send_to(&[4; 32][..length], to).expect("loopback takes it");
+        }
+        // A train that is too short as a whole.
+        let _ = send_segments(&socket, to, &[4; 11], 2);
+        // The shortest message, for each of the two workers.
+        for worker in 0..2 {
+            let mut message = [0; 32];
+            (message[0], message[4]) = (4, worker);
+            socket.send_to(&message, to).expect("loopback takes it");
+        }
+    }
+    eventually(seconds(5), "both workers have seen what follows", || {
+        daemon.counter("drop_unknown_index") == 4
+    });
+    assert_eq!(daemon.counter("drop_malformed"), 0);
+    assert_eq!(daemon.counter("received_datagrams"), 4);
+}
+
 on_both_backends!(
     malformed_datagrams_are_dropped,
     malformed_trains_are_dropped,
     a_flow_survives_tampering,
     replays_are_dropped,
-    a_client_survives_malformed_datagrams
+    a_client_survives_malformed_datagrams,
+    short_datagrams_are_kept_out,
 );

@@ -2,7 +2,8 @@
 
 use std::os::unix::net::UnixListener;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::{Backend, Daemon, Lab, Program, eventually, seconds, socket_path};
 
@@ -36,9 +37,19 @@ fn exits_on_sigint(backend: Backend) {
     expect_clean_exit(daemon);
 }
 
+/// Not a reload; so the log says what is.
 fn exits_on_sighup(backend: Backend) {
-    let (daemon, _lab) = daemon(backend);
+    let (mut daemon, _lab) = daemon(backend);
     daemon.signal(Signal::SIGHUP);
+    assert_eq!(daemon.exit_code(), Some(0));
+    let log = daemon.log();
+    assert!(log.lines().any(|line| line.contains("SIGHUP") && line.contains("syncconf")), "{log}");
+    expect_clean_exit(daemon);
+}
+
+fn exits_on_sigquit(backend: Backend) {
+    let (daemon, _lab) = daemon(backend);
+    daemon.signal(Signal::SIGQUIT);
     expect_clean_exit(daemon);
 }
 
@@ -80,12 +91,43 @@ fn can_restart_at_once(backend: Backend) {
     }
 }
 
+/// A killed daemon leaves its socket, and for a moment its interface; neither hinders a start at
+/// once, with the same port.
+fn can_restart_at_once_after_a_kill(backend: Backend) {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let binary = Program::under_test();
+    let options = format!("WG_BOUNCE_IO={} WG_BOUNCE_WORKERS=2", backend.name());
+    for _ in 0..8 {
+        // In the background: returns when the new daemon is ready.
+        namespace.run(&format!("env {options} {} {interface}", binary.display()));
+        namespace.run(&format!("wg set {interface} listen-port 41998"));
+        namespace.run(&format!("ip link set {interface} up"));
+        for pid in namespace.processes() {
+            // Not waited for: the kernel may still be taking it down at the next start.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+        }
+    }
+    let mut daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
+    eventually(seconds(5), "the port is free", || {
+        namespace.attempt(&format!("wg set {interface} listen-port 41998")).is_ok()
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.exit_code(), Some(0));
+    let left = std::fs::read_dir("/var/run/wireguard").expect("a directory").flatten();
+    let names: Vec<_> = left.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
+    assert!(!names.iter().any(|name| name.contains(&interface)), "left behind: {names:?}");
+}
+
 on_both_backends!(
     exits_on_sigterm,
     exits_on_sigint,
     exits_on_sighup,
+    exits_on_sigquit,
     exits_when_its_interface_is_deleted,
     exits_when_its_control_socket_is_deleted,
     a_stale_socket_is_replaced,
     can_restart_at_once,
+    can_restart_at_once_after_a_kill,
 );

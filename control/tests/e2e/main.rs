@@ -18,6 +18,7 @@ mod icmp_ecn;
 mod interop;
 mod lifecycle;
 mod nested;
+mod process;
 mod quick;
 mod rekey;
 mod relay_auto;

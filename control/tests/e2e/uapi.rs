@@ -147,6 +147,26 @@ fn the_socket_is_accessible_to_its_owner_only(backend: Backend) {
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }
 
+/// Clients that connect and send nothing hold every connection; `wg` gets in all the same, and only
+/// the longest idle one pays for it.
+fn idle_clients_do_not_lock_out_wg(backend: Backend) {
+    let (daemon, _lab) = Daemon::alone(backend);
+    let mut clients: Vec<_> = (0..64).map(|_| Uapi::connect(&daemon.interface)).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("get=1").last().map(String::as_str), Some("errno=0"));
+    }
+    daemon.set("fwmark 5");
+    assert_eq!(daemon.show("fwmark").trim(), "0x5");
+    assert!(clients[0].is_closed(), "idle for longest");
+    let last = clients.last_mut().expect("64 of them");
+    assert_eq!(last.ask("get=1").last().map(String::as_str), Some("errno=0"));
+    // Clients that stopped in the middle of a request do not keep it out either.
+    clients.clear();
+    let mut stalled: Vec<_> = (0..64).map(|_| Uapi::connect(&daemon.interface)).collect();
+    stalled.iter_mut().for_each(|client| client.send("set=1\nfwma"));
+    assert_eq!(daemon.show("fwmark").trim(), "0x5");
+}
+
 on_both_backends!(
     pipelined_requests_are_answered_in_order,
     a_stalled_client_blocks_no_other,
@@ -156,4 +176,5 @@ on_both_backends!(
     flags_of_a_peer_work,
     an_endless_line_is_rejected,
     the_socket_is_accessible_to_its_owner_only,
+    idle_clients_do_not_lock_out_wg,
 );

@@ -52,6 +52,7 @@ impl WorkerSockets {
         fwmark: u32,
     ) -> io::Result<(u16, Vec<Sockets>)> {
         let options = GroupOptions {
+            length_min: wire::DATA_OVERHEAD, // of a keepalive
             members: workers,
             steering: &STEERING,
             fwmark,

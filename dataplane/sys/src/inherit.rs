@@ -1,4 +1,5 @@
-//! Descriptors inherited from the parent process. For control only.
+//! What the parent process has left to this one: open descriptors and ignored signals. For control
+//! only.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -23,6 +24,41 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes every descriptor but the standard streams and `kept`.
+///
+/// Must be called before this process has opened a descriptor of its own.
+///
+/// # Errors
+/// EPERM, ENOSYS: a seccomp profile refuses close_range(2).
+pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the call takes numbers only, and the descriptors have no owner in this process.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the parent has left the signal with this number ignored, as nohup(1) does with SIGHUP
+/// and a shell with SIGINT for its background jobs.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: `struct sigaction` is plain data; all zeros are valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action, the kernel only fills the structure with the current one.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +71,12 @@ mod tests {
         assert_eq!(taken.as_raw_fd(), number);
         assert!(take(1 << 20).is_err(), "not open");
         assert!(take(1).is_err(), "fd 1 must be rejected");
+    }
+
+    #[test]
+    fn an_ignored_signal_is_recognized() {
+        assert!(is_ignored(libc::SIGPIPE), "Rust programs ignore it");
+        assert!(!is_ignored(libc::SIGTERM));
+        assert!(!is_ignored(-1), "not a signal");
     }
 }

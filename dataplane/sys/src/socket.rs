@@ -45,6 +45,8 @@ pub struct SteeringRule {
 pub struct GroupOptions {
     /// The messages that are steered to a member by number.
     pub steering: &'static [SteeringRule],
+    /// Bytes of the shortest message: shorter datagrams are dropped by the kernel.
+    pub length_min: usize,
     /// Sockets per family.
     pub members: usize,
     /// SO_MARK; zero is none.
@@ -167,7 +169,7 @@ fn configure(socket: &OwnedFd, local: SocketAddr, options: &GroupOptions) -> io:
     {
         log::warn!("{local}: cannot enable UDP_GRO ({error}); receiving datagrams one by one");
     }
-    Ok(())
+    keep_out_short(socket, options.length_min)
 }
 
 /// Requests large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without (EPERM).
@@ -189,25 +191,64 @@ fn grow(socket: &OwnedFd, local: SocketAddr, buffer: usize) {
     }
 }
 
+/// Instructions of classic BPF. A load out of bounds makes a program return 0.
+mod bpf {
+    const fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+        libc::sock_filter { code: code as u16, jt, jf, k }
+    }
+
+    pub(super) const fn load_byte(at: u32) -> libc::sock_filter {
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, at)
+    }
+    pub(super) const LOAD_LENGTH: libc::sock_filter =
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0, 0, 0);
+    /// Skips `skipped` instructions unless the loaded value is `value`.
+    pub(super) const fn if_equal(value: u32, skipped: u8) -> libc::sock_filter {
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skipped, value)
+    }
+    /// Skips `skipped` instructions unless the loaded value is at least `value`.
+    pub(super) const fn if_at_least(value: u32, skipped: u8) -> libc::sock_filter {
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, skipped, value)
+    }
+    pub(super) const fn answer(value: u32) -> libc::sock_filter {
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, value)
+    }
+    pub(super) const ANSWER_LOADED: libc::sock_filter = step(libc::BPF_RET | 0x10, 0, 0, 0);
+}
+
 /// Attaches a classic BPF program that steers each message matched by a rule to the member that it
 /// names. The kernel's hash distributes everything else (initiations, garbage).
 fn steer(member: &OwnedFd, rules: &[SteeringRule]) -> io::Result<()> {
-    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    const RETURN_LOADED: u16 = (libc::BPF_RET | 0x10) as u16;
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    // Offset 0 is the first byte of the UDP payload; a load out of bounds makes the program
-    // return 0.
-    let mut program = vec![step(LOAD_BYTE, 0, 0, 0)];
+    // Offset 0 is the first byte of the UDP payload.
+    let mut program = vec![bpf::load_byte(0)];
     for rule in rules {
-        program.push(step(JUMP_IF_EQUAL, 0, 2, rule.message_type.into()));
-        program.push(step(LOAD_BYTE, 0, 0, rule.worker_at.into()));
-        program.push(step(RETURN_LOADED, 0, 0, 0));
+        program.push(bpf::if_equal(rule.message_type.into(), 2));
+        program.push(bpf::load_byte(rule.worker_at.into()));
+        program.push(bpf::ANSWER_LOADED);
     }
-    program.push(step(RETURN, 0, 0, u32::MAX)); // not a member: use the hash
+    program.push(bpf::answer(u32::MAX)); // not a member: use the hash
+    attach(member, libc::SO_ATTACH_REUSEPORT_CBPF, &mut program)
+}
+
+/// Attaches a classic BPF program that drops what is too short to be a message, before it takes
+/// room in the socket: an empty datagram ends the multishot receive of a ring.
+///
+/// A train passes the program once, as a whole. Its total length is all that may be judged: a rule
+/// about its first datagram would let a forged one take the others along.
+fn keep_out_short(socket: &OwnedFd, length_min: usize) -> io::Result<()> {
+    const UDP_HEADER_LEN: usize = 8; // part of the length that the program sees
+    let mut program = [
+        bpf::LOAD_LENGTH,
+        bpf::if_at_least((UDP_HEADER_LEN + length_min) as u32, 1),
+        bpf::answer(u32::MAX), // keep all bytes
+        bpf::answer(0),        // drop
+    ];
+    attach(socket, libc::SO_ATTACH_FILTER, &mut program)
+}
+
+fn attach(socket: &OwnedFd, option: i32, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    set_option(member, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+    set_option(socket, libc::SOL_SOCKET, option, &program)
 }
 
 fn set_int(socket: &OwnedFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {

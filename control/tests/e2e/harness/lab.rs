@@ -81,6 +81,11 @@ impl Lab {
         format!("wb{:x}x{:x}{initial}", std::process::id(), self.number)
     }
 
+    /// Starts a command in the background; its output goes to a file named after `title`.
+    pub fn spawn(&self, command: Command, title: &str) -> Background {
+        Background::spawn(command, title, self.file(title))
+    }
+
     /// A path for a file that is removed with the lab.
     pub fn file(&self, name: &str) -> PathBuf {
         let number = self.files.replace(self.files.get() + 1);

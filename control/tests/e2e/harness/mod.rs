@@ -38,7 +38,7 @@ mod wait;
 pub use capture::Counter;
 pub use command::Outcome;
 pub use daemon::{Backend, Daemon, Program, RelayMode};
-pub use flood::{Flood, Forgery, noise};
+pub use flood::{Flood, Forgery, noise, send_segments};
 pub use keys::{KeyPair, hex};
 pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};

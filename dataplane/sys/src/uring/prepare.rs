@@ -1,13 +1,16 @@
-//! Set-up of a ring: flags, buffers, and a probe for multishot receives.
+//! Set-up of a ring: flags, buffers, restrictions, and a probe for multishot receives.
 
 use std::io;
 use std::os::fd::AsRawFd;
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, types};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::provided::Provided;
-use super::request::{COMPLETIONS, FRAME_GROUP, FRAMES, SUBMIT_MAX, TRAIN_GROUP, Tag};
+use super::request::{
+    COMPLETIONS, ENTRY_FLAGS, FRAME_GROUP, FRAMES, OPERATIONS, SUBMIT_MAX, TRAIN_GROUP, Tag,
+};
 use crate::memory;
 use crate::message::{CONTROL_LEN, NAME_LEN, TRAIN_SLOT_LEN};
 use crate::per_family::Family;
@@ -34,14 +37,16 @@ impl Prepared {
     pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
         let mut ring = build_ring()?;
         let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
-        probe_multishot(&mut ring)?;
         let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
         let frames = Provided::new(&ring, FRAME_GROUP, slots, tun.skipped_len())?;
+        enable(&ring)?;
+        probe_multishot(&mut ring)?;
         Ok(Prepared { ring, trains, frames })
     }
 }
 
-/// Builds the ring with the flags of Linux 6.1; with fewer where the kernel answers EINVAL.
+/// Builds the ring with the flags of Linux 6.1; with fewer where the kernel answers EINVAL. It is
+/// disabled at first ([`enable`]).
 fn build_ring() -> io::Result<IoUring> {
     let entries = (2 * SUBMIT_MAX) as u32;
     let full = IoUring::builder()
@@ -49,15 +54,43 @@ fn build_ring() -> io::Result<IoUring> {
         .setup_defer_taskrun()
         .setup_coop_taskrun()
         .setup_submit_all()
+        .setup_r_disabled()
         .setup_cqsize(COMPLETIONS)
         .build(entries);
     match full {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             log::info!("io_uring: IORING_SETUP_SINGLE_ISSUER unsupported; continuing without it");
-            IoUring::builder().setup_coop_taskrun().setup_cqsize(COMPLETIONS).build(entries)
+            IoUring::builder()
+                .setup_coop_taskrun()
+                .setup_r_disabled()
+                .setup_cqsize(COMPLETIONS)
+                .build(entries)
         }
         result => result,
     }
+}
+
+/// Restricts the ring to what this backend does, for good, and enables it. The kernel answers
+/// anything else with EACCES, so that a hijacked worker cannot open files or start programs by its
+/// ring.
+fn enable(ring: &IoUring) -> io::Result<()> {
+    /// IORING_REGISTER_SYNC_CANCEL, for the end of the backend.
+    const SYNC_CANCEL: u8 = 24;
+    let restrict = |operations: &[u8]| {
+        let operations = operations.iter().map(|&operation| Restriction::sqe_op(operation));
+        let others = [
+            Restriction::sqe_flags_allowed(ENTRY_FLAGS.bits()),
+            Restriction::register_op(SYNC_CANCEL),
+        ];
+        let mut all: Vec<_> = operations.chain(others).collect();
+        ring.submitter().register_restrictions(&mut all)
+    };
+    // EINVAL: the kernel does not know the newest operation (READ_MULTISHOT, Linux 6.7).
+    let older = OPERATIONS.split_last().map_or(&[][..], |(_, older)| older);
+    if let Err(error) = restrict(&OPERATIONS).or_else(|_| restrict(older)) {
+        log::info!("io_uring: cannot restrict the ring ({error}); continuing without restrictions");
+    }
+    ring.submitter().register_enable_rings()
 }
 
 /// Fails with EINVAL where the kernel lacks multishot receives (Linux 6.0): it refuses the request
@@ -103,4 +136,42 @@ pub(super) fn receive_header() -> libc::msghdr {
     header.msg_namelen = NAME_LEN as libc::socklen_t;
     header.msg_controllen = CONTROL_LEN as _;
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::squeue;
+
+    /// The result of one request on a ring of its own; `None` where io_uring is not permitted.
+    fn result_of(entry: squeue::Entry) -> Option<i32> {
+        let mut ring = build_ring().ok()?;
+        enable(&ring).expect("a disabled ring can be enabled");
+        // SAFETY: the entries of these tests refer to static memory only.
+        unsafe { ring.submission().push(&entry) }.expect("the queue is empty");
+        ring.submit_and_wait(1).expect("enabled");
+        ring.completion().next().map(|completion| completion.result())
+    }
+
+    #[test]
+    fn a_ring_does_what_the_backend_needs_and_nothing_else() {
+        let refused = |result: Option<i32>| {
+            assert!(result.is_none_or(|result| result == -libc::EACCES), "{result:?}");
+        };
+        let nop = || opcode::Nop::new().build();
+        let done = result_of(nop().flags(squeue::Flags::IO_LINK));
+        assert!(matches!(done, None | Some(0)), "{done:?}");
+        refused(result_of(nop().flags(squeue::Flags::IO_DRAIN)));
+        let path = c"/etc/passwd".as_ptr();
+        refused(result_of(opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path).build()));
+        refused(result_of(opcode::Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0).build()));
+
+        let Ok(ring) = build_ring() else { return };
+        enable(&ring).expect("a disabled ring can be enabled");
+        let error = ring.submitter().register_files(&[0]).expect_err("refused");
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+        let cancelled = ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
+        let errno = cancelled.err().and_then(|error| error.raw_os_error());
+        assert!(matches!(errno, None | Some(libc::ENOENT)), "{errno:?}");
+    }
 }

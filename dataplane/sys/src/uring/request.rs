@@ -1,5 +1,7 @@
 //! Sizes of the ring, and the tags that match completions to requests.
 
+use io_uring::{opcode, squeue};
+
 use crate::per_family::Family;
 
 /// Upper limit of the sends, or writes, of one submission.
@@ -12,6 +14,20 @@ pub(super) const FRAMES: u16 = 32;
 pub(super) const TRAIN_GROUP: u16 = 0;
 /// See [`TRAIN_GROUP`].
 pub(super) const FRAME_GROUP: u16 = 1;
+
+/// All operations of the backend; the ring refuses any other. The newest stands last.
+pub(super) const OPERATIONS: [u8; 7] = [
+    opcode::RecvMsgMulti::CODE,
+    opcode::SendMsg::CODE,
+    opcode::Writev::CODE,
+    opcode::PollAdd::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Nop::CODE,
+    opcode::ReadMulti::CODE,
+];
+/// All flags of submission entries that the backend uses; the ring refuses any other.
+pub(super) const ENTRY_FLAGS: squeue::Flags =
+    squeue::Flags::IO_LINK.union(squeue::Flags::BUFFER_SELECT);
 
 /// The kind of a request: the high half of `user_data`. The low half is an index or a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
