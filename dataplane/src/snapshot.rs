@@ -49,4 +49,8 @@ pub enum DirectRelay {
     /// If the packet is on the fast path; any other goes to the TUN where the kernel's route for it
     /// leads back into the interface, and is dropped elsewhere (`--relay direct`).
     Always,
+    /// Never, and the kernel gets none of it either: a packet between peers is dropped unless the
+    /// kernel's route for it is local (`--relay direct` while forwarding is off, or cannot be
+    /// seen). If the kernel forwarded it, it could leave in clear text by another interface.
+    LocalOnly,
 }

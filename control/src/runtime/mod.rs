@@ -59,7 +59,7 @@ impl Runtime {
     pub fn new(mut components: Components) -> io::Result<Runtime> {
         let listen_port = components.engine.bind(0, 0)?;
         let mtu = components.link.link().mtu;
-        let relay = RelayState::new(components.relay_policy.take());
+        let relay = RelayState::new(components.relay_mode, components.relay_policy.take());
         let mut runtime = Runtime {
             components,
             outputs: Vec::new(),

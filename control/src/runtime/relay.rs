@@ -2,6 +2,7 @@
 
 use crossbeam_channel::{Receiver, never};
 use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_sys::PerFamily;
 
 use crate::notify;
 use crate::relay_policy::decision::{PolicyDecision, listed};
@@ -14,7 +15,7 @@ pub(super) struct RelayState {
     pub updates: Receiver<Update>,
     /// The published policy.
     pub relay: Relay,
-    /// The decision behind it; none before the first update: until then the kernel forwards.
+    /// The decision behind it; none before the first update.
     pub decision: Option<PolicyDecision>,
     /// The epoch of a decision not logged yet, because some worker has not reached it.
     pub unreported: Option<u64>,
@@ -25,14 +26,14 @@ pub(super) struct RelayState {
 }
 
 impl RelayState {
-    /// Starts with forwarding by the kernel: until the first update, or for good with `--relay
-    /// kernel`.
-    pub(super) fn new(updates: Option<Receiver<Update>>) -> RelayState {
+    /// Starts without relaying: until the first update, or for good with `--relay kernel`.
+    pub(super) fn new(mode: Mode, updates: Option<Receiver<Update>>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
         let decision = updates.is_none().then(by_kernel);
+        let relaying = mode.without_forwarding();
         RelayState {
             updates: updates.unwrap_or_else(never),
-            relay: Relay::default(),
+            relay: Relay { mode: PerFamily { v4: relaying, v6: relaying }, routes: 0 },
             unreported: decision.is_some().then_some(0),
             decision,
             changes: 0,

@@ -18,6 +18,7 @@ use super::under_load::UnderLoad;
 use crate::deferred_drop::DeferredDrop;
 use crate::device::{Device, Now, Output};
 use crate::link::LinkWatcher;
+use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::Update;
 use crate::uapi_server::requests::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
@@ -32,6 +33,8 @@ pub struct Components {
     pub device: Device,
     /// The monitor of the interface.
     pub link: LinkWatcher,
+    /// The operator's choice (`--relay`).
+    pub relay_mode: Mode,
     /// Decisions of the relay policy; none with `--relay kernel`.
     pub relay_policy: Option<Receiver<Update>>,
     /// The UAPI socket's file.

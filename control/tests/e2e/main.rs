@@ -19,6 +19,7 @@ mod lifecycle;
 mod quick;
 mod rekey;
 mod relay_auto;
+mod relay_direct;
 mod roaming;
 mod router;
 mod routing;

@@ -13,7 +13,6 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
@@ -26,6 +25,7 @@ use wg_bounce_sys::Family;
 use wg_bounce_sys::PerFamily;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
 
 use super::decision::PolicyDecision;
@@ -42,16 +42,9 @@ pub struct Update {
     pub relay: Relay,
     /// The decision behind it.
     pub decision: PolicyDecision,
-    /// The interface was found in another place: new sockets for route queries.
-    pub route_queries: Option<RouteQueries>,
-}
-
-/// The means by which workers query routes.
-pub struct RouteQueries {
-    /// The interface's index in its namespace.
-    pub interface: u32,
-    /// One socket per worker.
-    pub sockets: Vec<OwnedFd>,
+    /// The means by which workers query routes, one per worker: if the interface was found in
+    /// another place. None: it cannot be accessed. Empty: no change.
+    pub route_queries: Vec<Option<RouteSocket>>,
 }
 
 /// Starts the thread; `wake` is written with each update.
@@ -76,7 +69,7 @@ pub fn start(
         changed: BTreeSet::new(),
         routes: 0,
         routes_changed: false,
-        route_queries: None,
+        route_queries: Vec::new(),
         reported: None,
     };
     thread::Builder::new().name("relay-policy".into()).spawn(move || watch.run())?;
@@ -105,7 +98,7 @@ struct Watch {
     /// See [`Relay::routes`].
     routes: u64,
     routes_changed: bool,
-    route_queries: Option<RouteQueries>,
+    route_queries: Vec<Option<RouteSocket>>,
     /// The last decision that was reported.
     reported: Option<PolicyDecision>,
 }
@@ -174,12 +167,12 @@ impl Watch {
     fn open(&mut self) -> Result<(), Ended> {
         let opened = View::open(&self.handle).and_then(|view| {
             let sockets = view.route_query_sockets(self.workers)?;
-            Ok((RouteQueries { interface: view.interface.index, sockets }, view))
+            Ok((sockets, view))
         });
         match opened {
             Ok((route_queries, view)) => {
                 log::debug!("relay: monitoring interface {}", view.interface.name);
-                self.route_queries = Some(route_queries);
+                self.route_queries = route_queries.into_iter().map(Some).collect();
                 self.view = Some(view);
                 self.changed.extend(Source::ALL);
                 self.routes_changed = true;
@@ -201,7 +194,9 @@ impl Watch {
             capability: is_denied.then_some("CAP_SYS_ADMIN"),
             hides_forwarding: true,
         };
-        self.view = None;
+        if self.view.take().is_some() {
+            self.route_queries = (0..self.workers).map(|_| None).collect();
+        }
         self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
         self.changed.clear();
         self.routes_changed = true;
@@ -226,7 +221,7 @@ impl Watch {
         let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
         let relay = Relay { mode: PerFamily { v4, v6 }, routes: self.routes };
         self.reported = Some(decision.clone());
-        let route_queries = self.route_queries.take();
+        let route_queries = std::mem::take(&mut self.route_queries);
         self.updates.send(Update { relay, decision, route_queries }).map_err(|_| Ended::Alone)?;
         // A counter at its limit is readable too.
         let _ = self.wake.write(1);

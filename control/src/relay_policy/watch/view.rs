@@ -1,10 +1,11 @@
 //! The location of the interface, and the events of the kernel there.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
 
 use crate::limits::FOLLOW_ATTEMPTS_MAX;
@@ -77,8 +78,11 @@ impl View {
     ///
     /// # Errors
     /// The process has run out of descriptors.
-    pub fn route_query_sockets(&self, workers: usize) -> io::Result<Vec<OwnedFd>> {
-        let open = |_| NetlinkSocket::open(Protocol::Route, &[]).map(OwnedFd::from);
+    pub fn route_query_sockets(&self, workers: usize) -> io::Result<Vec<RouteSocket>> {
+        let open = |_| {
+            let socket = NetlinkSocket::open(Protocol::Route, &[])?;
+            Ok(RouteSocket::new(socket.into(), self.interface.index))
+        };
         (0..workers).map(open).collect()
     }
 
