@@ -144,6 +144,7 @@ impl Relay {
         let relay = snapshot::Relay {
             mode: wg_bounce_sys::PerFamily { v4: relaying, v6: relaying },
             routes: 1,
+            mtu_v6: None,
         };
         let peers =
             Snapshot { is_up: true, mtu: 1420, listen_port: port, relay, ..Snapshot::default() };

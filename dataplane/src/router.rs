@@ -68,6 +68,13 @@ impl Router {
         self.last_source = None;
     }
 
+    /// Ends a turn.
+    pub fn end_turn(&mut self) {
+        if let Some(socket) = &mut self.socket {
+            socket.end_turn();
+        }
+    }
+
     /// Decides about a packet of `sender` that was parsed to `ip`.
     pub fn verdict(
         &mut self,
@@ -90,7 +97,7 @@ impl Router {
         let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
-            && is_fast_path(packet, ip, snapshot.mtu);
+            && is_fast_path(packet, ip, snapshot.forwarding_mtu(Family::of(ip.destination)));
         let is_stale = flow.routes != snapshot.relay.routes;
         match decide(mode, flow.route, may_relay) {
             Decision::Relay => Verdict::Relay(receiver),

@@ -31,6 +31,8 @@ pub const FORWARDING_GROUPS: [u32; 11] = [
     libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NEXTHOP,
 ];
+/// Within RTM_NEWNSID: the id of a network namespace (linux/net_namespace.h).
+pub const NETNSA_NSID: u16 = 1;
 /// The event group of links.
 pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
 

@@ -33,7 +33,7 @@ impl RelayState {
         let relaying = mode.without_forwarding();
         RelayState {
             updates: updates.unwrap_or_else(never),
-            relay: Relay { mode: PerFamily { v4: relaying, v6: relaying }, routes: 0 },
+            relay: Relay { mode: PerFamily { v4: relaying, v6: relaying }, ..Relay::default() },
             unreported: decision.is_some().then_some(0),
             decision,
             changes: 0,
@@ -74,6 +74,26 @@ impl RelayState {
             log::info!("relay: packets between peers bypass: {}", listed(&unreported_reasons));
             let unreported_reasons: Vec<Reason> = unreported_reasons.into_iter().cloned().collect();
             self.bypassed.extend(unreported_reasons);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wg_bounce_dataplane::snapshot::DirectRelay;
+    use wg_bounce_sys::Family;
+
+    use super::*;
+
+    /// The watch may be held up for long, for example by a held RTNL lock.
+    #[test]
+    fn before_the_first_decision_direct_gives_the_kernel_nothing_to_forward() {
+        for (mode, expected) in
+            [(Mode::Auto, DirectRelay::Never), (Mode::Direct, DirectRelay::LocalOnly)]
+        {
+            let state = RelayState::new(mode, Some(never()));
+            let modes = Family::BOTH.map(|family| *state.relay.mode.of(family));
+            assert_eq!(modes, [expected; 2], "{mode:?}");
         }
     }
 }

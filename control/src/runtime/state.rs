@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use wg_bounce_dataplane::engine::{Engine, Events};
 use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::{self, Millis};
 
 use super::initiation_queue::InitiationQueue;
 use super::pending_replies::PendingReplies;
@@ -86,6 +86,8 @@ pub struct Runtime {
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,
     pub(super) mtu: usize,
+    /// The time to look at the interface again, while no events announce its changes.
+    pub(super) next_look: Millis,
     /// The epoch of the last published snapshot.
     pub(super) epoch: u64,
 }

@@ -27,3 +27,4 @@ mod start;
 mod stress;
 mod traffic;
 mod uapi;
+mod watch;

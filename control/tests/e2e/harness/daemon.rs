@@ -200,6 +200,11 @@ impl Daemon {
         socket_path(&self.interface).exists()
     }
 
+    /// Whether it has exited.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.has_ended()
+    }
+
     /// Waits for it to exit. Returns its exit code; `None` if a signal killed it.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
