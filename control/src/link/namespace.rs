@@ -6,14 +6,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
+use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
+};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::sys::stat::fstat;
 pub use wg_bounce_sys::namespace::{current, enter};
 
 use crate::netlink::attribute::need;
 use crate::netlink::message::{Protocol, Request};
-use crate::netlink::numbers::NETNSA_NSID;
+use crate::netlink::numbers::{IFLA_INET_CONF, IPV4_DEVCONF_SEND_REDIRECTS, NETNSA_NSID};
 use crate::netlink::parse::malformed;
 use crate::netlink::socket::NetlinkSocket;
 
@@ -86,16 +90,24 @@ fn id_of(namespace: &OwnedFd) -> io::Result<i32> {
 /// reports of an automatic link-local address, and redirects when it forwards a packet back out of
 /// the interface. The kernel module does the same when its interface comes up.
 ///
-/// Must be called in the namespace of the interface. Best effort: /proc/sys may be read-only.
+/// Must be called in the namespace of the interface. Best effort. It uses netlink, because in many
+/// containers /proc/sys is read-only.
 pub fn suppress_link_noise(interface: &str) {
-    const ADDR_GEN_MODE_NONE: &str = "1";
-    let settings = [
-        (format!("/proc/sys/net/ipv6/conf/{interface}/addr_gen_mode"), ADDR_GEN_MODE_NONE),
-        (format!("/proc/sys/net/ipv4/conf/{interface}/send_redirects"), "0"),
-    ];
-    for (path, value) in settings {
-        if let Err(error) = fs::write(&path, value) {
-            log::debug!("interface {interface}: cannot write {value} to {path}: {error}");
+    let send_redirects = DefaultNla::new(IPV4_DEVCONF_SEND_REDIRECTS, vec![0; 4]);
+    let mut settings = vec![0; send_redirects.buffer_len()];
+    send_redirects.emit(&mut settings);
+    let settings = AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF, settings));
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    // Two requests: without IPv6 on the interface, the kernel refuses the second one.
+    for family in [AfSpecUnspec::Inet(vec![settings]), AfSpecUnspec::Inet6(vec![none])] {
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(interface.to_owned()));
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![family]));
+        let request = Request::change_route(&RouteNetlinkMessage::SetLink(link));
+        let result = NetlinkSocket::open(Protocol::Route, &[])
+            .and_then(|mut socket| socket.request(&request));
+        if let Err(error) = result {
+            log::debug!("interface {interface}: cannot keep the kernel silent: {error}");
         }
     }
 }

@@ -339,6 +339,9 @@ fn moving_the_interface_changes_the_rules(backend: Backend) {
     eventually(LATE, "the new name counts", || said(&relay).contains("conf.other.forwarding"));
     inside.sysctl("net.ipv4.conf.other.forwarding=1");
     eventually(LATE, "it is direct again", || direct(&said(&relay)) == V4_ONLY);
+    // Traffic does not keep the namespace alive, either.
+    let line = format!("ping -n -q -i 0.01 {}", BOB.inner(Family::V4));
+    let _traffic = relay.alice.namespace.spawn(&relay.lab, &line);
     inside.delete();
     assert!(within(seconds(3), || relay.hub.has_ended()), "{}", relay.hub.log());
     assert_eq!(relay.hub.exit_code(), Some(0));

@@ -3,8 +3,8 @@
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Backend, DF, Daemon, Draft, IcmpError, MTU, Observed, RelayMode, Testbed, TestbedOptions,
-    eventually, seconds, trim,
+    Backend, DF, Daemon, Draft, IcmpError, Lab, MTU, Observed, Program, RelayMode, Testbed,
+    TestbedOptions, eventually, seconds, trim,
 };
 
 /// The interface leaves its namespace and comes back with another index while the daemon does not
@@ -80,4 +80,22 @@ fn the_ipv6_mtu_of_the_interface_is_honoured() {
         })
     });
     assert!(is_forwarded(&mut testbed, &v4), "IPv4 is not concerned");
+}
+
+/// In many containers /proc/sys is read-only: the kernel sends nothing of its own all the same.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn read_only_settings_do_not_matter() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let script = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys \
+                  && exec \"$0\" \"$@\"";
+    let wrapper = ["unshare", "--mount", "sh", "-c", script];
+    let program = Program::Ours(Backend::Mmsg);
+    let daemon = Daemon::start_under(&wrapper, &lab, &namespace, "alone", program, &[]);
+    daemon.bring_up(MTU as u32, &["10.77.0.1/24"]);
+    let addresses = namespace.run(&format!("ip -6 address show dev {}", daemon.interface));
+    assert!(!addresses.contains("fe80:"), "{addresses}");
+    let path = format!("/proc/sys/net/ipv4/conf/{}/send_redirects", daemon.interface);
+    assert_eq!(namespace.run(&format!("cat {path}")).trim(), "0");
 }
