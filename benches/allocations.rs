@@ -27,6 +27,7 @@ use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, SendSession};
 use wg_bounce_dataplane::snapshot::{self, DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::{OuterHeader, clock, socket::send_one, tun::Tun};
 
 /// Counts every allocation of the process.
@@ -138,11 +139,12 @@ impl Relay {
             SockProtocol::NetlinkRoute,
         );
         let interface = nix::net::if_::if_nametoindex(name.as_str()).expect("it exists");
-        let routes = messages::Command::AskRoutes { socket: routes.expect("netlink"), interface };
-        engine.command(0, routes);
+        let routes = RouteSocket::new(routes.expect("netlink"), interface);
+        engine.command(0, messages::Command::AskRoutes(Some(routes)));
         let relay = snapshot::Relay {
             mode: wg_bounce_sys::PerFamily { v4: relaying, v6: relaying },
             routes: 1,
+            mtu_v6: None,
         };
         let peers = Snapshot { is_up: true, mtu: 1420, relay, ..Snapshot::default() };
         Relay { engine, port, peers }

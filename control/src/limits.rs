@@ -141,6 +141,9 @@ pub const NETLINK_ATTEMPTS_MAX: usize = 16;
 /// Event datagrams read at once; poll(2) reports the rest again.
 pub const NETLINK_EVENTS_MAX: usize = 4096;
 
+/// Interval between looks at the interface while events do not announce its changes: without the
+/// capability to receive those of its namespace, or after an error.
+pub const LINK_LOOK_INTERVAL: Millis = Millis::from_secs(1);
 /// Attempts to catch up with an interface that is being moved or renamed.
 pub const FOLLOW_ATTEMPTS_MAX: usize = 16;
 

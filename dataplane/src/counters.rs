@@ -77,6 +77,9 @@ drop_reasons! {
     /// A packet that only the kernel may forward between peers (an expired TTL, options, a packet
     /// beyond the MTU), but the kernel's route for it leads out of another interface.
     NotPunted = "drop_not_punted",
+    /// A packet between peers with `--relay direct` while forwarding is off, or while the daemon
+    /// cannot see whether it is on.
+    NotForwarded = "drop_not_forwarded",
 }
 
 /// A counter with one writer.

@@ -1,9 +1,9 @@
 //! Messages between control and workers: commands one way, handshake messages the other.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::{Endpoint, Sockets};
 
 use crate::peer::Peer;
@@ -42,13 +42,9 @@ pub enum Command {
     },
     /// Receive on, and send from, these sockets instead (the listen port changed).
     Sockets(Sockets),
-    /// Query the kernel's routes through this socket from now on.
-    AskRoutes {
-        /// A NETLINK_ROUTE socket in the interface's network namespace, for this worker alone.
-        socket: OwnedFd,
-        /// The interface's number in that namespace.
-        interface: u32,
-    },
+    /// Query the kernel's routes in this way from now on; not at all while the interface cannot be
+    /// accessed.
+    AskRoutes(Option<RouteSocket>),
 }
 
 /// A handshake message of the right type, length and (for initiations and responses) mac1.

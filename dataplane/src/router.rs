@@ -57,8 +57,8 @@ impl Router {
     }
 
     /// Queries the kernel through this socket from now on.
-    pub fn set_socket(&mut self, socket: RouteSocket) {
-        self.socket = Some(socket);
+    pub fn set_socket(&mut self, socket: Option<RouteSocket>) {
+        self.socket = socket;
     }
 
     /// Begins a turn: the snapshot may have changed since the previous packet.
@@ -66,6 +66,13 @@ impl Router {
         self.route_queries = ROUTE_QUERIES_PER_TURN;
         self.last = None;
         self.last_source = None;
+    }
+
+    /// Ends a turn.
+    pub fn end_turn(&mut self) {
+        if let Some(socket) = &mut self.socket {
+            socket.end_turn();
+        }
     }
 
     /// Decides about a packet of `sender` that was parsed to `ip`.
@@ -90,11 +97,16 @@ impl Router {
         let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
-            && is_fast_path(packet, ip, snapshot.mtu);
+            && is_fast_path(packet, ip, snapshot.forwarding_mtu(Family::of(ip.destination)));
+        let is_stale = flow.routes != snapshot.relay.routes;
         match decide(mode, flow.route, may_relay) {
-            Decision::Deliver => Verdict::Deliver,
             Decision::Relay => Verdict::Relay(receiver),
-            Decision::NotPunted => Verdict::Drop(DropReason::NotPunted),
+            Decision::Drop(reason) => Verdict::Drop(reason),
+            // With `direct`, the kernel gets nothing on the strength of an old answer.
+            Decision::Deliver if is_stale && mode != DirectRelay::IfRoutedBack => {
+                Verdict::Drop(DropReason::NotPunted)
+            }
+            Decision::Deliver => Verdict::Deliver,
         }
     }
 
@@ -165,7 +177,7 @@ fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Pee
 enum Decision {
     Deliver,
     Relay,
-    NotPunted,
+    Drop(DropReason),
 }
 
 /// Decides about a packet from peer to peer by the kernel's route for it. `may_relay`: it is on
@@ -179,18 +191,23 @@ fn decide(mode: DirectRelay, route: Route, may_relay: bool) -> Decision {
         // kernel refuses gets the kernel's own refusal.
         (DirectRelay::Always, Route::Local | Route::Refused) => Decision::Deliver,
         // It may be for the kernel itself.
-        (DirectRelay::Always, Route::Unknown) => Decision::NotPunted,
+        (DirectRelay::Always, Route::Unknown) => Decision::Drop(DropReason::NotPunted),
         (DirectRelay::Always, _) if may_relay => Decision::Relay,
         (DirectRelay::Always, Route::Back | Route::None) => Decision::Deliver,
         // It would leave by another interface, in clear text.
-        (DirectRelay::Always, Route::Elsewhere) => Decision::NotPunted,
+        (DirectRelay::Always, Route::Elsewhere) => Decision::Drop(DropReason::NotPunted),
+        // It never leaves the host.
+        (DirectRelay::LocalOnly, Route::Local) => Decision::Deliver,
+        (DirectRelay::LocalOnly, _) => Decision::Drop(DropReason::NotForwarded),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Decision::{Deliver, NotPunted, Relay};
+    use super::Decision::{Deliver, Drop, Relay};
     use super::*;
+
+    const NOT_PUNTED: Decision = Drop(DropReason::NotPunted);
 
     const ROUTES: [Route; 6] =
         [Route::Back, Route::Local, Route::Refused, Route::None, Route::Elsewhere, Route::Unknown];
@@ -208,11 +225,24 @@ mod tests {
 
     #[test]
     fn slow_path_packets_never_leave_by_another_interface() {
-        let fast_path = [Relay, Deliver, Deliver, Relay, Relay, NotPunted];
-        let slow_path = [Deliver, Deliver, Deliver, Deliver, NotPunted, NotPunted];
+        let fast_path = [Relay, Deliver, Deliver, Relay, Relay, NOT_PUNTED];
+        let slow_path = [Deliver, Deliver, Deliver, Deliver, NOT_PUNTED, NOT_PUNTED];
         for (index, route) in ROUTES.into_iter().enumerate() {
             assert_eq!(decide(DirectRelay::Always, route, true), fast_path[index], "{route:?}");
             assert_eq!(decide(DirectRelay::Always, route, false), slow_path[index], "{route:?}");
+        }
+    }
+    #[test]
+    fn local_only_means_that_the_kernel_has_nothing_to_forward() {
+        for route in ROUTES {
+            for may_relay in [true, false] {
+                let expected = match route {
+                    Route::Local => Deliver,
+                    _ => Drop(DropReason::NotForwarded),
+                };
+                let decided = decide(DirectRelay::LocalOnly, route, may_relay);
+                assert_eq!(decided, expected, "{route:?}");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use wg_bounce_sys::PerFamily;
+use wg_bounce_sys::{Family, PerFamily};
 
 use crate::peer::Peer;
 use crate::routes::Routes;
@@ -25,6 +25,17 @@ pub struct Snapshot {
     pub relay: Relay,
 }
 
+impl Snapshot {
+    /// The largest packet of a family that is forwarded out of the interface (bytes).
+    #[must_use]
+    pub fn forwarding_mtu(&self, family: Family) -> usize {
+        match family {
+            Family::V4 => self.mtu,
+            Family::V6 => self.relay.mtu_v6.map_or(self.mtu, |mtu| mtu.min(self.mtu)),
+        }
+    }
+}
+
 /// The forwarding of packets between peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
@@ -33,6 +44,9 @@ pub struct Relay {
     /// The generation of the kernel's routes, rules, links and forwarding settings: earlier answers
     /// to route queries ([`crate::messages::Command::AskRoutes`]) are stale.
     pub routes: u64,
+    /// The interface's MTU for IPv6 (bytes), if it has one of its own
+    /// (`net.ipv6.conf.IF.mtu`).
+    pub mtu_v6: Option<usize>,
 }
 
 /// The condition under which workers relay packets of one family between peers themselves.
@@ -47,4 +61,8 @@ pub enum DirectRelay {
     /// If the packet is on the fast path; any other goes to the TUN where the kernel's route for it
     /// leads back into the interface, and is dropped elsewhere (`--relay direct`).
     Always,
+    /// Never, and the kernel gets none of it either: a packet between peers is dropped unless the
+    /// kernel's route for it is local (`--relay direct` while forwarding is off, or cannot be
+    /// seen). If the kernel forwarded it, it could leave in clear text by another interface.
+    LocalOnly,
 }

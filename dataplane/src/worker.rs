@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use crossbeam_channel::Receiver;
-use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::{Backend, Ready, clock};
 
 use crate::channels::{Channels, Failure, HandOff};
@@ -139,9 +138,7 @@ fn apply(
         Command::Discard { peer } => sender.discard(&peer, turn),
         Command::Keepalive { peer } => sender.send_keepalive(&peer, turn)?,
         Command::Sockets(sockets) => turn.io.set_sockets(sockets)?,
-        Command::AskRoutes { socket, interface } => {
-            receive.router.set_socket(RouteSocket::new(socket, interface));
-        }
+        Command::AskRoutes(socket) => receive.router.set_socket(socket),
     }
     Ok(())
 }

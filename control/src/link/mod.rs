@@ -1,8 +1,9 @@
 //! Monitors the interface in its current network namespace: up or down, MTU, name.
 //!
-//! 1. `open` asks the TUN descriptor for the namespace, subscribes to events there, suppresses the
-//!    kernel's own traffic on the interface, and reads its state.
-//! 2. `read` reads events.
+//! 1. `open` asks the TUN descriptor for the namespace, subscribes to its events, suppresses the
+//!    kernel's own traffic on the interface, and reads its state. A socket in another namespace
+//!    would keep that alive, so the events of all namespaces come to a socket in the daemon's own.
+//! 2. `read` reads events; without events, it reads the state.
 //! 3. When the interface leaves the namespace, `read` opens again. A move and a deletion look the
 //!    same on netlink; the TUN descriptor tells them apart (EBADFD: deleted).
 
@@ -29,6 +30,18 @@ pub struct LinkWatcher {
     handle: TunHandle,
     socket: NetlinkSocket,
     link: Link,
+    sight: Sight,
+}
+
+/// The source of later changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// Events announce them.
+    Events,
+    /// There are no events from the interface's namespace.
+    Polled,
+    /// The last attempt failed.
+    Lost,
 }
 
 /// Whether the interface still exists.
@@ -47,8 +60,8 @@ impl LinkWatcher {
     /// Those of the system calls. EPERM: the daemon may not enter the interface's namespace;
     /// EBADFD: the interface was deleted.
     pub fn open(handle: TunHandle) -> io::Result<LinkWatcher> {
-        let (socket, link) = subscribe(&handle)?;
-        Ok(LinkWatcher { handle, socket, link })
+        let (socket, link, sight) = subscribe(&handle)?;
+        Ok(LinkWatcher { handle, socket, link, sight })
     }
 
     /// The last known state of the interface.
@@ -56,10 +69,21 @@ impl LinkWatcher {
         &self.link
     }
 
-    /// Reads the waiting events; never blocks.
+    /// Whether [`LinkWatcher::read`] must be called from time to time, since events do not
+    /// announce every change.
+    pub fn must_look(&self) -> bool {
+        self.sight != Sight::Events
+    }
+
+    /// Whether the last attempt to read the state failed.
+    pub fn is_lost(&self) -> bool {
+        self.sight == Sight::Lost
+    }
+
+    /// Reads the waiting events, or the state; never blocks.
     ///
     /// # Errors
-    /// As for [`LinkWatcher::open`], after a move.
+    /// As for [`LinkWatcher::open`], after a move. The next call tries again.
     pub fn read(&mut self) -> io::Result<Presence> {
         let index = self.link.index;
         let (mut present, mut is_gone) = (None, false);
@@ -68,7 +92,7 @@ impl LinkWatcher {
             Some(Event::Gone { index: gone }) if gone == index => is_gone = true,
             _ => {}
         })?;
-        if is_gone || result == EventsRead::Lost {
+        if is_gone || result == EventsRead::Lost || self.must_look() {
             return self.reopen();
         }
         if let Some(link) = present {
@@ -79,14 +103,17 @@ impl LinkWatcher {
 
     fn reopen(&mut self) -> io::Result<Presence> {
         match subscribe(&self.handle) {
-            Ok((socket, link)) => {
-                (self.socket, self.link) = (socket, link);
+            Ok((socket, link, sight)) => {
+                (self.socket, self.link, self.sight) = (socket, link, sight);
                 Ok(Presence::Present)
             }
             Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
                 Ok(Presence::Deleted)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.sight = Sight::Lost;
+                Err(error)
+            }
         }
     }
 }
@@ -97,18 +124,21 @@ impl AsFd for LinkWatcher {
     }
 }
 
-/// Subscribes in the interface's namespace, then reads the state of the interface: no later change
-/// can be missed.
-fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link)> {
+/// Subscribes to events of the interface's namespace, then reads the state of the interface: no
+/// later change can be missed.
+fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link, Sight)> {
     let mut attempts = 0;
     loop {
         let namespace = handle.namespace()?;
         let name = handle.name()?;
+        let mut socket = open_socket()?;
+        let sight = match namespace::follow(&namespace, &mut [&mut socket]) {
+            Ok(()) => Sight::Events,
+            Err(_) => Sight::Polled,
+        };
         let result = namespace::run_in(&namespace, || {
-            let mut socket = open_socket()?;
             namespace::suppress_link_noise(&name);
-            let link = query(&mut socket, &name)?;
-            Ok((socket, link))
+            query(&mut open_socket()?, &name)
         });
         attempts += 1;
         match result {
@@ -116,7 +146,7 @@ fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link)> {
             Err(error)
                 if error.raw_os_error() == Some(Errno::ENODEV as i32)
                     && attempts < FOLLOW_ATTEMPTS_MAX => {}
-            other => return other,
+            other => return other.map(|link| (socket, link, sight)),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 pub use wg_bounce_sys::netlink::Protocol;
@@ -50,6 +50,12 @@ impl Request {
     /// Asks for a whole table.
     pub fn dump(kind: u16, body: &[u8]) -> Request {
         Request { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, body: body.to_vec() }
+    }
+
+    /// Changes something with a message of rtnetlink; the reply is empty.
+    pub fn change_route(message: &RouteNetlinkMessage) -> Request {
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        Request { kind: message.message_type(), flags, body: serialized(message) }
     }
 
     /// Asks for one object with a message of rtnetlink.

@@ -31,6 +31,8 @@ pub const FORWARDING_GROUPS: [u32; 11] = [
     libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NEXTHOP,
 ];
+/// Within RTM_NEWNSID: the id of a network namespace (linux/net_namespace.h).
+pub const NETNSA_NSID: u16 = 1;
 /// The event group of links.
 pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
 
@@ -38,6 +40,10 @@ pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
 
 /// Within IFLA_XDP: the attach mode, zero if no program is attached.
 pub const IFLA_XDP_ATTACHED: u16 = 2;
+/// Within IFLA_AF_SPEC for IPv4: settings by number.
+pub const IFLA_INET_CONF: u16 = 1;
+/// `send_redirects` of the interface (linux/ip.h).
+pub const IPV4_DEVCONF_SEND_REDIRECTS: u16 = 6;
 /// The link is up.
 pub const IFF_UP: u32 = libc::IFF_UP as u32;
 /// The link is promiscuous.

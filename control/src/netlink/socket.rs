@@ -1,10 +1,11 @@
 //! Netlink sockets. Each belongs to the network namespace of the thread that opens it.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnknownCmsg, recvmsg, send};
 use wg_bounce_sys::netlink;
 
 use super::message::{Message, Protocol, Reply, Request, frames};
@@ -15,6 +16,8 @@ use crate::limits::{NETLINK_ATTEMPTS_MAX, NETLINK_DATAGRAM_MAX, NETLINK_EVENTS_M
 pub struct NetlinkSocket {
     socket: OwnedFd,
     sequence: u32,
+    /// The namespace of the events, by its id in ours; none: ours.
+    namespace: Option<i32>,
 }
 
 /// The result of reading events.
@@ -34,7 +37,18 @@ impl NetlinkSocket {
     pub fn open(protocol: Protocol, groups: &[u32]) -> io::Result<NetlinkSocket> {
         // Group n is bit n - 1.
         let mask = groups.iter().map(|group| 1 << (group - 1)).sum();
-        Ok(NetlinkSocket { socket: netlink::open(protocol, mask)?, sequence: 0 })
+        Ok(NetlinkSocket { socket: netlink::open(protocol, mask)?, sequence: 0, namespace: None })
+    }
+
+    /// Receives the events of another namespace instead, without keeping it alive. `id` is its id
+    /// in ours.
+    ///
+    /// # Errors
+    /// EPERM: no CAP_NET_BROADCAST.
+    pub fn follow(&mut self, id: i32) -> io::Result<()> {
+        netlink::listen_to_all_namespaces(&self.socket)?;
+        self.namespace = Some(id);
+        Ok(())
     }
 
     /// Sends `request` and reads the reply; events that arrive before it are discarded. The kernel
@@ -48,7 +62,7 @@ impl NetlinkSocket {
         let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
         let mut reply = Reply::to(request, self.sequence);
         while !reply.is_complete {
-            reply.add(self.receive(&mut buffer)?)?;
+            reply.add(self.receive(&mut buffer)?.0)?;
         }
         Ok(reply)
     }
@@ -61,7 +75,8 @@ impl NetlinkSocket {
         let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
         for _ in 0..NETLINK_EVENTS_MAX {
             let datagram = match self.receive(&mut buffer) {
-                Ok(datagram) => datagram,
+                Ok((datagram, namespace)) if namespace == self.namespace => datagram,
+                Ok(_) => continue,
                 Err(error) => match (error.kind(), error.raw_os_error().map(Errno::from_raw)) {
                     (io::ErrorKind::WouldBlock, _) => break,
                     (io::ErrorKind::InvalidData, _) | (_, Some(Errno::ENOBUFS)) => {
@@ -78,16 +93,32 @@ impl NetlinkSocket {
         Ok(EventsRead::All)
     }
 
-    /// Receives one whole datagram.
-    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        let length = loop {
+    /// Receives one whole datagram, and the id of the namespace that it is about, if not ours.
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<(&'a [u8], Option<i32>)> {
+        let mut control = cmsg_space!(i32);
+        let (length, namespace) = loop {
+            let mut pieces = [IoSliceMut::new(buffer)];
             // With MSG_TRUNC the kernel reports the full length of the datagram.
-            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            let flags = MsgFlags::MSG_TRUNC;
+            let socket = self.socket.as_raw_fd();
+            match recvmsg::<()>(socket, &mut pieces, Some(&mut control), flags) {
                 Err(Errno::EINTR) => {}
-                result => break result?,
+                Err(errno) => return Err(errno.into()),
+                Ok(message) => break (message.bytes, message.cmsgs()?.find_map(namespace_id)),
             }
         };
-        buffer.get(..length).ok_or_else(malformed)
+        Ok((buffer.get(..length).ok_or_else(malformed)?, namespace))
+    }
+}
+
+fn namespace_id(message: ControlMessageOwned) -> Option<i32> {
+    match message {
+        ControlMessageOwned::Unknown(UnknownCmsg { cmsg_header, data_bytes })
+            if cmsg_header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID =>
+        {
+            Some(i32::from_ne_bytes(data_bytes.try_into().ok()?))
+        }
+        _ => None,
     }
 }
 

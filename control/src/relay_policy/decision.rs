@@ -67,26 +67,26 @@ impl PolicyDecision {
 
 impl FamilyDecision {
     fn new(mode: Mode, reasons: Vec<Reason>) -> FamilyDecision {
-        let by_kernel = |reasons| FamilyDecision {
-            relaying: DirectRelay::Never,
+        let no_relaying = |reasons| FamilyDecision {
+            relaying: mode.without_forwarding(),
             reasons,
             bypassed: Vec::new(),
         };
         match mode {
-            Mode::Kernel => by_kernel(Vec::new()),
+            Mode::Kernel => no_relaying(Vec::new()),
             Mode::Auto if reasons.is_empty() => FamilyDecision {
                 relaying: DirectRelay::IfRoutedBack,
                 reasons,
                 bypassed: Vec::new(),
             },
-            Mode::Auto => by_kernel(reasons),
+            Mode::Auto => no_relaying(reasons),
             Mode::Direct => {
                 let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
                 let reasons: Vec<Reason> = of_router;
                 if reasons.is_empty() {
                     FamilyDecision { relaying: DirectRelay::Always, reasons, bypassed }
                 } else {
-                    by_kernel(reasons)
+                    no_relaying(reasons)
                 }
             }
         }
@@ -109,10 +109,11 @@ impl fmt::Display for PolicyDecision {
 
 impl fmt::Display for FamilyDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.relaying == DirectRelay::Never {
-            write!(f, "by the kernel ({})", listed(&self.reasons.iter().collect::<Vec<_>>()))
-        } else {
-            f.write_str("direct")
+        let reasons = || listed(&self.reasons.iter().collect::<Vec<_>>());
+        match self.relaying {
+            DirectRelay::Never => write!(f, "by the kernel ({})", reasons()),
+            DirectRelay::LocalOnly => write!(f, "dropped ({})", reasons()),
+            DirectRelay::IfRoutedBack | DirectRelay::Always => f.write_str("direct"),
         }
     }
 }
@@ -173,7 +174,9 @@ mod tests {
     fn direct_bypasses_everything_but_the_routers_own_settings() {
         let findings = [Finding::of_both(Reason::Xdp), off(Family::V4)];
         let found = decision(Mode::Direct, &findings);
-        assert_eq!(relaying(&found), [DirectRelay::Never, DirectRelay::Always]);
+        assert_eq!(relaying(&found), [DirectRelay::LocalOnly, DirectRelay::Always]);
+        let text = found.to_string();
+        assert!(text.starts_with("IPv4 dropped (forwarding is off"), "{text}");
         assert_eq!(found.bypassed(), [&Reason::Xdp]);
         assert_eq!(found.advice(), None);
         assert_eq!(relaying(&decision(Mode::Auto, &findings)), [DirectRelay::Never; 2]);

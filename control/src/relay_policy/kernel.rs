@@ -16,15 +16,6 @@ pub struct Interface {
     pub name: String,
 }
 
-/// A table of legacy iptables, as returned by the kernel.
-#[derive(Clone, Debug, Default)]
-pub struct LegacyTable {
-    /// `struct ipt_getinfo`.
-    pub info: Vec<u8>,
-    /// The entries, one after the other.
-    pub entries: Vec<u8>,
-}
-
 /// The kernel. The error is `Unsupported` for features that this kernel lacks, and `NotFound` for a
 /// missing file, table or interface.
 pub trait Kernel {
@@ -46,11 +37,22 @@ pub trait Kernel {
     /// Those of reading it.
     fn listing(&mut self, name: &str) -> io::Result<String>;
 
-    /// A table of legacy iptables.
+    /// The outline of a table of legacy iptables: `struct ipt_getinfo`.
     ///
     /// # Errors
     /// PermissionDenied: CAP_NET_ADMIN is missing.
-    fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable>;
+    fn legacy_outline(&mut self, family: Family, table: &str) -> io::Result<Vec<u8>>;
+
+    /// The entries of that table, one after the other: the whole table is copied.
+    ///
+    /// # Errors
+    /// As for [`Kernel::legacy_outline`]; WouldBlock: the table has another size than in `outline`.
+    fn legacy_entries(
+        &mut self,
+        family: Family,
+        table: &str,
+        outline: &[u8],
+    ) -> io::Result<Vec<u8>>;
 
     /// Number of BPF programs attached to a TCX hook of the interface.
     ///

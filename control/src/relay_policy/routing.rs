@@ -21,6 +21,9 @@ use crate::netlink::numbers::{
 };
 use crate::netlink::parse::{array, malformed};
 
+/// The least MTU of a link with IPv6 (bytes; RFC 8200 §5).
+const MTU_V6_MIN: usize = 1280;
+
 /// Attributes of a rule that a route query covers, that no packet from the interface can match (a
 /// mark: only another rule could set it), or that select nothing.
 const COVERED: [u16; 21] = [
@@ -77,6 +80,13 @@ fn forwarding_off_v4(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Opt
     let path = format!("ipv4/conf/{}/forwarding", at.name);
     let is_on = number(kernel, &path)?.is_some_and(|value| value != 0);
     Ok((!is_on).then(|| format!("net.ipv4.conf.{}.forwarding (net.ipv4.ip_forward)", at.name)))
+}
+
+/// The interface's MTU for IPv6 (bytes), which may be lower than that of its link. If it cannot be
+/// read, the lowest that IPv6 allows, so that larger packets are left to the kernel.
+pub fn mtu_v6(kernel: &mut impl Kernel, at: &Interface) -> Option<usize> {
+    let value = number(kernel, &format!("ipv6/conf/{}/mtu", at.name));
+    value.map_or(Some(MTU_V6_MIN), |value| value?.try_into().ok())
 }
 
 /// One setting for all interfaces, or (Linux 6.17 and later) one of this interface. IPv6 must not

@@ -5,8 +5,9 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
-use super::kernel::{Kernel, LegacyTable};
+use super::kernel::Kernel;
 use super::reason::{ChainEffect, Finding, Reason};
+use crate::limits::NETLINK_ATTEMPTS_MAX;
 use crate::netlink::parse::{array, malformed};
 
 /// Offsets in `struct ipt_getinfo`: the mask of hooks, the offsets of their first entries, and of
@@ -41,8 +42,8 @@ pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Findin
     };
     let mut findings = Vec::new();
     for name in names.lines() {
-        match kernel.legacy_table(family, name) {
-            Ok(table) => read_table(&table, family, name, &mut findings)?,
+        match read_table(kernel, family, name) {
+            Ok(found) => findings.extend(found),
             // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -51,39 +52,64 @@ pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Findin
     Ok(findings)
 }
 
-fn read_table(
-    table: &LegacyTable,
-    family: Family,
-    name: &str,
-    findings: &mut Vec<Finding>,
-) -> io::Result<()> {
-    let hooks = number(&table.info, HOOKS_AT)?;
-    for (hook, chain) in ON_THE_PATH {
-        if hooks & 1 << hook == 0 {
-            continue;
-        }
-        let first = number(&table.info, ENTRIES_AT + 4 * hook)?;
-        let policy = number(&table.info, POLICIES_AT + 4 * hook)?;
-        let effect = if first != policy {
-            ChainEffect::Rules
-        } else if verdict(table, family, policy as usize)? != Some(ACCEPT) {
-            ChainEffect::Policy
-        } else {
-            continue;
-        };
+/// Reads the outline of a table, which tells the chains with rules. Only if there are none, the
+/// policies matter: they are in the table itself.
+fn read_table(kernel: &mut impl Kernel, family: Family, name: &str) -> io::Result<Vec<Finding>> {
+    let finding = |chain, effect| {
         let program = match family {
             Family::V4 => "iptables-legacy",
             Family::V6 => "ip6tables-legacy",
         };
         let reason = Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
-        findings.push(Finding::of(family, reason));
+        Finding::of(family, reason)
+    };
+    for _ in 0..NETLINK_ATTEMPTS_MAX {
+        let outline = kernel.legacy_outline(family, name)?;
+        let chains = chains(&outline)?;
+        let rules = chains.iter().filter(|chain| chain.has_rules);
+        let rules: Vec<_> = rules.map(|one| finding(one.name, ChainEffect::Rules)).collect();
+        if !rules.is_empty() || chains.is_empty() {
+            return Ok(rules);
+        }
+        let entries = match kernel.legacy_entries(family, name, &outline) {
+            // The size has changed in the meantime.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            entries => entries?,
+        };
+        let mut findings = Vec::new();
+        for chain in chains {
+            if verdict(&entries, family, chain.policy as usize)? != Some(ACCEPT) {
+                findings.push(finding(chain.name, ChainEffect::Policy));
+            }
+        }
+        return Ok(findings);
     }
-    Ok(())
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+/// A built-in chain on the path of a forwarded packet.
+struct BuiltIn {
+    name: &'static str,
+    has_rules: bool,
+    /// The offset of its policy in the entries.
+    policy: u32,
+}
+
+fn chains(outline: &[u8]) -> io::Result<Vec<BuiltIn>> {
+    let hooks = number(outline, HOOKS_AT)?;
+    let present = ON_THE_PATH.into_iter().filter(|(hook, _)| hooks & 1 << hook != 0);
+    present
+        .map(|(hook, name)| {
+            let first = number(outline, ENTRIES_AT + 4 * hook)?;
+            let policy = number(outline, POLICIES_AT + 4 * hook)?;
+            Ok(BuiltIn { name, has_rules: first != policy, policy })
+        })
+        .collect()
 }
 
 /// The verdict of the entry at `offset`; none if its target is not a verdict.
-fn verdict(table: &LegacyTable, family: Family, offset: usize) -> io::Result<Option<i32>> {
-    let entry = table.entries.get(offset..).ok_or_else(malformed)?;
+fn verdict(entries: &[u8], family: Family, offset: usize) -> io::Result<Option<i32>> {
+    let entry = entries.get(offset..).ok_or_else(malformed)?;
     let at = match family {
         Family::V4 => TARGET_OFFSET_AT_V4,
         Family::V6 => TARGET_OFFSET_AT_V6,

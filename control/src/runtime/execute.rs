@@ -95,13 +95,8 @@ impl Runtime {
             (self.relay.relay, self.relay.decision) = (relay, Some(decision));
             // Workers read this command together with the snapshot, so none uses the new policy
             // without its socket.
-            if let Some(route_queries) = route_queries {
-                let interface = route_queries.interface;
-                for (worker, socket) in route_queries.sockets.into_iter().enumerate() {
-                    self.components
-                        .engine
-                        .command(worker, Command::AskRoutes { socket, interface });
-                }
+            for (worker, socket) in route_queries.into_iter().enumerate() {
+                self.components.engine.command(worker, Command::AskRoutes(socket));
             }
         }
         if is_changed {

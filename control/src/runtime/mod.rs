@@ -32,7 +32,8 @@ use wg_bounce_sys::clock;
 use crate::deferred_drop::DeferredDrop;
 use crate::device::Input;
 use crate::limits::{
-    ANSWERS_PER_TURN, INITIATIONS_PER_TURN, PEERS_PER_TURN, REQUESTS_PER_TURN, SWEEP_INTERVAL,
+    ANSWERS_PER_TURN, INITIATIONS_PER_TURN, LINK_LOOK_INTERVAL, PEERS_PER_TURN, REQUESTS_PER_TURN,
+    SWEEP_INTERVAL,
 };
 use crate::link::Presence;
 use initiation_queue::InitiationQueue;
@@ -59,7 +60,7 @@ impl Runtime {
     pub fn new(mut components: Components) -> io::Result<Runtime> {
         let listen_port = components.engine.bind(0, 0)?;
         let mtu = components.link.link().mtu;
-        let relay = RelayState::new(components.relay_policy.take());
+        let relay = RelayState::new(components.relay_mode, components.relay_policy.take());
         let mut runtime = Runtime {
             components,
             outputs: Vec::new(),
@@ -71,6 +72,7 @@ impl Runtime {
             listen_port,
             fwmark: 0,
             mtu,
+            next_look: clock::boot_time(),
             epoch: 0,
         };
         runtime.handle(Input::Link { up: runtime.components.link.link().is_up });
@@ -113,7 +115,9 @@ impl Runtime {
         let deadline = self.components.device.next_deadline();
         let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
-        match until_deadline.into_iter().chain(until_sweep).min() {
+        let link = &self.components.link;
+        let until_look = link.must_look().then(|| self.next_look.since(clock::boot_time()));
+        match until_deadline.into_iter().chain(until_sweep).chain(until_look).min() {
             Some(span) => i32::try_from(span.0)
                 .ok()
                 .and_then(|millis| PollTimeout::try_from(millis).ok())
@@ -162,7 +166,8 @@ impl Runtime {
                 Failure::Fatal(reason) => Ending::Failed(reason),
             });
         }
-        if readable.link && self.follow_link() == Presence::Deleted {
+        let is_due = || self.components.link.must_look() && self.next_look <= clock::boot_time();
+        if (readable.link || is_due()) && self.follow_link() == Presence::Deleted {
             return Some(Ending::InterfaceDeleted);
         }
         (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
@@ -171,20 +176,26 @@ impl Runtime {
     /// Passes link state to the device, and the MTU to the workers.
     fn follow_link(&mut self) -> Presence {
         let before = self.components.link.link().clone();
+        let was_lost = self.components.link.is_lost();
+        self.next_look = clock::boot_time() + LINK_LOOK_INTERVAL;
         match self.components.link.read() {
             Ok(Presence::Present) => {}
             Ok(Presence::Deleted) => return Presence::Deleted,
+            Err(_) if was_lost => return Presence::Present,
             Err(error) => {
                 // Assuming that it is up does no harm: a write to a link that is down fails.
                 log::error!(
                     "interface {}: link monitoring failed, assuming the interface is up: {error}",
-                    self.components.link.link().name
+                    before.name
                 );
                 self.handle(Input::Link { up: true });
                 return Presence::Present;
             }
         }
         let link = self.components.link.link().clone();
+        if was_lost {
+            log::info!("interface {}: link monitoring resumed", link.name);
+        }
         if link != before {
             log::debug!(
                 "interface {}: link is {} (MTU {})",

@@ -2,6 +2,7 @@
 
 use crossbeam_channel::{Receiver, never};
 use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_sys::PerFamily;
 
 use crate::notify;
 use crate::relay_policy::decision::{PolicyDecision, listed};
@@ -14,7 +15,7 @@ pub(super) struct RelayState {
     pub updates: Receiver<Update>,
     /// The published policy.
     pub relay: Relay,
-    /// The decision behind it; none before the first update: until then the kernel forwards.
+    /// The decision behind it; none before the first update.
     pub decision: Option<PolicyDecision>,
     /// The epoch of a decision not logged yet, because some worker has not reached it.
     pub unreported: Option<u64>,
@@ -25,14 +26,14 @@ pub(super) struct RelayState {
 }
 
 impl RelayState {
-    /// Starts with forwarding by the kernel: until the first update, or for good with `--relay
-    /// kernel`.
-    pub(super) fn new(updates: Option<Receiver<Update>>) -> RelayState {
+    /// Starts without relaying: until the first update, or for good with `--relay kernel`.
+    pub(super) fn new(mode: Mode, updates: Option<Receiver<Update>>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
         let decision = updates.is_none().then(by_kernel);
+        let relaying = mode.without_forwarding();
         RelayState {
             updates: updates.unwrap_or_else(never),
-            relay: Relay::default(),
+            relay: Relay { mode: PerFamily { v4: relaying, v6: relaying }, ..Relay::default() },
             unreported: decision.is_some().then_some(0),
             decision,
             changes: 0,
@@ -73,6 +74,26 @@ impl RelayState {
             log::info!("relay: packets between peers bypass: {}", listed(&unreported_reasons));
             let unreported_reasons: Vec<Reason> = unreported_reasons.into_iter().cloned().collect();
             self.bypassed.extend(unreported_reasons);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wg_bounce_dataplane::snapshot::DirectRelay;
+    use wg_bounce_sys::Family;
+
+    use super::*;
+
+    /// The watch may be held up for long, for example by a held RTNL lock.
+    #[test]
+    fn before_the_first_decision_direct_gives_the_kernel_nothing_to_forward() {
+        for (mode, expected) in
+            [(Mode::Auto, DirectRelay::Never), (Mode::Direct, DirectRelay::LocalOnly)]
+        {
+            let state = RelayState::new(mode, Some(never()));
+            let modes = Family::BOTH.map(|family| *state.relay.mode.of(family));
+            assert_eq!(modes, [expected; 2], "{mode:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use wg_bounce_dataplane::engine::{Engine, Events};
 use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::{self, Millis};
 
 use super::initiation_queue::InitiationQueue;
 use super::pending_replies::PendingReplies;
@@ -18,6 +18,7 @@ use super::under_load::UnderLoad;
 use crate::deferred_drop::DeferredDrop;
 use crate::device::{Device, Now, Output};
 use crate::link::LinkWatcher;
+use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::Update;
 use crate::uapi_server::requests::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
@@ -32,6 +33,8 @@ pub struct Components {
     pub device: Device,
     /// The monitor of the interface.
     pub link: LinkWatcher,
+    /// The operator's choice (`--relay`).
+    pub relay_mode: Mode,
     /// Decisions of the relay policy; none with `--relay kernel`.
     pub relay_policy: Option<Receiver<Update>>,
     /// The UAPI socket's file.
@@ -86,6 +89,8 @@ pub struct Runtime {
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,
     pub(super) mtu: usize,
+    /// The time to look at the interface again, while no events announce its changes.
+    pub(super) next_look: Millis,
     /// The epoch of the last published snapshot.
     pub(super) epoch: u64,
 }

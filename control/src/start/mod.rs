@@ -111,8 +111,19 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     log::info!("interface {name}, {}", engine.describe());
     let device = new_device(options, workers);
     let relay_policy = watch_relay_policy(options.relay, handle_of_watch, workers, &wake)?;
-    let components =
-        Components { engine, events, device, link, relay_policy, socket, requests, wake, signals };
+    let relay_mode = options.relay;
+    let components = Components {
+        engine,
+        events,
+        device,
+        link,
+        relay_mode,
+        relay_policy,
+        socket,
+        requests,
+        wake,
+        signals,
+    };
     let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;
     uapi_server::start(listener, handle, Limits::new(clock::boot_time))
         .map_err(Failure::system("spawn a thread"))?;

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Backend, Daemon, Lab, Program, eventually, seconds, socket_path};
+use crate::harness::{Backend, Daemon, Lab, Program, eventually, seconds, socket_path, within};
 
 fn daemon(backend: Backend) -> (Daemon, Lab) {
     let (daemon, lab) = Daemon::alone(backend);
@@ -57,6 +57,38 @@ fn exits_when_its_interface_is_deleted(backend: Backend) {
     let (daemon, _lab) = daemon(backend);
     daemon.namespace.run(&format!("ip link del {}", daemon.interface));
     expect_clean_exit(daemon);
+}
+
+/// The interface was moved into the namespace of a container, which is then deleted: nothing of
+/// the daemon keeps that namespace alive.
+fn exits_when_the_namespace_of_its_interface_is_deleted(backend: Backend) {
+    let no_events: &[&str] =
+        &["setpriv", "--bounding-set=-all,+net_admin,+sys_admin", "--inh-caps=-all", "--"];
+    let cases = match backend {
+        Backend::Uring => [("kernel", &[][..]), ("auto", &[])],
+        Backend::Mmsg => [("direct", &[][..]), ("auto", no_events)],
+    };
+    for (mode, wrapper) in cases {
+        let lab = Lab::new();
+        let (namespace, inside) = (lab.namespace("alone"), lab.namespace("inside"));
+        let program = Program::Ours(backend);
+        let environment = [("WG_BOUNCE_RELAY", mode)];
+        let mut daemon =
+            Daemon::start_under(wrapper, &lab, &namespace, "alone", program, &environment);
+        daemon.set("listen-port 0");
+        daemon.set_private_key();
+        let interface = &daemon.interface;
+        namespace.run(&format!("ip link set {interface} netns {}", inside.name()));
+        inside.run(&format!("ip address add 10.77.0.1/24 dev {interface}"));
+        inside.run(&format!("ip link set {interface} mtu 1400 up"));
+        let is_up = || daemon.log().contains("link is up (MTU 1400)");
+        eventually(seconds(3), "the daemon follows", is_up);
+        assert!(!daemon.has_ended(), "log: {}", daemon.log());
+        inside.delete();
+        let has_ended = within(seconds(3), || daemon.has_ended());
+        assert!(has_ended, "{mode}, {wrapper:?}: {}", daemon.log());
+        expect_clean_exit(daemon);
+    }
 }
 
 fn exits_when_its_control_socket_is_deleted(backend: Backend) {
@@ -126,6 +158,7 @@ on_both_backends!(
     exits_on_sighup,
     exits_on_sigquit,
     exits_when_its_interface_is_deleted,
+    exits_when_the_namespace_of_its_interface_is_deleted,
     exits_when_its_control_socket_is_deleted,
     a_stale_socket_is_replaced,
     can_restart_at_once,

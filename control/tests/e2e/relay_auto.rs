@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::{
     ALICE, BOB, Backend, Family, HUB, Lab, Namespace, Options, Program, Relay, eventually,
-    holds_for, ping, ping_until_answered, seconds,
+    holds_for, ping, ping_until_answered, seconds, within,
 };
 
 /// Longest time until a change takes effect.
@@ -308,7 +308,7 @@ fn nothing_is_relayed_while_forwarding_is_off() {
 
 /// The interface is moved to a namespace with other rules and renamed there.
 fn moving_the_interface_changes_the_rules(backend: Backend) {
-    let relay = connected(backend, "auto");
+    let mut relay = connected(backend, "auto");
     expect(&relay, BOTH, "");
     let (hub, interface) = (&relay.hub.namespace, &relay.hub.interface);
     let inside = relay.lab.namespace("inside");
@@ -339,6 +339,12 @@ fn moving_the_interface_changes_the_rules(backend: Backend) {
     eventually(LATE, "the new name counts", || said(&relay).contains("conf.other.forwarding"));
     inside.sysctl("net.ipv4.conf.other.forwarding=1");
     eventually(LATE, "it is direct again", || direct(&said(&relay)) == V4_ONLY);
+    // Traffic does not keep the namespace alive, either.
+    let line = format!("ping -n -q -i 0.01 {}", BOB.inner(Family::V4));
+    let _traffic = relay.alice.namespace.spawn(&relay.lab, &line);
+    inside.delete();
+    assert!(within(seconds(3), || relay.hub.has_ended()), "{}", relay.hub.log());
+    assert_eq!(relay.hub.exit_code(), Some(0));
 }
 
 /// A route out of another interface takes effect at once, even while a large table is being loaded,

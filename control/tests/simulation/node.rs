@@ -237,7 +237,7 @@ impl Node {
                 self.discarded += self.unstage(number, peer.id).len();
             }
             Command::Keepalive { peer } => self.transmit(number, &peer, &[], now),
-            Command::Sockets { .. } | Command::AskRoutes { .. } => {
+            Command::Sockets { .. } | Command::AskRoutes(_) => {
                 unreachable!("the device knows no sockets")
             }
         }

@@ -255,6 +255,7 @@ impl ReceivePath {
             self.accept_run(next..end, receiver, sender, turn)?;
             next = end;
         }
+        self.router.end_turn();
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod io;
 pub mod memory;
 pub mod message;
 pub mod mmsg;
+pub mod namespace;
 mod per_family;
 pub mod route;
 mod send_header;

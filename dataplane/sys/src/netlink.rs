@@ -49,6 +49,22 @@ pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Lets `socket` receive the events of all namespaces that have an id in its own one; each carries
+/// that id as a control message (NETLINK_LISTEN_ALL_NSID).
+///
+/// # Errors
+/// EPERM: no CAP_NET_BROADCAST.
+pub fn listen_to_all_namespaces(socket: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    let (level, option) = (libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID);
+    // SAFETY: the kernel reads `length` bytes of `on`, which has that length.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

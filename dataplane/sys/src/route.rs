@@ -6,13 +6,18 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use libc::{
     RTA_DST, RTA_IIF, RTA_METRICS, RTA_OIF, RTA_SRC, RTM_GETROUTE, RTM_NEWROUTE, RTN_LOCAL,
     RTN_MULTICAST, RTN_UNICAST,
 };
 use nix::sys::socket::{MsgFlags, recv, send};
+
+use crate::namespace::{self, NamespaceId};
+use crate::netlink::{self, Protocol};
+use crate::tun::TunHandle;
 
 const NLM_F_REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 /// Not in libc for every C library.
@@ -50,16 +55,67 @@ pub enum Route {
 
 /// Looks up routes for packets of one interface.
 pub struct RouteSocket {
-    socket: OwnedFd,
+    access: Access,
     interface: u32,
     sequence: u32,
+}
+
+/// The place of the socket.
+enum Access {
+    Here(OwnedFd),
+    /// In another namespace, which the socket keeps alive: so it is open within one turn only.
+    Elsewhere(Elsewhere, Option<OwnedFd>),
+}
+
+/// The way to an interface that is not in the daemon's own network namespace.
+pub struct Elsewhere {
+    /// The interface.
+    pub device: Arc<TunHandle>,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// The daemon's own namespace.
+    pub home: Arc<OwnedFd>,
+}
+
+impl Elsewhere {
+    /// Opens a socket in the interface's namespace, if it is still the same.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let namespace = self.device.namespace()?;
+        if NamespaceId::of(&namespace)? != self.namespace {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        namespace::enter(&namespace)?;
+        let socket = netlink::open(Protocol::Route, 0);
+        namespace::enter(&self.home)?;
+        socket
+    }
 }
 
 impl RouteSocket {
     /// Looks up routes through this NETLINK_ROUTE socket, for packets that arrive from the
     /// interface with index `interface` of its namespace.
     pub fn new(socket: OwnedFd, interface: u32) -> RouteSocket {
-        RouteSocket { socket, interface, sequence: 0 }
+        RouteSocket { access: Access::Here(socket), interface, sequence: 0 }
+    }
+
+    /// As [`RouteSocket::new`], for an interface in another namespace. The calling thread enters
+    /// it for each turn in which it asks.
+    pub fn elsewhere(way: Elsewhere, interface: u32) -> RouteSocket {
+        RouteSocket { access: Access::Elsewhere(way, None), interface, sequence: 0 }
+    }
+
+    /// Closes a socket that keeps another namespace alive.
+    pub fn end_turn(&mut self) {
+        if let Access::Elsewhere(_, socket) = &mut self.access {
+            *socket = None;
+        }
+    }
+
+    fn socket(&mut self) -> io::Result<RawFd> {
+        Ok(match &mut self.access {
+            Access::Here(socket) | Access::Elsewhere(_, Some(socket)) => socket.as_raw_fd(),
+            Access::Elsewhere(way, socket) => socket.insert(way.open()?).as_raw_fd(),
+        })
     }
 
     /// Looks up the route of a packet. Source and destination are of one family; `dscp` is in the
@@ -75,10 +131,11 @@ impl RouteSocket {
         request.attribute_address(RTA_DST, destination);
         request.attribute_address(RTA_SRC, source);
         request.attribute(RTA_IIF, &self.interface.to_ne_bytes());
-        send(self.socket.as_raw_fd(), request.finish(), MsgFlags::MSG_DONTWAIT)?;
+        let socket = self.socket()?;
+        send(socket, request.finish(), MsgFlags::MSG_DONTWAIT)?;
         let mut reply = [0u8; REPLY_LEN_MAX];
         loop {
-            let length = recv(self.socket.as_raw_fd(), &mut reply, MsgFlags::MSG_DONTWAIT)?;
+            let length = recv(socket, &mut reply, MsgFlags::MSG_DONTWAIT)?;
             // A reply with another sequence number is a late one to an abandoned request.
             if let Some(route) = read_reply(&reply[..length], self.sequence, self.interface) {
                 return Ok(route);

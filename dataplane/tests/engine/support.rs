@@ -18,6 +18,7 @@ use wg_bounce_dataplane::session::{KeypairInfo, Lifetime, SendSession};
 use wg_bounce_dataplane::snapshot::{DirectRelay, Snapshot};
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, DataHeader, write_data_header};
 use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::{clock, tun::Tun};
 
 /// Workers of every engine here.
@@ -121,8 +122,8 @@ impl Hub {
             let flags = SockFlag::SOCK_CLOEXEC;
             let protocol = SockProtocol::NetlinkRoute;
             let socket = netlink(AddressFamily::Netlink, SockType::Raw, flags, protocol);
-            let socket = socket.expect("netlink");
-            self.engine.command(worker, Command::AskRoutes { socket, interface: index });
+            let socket = RouteSocket::new(socket.expect("netlink"), index);
+            self.engine.command(worker, Command::AskRoutes(Some(socket)));
         }
         self.snapshot.relay.mode.v4 = relaying;
         self.routes_changed();

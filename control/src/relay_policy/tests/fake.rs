@@ -6,7 +6,7 @@ use std::io;
 use wg_bounce_sys::Family;
 
 use super::super::kernel::Interface;
-use super::super::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
+use super::super::kernel::{Direction, Kernel, NetfilterLink};
 use crate::netlink::message::build::{attribute, message};
 use crate::netlink::message::{Message, Protocol, Request};
 
@@ -20,6 +20,15 @@ pub fn at() -> Interface {
     Interface { index: WG0, name: "wg0".to_owned() }
 }
 
+/// A table of legacy iptables, as returned by the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct LegacyTable {
+    /// `struct ipt_getinfo`.
+    pub info: Vec<u8>,
+    /// The entries, one after the other.
+    pub entries: Vec<u8>,
+}
+
 /// See [`Kernel`].
 #[derive(Default)]
 pub struct FakeKernel {
@@ -31,6 +40,8 @@ pub struct FakeKernel {
     listings: BTreeMap<String, String>,
     /// Tables of legacy iptables; their names must be listed as well.
     pub legacy: BTreeMap<(Family, String), LegacyTable>,
+    /// Times that the entries of such a table were copied.
+    pub legacy_copies: u32,
     /// Numbers of programs at ingress and egress.
     pub tcx: [u32; 2],
     /// Programs linked to netfilter.
@@ -140,9 +151,14 @@ impl Kernel for FakeKernel {
         found(self.listings.get(name))
     }
 
-    fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable> {
+    fn legacy_outline(&mut self, family: Family, table: &str) -> io::Result<Vec<u8>> {
         self.fail()?;
-        found(self.legacy.get(&(family, table.to_owned())))
+        found(self.legacy.get(&(family, table.to_owned()))).map(|table| table.info)
+    }
+
+    fn legacy_entries(&mut self, family: Family, table: &str, _: &[u8]) -> io::Result<Vec<u8>> {
+        self.legacy_copies += 1;
+        found(self.legacy.get(&(family, table.to_owned()))).map(|table| table.entries)
     }
 
     fn tcx_programs(&mut self, interface: u32, direction: Direction) -> io::Result<u32> {

@@ -11,6 +11,7 @@ use wg_bounce_sys::Family;
 use super::decision::PolicyDecision;
 use super::mode::Mode;
 use super::reason::Reason;
+use super::routing::mtu_v6;
 use super::source::Source;
 use crate::netlink::message::Message;
 use crate::netlink::message::Protocol::{self, Route, Xfrm};
@@ -145,6 +146,16 @@ fn forwarding_is_a_setting_of_each_family() {
     // As with an MTU below 1280, which removes IPv6 from the interface.
     expect(|kernel| kernel.unset("ipv6/conf/wg0/disable_ipv6"), V4_ONLY, "disable_ipv6");
     expect(|kernel| kernel.set("ipv4/conf/wg0/forwarding", "yes"), V6_ONLY, "cannot read");
+}
+
+#[test]
+fn ipv6_may_have_an_mtu_of_its_own() {
+    let mut kernel = FakeKernel::quiet();
+    assert_eq!(mtu_v6(&mut kernel, &fake::at()), None);
+    kernel.set("ipv6/conf/wg0/mtu", "1300");
+    assert_eq!(mtu_v6(&mut kernel, &fake::at()), Some(1300));
+    kernel.failure = Some(malformed);
+    assert_eq!(mtu_v6(&mut kernel, &fake::at()), Some(1280), "what every link can carry");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use wg_bounce_sys::Family;
 
-use super::super::kernel::{LegacyTable, NetfilterLink};
-use super::fake::FakeKernel;
+use super::super::kernel::NetfilterLink;
+use super::super::source::Source;
+use super::fake::{self, FakeKernel, LegacyTable};
 use super::{DIRECT, KERNEL, V4_ONLY, V6_ONLY, expect};
 use crate::netlink::message::Message;
 use crate::netlink::message::Protocol::Netfilter;
@@ -161,6 +162,20 @@ fn legacy_tables_count_with_rules_or_another_policy() {
     }
     // Listed, but removed before it was read.
     expect(|kernel| kernel.list("ip_tables_names", "nat\n"), DIRECT, "");
+}
+
+/// A large table is copied only if it may hold a policy that matters.
+#[test]
+fn legacy_tables_with_rules_are_not_copied() {
+    let accept = ("", -2);
+    for (hooks, copies) in [([(0, 1), (2, 2)], 0), ([(0, 0), (1, 1)], 1)] {
+        let mut kernel = FakeKernel::quiet();
+        kernel.list("ip_tables_names", "filter\n");
+        let table = legacy(Family::V4, &hooks, &[accept; 3]);
+        kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
+        let found = Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at());
+        assert_eq!((found.is_empty(), kernel.legacy_copies), (copies == 1, copies));
+    }
 }
 
 #[test]

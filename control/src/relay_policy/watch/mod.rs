@@ -1,8 +1,9 @@
-//! The thread that monitors all sources of findings, in the interface's network namespace, and
-//! sends its decisions to the control thread.
+//! The thread that monitors all sources of findings in the interface's network namespace, and sends
+//! its decisions to the control thread.
 //!
-//! 1. Enter the namespace of the interface (`view`): subscribe first, then read every source. When
-//!    the interface was moved or renamed, start again.
+//! 1. Find the namespace of the interface (`view`): subscribe first, then read every source. When
+//!    the interface was moved or renamed, or has another index, start again. Nothing stays in
+//!    another namespace than the daemon's own, since it would keep that alive.
 //! 2. Wait for events of the kernel; poll the sources without events every half second.
 //! 3. Read the sources that may have changed, and decide. A source that changes while it is read is
 //!    read again.
@@ -13,7 +14,6 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
@@ -26,11 +26,13 @@ use wg_bounce_sys::Family;
 use wg_bounce_sys::PerFamily;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
 
 use super::decision::PolicyDecision;
 use super::mode::Mode;
 use super::reason::{Finding, Reason};
+use super::routing;
 use super::source::{Change, Source};
 use crate::limits::{RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX};
 use system::System;
@@ -42,16 +44,9 @@ pub struct Update {
     pub relay: Relay,
     /// The decision behind it.
     pub decision: PolicyDecision,
-    /// The interface was found in another place: new sockets for route queries.
-    pub route_queries: Option<RouteQueries>,
-}
-
-/// The means by which workers query routes.
-pub struct RouteQueries {
-    /// The interface's index in its namespace.
-    pub interface: u32,
-    /// One socket per worker.
-    pub sockets: Vec<OwnedFd>,
+    /// The means by which workers query routes, one per worker: if the interface was found in
+    /// another place. None: it cannot be accessed. Empty: no change.
+    pub route_queries: Vec<Option<RouteSocket>>,
 }
 
 /// Starts the thread; `wake` is written with each update.
@@ -66,7 +61,7 @@ pub fn start(
 ) -> io::Result<Receiver<Update>> {
     let (updates, lane) = bounded(RELAY_UPDATES_MAX);
     let watch = Watch {
-        handle,
+        handle: Arc::new(handle),
         mode,
         workers,
         updates,
@@ -74,9 +69,11 @@ pub fn start(
         view: None,
         findings: BTreeMap::new(),
         changed: BTreeSet::new(),
+        events_lost: false,
         routes: 0,
         routes_changed: false,
-        route_queries: None,
+        mtu_v6: None,
+        route_queries: Vec::new(),
         reported: None,
     };
     thread::Builder::new().name("relay-policy".into()).spawn(move || watch.run())?;
@@ -92,7 +89,7 @@ enum Ended {
 }
 
 struct Watch {
-    handle: TunHandle,
+    handle: Arc<TunHandle>,
     mode: Mode,
     workers: usize,
     updates: Sender<Update>,
@@ -102,12 +99,17 @@ struct Watch {
     findings: BTreeMap<Source, Vec<Finding>>,
     /// Sources to be read again.
     changed: BTreeSet<Source>,
+    /// Everything is to be read again at the next look: not at once, since events that come too
+    /// fast are lost all the time.
+    events_lost: bool,
     /// See [`Relay::routes`].
     routes: u64,
     routes_changed: bool,
-    route_queries: Option<RouteQueries>,
-    /// The last decision that was reported.
-    reported: Option<PolicyDecision>,
+    /// See [`Relay::mtu_v6`].
+    mtu_v6: Option<usize>,
+    route_queries: Vec<Option<RouteSocket>>,
+    /// The last decision that was reported, and the MTU with it.
+    reported: Option<(PolicyDecision, Option<usize>)>,
 }
 
 impl Watch {
@@ -154,11 +156,15 @@ impl Watch {
                 source.is_polled() || *source == Source::Nftables && !view.has_nftables_events()
             };
             self.changed.extend(Source::ALL.into_iter().filter(is_polled));
+            self.routes_changed |= !view.has_events();
+            if !view.has_events() || std::mem::take(&mut self.events_lost) {
+                self.changed.extend(Source::ALL);
+            }
         }
         Ok(())
     }
 
-    /// Starts again if the interface was moved or renamed.
+    /// Starts again if the interface was moved or renamed, or has another index.
     fn follow(&mut self) -> Result<(), Ended> {
         let is_current = match &self.view {
             Some(view) => view.is_current(&self.handle),
@@ -173,13 +179,13 @@ impl Watch {
 
     fn open(&mut self) -> Result<(), Ended> {
         let opened = View::open(&self.handle).and_then(|view| {
-            let sockets = view.route_query_sockets(self.workers)?;
-            Ok((RouteQueries { interface: view.interface.index, sockets }, view))
+            let sockets = view.route_query_sockets(&self.handle, self.workers)?;
+            Ok((sockets, view))
         });
         match opened {
             Ok((route_queries, view)) => {
                 log::debug!("relay: monitoring interface {}", view.interface.name);
-                self.route_queries = Some(route_queries);
+                self.route_queries = route_queries.into_iter().map(Some).collect();
                 self.view = Some(view);
                 self.changed.extend(Source::ALL);
                 self.routes_changed = true;
@@ -201,7 +207,9 @@ impl Watch {
             capability: is_denied.then_some("CAP_SYS_ADMIN"),
             hides_forwarding: true,
         };
-        self.view = None;
+        if self.view.take().is_some() {
+            self.route_queries = (0..self.workers).map(|_| None).collect();
+        }
         self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
         self.changed.clear();
         self.routes_changed = true;
@@ -211,25 +219,49 @@ impl Watch {
     /// Reads the sources that may have changed; sends an update if the decision or the routes
     /// changed.
     fn update(&mut self) -> Result<(), Ended> {
-        if let Some(view) = &self.view {
-            for source in std::mem::take(&mut self.changed) {
-                self.findings.insert(source, source.read(&mut System, &view.interface));
+        if let Err(error) = self.read_sources() {
+            // The interface was moved just now, or is gone.
+            self.open()?;
+            if self.read_sources().is_err() {
+                self.lose(&error)?;
             }
         }
         let decision = PolicyDecision::new(self.mode, self.findings.values().flatten());
-        let is_new = self.reported.as_ref() != Some(&decision);
+        let reported = Some((decision.clone(), self.mtu_v6));
+        let is_new = self.reported != reported;
         let routes_changed = std::mem::take(&mut self.routes_changed);
         if !is_new && !routes_changed {
             return Ok(());
         }
         self.routes += u64::from(routes_changed);
         let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
-        let relay = Relay { mode: PerFamily { v4, v6 }, routes: self.routes };
-        self.reported = Some(decision.clone());
-        let route_queries = self.route_queries.take();
+        let (routes, mtu_v6) = (self.routes, self.mtu_v6);
+        let relay = Relay { mode: PerFamily { v4, v6 }, routes, mtu_v6 };
+        self.reported = reported;
+        let route_queries = std::mem::take(&mut self.route_queries);
         self.updates.send(Update { relay, decision, route_queries }).map_err(|_| Ended::Alone)?;
         // A counter at its limit is readable too.
         let _ = self.wake.write(1);
+        Ok(())
+    }
+
+    fn read_sources(&mut self) -> io::Result<()> {
+        let Some(view) = &self.view else { return Ok(()) };
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let at = &view.interface;
+        let read = || {
+            let mtu = changed
+                .contains(&Source::Settings(Family::V6))
+                .then(|| routing::mtu_v6(&mut System, at));
+            let read = |source: &Source| (*source, source.read(&mut System, at));
+            (changed.iter().map(read).collect::<Vec<_>>(), mtu)
+        };
+        let (findings, mtu) = view.run(&self.handle, read)?;
+        self.findings.extend(findings);
+        self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
         Ok(())
     }
 
@@ -254,7 +286,7 @@ impl Watch {
                 }
                 Events::Lost => {
                     log::debug!("relay: netlink events lost, reading everything again");
-                    self.changed.extend(Source::ALL);
+                    self.events_lost = true;
                     self.routes_changed = true;
                     may_be_gone = true;
                 }

@@ -5,10 +5,9 @@ use std::io;
 
 use wg_bounce_sys::{Family, bpf, xtables};
 
-use crate::limits::NETLINK_ATTEMPTS_MAX;
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::socket;
-use crate::relay_policy::kernel::{Direction, Kernel, LegacyTable, NetfilterLink};
+use crate::relay_policy::kernel::{Direction, Kernel, NetfilterLink};
 
 /// The kernel of this machine.
 pub(super) struct System;
@@ -35,20 +34,20 @@ impl Kernel for System {
         }
     }
 
-    fn legacy_table(&mut self, family: Family, table: &str) -> io::Result<LegacyTable> {
+    fn legacy_outline(&mut self, family: Family, table: &str) -> io::Result<Vec<u8>> {
         let is_v6 = family == Family::V6;
-        let socket = xtables::open(is_v6)?;
-        for _ in 0..NETLINK_ATTEMPTS_MAX {
-            let info = xtables::info(&socket, is_v6, table)?;
-            let size = info.last_chunk().copied().map_or(0, u32::from_ne_bytes);
-            match xtables::entries(&socket, is_v6, table, size) {
-                Ok(entries) => return Ok(LegacyTable { info: info.to_vec(), entries }),
-                // The size has changed in the meantime.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::ErrorKind::Interrupted.into())
+        Ok(xtables::info(&xtables::open(is_v6)?, is_v6, table)?.to_vec())
+    }
+
+    fn legacy_entries(
+        &mut self,
+        family: Family,
+        table: &str,
+        outline: &[u8],
+    ) -> io::Result<Vec<u8>> {
+        let is_v6 = family == Family::V6;
+        let size = outline.last_chunk().copied().map_or(0, u32::from_ne_bytes);
+        xtables::entries(&xtables::open(is_v6)?, is_v6, table, size)
     }
 
     fn tcx_programs(&mut self, interface: u32, direction: Direction) -> io::Result<u32> {

@@ -2,9 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use wg_bounce_sys::namespace::NamespaceId;
+use wg_bounce_sys::route::{Elsewhere, RouteSocket};
 use wg_bounce_sys::tun::TunHandle;
 
 use crate::limits::FOLLOW_ATTEMPTS_MAX;
@@ -15,10 +18,15 @@ use crate::netlink::socket::{EventsRead, NetlinkSocket};
 use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route};
 
-/// The calling thread's view of the interface, from within its namespace.
+/// The place of the interface.
 pub(super) struct View {
     /// The interface, as named there.
     pub interface: Interface,
+    namespace: NamespaceId,
+    /// Whether its namespace is the daemon's own.
+    is_home: bool,
+    /// Whether the sockets receive the events of its namespace.
+    has_events: bool,
     route: NetlinkSocket,
     /// None if the kernel has no nftables, or does not allow the subscription.
     nftables: Option<NetlinkSocket>,
@@ -33,26 +41,32 @@ pub(super) enum Events {
 }
 
 impl View {
-    /// Moves the calling thread into the interface's namespace and subscribes to events there: no
-    /// later change can be missed.
+    /// Finds the interface and subscribes to events of its namespace: no later change can be
+    /// missed.
     ///
     /// # Errors
     /// EBADFD: the interface was deleted. EPERM: the daemon may not enter its
     /// namespace.
     pub fn open(handle: &TunHandle) -> io::Result<View> {
         for _ in 0..FOLLOW_ATTEMPTS_MAX {
-            namespace::enter(&handle.namespace()?)?;
-            let route = NetlinkSocket::open(Protocol::Route, &FORWARDING_GROUPS)?;
-            let nftables = NetlinkSocket::open(Protocol::Netfilter, &[NFTABLES_GROUP]);
+            let namespace = handle.namespace()?;
+            let mut route = NetlinkSocket::open(Protocol::Route, &FORWARDING_GROUPS)?;
+            let mut nftables = NetlinkSocket::open(Protocol::Netfilter, &[NFTABLES_GROUP]).ok();
+            let mut sockets: Vec<&mut NetlinkSocket> = nftables.iter_mut().collect();
+            sockets.push(&mut route);
+            let has_events = namespace::follow(&namespace, &mut sockets).is_ok();
             let name = handle.name()?;
-            let index = match if_nametoindex(name.as_str()) {
-                Ok(index) => index,
-                // The interface was moved or renamed in the meantime.
-                Err(Errno::ENODEV) => continue,
-                Err(errno) => return Err(errno.into()),
+            // The interface was moved or renamed in the meantime.
+            let Some(index) = index(&namespace, &name)? else { continue };
+            let view = View {
+                interface: Interface { index, name },
+                namespace: NamespaceId::of(&namespace)?,
+                is_home: namespace::is_current(&namespace),
+                has_events,
+                route,
+                nftables,
             };
-            let view =
-                View { interface: Interface { index, name }, route, nftables: nftables.ok() };
+            drop(namespace);
             if view.is_current(handle)? {
                 return Ok(view);
             }
@@ -60,12 +74,36 @@ impl View {
         Err(Errno::ENODEV.into())
     }
 
-    /// Whether the interface still has the same namespace and name.
+    /// Whether the interface still has the same namespace, name and index.
     ///
     /// # Errors
     /// EBADFD: the interface was deleted.
     pub fn is_current(&self, handle: &TunHandle) -> io::Result<bool> {
-        Ok(namespace::is_current(&handle.namespace()?) && handle.name()? == self.interface.name)
+        let (namespace, name) = (handle.namespace()?, handle.name()?);
+        Ok(NamespaceId::of(&namespace)? == self.namespace
+            && name == self.interface.name
+            && index(&namespace, &name)? == Some(self.interface.index))
+    }
+
+    /// Runs `work` in the interface's namespace.
+    ///
+    /// # Errors
+    /// EBADFD: the interface was deleted. ENODEV: it was moved.
+    pub fn run<T: Send>(
+        &self,
+        handle: &TunHandle,
+        work: impl FnOnce() -> T + Send,
+    ) -> io::Result<T> {
+        let namespace = handle.namespace()?;
+        if NamespaceId::of(&namespace)? != self.namespace {
+            return Err(Errno::ENODEV.into());
+        }
+        namespace::run_in(&namespace, || Ok(work()))
+    }
+
+    /// Whether changes are announced.
+    pub fn has_events(&self) -> bool {
+        self.has_events
     }
 
     /// Whether changes of nftables are announced.
@@ -76,10 +114,29 @@ impl View {
     /// Opens one socket for route queries per worker.
     ///
     /// # Errors
-    /// The process has run out of descriptors.
-    pub fn route_query_sockets(&self, workers: usize) -> io::Result<Vec<OwnedFd>> {
-        let open = |_| NetlinkSocket::open(Protocol::Route, &[]).map(OwnedFd::from);
-        (0..workers).map(open).collect()
+    /// The process has run out of descriptors. EPERM: a worker that enters the interface's
+    /// namespace could not return.
+    pub fn route_query_sockets(
+        &self,
+        handle: &Arc<TunHandle>,
+        workers: usize,
+    ) -> io::Result<Vec<RouteSocket>> {
+        let index = self.interface.index;
+        if self.is_home {
+            let open = |_| {
+                let socket = NetlinkSocket::open(Protocol::Route, &[])?;
+                Ok(RouteSocket::new(socket.into(), index))
+            };
+            return (0..workers).map(open).collect();
+        }
+        let home = Arc::new(namespace::current()?);
+        self.run(handle, || namespace::enter(&home))??;
+        let way = |_| {
+            let (device, home) = (Arc::clone(handle), Arc::clone(&home));
+            let way = Elsewhere { device, namespace: self.namespace, home };
+            RouteSocket::elsewhere(way, index)
+        };
+        Ok((0..workers).map(way).collect())
     }
 
     /// The descriptors to wait for.
@@ -93,6 +150,15 @@ impl View {
         let nftables = self.nftables.as_ref().map(|socket| read(socket, changed_by_nftables));
         [route, nftables.unwrap_or_else(|| Events::Changes(Vec::new()))]
     }
+}
+
+/// The index of an interface; none if there is none of this name.
+fn index(namespace: &OwnedFd, name: &str) -> io::Result<Option<u32>> {
+    namespace::run_in(namespace, || match if_nametoindex(name) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    })
 }
 
 /// The changes announced by the events of one socket; equal ones in a row are merged.

@@ -147,9 +147,24 @@ impl Daemon {
         program: Program,
         environment: &[(&str, &str)],
     ) -> Daemon {
+        Daemon::start_under(&[], lab, namespace, role, program, environment)
+    }
+
+    /// As [`Daemon::start_with`], by way of a command that executes the one appended to it.
+    #[track_caller]
+    pub fn start_under(
+        wrapper: &[&str],
+        lab: &Lab,
+        namespace: &Namespace,
+        role: &str,
+        program: Program,
+        environment: &[(&str, &str)],
+    ) -> Daemon {
         let interface = lab.interface(role);
-        let mut command = namespace.command(program.path().to_str().expect("UTF-8"));
-        command.args(program.options()).arg(&interface);
+        let path = program.path();
+        let mut words = wrapper.iter().copied().chain([path.to_str().expect("UTF-8")]);
+        let mut command = namespace.command(words.next().expect("a program"));
+        command.args(words).args(program.options()).arg(&interface);
         command.envs(program.environment()).envs(environment.iter().copied());
         let title = format!("{program:?} as {role} ({interface})");
         let process = Background::spawn(command, &title, lab.file(role));
@@ -183,6 +198,11 @@ impl Daemon {
     /// Whether its control socket exists.
     pub fn is_reachable(&self) -> bool {
         socket_path(&self.interface).exists()
+    }
+
+    /// Whether it has exited.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.has_ended()
     }
 
     /// Waits for it to exit. Returns its exit code; `None` if a signal killed it.

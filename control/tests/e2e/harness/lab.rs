@@ -126,6 +126,12 @@ impl Namespace {
         &self.name
     }
 
+    /// Deletes it before the lab ends.
+    #[track_caller]
+    pub fn delete(&self) {
+        host(&format!("ip netns del {}", self.name)).expect_ok();
+    }
+
     /// The ids of all processes in it.
     pub fn processes(&self) -> Vec<i32> {
         let text = host(&format!("ip netns pids {}", self.name)).stdout;

@@ -38,6 +38,8 @@ pub struct TestbedOptions {
     pub bob: &'static str,
     /// The device of the hub's default routes.
     pub default_route: DefaultRoute,
+    /// A command that executes the hub's daemon, appended to it.
+    pub wrapper: &'static [&'static str],
 }
 
 /// The device of the hub's default routes.
@@ -61,6 +63,7 @@ impl TestbedOptions {
             alice: "10.77.0.2/32,10.77.2.0/24,fd77::2/128,fd77:0:0:2::/64",
             bob: "10.77.0.3/32,10.88.0.0/16,fd77::3/128,fd88::/64",
             default_route: DefaultRoute::Nowhere,
+            wrapper: &[],
         }
     }
 }
@@ -80,7 +83,8 @@ pub struct Testbed {
     elsewhere: Option<Counter>,
     devices: File,
     pings: u16,
-    _lab: Lab,
+    /// The namespaces.
+    pub lab: Lab,
 }
 
 /// Everything observed after sending one or more packets.
@@ -133,7 +137,8 @@ impl Testbed {
         let program = Program::Ours(setting.backend);
         let environment =
             [("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
-        let hub = Daemon::start_with(&lab, &hub, "hub", program, &environment);
+        let wrapper = setting.wrapper;
+        let hub = Daemon::start_under(wrapper, &lab, &hub, "hub", program, &environment);
         let endpoint = format!("192.0.2.1:{HUB_PORT}").parse().expect("an endpoint");
         let [alice, bob, dave] =
             [(); 3].map(|()| FakePeer::new(&outside, "192.0.2.2:0", endpoint, &hub.key));
@@ -152,7 +157,7 @@ impl Testbed {
         wait_for_reports(&hub);
         let pings = 0;
         let mut testbed =
-            Testbed { hub, alice, bob, dave, outside, elsewhere, devices, pings, _lab: lab };
+            Testbed { hub, alice, bob, dave, outside, elsewhere, devices, pings, lab };
         testbed.alice.connect();
         testbed.bob.connect();
         testbed.settle();
