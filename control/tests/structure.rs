@@ -32,7 +32,7 @@ const RUNNING: [(&str, &str); 2] = [
 ];
 
 /// Exceptions, which are plain data: types, and numbers (the functions of libc are unsafe).
-const SYSTEM_DATA: &str = "wg_bounce_sys::clock::Millis wg_bounce_sys::route::Route \
+const SYSTEM_DATA: &str = "wg_bounce_sys::clock::Millis wg_bounce_sys::route::Reply \
                            wg_bounce_sys::Endpoint wg_bounce_sys::Family \
                            wg_bounce_sys::PerFamily wg_bounce_sys::bpf::Direction \
                            wg_bounce_sys::bpf::NetfilterLink \

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use wg_bounce_sys::Family;
-use wg_bounce_sys::route::{Route, RouteSocket};
+use wg_bounce_sys::route::{Reply, Route, RouteSocket};
 
 use crate::counters::DropReason;
 use crate::flows::{Flow, FlowKey, Flows};
@@ -26,9 +26,18 @@ pub enum Verdict<'a> {
     /// Give it to the kernel, through the TUN.
     Deliver,
     /// Seal it again for this peer, which owns its destination.
-    Relay(&'a Arc<Peer>),
+    Relay(Relayed<'a>),
     /// Drop and count it.
     Drop(DropReason),
+}
+
+/// A packet that is relayed.
+#[derive(Clone, Copy)]
+pub struct Relayed<'a> {
+    /// The peer that owns its destination.
+    pub to: &'a Arc<Peer>,
+    /// The MTU of its route (bytes).
+    pub mtu: usize,
 }
 
 /// The router of one worker.
@@ -88,12 +97,13 @@ impl Router {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
         let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
-        let may_relay = receiver.id != sender.id
-            && receiver.path().is_some()
-            && is_fast_path(packet, ip, snapshot.mtu);
-        match decide(mode, flow.route, may_relay) {
+        let Reply { route, mtu } = flow.reply;
+        let mtu = mtu.map_or(snapshot.mtu, |mtu| snapshot.mtu.min(mtu as usize));
+        let may_relay =
+            receiver.id != sender.id && receiver.path().is_some() && is_fast_path(packet, ip, mtu);
+        match decide(mode, route, may_relay) {
+            Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),
             Decision::Deliver => Verdict::Deliver,
-            Decision::Relay => Verdict::Relay(receiver),
             Decision::NotPunted => Verdict::Drop(DropReason::NotPunted),
         }
     }
@@ -130,8 +140,8 @@ impl Router {
                 if owner != Some(sender) {
                     return None; // a spoofed source must not evict a legitimate flow
                 }
-                let (epoch, route) = (snapshot.epoch, Route::Unknown);
-                self.flows.insert(Flow { key, epoch, sender: owner, receiver, routes: 0, route })
+                let (epoch, reply) = (snapshot.epoch, Reply::default());
+                self.flows.insert(Flow { key, epoch, sender: owner, receiver, routes: 0, reply })
             }
         };
         self.last = Some((key, slot));
@@ -139,7 +149,7 @@ impl Router {
         if flow.sender != Some(sender) {
             return None;
         }
-        let is_current = flow.routes == snapshot.relay.routes && flow.route != Route::Unknown;
+        let is_current = flow.routes == snapshot.relay.routes && flow.reply.route != Route::Unknown;
         // Query the kernel only when both ends are peers: nothing else can be relayed. Once this
         // turn's queries are used up, a stale answer is better than none.
         if !is_current
@@ -148,7 +158,7 @@ impl Router {
             && let Some(socket) = &mut self.socket
         {
             self.route_queries -= 1;
-            flow.route = socket.ask(key.source(), key.destination(), key.dscp());
+            flow.reply = socket.ask(key.source(), key.destination(), key.dscp());
             flow.routes = snapshot.relay.routes;
         }
         Some(flow)

@@ -35,7 +35,7 @@ use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
 use crate::recycle::recycle;
-use crate::router::{Router, Verdict};
+use crate::router::{Relayed, Router, Verdict};
 use crate::segments::datagrams;
 use crate::send::{InPlace, Sender};
 use crate::turn::Turn;
@@ -60,6 +60,11 @@ impl Message {
     fn plaintext(&self) -> Range<usize> {
         let (offset, length) = (self.offset as usize, self.length as usize);
         offset + DATA_HEADER_LEN..offset + length - TAG_LEN
+    }
+
+    /// Its plaintext in one of the turn's trains.
+    fn plaintext_in<'a>(&self, trains: &'a [Train]) -> &'a [u8] {
+        &trains[self.train as usize].buffer[self.plaintext()]
     }
 }
 
@@ -269,14 +274,14 @@ impl ReceivePath {
             match verdict {
                 Verdict::Deliver => coalesce(message, coalescer, turn),
                 Verdict::Drop(reason) => turn.dropped(&session.peer, reason, 1),
-                Verdict::Relay(peer) => {
-                    if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer))
-                        && let Some(known) = relay_to.replace(Arc::clone(peer))
+                Verdict::Relay(Relayed { to, mtu }) => {
+                    if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, to))
+                        && let Some(known) = relay_to.replace(Arc::clone(to))
                     {
                         sender.relay(&known, relayed, turn)?;
                         relayed.clear();
                     }
-                    relayed.push(prepare_relay(message, &packet, turn));
+                    relayed.push(prepare_relay(message, &packet, mtu, turn));
                 }
             }
         }
@@ -413,18 +418,19 @@ fn accept_message<'router>(
 }
 
 fn coalesce(message: &Message, coalescer: &mut Coalescer<Place>, turn: &mut Turn<'_>) {
-    let range = message.plaintext();
-    let place = Place { train: message.train, offset: range.start as u32 };
-    let plaintext = &turn.trains[message.train as usize].buffer[range];
-    coalescer.push(place, plaintext).expect("`accept` made room for this run");
+    let place = Place { train: message.train, offset: message.plaintext().start as u32 };
+    coalescer
+        .push(place, message.plaintext_in(turn.trains))
+        .expect("`accept` made room for this run");
 }
 
 /// Forwards a packet as a router does, and turns its message into one that can be sealed where it
-/// lies. It must not grow, because the next message of the train begins behind its tag.
-fn prepare_relay(message: &Message, packet: &Packet, turn: &mut Turn<'_>) -> InPlace {
+/// lies. It must not grow, because the next message of the train begins behind its tag. `mtu` is
+/// that of its route (bytes).
+fn prepare_relay(message: &Message, packet: &Packet, mtu: usize, turn: &mut Turn<'_>) -> InPlace {
     let plaintext = &mut turn.trains[message.train as usize].buffer[message.plaintext()];
     ip_forward::decrement_ttl(plaintext);
-    let length = padded_len(packet.len, turn.snapshot.mtu).min(plaintext.len());
+    let length = padded_len(packet.len, mtu).min(plaintext.len());
     // The sender's padding must not reach the receiver.
     plaintext[packet.len..length].fill(0);
     InPlace {

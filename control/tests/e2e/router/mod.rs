@@ -1,6 +1,7 @@
 //! Router behaviour: the result of one packet from alice, with the kernel and with the worker as
 //! the relay. Both must be what a router has to do, and must not differ.
 
+mod answers;
 mod attacks;
 mod cases;
 mod judge;
