@@ -73,9 +73,12 @@ drop_reasons! {
     SocketFull = "drop_socket_full",
     /// A send that the network refused: no route, the firewall, no such family.
     SendRefused = "drop_send_refused",
-    /// A packet that only the kernel may forward between peers (an expired TTL, options, a packet
-    /// beyond the MTU), but the kernel's route for it leads out of another interface.
+    /// A packet that only the kernel may forward between peers (options, fragmentation), but the
+    /// kernel's route for it leads out of another interface or is unknown.
     NotPunted = "drop_not_punted",
+    /// A packet between peers that a worker answered with an ICMP error, within the rate limit: its
+    /// TTL expired, or it exceeds the MTU.
+    NotForwarded = "drop_not_forwarded",
 }
 
 /// A counter with one writer.

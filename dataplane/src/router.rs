@@ -14,8 +14,9 @@ use wg_bounce_sys::route::{Reply, Route, RouteSocket};
 
 use crate::counters::DropReason;
 use crate::flows::{Flow, FlowKey, Flows};
+use crate::icmp::IcmpError;
 use crate::ip::{self, Packet};
-use crate::ip_forward::is_fast_path;
+use crate::ip_forward::{is_fast_path, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
 use crate::peer::{Peer, PeerId};
 use crate::snapshot::{DirectRelay, Snapshot};
@@ -27,6 +28,8 @@ pub enum Verdict<'a> {
     Deliver,
     /// Seal it again for this peer, which owns its destination.
     Relay(Relayed<'a>),
+    /// Drop it, and answer with this error.
+    Refuse(IcmpError),
     /// Drop and count it.
     Drop(DropReason),
 }
@@ -103,9 +106,27 @@ impl Router {
             receiver.id != sender.id && receiver.path().is_some() && is_fast_path(packet, ip, mtu);
         match decide(mode, route, may_relay) {
             Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),
+            // The kernel would answer for a route that this packet does not take, or not at all.
+            _ if mode == DirectRelay::Always
+                && matches!(route, Route::None | Route::Elsewhere)
+                && let Some(error) = refusal(packet, ip, mtu) =>
+            {
+                Verdict::Refuse(error)
+            }
             Decision::Deliver => Verdict::Deliver,
             Decision::NotPunted => Verdict::Drop(DropReason::NotPunted),
         }
+    }
+
+    /// Whether the kernel forwards a packet that arrives from the interface back out of it.
+    pub fn is_back(&mut self, source: IpAddr, destination: IpAddr) -> bool {
+        let reply = self.socket.as_mut().map(|socket| socket.ask(source, destination, 0));
+        reply.is_some_and(|reply| reply.route == Route::Back)
+    }
+
+    /// The source address of the host's own packets to `destination` out of the interface.
+    pub fn source_address(&mut self, destination: IpAddr) -> Option<IpAddr> {
+        self.socket.as_mut()?.source_address(destination)
     }
 
     fn owner_of(&mut self, source: IpAddr, snapshot: &Snapshot) -> Option<PeerId> {

@@ -56,6 +56,11 @@ impl LinkWatcher {
         &self.link
     }
 
+    /// Whether the interface is in the network namespace of the calling thread.
+    pub fn is_in_our_namespace(&self) -> bool {
+        self.handle.namespace().is_ok_and(|namespace| namespace::is_current(&namespace))
+    }
+
     /// Reads the waiting events; never blocks.
     ///
     /// # Errors

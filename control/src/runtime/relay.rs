@@ -12,6 +12,8 @@ use crate::relay_policy::watch::Update;
 /// The relay policy as known to the control thread.
 pub(super) struct RelayState {
     pub updates: Receiver<Update>,
+    /// Whether there will be updates: not with `--relay kernel`.
+    pub is_watched: bool,
     /// The published policy.
     pub relay: Relay,
     /// The decision behind it; none before the first update: until then the kernel forwards.
@@ -29,8 +31,10 @@ impl RelayState {
     /// kernel`.
     pub(super) fn new(updates: Option<Receiver<Update>>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
-        let decision = updates.is_none().then(by_kernel);
+        let is_watched = updates.is_some();
+        let decision = (!is_watched).then(by_kernel);
         RelayState {
+            is_watched,
             updates: updates.unwrap_or_else(never),
             relay: Relay::default(),
             unreported: decision.is_some().then_some(0),

@@ -27,6 +27,7 @@ use wg_bounce_sys::message::PAYLOAD_AT;
 use wg_bounce_sys::{Endpoint, Errno, Train, TunWrite};
 
 use crate::counters::DropReason;
+use crate::icmp_errors::IcmpErrors;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
@@ -81,6 +82,8 @@ pub struct ReceivePath {
     pub indexes: IndexTable,
     /// Decides where packets go.
     pub router: Router,
+    /// Answers packets that go nowhere.
+    pub errors: IcmpErrors,
     /// Packets for one other peer, collected from a run of messages.
     relayed: Vec<InPlace>,
     messages: Vec<Message>,
@@ -110,6 +113,7 @@ impl ReceivePath {
             aead,
             indexes: IndexTable::default(),
             router: Router::new(seed),
+            errors: IcmpErrors::default(),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(messages),
             coalescer: Coalescer::new(COALESCE_PACKETS_MAX, options, seed),
@@ -260,7 +264,7 @@ impl ReceivePath {
         sender: &mut Sender,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        let ReceivePath { indexes, router, relayed, coalescer, .. } = self;
+        let ReceivePath { indexes, router, errors, relayed, coalescer, .. } = self;
         let session = indexes.get_mut(receiver).expect("found by `sort_data`");
         let mut run = Run::default();
         let mut relay_to: Option<Arc<Peer>> = None;
@@ -282,6 +286,14 @@ impl ReceivePath {
                         relayed.clear();
                     }
                     relayed.push(prepare_relay(message, &packet, mtu, turn));
+                }
+                Verdict::Refuse(error) => {
+                    let peer = &session.peer;
+                    turn.dropped(peer, DropReason::NotForwarded, 1);
+                    let packet = (message.plaintext_in(turn.trains), &packet);
+                    if let Some(length) = errors.prepare(error, packet, peer.id, router, turn.now) {
+                        errors.send(length, peer, sender, turn)?;
+                    }
                 }
             }
         }

@@ -109,6 +109,21 @@ impl Sender {
         Ok(())
     }
 
+    /// Sends an ICMP error to the peer whose packet caused it.
+    pub fn send_error(
+        &mut self,
+        peer: &Arc<Peer>,
+        packet: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
+        let path = peer.path();
+        let Some(path) = path.as_ref() else { return Ok(()) };
+        match self.target(peer, path, turn)? {
+            Some(target) => self.send_packet(&target, packet, turn),
+            None => self.stage(peer, [packet.into()], turn),
+        }
+    }
+
     /// Sends the staged packets of a peer, if it has a session now.
     pub fn send_staged(&mut self, peer: &Arc<Peer>, turn: &mut Turn<'_>) -> io::Result<()> {
         if !self.staging.holds(peer.id) || self.backlog.holds(peer.id) {

@@ -1,17 +1,122 @@
-//! Routes with an MTU or with several next hops.
+//! The source of ICMP errors, and routes with an MTU or with several next hops.
 
 use super::cases::{Hosts, error, hosts};
 use super::judge::{Expect, judge};
 use crate::harness::{
-    Backend, DF, Draft, Family, RelayMode, Testbed, TestbedOptions, eventually, forwarded, seconds,
-    trim,
+    Backend, DF, Draft, Family, MTU, RelayMode, Testbed, TestbedOptions, eventually, forwarded,
+    seconds, trim,
 };
 
 const MODES: [RelayMode; 3] = [RelayMode::Kernel, RelayMode::Direct, RelayMode::Auto];
 
+/// The kernel's choice of the hub's address towards `target`.
+fn source_towards(testbed: &Testbed, target: &str) -> String {
+    let route = testbed.hub.namespace.run(&format!("ip route get {target}"));
+    let mut words = route.split_whitespace().skip_while(|word| *word != "src");
+    words.nth(1).unwrap_or_else(|| panic!("no source in {route}")).to_owned()
+}
+
+fn unreachable(family: Family, source: &str) -> Expect {
+    let (kind, code) = if family == Family::V4 { (3, 1) } else { (1, 3) };
+    let Expect::Error(mut expected) = error(kind, code, 0, source) else { unreachable!() };
+    expected.quotes_forwarded = true;
+    Expect::Error(expected)
+}
+
+fn time_exceeded(family: Family, source: &str) -> Expect {
+    error(if family == Family::V4 { 11 } else { 3 }, 0, 0, source)
+}
+
 fn too_big(family: Family, mtu: usize, source: &str) -> Expect {
     let (kind, code) = if family == Family::V4 { (3, 4) } else { (2, 0) };
     error(kind, code, mtu as u32, source)
+}
+
+/// Checks the errors about packets of alice's `from`: all come from the kernel's choice of address.
+#[track_caller]
+fn expect_source(testbed: &mut Testbed, family: Family, from: &str, expected: &str, text: &str) {
+    assert_eq!(source_towards(testbed, from), expected, "{text}");
+    let Hosts { bob, carol, unassigned, .. } = hosts(family);
+    for (target, hop_limit, answer) in [
+        (unassigned, 64, unreachable(family, expected)),
+        (carol, 64, unreachable(family, expected)),
+        (bob, 1, time_exceeded(family, expected)),
+    ] {
+        let packet = Draft::udp(from, target, 60).hop_limit(hop_limit).build();
+        let seen = testbed.observe(&packet);
+        judge(&seen, &packet, &answer)
+            .unwrap_or_else(|fault| panic!("{text}, {from} to {target}: {fault}"));
+    }
+}
+
+/// Several addresses, preferred sources of routes, and an interface without addresses.
+pub fn errors_come_from_the_hubs_own_address(backend: Backend) {
+    for relay in MODES {
+        let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
+        let interface = testbed.hub.interface.clone();
+        let run = |testbed: &Testbed, line: &str| {
+            testbed.hub.namespace.run(&line.replace("IF", &interface));
+        };
+        let text = format!("{relay:?}");
+        for family in Family::BOTH {
+            let Hosts { hub, alice, alice_too, .. } = hosts(family);
+            let (address, prefix) = match family {
+                Family::V4 => ("10.99.9.9/32", "10.77.2.0/24"),
+                Family::V6 => ("fd99:9::9/128", "fd77:0:0:2::/64"),
+            };
+            let nodad = if family == Family::V6 { "nodad" } else { "" };
+            let second = address.split('/').next().expect("an address");
+            run(&testbed, &format!("ip address add {address} dev IF {nodad}"));
+            run(&testbed, &format!("ip route replace {prefix} dev IF src {second}"));
+            expect_source(&mut testbed, family, alice, hub, &text);
+            expect_source(&mut testbed, family, alice_too, second, &text);
+        }
+        // The hub's addresses move to another device.
+        run(&testbed, "ip address flush dev IF");
+        for line in [
+            "ip address add 10.77.0.1/32 dev lo",
+            "ip address add fd77::1/128 dev lo nodad",
+            "ip route add 10.77.0.0/16 dev IF",
+            "ip route replace fd77::/48 dev IF",
+        ] {
+            run(&testbed, line);
+        }
+        testbed.settle();
+        for family in Family::BOTH {
+            let Hosts { hub, alice, .. } = hosts(family);
+            let text = format!("{relay:?}, unnumbered");
+            expect_source(&mut testbed, family, alice, hub, &text);
+        }
+    }
+}
+
+/// With `--relay direct` and no kernel route to the peer, the worker answers: the kernel would
+/// report its missing route.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn direct_answers_without_kernel_routes() {
+    let bob = "10.77.0.3/32,10.99.0.0/16,fd77::3/128,fd99::99/128";
+    let options = TestbedOptions::new(Backend::Uring, RelayMode::Direct);
+    let mut testbed = Testbed::new(&TestbedOptions { bob, ..options });
+    for (family, target) in Family::BOTH.into_iter().zip(["10.99.0.1", "fd99::99"]) {
+        let Hosts { hub, alice, .. } = hosts(family);
+        let udp = |length| Draft::udp(alice, target, length).fragment(DF);
+        let (protocol, kind) = if family == Family::V4 { (1, 3) } else { (58, 1) };
+        let body = [kind, 1, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 0];
+        let icmp = Draft::other(alice, target, protocol, &body);
+        for (name, draft, expect) in [
+            ("plain", udp(60), Expect::Forwarded),
+            ("last hop", udp(60).hop_limit(1), time_exceeded(family, hub)),
+            ("too large", udp(1440), too_big(family, MTU, hub)),
+            ("too large on its last hop", udp(1440).hop_limit(1), time_exceeded(family, hub)),
+            ("an error on its last hop", icmp.hop_limit(1), Expect::Silence),
+        ] {
+            let packet = draft.build();
+            let seen = testbed.observe(&packet);
+            judge(&seen, &packet, &expect).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        }
+    }
+    assert_eq!(testbed.hub.counter("drop_not_forwarded"), 8);
 }
 
 /// A route's own MTU holds for packets between peers: what fits passes without padding beyond it,
