@@ -115,8 +115,11 @@ pub struct Counters {
     pub tun_frames_written: Counter,
     /// IP packets in them.
     pub tun_packets_written: Counter,
-    /// Packets relayed between peers by the worker, not through the TUN.
+    /// Packets relayed between peers by the worker, not through the TUN; some may be dropped later,
+    /// while they wait for a session.
     pub relayed: Counter,
+    /// Bytes of those packets, padding included.
+    pub relayed_bytes: Counter,
     /// Trains that found their socket full and were held.
     pub held_trains: Counter,
     /// Datagrams handed over to the worker that owns their session.
@@ -143,6 +146,7 @@ impl Counters {
             ("tun_frames_written", &self.tun_frames_written),
             ("tun_packets_written", &self.tun_packets_written),
             ("relayed", &self.relayed),
+            ("relayed_bytes", &self.relayed_bytes),
             ("held_trains", &self.held_trains),
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),

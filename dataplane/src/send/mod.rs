@@ -84,6 +84,10 @@ impl Sender {
             turn.dropped(peer, DropReason::NoEndpoint, packets.len() as u64);
             return Ok(());
         };
+        let count = packets.len() as u64;
+        turn.counters.relayed.add(count);
+        turn.counters.relayed_bytes.add(packets.iter().map(InPlace::plaintext_len).sum());
+        peer.counters.relayed.add(count);
         let Some(target) = self.target(peer, path, turn)? else {
             return self.stage_in_place(peer, packets, turn);
         };
@@ -102,8 +106,6 @@ impl Sender {
                 return self.stage_in_place(peer, rest, turn);
             };
             self.batch.push_in_place(&target, now, nonces, turn.trains);
-            turn.counters.relayed.add(now.len() as u64);
-            peer.counters.relayed.add(now.len() as u64);
             rest = later;
         }
         Ok(())

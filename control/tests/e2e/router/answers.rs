@@ -218,3 +218,28 @@ fn several_next_hops_are_left_to_the_kernel() {
         }
     }
 }
+
+/// The interface's counters do not see relayed packets; SIGUSR1 logs their packets and bytes, those
+/// that wait for a session included, with a sum over all workers.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn relayed_packets_and_bytes_are_counted() {
+    let options = TestbedOptions::new(Backend::Uring, RelayMode::Direct);
+    let mut testbed = Testbed::new(&TestbedOptions { workers: "2", ..options });
+    let before = testbed.frames();
+    for (family, dave) in Family::BOTH.into_iter().zip(["10.77.0.5", "fd77::5"]) {
+        let Hosts { alice, bob, .. } = hosts(family);
+        for target in [bob, dave] {
+            let headers = if family == Family::V4 { 28 } else { 48 };
+            testbed.alice.send(&Draft::udp(alice, target, 1280 - headers).build());
+        }
+        testbed.bob.receive();
+        testbed.dave.receive();
+    }
+    assert_eq!(testbed.frames(), before, "the interface sees nothing");
+    assert_eq!(testbed.hub.counter("relayed"), 4);
+    assert_eq!(testbed.hub.counter("relayed_bytes"), 4 * 1280);
+    let log = testbed.hub.log();
+    let sums = log.lines().rev().find(|line| line.contains(" all workers: counters:"));
+    assert!(sums.is_some_and(|line| line.contains(" relayed=4 relayed_bytes=5120 ")), "{sums:?}");
+}
