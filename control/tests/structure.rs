@@ -24,7 +24,10 @@ const CRATES: [(&str, &str); 7] = [
 /// The modules that use the system. All others of these crates are pure: their inputs and the time
 /// are arguments.
 const RUNNING: [(&str, &str); 2] = [
-    ("dataplane/src", "channels engine messages receive router rx_queue send transmit turn worker"),
+    (
+        "dataplane/src",
+        "channels engine icmp_errors messages receive router rx_queue send transmit turn worker",
+    ),
     (
         "control/src",
         "link logging netlink::socket notify options relay_policy::watch runtime start uapi_server",
@@ -32,7 +35,7 @@ const RUNNING: [(&str, &str); 2] = [
 ];
 
 /// Exceptions, which are plain data: types, and numbers (the functions of libc are unsafe).
-const SYSTEM_DATA: &str = "wg_bounce_sys::clock::Millis wg_bounce_sys::route::Route \
+const SYSTEM_DATA: &str = "wg_bounce_sys::clock::Millis wg_bounce_sys::route::Reply \
                            wg_bounce_sys::Endpoint wg_bounce_sys::Family \
                            wg_bounce_sys::OuterHeader \
                            wg_bounce_sys::PerFamily wg_bounce_sys::bpf::Direction \

@@ -74,9 +74,12 @@ drop_reasons! {
     SocketFull = "drop_socket_full",
     /// A send that the network refused: no route, the firewall, no such family.
     SendRefused = "drop_send_refused",
-    /// A packet that only the kernel may forward between peers (an expired TTL, options, a packet
-    /// beyond the MTU), but the kernel's route for it leads out of another interface.
+    /// A packet that only the kernel may forward between peers (options, fragmentation), but the
+    /// kernel's route for it leads out of another interface or is unknown.
     NotPunted = "drop_not_punted",
+    /// A packet between peers that a worker answered with an ICMP error, within the rate limit: its
+    /// TTL expired, or it exceeds the MTU.
+    IcmpAnswered = "drop_icmp_answered",
     /// A packet between peers with `--relay direct` while forwarding is off, or while the daemon
     /// cannot see whether it is on.
     NotForwarded = "drop_not_forwarded",
@@ -116,8 +119,11 @@ pub struct Counters {
     pub tun_frames_written: Counter,
     /// IP packets in them.
     pub tun_packets_written: Counter,
-    /// Packets relayed between peers by the worker, not through the TUN.
+    /// Packets relayed between peers by the worker, not through the TUN; some may be dropped later,
+    /// while they wait for a session.
     pub relayed: Counter,
+    /// Bytes of those packets, padding included.
+    pub relayed_bytes: Counter,
     /// Trains that found their socket full and were held.
     pub held_trains: Counter,
     /// Datagrams handed over to the worker that owns their session.
@@ -144,6 +150,7 @@ impl Counters {
             ("tun_frames_written", &self.tun_frames_written),
             ("tun_packets_written", &self.tun_packets_written),
             ("relayed", &self.relayed),
+            ("relayed_bytes", &self.relayed_bytes),
             ("held_trains", &self.held_trains),
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),

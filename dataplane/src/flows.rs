@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use wg_bounce_sys::route::Route;
+use wg_bounce_sys::route::Reply;
 
 use crate::hash::mix;
 use crate::ip::Packet;
@@ -73,11 +73,11 @@ pub struct Flow {
     pub sender: Option<PeerId>,
     /// The owner of the destination.
     pub receiver: Option<Arc<Peer>>,
-    /// The generation of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `route`
+    /// The generation of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `reply`
     /// comes from.
     pub routes: u64,
-    /// The kernel's answer.
-    pub route: Route,
+    /// The kernel's reply.
+    pub reply: Reply,
 }
 
 /// The flow cache of one worker.
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn flow(key: FlowKey) -> Flow {
-        Flow { key, epoch: 1, sender: None, receiver: None, routes: 1, route: Route::Back }
+        Flow { key, epoch: 1, sender: None, receiver: None, routes: 1, reply: Reply::default() }
     }
 
     #[test]

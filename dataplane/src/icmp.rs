@@ -1,7 +1,4 @@
-//! ICMP destination unreachable, the answer to a packet that the tunnel cannot deliver.
-//!
-//! It is written back into the TUN, so that its source is the unreachable address: the kernel would
-//! drop our own address as a martian there.
+//! ICMP errors, the answers to packets that cannot be forwarded (RFC 792, RFC 4443).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,48 +11,105 @@ const ERROR_HEADER_LEN: usize = 8;
 const V4_ERROR_LEN_MAX: usize = 576;
 /// Longest ICMPv6 error with its IP header: the minimum MTU (bytes, RFC 4443 §2.4 c).
 const V6_ERROR_LEN_MAX: usize = 1280;
-/// Longest message that [`unreachable()`] writes (bytes).
+/// Longest message that [`IcmpError::write`] writes (bytes).
 pub const ERROR_LEN_MAX: usize = V6_ERROR_LEN_MAX;
-
-const V4_UNREACHABLE: u8 = 3;
-const V4_HOST_UNREACHABLE: u8 = 1;
-const V6_UNREACHABLE: u8 = 1;
-const V6_ADDRESS_UNREACHABLE: u8 = 3;
 
 /// Precedence "internetwork control", recommended for errors (RFC 1812 §4.3.2.5).
 const V4_ERROR_TOS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
 
-/// Writes to `out` the ICMPv4 host unreachable (type 3 code 1) or ICMPv6 address unreachable
-/// (type 1 code 3) that answers `offending`, and returns its length (bytes).
-///
-/// Returns `None` for packets that must not be answered (RFC 1122 §3.2.2, RFC 4443 §2.4 e): other
-/// than IP, ICMP errors and redirects, later fragments, addresses that are not unicast; and if
-/// `out` has less than [`ERROR_LEN_MAX`] bytes. The caller limits the rate.
-#[must_use]
-pub fn unreachable(offending: &[u8], out: &mut [u8]) -> Option<usize> {
-    let ip = ip::parse(offending)?;
-    let offending = &offending[..ip.len];
-    if out.len() < ERROR_LEN_MAX || !may_answer(offending, &ip) {
-        return None;
+/// The reason why a packet is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// The destination cannot be reached: host unreachable, or address unreachable of IPv6.
+    Unreachable,
+    /// The packet's TTL or hop limit ended here.
+    TimeExceeded,
+    /// The packet is longer than this (bytes) and must not be fragmented.
+    TooBig(u32),
+}
+
+impl IcmpError {
+    /// Type, code, and the second word, for IPv4 and IPv6.
+    fn codes(self, is_v4: bool) -> (u8, u8, u32) {
+        match (self, is_v4) {
+            (IcmpError::Unreachable, true) => (3, 1, 0),
+            (IcmpError::Unreachable, false) => (1, 3, 0),
+            (IcmpError::TimeExceeded, true) => (11, 0, 0),
+            (IcmpError::TimeExceeded, false) => (3, 0, 0),
+            (IcmpError::TooBig(mtu), true) => (3, 4, mtu.min(u16::MAX.into())),
+            (IcmpError::TooBig(mtu), false) => (2, 0, mtu),
+        }
     }
-    match (ip.source, ip.destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            Some(write_v4(offending, source, destination, out))
+
+    /// Writes to `out` this error about `offending`, a packet that [`may_answer`] was asked about,
+    /// and returns its length (bytes). Returns `None` if `from` is of another family.
+    ///
+    /// # Panics
+    /// If `out` has less than [`ERROR_LEN_MAX`] bytes: a bug of the caller.
+    #[must_use]
+    pub fn write(self, offending: &[u8], from: IpAddr, out: &mut [u8]) -> Option<usize> {
+        let ip = ip::parse(offending)?;
+        let offending = &offending[..ip.len];
+        match (ip.source, from) {
+            (IpAddr::V4(to), IpAddr::V4(from)) => Some(self.write_v4(offending, to, from, out)),
+            (IpAddr::V6(to), IpAddr::V6(from)) => Some(self.write_v6(offending, to, from, out)),
+            _ => None,
         }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            Some(write_v6(offending, source, destination, out))
-        }
-        _ => None,
+    }
+
+    fn write_v4(self, offending: &[u8], to: Ipv4Addr, from: Ipv4Addr, out: &mut [u8]) -> usize {
+        let quoted = offending.len().min(V4_ERROR_LEN_MAX - V4_HEADER_LEN - ERROR_HEADER_LEN);
+        let len = V4_HEADER_LEN + ERROR_HEADER_LEN + quoted;
+        let (header, error) = out[..len].split_at_mut(V4_HEADER_LEN);
+        header.fill(0);
+        header[0] = 0x45;
+        header[1] = V4_ERROR_TOS;
+        header[8] = HOP_LIMIT;
+        header[9] = ICMP;
+        header[12..16].copy_from_slice(&from.octets());
+        header[16..20].copy_from_slice(&to.octets());
+        ip::set_len(header, V4_HEADER_LEN, len);
+        write_error(error, self.codes(true), &offending[..quoted], 0);
+        len
+    }
+
+    fn write_v6(self, offending: &[u8], to: Ipv6Addr, from: Ipv6Addr, out: &mut [u8]) -> usize {
+        let quoted = offending.len().min(V6_ERROR_LEN_MAX - V6_HEADER_LEN - ERROR_HEADER_LEN);
+        let len = V6_HEADER_LEN + ERROR_HEADER_LEN + quoted;
+        let (header, error) = out[..len].split_at_mut(V6_HEADER_LEN);
+        header.fill(0);
+        header[0] = 0x60;
+        header[6] = ICMPV6;
+        header[7] = HOP_LIMIT;
+        header[8..24].copy_from_slice(&from.octets());
+        header[24..40].copy_from_slice(&to.octets());
+        ip::set_len(header, V6_HEADER_LEN, len);
+        let pseudo = checksum::pseudo_header(&header[8..40], ICMPV6, error.len());
+        write_error(error, self.codes(false), &offending[..quoted], pseudo);
+        len
     }
 }
 
-fn may_answer(offending: &[u8], ip: &Packet) -> bool {
+/// Fills `error`; `pseudo` is the initial sum of its checksum.
+fn write_error(error: &mut [u8], (kind, code, word): (u8, u8, u32), quoted: &[u8], pseudo: u64) {
+    error[..4].copy_from_slice(&[kind, code, 0, 0]);
+    ip::put_u32(error, 4, word);
+    error[ERROR_HEADER_LEN..].copy_from_slice(quoted);
+    let checksum = checksum::finish(pseudo + checksum::sum(error));
+    ip::put_u16(error, 2, checksum);
+}
+
+/// Whether an ICMP error may answer the packet that was parsed to `ip`. Never for ICMP errors and
+/// redirects, later fragments, and addresses that are not unicast (RFC 1122 §3.2.2, RFC 4443
+/// §2.4 e). The caller limits the rate.
+#[must_use]
+pub fn may_answer(offending: &[u8], ip: &Packet) -> bool {
     let Some(upper) = ip::upper_layer(offending, ip) else { return false };
     if upper.is_later_fragment || !is_unicast(ip.source) || !is_unicast(ip.destination) {
         return false;
     }
-    let kind = offending.get(upper.start).copied();
+    let kind = offending[..ip.len].get(upper.start).copied();
     match upper.protocol {
         // Unreachable, source quench, redirect, time exceeded, parameter problem.
         ICMP if ip.source.is_ipv4() => !matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
@@ -71,46 +125,6 @@ fn is_unicast(address: IpAddr) -> bool {
         IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 224 && !v4.is_loopback(),
         IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && !v6.is_loopback(),
     }
-}
-
-fn write_v4(offending: &[u8], to: Ipv4Addr, from: Ipv4Addr, out: &mut [u8]) -> usize {
-    let quoted = offending.len().min(V4_ERROR_LEN_MAX - V4_HEADER_LEN - ERROR_HEADER_LEN);
-    let len = V4_HEADER_LEN + ERROR_HEADER_LEN + quoted;
-    let (header, error) = out[..len].split_at_mut(V4_HEADER_LEN);
-    header.fill(0);
-    header[0] = 0x45;
-    header[1] = V4_ERROR_TOS;
-    header[8] = HOP_LIMIT;
-    header[9] = ICMP;
-    header[12..16].copy_from_slice(&from.octets());
-    header[16..20].copy_from_slice(&to.octets());
-    ip::set_len(header, V4_HEADER_LEN, len);
-    write_error(error, V4_UNREACHABLE, V4_HOST_UNREACHABLE, &offending[..quoted], 0);
-    len
-}
-
-fn write_v6(offending: &[u8], to: Ipv6Addr, from: Ipv6Addr, out: &mut [u8]) -> usize {
-    let quoted = offending.len().min(V6_ERROR_LEN_MAX - V6_HEADER_LEN - ERROR_HEADER_LEN);
-    let len = V6_HEADER_LEN + ERROR_HEADER_LEN + quoted;
-    let (header, error) = out[..len].split_at_mut(V6_HEADER_LEN);
-    header.fill(0);
-    header[0] = 0x60;
-    header[6] = ICMPV6;
-    header[7] = HOP_LIMIT;
-    header[8..24].copy_from_slice(&from.octets());
-    header[24..40].copy_from_slice(&to.octets());
-    ip::set_len(header, V6_HEADER_LEN, len);
-    let pseudo = checksum::pseudo_header(&header[8..40], ICMPV6, error.len());
-    write_error(error, V6_UNREACHABLE, V6_ADDRESS_UNREACHABLE, &offending[..quoted], pseudo);
-    len
-}
-
-/// Fills `error`; `pseudo` is the initial sum of its checksum.
-fn write_error(error: &mut [u8], kind: u8, code: u8, quoted: &[u8], pseudo: u64) {
-    error[..ERROR_HEADER_LEN].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
-    error[ERROR_HEADER_LEN..].copy_from_slice(quoted);
-    let checksum = checksum::finish(pseudo + checksum::sum(error));
-    ip::put_u16(error, 2, checksum);
 }
 
 #[cfg(test)]
@@ -136,9 +150,35 @@ mod tests {
         packet
     }
 
-    fn answer(offending: &[u8]) -> Option<Vec<u8>> {
+    fn answer_with(error: IcmpError, offending: &[u8]) -> Option<Vec<u8>> {
         let mut out = [0xaa; ERROR_LEN_MAX];
-        unreachable(offending, &mut out).map(|len| out[..len].to_vec())
+        let ip = ip::parse(offending)?;
+        let from = if ip::is_v4(offending) { "10.0.0.254" } else { "fd00::fe" };
+        let len = error.write(offending, from.parse().unwrap(), &mut out)?;
+        may_answer(offending, &ip).then(|| out[..len].to_vec())
+    }
+
+    fn answer(offending: &[u8]) -> Option<Vec<u8>> {
+        answer_with(IcmpError::Unreachable, offending)
+    }
+
+    #[test]
+    fn every_error_has_its_type_and_second_word() {
+        let (v4, v6) = (v4_packet(ip::UDP, &[7; 8]), v6_packet(ip::UDP, &[7; 8]));
+        for (error, in_v4, in_v6) in [
+            (IcmpError::Unreachable, [3, 1, 0, 0, 0, 0], [1, 3, 0, 0, 0, 0]),
+            (IcmpError::TimeExceeded, [11, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]),
+            (IcmpError::TooBig(1_300), [3, 4, 0, 0, 5, 0x14], [2, 0, 0, 0, 5, 0x14]),
+        ] {
+            for (packet, header, expected) in [(&v4, 20, in_v4), (&v6, 40, in_v6)] {
+                let answer = answer_with(error, packet).unwrap();
+                assert_eq!(answer[header..header + 2], expected[..2], "{error:?}");
+                assert_eq!(answer[header + 4..header + 8], expected[2..], "{error:?}");
+            }
+        }
+        let mut out = [0; ERROR_LEN_MAX];
+        let from = "fd00::1".parse().unwrap();
+        assert_eq!(IcmpError::Unreachable.write(&v4, from, &mut out), None, "another family");
     }
 
     #[test]
@@ -148,7 +188,7 @@ mod tests {
             let answer = answer(&offending).unwrap();
             let parsed = ip::parse(&answer).unwrap();
             assert_eq!(parsed.len, answer.len());
-            assert_eq!(parsed.source.to_string(), "10.0.0.99");
+            assert_eq!(parsed.source.to_string(), "10.0.0.254");
             assert_eq!(parsed.destination.to_string(), "10.0.0.1");
             assert!(checksum::is_valid(checksum::sum(&answer[..20])));
             assert!(checksum::is_valid(checksum::sum(&answer[20..])));
@@ -166,7 +206,7 @@ mod tests {
             let answer = answer(&offending).unwrap();
             let parsed = ip::parse(&answer).unwrap();
             assert_eq!((parsed.len, parsed.protocol), (answer.len(), ICMPV6));
-            assert_eq!(parsed.source.to_string(), "fd00::99");
+            assert_eq!(parsed.source.to_string(), "fd00::fe");
             assert_eq!(parsed.destination.to_string(), "fd00::1");
             let pseudo = checksum::pseudo_header(&answer[8..40], ICMPV6, answer.len() - 40);
             assert!(checksum::is_valid(pseudo + checksum::sum(&answer[40..])));
@@ -199,7 +239,6 @@ mod tests {
         assert_eq!(answer(&behind_options), None, "an error behind an extension header");
         assert_eq!(answer(&v6_packet(60, &[ICMPV6, 9, 1, 4, 0, 0, 0, 0])), None, "cut short");
         assert_eq!(answer(b""), None);
-        assert_eq!(unreachable(&echo, &mut [0; ERROR_LEN_MAX - 1]), None);
     }
 
     #[test]

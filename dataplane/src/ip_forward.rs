@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use crate::checksum;
+use crate::icmp::IcmpError;
 use crate::ip::{self, Packet, V4_HEADER_LEN, put_u16, u16_at};
 
 /// Offset of TTL and protocol in an IPv4 header (bytes).
@@ -19,6 +20,8 @@ const V6_HOP_LIMIT_AT: usize = 7;
 const HOP_BY_HOP: u8 = 0;
 /// The fragment offset in the third word of an IPv4 header.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// The flag "don't fragment" in the third word of an IPv4 header.
+const DONT_FRAGMENT: u16 = 0x4000;
 const ICMP_REDIRECT: u8 = 5;
 const NDISC_ROUTER_SOLICITATION: u8 = 133;
 const NDISC_REDIRECT: u8 = 137;
@@ -43,6 +46,34 @@ fn is_fast_path_v4(packet: &[u8], ip: &Packet) -> bool {
 
 fn is_fast_path_v6(packet: &[u8], ip: &Packet) -> bool {
     packet[V6_HOP_LIMIT_AT] > 1 && ip.protocol != HOP_BY_HOP
+}
+
+/// The ICMP error of a router that cannot forward the packet that was parsed to `ip`, out of an
+/// interface with this MTU (bytes); none if it can, if it drops the packet silently, or if the
+/// packet has options, which the kernel must look at. The order of the checks is that of
+/// `ip_forward` and `ip6_forward`.
+#[must_use]
+pub fn refusal(packet: &[u8], ip: &Packet, mtu: usize) -> Option<IcmpError> {
+    let (hop_limit, may_fragment) = if ip::is_v4(packet) {
+        let header = packet.first_chunk::<V4_HEADER_LEN>()?;
+        if ip.header_len != V4_HEADER_LEN || !checksum::is_valid(checksum::sum(header)) {
+            return None;
+        }
+        (header[V4_TTL_AT], u16_at(header, 6) & DONT_FRAGMENT == 0)
+    } else {
+        (packet[V6_HOP_LIMIT_AT], false)
+    };
+    let has_options = ip.protocol == HOP_BY_HOP && !ip::is_v4(packet);
+    let is_forwarded = is_forwarded(ip.source) && is_forwarded(ip.destination);
+    if has_options || !is_forwarded || is_link_local_control(packet, ip) {
+        None
+    } else if hop_limit <= 1 {
+        Some(IcmpError::TimeExceeded)
+    } else if ip.len > mtu && !may_fragment {
+        Some(IcmpError::TooBig(mtu as u32))
+    } else {
+        None
+    }
 }
 
 /// Whether a packet is an ICMP redirect, an NDISC redirect or a router solicitation. They concern

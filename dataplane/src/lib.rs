@@ -18,6 +18,7 @@ pub mod engine;
 mod flows;
 mod hash;
 pub mod icmp;
+mod icmp_errors;
 mod index_table;
 pub mod ip;
 pub mod ip_forward;

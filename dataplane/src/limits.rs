@@ -107,6 +107,17 @@ pub const LOOP_LOG_AFTER: Millis = Millis::from_secs(600);
 pub const ICMP_ERROR_BURST: u64 = 50;
 /// ICMP errors that one worker may send per second (messages).
 pub const ICMP_ERRORS_PER_SECOND: u64 = 1000;
+/// ICMP errors that one worker may send in one burst about packets of one peer (messages): several
+/// traceroutes that send all their probes at once.
+pub const ICMP_ERROR_BURST_PER_PEER: u64 = 20;
+const _: () = assert!(ICMP_ERROR_BURST_PER_PEER < ICMP_ERROR_BURST);
+/// ICMP errors that one worker may send per second about packets of one peer (messages): a tenth,
+/// so that one peer leaves errors to the others.
+pub const ICMP_ERRORS_PER_PEER: u64 = ICMP_ERRORS_PER_SECOND / 10;
+/// Peers whose errors are limited separately (16 bytes each); beyond that, peers share limits.
+pub const ICMP_ERROR_BUCKETS: usize = 1024;
+/// Each error costs two route queries, which the rate of errors bounds.
+const _: () = assert!(2 * ICMP_ERROR_BURST as usize <= ROUTE_QUERIES_PER_TURN);
 
 /// Queues of the receive side's deficit round robin: flows that share one share its turns.
 pub const DRR_QUEUES: usize = 256;

@@ -10,12 +10,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use wg_bounce_sys::Family;
-use wg_bounce_sys::route::{Route, RouteSocket};
+use wg_bounce_sys::route::{Reply, Route, RouteSocket};
 
 use crate::counters::DropReason;
 use crate::flows::{Flow, FlowKey, Flows};
+use crate::icmp::IcmpError;
 use crate::ip::{self, Packet};
-use crate::ip_forward::is_fast_path;
+use crate::ip_forward::{is_fast_path, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
 use crate::peer::{Peer, PeerId};
 use crate::snapshot::{DirectRelay, Snapshot};
@@ -26,9 +27,20 @@ pub enum Verdict<'a> {
     /// Give it to the kernel, through the TUN.
     Deliver,
     /// Seal it again for this peer, which owns its destination.
-    Relay(&'a Arc<Peer>),
+    Relay(Relayed<'a>),
+    /// Drop it, and answer with this error.
+    Refuse(IcmpError),
     /// Drop and count it.
     Drop(DropReason),
+}
+
+/// A packet that is relayed.
+#[derive(Clone, Copy)]
+pub struct Relayed<'a> {
+    /// The peer that owns its destination.
+    pub to: &'a Arc<Peer>,
+    /// The MTU of its route (bytes).
+    pub mtu: usize,
 }
 
 /// The router of one worker.
@@ -95,12 +107,21 @@ impl Router {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
         let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
-        let may_relay = receiver.id != sender.id
-            && receiver.path().is_some()
-            && is_fast_path(packet, ip, snapshot.forwarding_mtu(Family::of(ip.destination)));
+        let Reply { route, mtu } = flow.reply;
+        let link_mtu = snapshot.forwarding_mtu(Family::of(ip.destination));
+        let mtu = mtu.map_or(link_mtu, |mtu| link_mtu.min(mtu as usize));
+        let may_relay =
+            receiver.id != sender.id && receiver.path().is_some() && is_fast_path(packet, ip, mtu);
         let is_stale = flow.routes != snapshot.relay.routes;
-        match decide(mode, flow.route, may_relay) {
-            Decision::Relay => Verdict::Relay(receiver),
+        match decide(mode, route, may_relay) {
+            Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),
+            // The kernel would answer for a route that this packet does not take, or not at all.
+            _ if mode == DirectRelay::Always
+                && matches!(route, Route::None | Route::Elsewhere)
+                && let Some(error) = refusal(packet, ip, mtu) =>
+            {
+                Verdict::Refuse(error)
+            }
             Decision::Drop(reason) => Verdict::Drop(reason),
             // With `direct`, the kernel gets nothing on the strength of an old answer.
             Decision::Deliver if is_stale && mode != DirectRelay::IfRoutedBack => {
@@ -108,6 +129,17 @@ impl Router {
             }
             Decision::Deliver => Verdict::Deliver,
         }
+    }
+
+    /// Whether the kernel forwards a packet that arrives from the interface back out of it.
+    pub fn is_back(&mut self, source: IpAddr, destination: IpAddr) -> bool {
+        let reply = self.socket.as_mut().map(|socket| socket.ask(source, destination, 0));
+        reply.is_some_and(|reply| reply.route == Route::Back)
+    }
+
+    /// The source address of the host's own packets to `destination` out of the interface.
+    pub fn source_address(&mut self, destination: IpAddr) -> Option<IpAddr> {
+        self.socket.as_mut()?.source_address(destination)
     }
 
     fn owner_of(&mut self, source: IpAddr, snapshot: &Snapshot) -> Option<PeerId> {
@@ -142,8 +174,8 @@ impl Router {
                 if owner != Some(sender) {
                     return None; // a spoofed source must not evict a legitimate flow
                 }
-                let (epoch, route) = (snapshot.epoch, Route::Unknown);
-                self.flows.insert(Flow { key, epoch, sender: owner, receiver, routes: 0, route })
+                let (epoch, reply) = (snapshot.epoch, Reply::default());
+                self.flows.insert(Flow { key, epoch, sender: owner, receiver, routes: 0, reply })
             }
         };
         self.last = Some((key, slot));
@@ -151,7 +183,7 @@ impl Router {
         if flow.sender != Some(sender) {
             return None;
         }
-        let is_current = flow.routes == snapshot.relay.routes && flow.route != Route::Unknown;
+        let is_current = flow.routes == snapshot.relay.routes && flow.reply.route != Route::Unknown;
         // Query the kernel only when both ends are peers: nothing else can be relayed. Once this
         // turn's queries are used up, a stale answer is better than none.
         if !is_current
@@ -160,7 +192,7 @@ impl Router {
             && let Some(socket) = &mut self.socket
         {
             self.route_queries -= 1;
-            flow.route = socket.ask(key.source(), key.destination(), key.dscp());
+            flow.reply = socket.ask(key.source(), key.destination(), key.dscp());
             flow.routes = snapshot.relay.routes;
         }
         Some(flow)

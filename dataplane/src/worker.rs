@@ -26,7 +26,7 @@ use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
 use crate::snapshot::Snapshot;
-use crate::transmit::TransmitPath;
+use crate::transmit;
 use crate::turn::Turn;
 
 /// The state that the engine and all workers share.
@@ -53,7 +53,6 @@ pub struct Worker {
     pub hand_offs: Receiver<HandOff>,
     pub channels: Channels,
     pub receive: ReceivePath,
-    pub transmit: TransmitPath,
     pub sender: Sender,
     pub rx_queue: RxQueue,
 }
@@ -109,9 +108,10 @@ impl Worker {
         turn.trains = &mut self.rx_queue.trains;
 
         self.receive.run(&self.rx_queue.first_kinds, &mut self.sender, &mut turn)?;
-        self.transmit.run(&self.rx_queue.frames, &mut self.sender, &mut turn)?;
+        transmit::run(&self.rx_queue.frames, &mut self.receive, &mut self.sender, &mut turn)?;
         self.sender.flush(&mut turn)?;
         self.sender.arm(turn.io)?;
+        self.receive.end_turn();
 
         for train in self.rx_queue.trains.drain(..) {
             self.io.release_train(train.buffer);

@@ -69,6 +69,11 @@ impl LinkWatcher {
         &self.link
     }
 
+    /// Whether the interface is in the network namespace of the calling thread.
+    pub fn is_in_our_namespace(&self) -> bool {
+        self.handle.namespace().is_ok_and(|namespace| namespace::is_current(&namespace))
+    }
+
     /// Whether [`LinkWatcher::read`] must be called from time to time, since events do not
     /// announce every change.
     pub fn must_look(&self) -> bool {

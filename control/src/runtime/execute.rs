@@ -10,9 +10,12 @@ use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_dataplane::snapshot::Snapshot;
 use wg_bounce_dataplane::wire::{self, Kind, kind_and_index};
 use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::route::RouteSocket;
 
-use super::state::{Runtime, now};
+use super::state::{Components, Runtime, now};
 use crate::device::{Input, Output};
+use crate::netlink::message::Protocol;
+use crate::netlink::socket::NetlinkSocket;
 use crate::relay_policy::watch::Update;
 use crate::short_key::ShortKey;
 
@@ -105,6 +108,27 @@ impl Runtime {
         if self.relay.decision != before {
             self.relay.changes += u64::from(before.is_some());
             self.relay.unreported = Some(self.epoch);
+        }
+    }
+
+    /// With `--relay kernel` the watch does not run, but workers need the kernel's routes for the
+    /// source of ICMP errors. In another network namespace than ours they do without.
+    pub(super) fn offer_route_queries(&self) {
+        let Components { link, engine, .. } = &self.components;
+        if self.relay.is_watched || !link.is_in_our_namespace() {
+            return;
+        }
+        let interface = link.link().index;
+        for worker in 0..engine.counters().count() {
+            match NetlinkSocket::open(Protocol::Route, &[]) {
+                Ok(socket) => {
+                    let socket = RouteSocket::new(socket.into(), interface);
+                    engine.command(worker, Command::AskRoutes(Some(socket)));
+                }
+                Err(error) => log::warn!(
+                    "worker {worker}: cannot open a netlink socket for route queries: {error}"
+                ),
+            }
         }
     }
 }

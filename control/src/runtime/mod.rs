@@ -77,6 +77,7 @@ impl Runtime {
         };
         runtime.handle(Input::Link { up: runtime.components.link.link().is_up });
         runtime.publish();
+        runtime.offer_route_queries();
         Ok(runtime)
     }
 
@@ -203,6 +204,9 @@ impl Runtime {
                 if link.is_up { "up" } else { "down" },
                 link.mtu
             );
+        }
+        if link.index != before.index {
+            self.offer_route_queries();
         }
         if link.mtu != self.mtu {
             self.mtu = link.mtu;

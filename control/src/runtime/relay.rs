@@ -13,6 +13,8 @@ use crate::relay_policy::watch::Update;
 /// The relay policy as known to the control thread.
 pub(super) struct RelayState {
     pub updates: Receiver<Update>,
+    /// Whether there will be updates: not with `--relay kernel`.
+    pub is_watched: bool,
     /// The published policy.
     pub relay: Relay,
     /// The decision behind it; none before the first update.
@@ -29,9 +31,11 @@ impl RelayState {
     /// Starts without relaying: until the first update, or for good with `--relay kernel`.
     pub(super) fn new(mode: Mode, updates: Option<Receiver<Update>>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
-        let decision = updates.is_none().then(by_kernel);
+        let is_watched = updates.is_some();
+        let decision = (!is_watched).then(by_kernel);
         let relaying = mode.without_forwarding();
         RelayState {
+            is_watched,
             updates: updates.unwrap_or_else(never),
             relay: Relay { mode: PerFamily { v4: relaying, v6: relaying }, ..Relay::default() },
             unreported: decision.is_some().then_some(0),

@@ -65,8 +65,21 @@ impl Runtime {
 }
 
 impl Statistics {
+    /// The counters of all workers together.
+    fn sums(&self) -> Values {
+        let mut sums = Values::new();
+        for counted in &self.workers {
+            sums.resize(counted.values.len(), ("", 0));
+            for (sum, (name, value)) in sums.iter_mut().zip(&counted.values) {
+                *sum = (name, sum.1 + value);
+            }
+        }
+        sums
+    }
+
     /// Logs the counters, without zeros and without peers whose counters are all zero.
     pub(super) fn log(&self) {
+        log::info!("all workers: counters:{}", listed(&self.sums()));
         for (number, counted) in self.workers.iter().enumerate() {
             log::info!("worker {number}: counters:{}", counted.words());
         }

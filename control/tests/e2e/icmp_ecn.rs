@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Namespace, Options, Relay, endpoint,
-    eventually, holds_for, ping, ping_until_answered, seconds, within,
+    ALICE, BOB, Backend, Counter, Family, HUB, HUB_PORT, Namespace, Options, Relay, RelayMode,
+    endpoint, eventually, holds_for, ping, ping_until_answered, seconds, within,
 };
 
 /// Sends datagrams to `target` until the kernel reports host unreachable; returns whether it did.
@@ -40,6 +40,9 @@ fn a_local_socket_gets_host_unreachable(backend: Backend) {
     for target in ["10.77.0.99", "fd77::99"] {
         assert!(gets_host_unreachable(&hub.namespace, target), "no peer: {target}");
     }
+    // Alice owns all other addresses, also those of the hub: its packets are not hers.
+    let all = format!("{},0.0.0.0/0,::/0", ALICE.allowed_ips());
+    hub.set(&format!("peer {} allowed-ips {all}", relay.alice.key.public()));
     for family in Family::BOTH {
         let target = BOB.inner(family);
         assert!(gets_host_unreachable(&hub.namespace, target), "no endpoint: {target}");
@@ -76,6 +79,42 @@ fn a_host_behind_a_peer_gets_host_unreachable(backend: Backend) {
     }
     for target in ["10.77.0.99", "fd77::99"] {
         assert!(gets_host_unreachable(&lan, target), "{target}");
+    }
+}
+
+/// A router behind bob reports its smaller MTU to alice, through the tunnel.
+fn a_smaller_mtu_behind_a_peer_is_reported(backend: Backend) {
+    for relay in [RelayMode::Kernel, RelayMode::Direct] {
+        let relay = Relay::connected(&Options { relay, ..Options::new(backend) });
+        let (hub, alice, bob) = (&relay.hub, &relay.alice, &relay.bob);
+        let lan = relay.lab.namespace("lan");
+        relay.lab.link((&bob.namespace, "lan"), (&lan, "out0"), 1300);
+        bob.namespace.sysctl("net.ipv4.ip_forward=1");
+        bob.namespace.sysctl("net.ipv6.conf.all.forwarding=1");
+        let both = "172.16.5.0/24,fd05::/64";
+        for (near, far, length) in [("172.16.5.1", "172.16.5.2", 24), ("fd05::1", "fd05::2", 64)] {
+            let nodad = if length == 64 { "nodad" } else { "" };
+            bob.namespace.run(&format!("ip address add {near}/{length} dev lan {nodad}"));
+            lan.run(&format!("ip address add {far}/{length} dev out0 {nodad}"));
+            lan.run(&format!("ip route add default via {near}"));
+        }
+        hub.set(&format!("peer {} allowed-ips {},{both}", bob.key.public(), BOB.allowed_ips()));
+        alice.set(&format!("peer {} allowed-ips 10.77.0.0/24,fd77::/64,{both}", hub.key.public()));
+        for prefix in both.split(',') {
+            for daemon in [hub, alice] {
+                daemon.namespace.run(&format!("ip route add {prefix} dev {}", daemon.interface));
+            }
+        }
+        for target in ["172.16.5.2", "fd05::2"] {
+            ping_until_answered(&alice.namespace, target);
+            eventually(seconds(5), &format!("alice learns the MTU towards {target}"), || {
+                let _ = alice.namespace.attempt(&format!("ping -c 1 -W 1 -M do -s 1360 {target}"));
+                let route = alice.namespace.run(&format!("ip route get {target}"));
+                route.contains("mtu 1300")
+            });
+            // Fragments and shorter packets pass.
+            assert_eq!(ping(&alice.namespace, target, "-c 2 -i 0.05 -s 1360"), (2, 2));
+        }
     }
 }
 
@@ -212,6 +251,7 @@ fn roaming_into_the_tunnel_makes_no_loop(backend: Backend) {
 on_both_backends!(
     a_local_socket_gets_host_unreachable,
     a_host_behind_a_peer_gets_host_unreachable,
+    a_smaller_mtu_behind_a_peer_is_reported,
     ecn_is_carried_v4,
     ecn_is_carried_v6,
     handshakes_carry_dscp_af41,

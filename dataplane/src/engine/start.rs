@@ -19,7 +19,6 @@ use crate::offload::CoalescerOptions;
 use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
-use crate::transmit::TransmitPath;
 use crate::worker::{Gauge, Shared, Worker};
 
 /// Both ends of the lanes to one worker.
@@ -83,7 +82,6 @@ impl WorkerPlan {
             hand_offs: self.hand_offs,
             channels: self.channels,
             receive: ReceivePath::new(self.aead, self.coalescer, seed, messages),
-            transmit: TransmitPath::default(),
             sender: Sender::new(
                 self.number,
                 self.workers,

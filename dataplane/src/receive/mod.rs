@@ -28,6 +28,7 @@ use wg_bounce_sys::message::PAYLOAD_AT;
 use wg_bounce_sys::{Endpoint, Errno, Train, TunWrite};
 
 use crate::counters::DropReason;
+use crate::icmp_errors::IcmpErrors;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
@@ -39,7 +40,7 @@ use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
 use crate::recycle::recycle;
-use crate::router::{Router, Verdict};
+use crate::router::{Relayed, Router, Verdict};
 use crate::segments::datagrams;
 use crate::send::{InPlace, Sender};
 use crate::turn::Turn;
@@ -65,6 +66,11 @@ impl Message {
         let (offset, length) = (self.offset as usize, self.length as usize);
         offset + DATA_HEADER_LEN..offset + length - TAG_LEN
     }
+
+    /// Its plaintext in one of the turn's trains.
+    fn plaintext_in<'a>(&self, trains: &'a [Train]) -> &'a [u8] {
+        &trains[self.train as usize].buffer[self.plaintext()]
+    }
 }
 
 /// The place of a decrypted IP packet.
@@ -80,6 +86,8 @@ pub struct ReceivePath {
     pub indexes: IndexTable,
     /// Decides where packets go.
     pub router: Router,
+    /// Answers packets that go nowhere.
+    pub errors: IcmpErrors,
     /// Packets for one other peer, collected from a run of messages.
     relayed: Vec<InPlace>,
     messages: Vec<Message>,
@@ -111,6 +119,7 @@ impl ReceivePath {
             aead,
             indexes: IndexTable::default(),
             router: Router::new(seed),
+            errors: IcmpErrors::default(),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(messages),
             coalescer: Coalescer::new(COALESCE_PACKETS_MAX, options, seed),
@@ -159,6 +168,11 @@ impl ReceivePath {
         turn.trains = trains;
         self.accept(sender, turn)?;
         self.write_tun(turn)
+    }
+
+    /// Ends a turn.
+    pub fn end_turn(&mut self) {
+        self.router.end_turn();
     }
 
     fn sort(&mut self, trains: &[Train], first_kinds: &[Option<Kind>], turn: &mut Turn<'_>) {
@@ -255,7 +269,6 @@ impl ReceivePath {
             self.accept_run(next..end, receiver, sender, turn)?;
             next = end;
         }
-        self.router.end_turn();
         Ok(())
     }
 
@@ -267,7 +280,7 @@ impl ReceivePath {
         sender: &mut Sender,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        let ReceivePath { indexes, router, relayed, coalescer, .. } = self;
+        let ReceivePath { indexes, router, errors, relayed, coalescer, .. } = self;
         let session = indexes.get_mut(receiver).expect("found by `sort_data`");
         let mut run = Run::default();
         let mut relay_to: Option<Arc<Peer>> = None;
@@ -281,14 +294,22 @@ impl ReceivePath {
             match verdict {
                 Verdict::Deliver => coalesce(message, coalescer, turn),
                 Verdict::Drop(reason) => turn.dropped(&session.peer, reason, 1),
-                Verdict::Relay(peer) => {
-                    if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, peer))
-                        && let Some(known) = relay_to.replace(Arc::clone(peer))
+                Verdict::Relay(Relayed { to, mtu }) => {
+                    if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, to))
+                        && let Some(known) = relay_to.replace(Arc::clone(to))
                     {
                         sender.relay(&known, relayed, turn)?;
                         relayed.clear();
                     }
-                    relayed.push(prepare_relay(message, &packet, turn));
+                    relayed.push(prepare_relay(message, &packet, mtu, turn));
+                }
+                Verdict::Refuse(error) => {
+                    let peer = &session.peer;
+                    turn.dropped(peer, DropReason::IcmpAnswered, 1);
+                    let packet = (message.plaintext_in(turn.trains), &packet);
+                    if let Some(length) = errors.prepare(error, packet, peer.id, router, turn.now) {
+                        errors.send(length, peer, sender, turn)?;
+                    }
                 }
             }
         }
@@ -434,18 +455,19 @@ fn accept_message<'router>(
 }
 
 fn coalesce(message: &Message, coalescer: &mut Coalescer<Place>, turn: &mut Turn<'_>) {
-    let range = message.plaintext();
-    let place = Place { train: message.train, offset: range.start as u32 };
-    let plaintext = &turn.trains[message.train as usize].buffer[range];
-    coalescer.push(place, plaintext).expect("`accept` made room for this run");
+    let place = Place { train: message.train, offset: message.plaintext().start as u32 };
+    coalescer
+        .push(place, message.plaintext_in(turn.trains))
+        .expect("`accept` made room for this run");
 }
 
 /// Forwards a packet as a router does, and turns its message into one that can be sealed where it
-/// lies. It must not grow, because the next message of the train begins behind its tag.
-fn prepare_relay(message: &Message, packet: &Packet, turn: &mut Turn<'_>) -> InPlace {
+/// lies. It must not grow, because the next message of the train begins behind its tag. `mtu` is
+/// that of its route (bytes).
+fn prepare_relay(message: &Message, packet: &Packet, mtu: usize, turn: &mut Turn<'_>) -> InPlace {
     let plaintext = &mut turn.trains[message.train as usize].buffer[message.plaintext()];
     ip_forward::decrement_ttl(plaintext);
-    let length = padded_len(packet.len, turn.snapshot.mtu).min(plaintext.len());
+    let length = padded_len(packet.len, mtu).min(plaintext.len());
     // The sender's padding must not reach the receiver.
     plaintext[packet.len..length].fill(0);
     InPlace {

@@ -43,6 +43,13 @@ pub struct InPlace {
     pub header: OuterHeader,
 }
 
+impl InPlace {
+    /// Length of the plaintext, padding included (bytes).
+    pub fn plaintext_len(&self) -> u64 {
+        u64::from(self.length) - DATA_OVERHEAD as u64
+    }
+}
+
 /// One message of the batch.
 struct Message {
     /// The buffer that holds it: the index of a train of the turn, or [`IN_TX_BUFFER`].

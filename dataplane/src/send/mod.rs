@@ -85,6 +85,10 @@ impl Sender {
             turn.dropped(peer, DropReason::NoEndpoint, packets.len() as u64);
             return Ok(());
         };
+        let count = packets.len() as u64;
+        turn.counters.relayed.add(count);
+        turn.counters.relayed_bytes.add(packets.iter().map(InPlace::plaintext_len).sum());
+        peer.counters.relayed.add(count);
         let Some(target) = self.target(peer, path, turn)? else {
             return self.stage_in_place(peer, packets, turn);
         };
@@ -103,11 +107,24 @@ impl Sender {
                 return self.stage_in_place(peer, rest, turn);
             };
             self.batch.push_in_place(&target, now, nonces, turn.trains);
-            turn.counters.relayed.add(now.len() as u64);
-            peer.counters.relayed.add(now.len() as u64);
             rest = later;
         }
         Ok(())
+    }
+
+    /// Sends an ICMP error to the peer whose packet caused it.
+    pub fn send_error(
+        &mut self,
+        peer: &Arc<Peer>,
+        packet: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
+        let path = peer.path();
+        let Some(path) = path.as_ref() else { return Ok(()) };
+        match self.target(peer, path, turn)? {
+            Some(target) => self.send_packet(&target, packet, turn),
+            None => self.stage(peer, [packet.into()], turn),
+        }
     }
 
     /// Sends the staged packets of a peer, if it has a session now.

@@ -5,13 +5,13 @@
 //! a worker can ask during a turn; it caches the replies.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use libc::{
-    RTA_DST, RTA_IIF, RTA_METRICS, RTA_OIF, RTA_SRC, RTM_GETROUTE, RTM_NEWROUTE, RTN_LOCAL,
-    RTN_MULTICAST, RTN_UNICAST,
+    RTA_DST, RTA_IIF, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTA_SRC, RTM_GETROUTE,
+    RTM_NEWROUTE, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
 };
 use nix::sys::socket::{MsgFlags, recv, send};
 
@@ -22,17 +22,24 @@ use crate::tun::TunHandle;
 const NLM_F_REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 /// Not in libc for every C library.
 const RTA_ENCAP: u16 = 22;
-/// Within RTA_METRICS: the route has its own or a learned MTU.
+/// Within RTA_METRICS: the route's own MTU.
 const RTAX_MTU: u16 = 2;
+/// Flag of a request (linux/rtnetlink.h, Linux 4.13): reply with the route as it was configured,
+/// all its next hops included. The other replies name only the next hop of the request's own flow;
+/// packets of one address pair may take different ones, by flow label, next header or, for ICMP
+/// errors, the quoted addresses (`rt6_multipath_hash`, `ip_multipath_l3_keys`).
+const RTM_F_FIB_MATCH: u32 = 0x2000;
 
-/// Bytes of `struct nlmsghdr`, of `struct rtmsg`, and of an attribute's header.
+/// Bytes of `struct nlmsghdr`, of `struct rtmsg`, of an attribute's header, and of `struct
+/// rtnexthop`.
 const HEADER_LEN: usize = 16;
 const ROUTE_LEN: usize = 12;
 const ATTRIBUTE_LEN: usize = 4;
+const NEXT_HOP_LEN: usize = 8;
 /// Two addresses and an interface.
 const REQUEST_LEN_MAX: usize = HEADER_LEN + ROUTE_LEN + 2 * (ATTRIBUTE_LEN + 16) + 8;
-/// Upper limit of a reply (bytes). One route has a few attributes; a longer reply is truncated and
-/// reads as unknown.
+/// Upper limit of a reply (bytes). A route has few attributes and next hops; a longer reply is
+/// truncated and reads as unknown.
 const REPLY_LEN_MAX: usize = 4096;
 
 /// The kernel's decision about a packet that arrives from the interface.
@@ -46,11 +53,21 @@ pub enum Route {
     Refused,
     /// No route.
     None,
-    /// Forward it out of another interface, or along a route with an MTU or an encapsulation.
+    /// Forward it out of another interface, or along a route that may lead there or has an
+    /// encapsulation.
     Elsewhere,
     /// No reply.
     #[default]
     Unknown,
+}
+
+/// The kernel's route for a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Where it leads.
+    pub route: Route,
+    /// The route's own MTU (bytes); none: that of the interface.
+    pub mtu: Option<u32>,
 }
 
 /// Looks up routes for packets of one interface.
@@ -118,27 +135,39 @@ impl RouteSocket {
         })
     }
 
-    /// Looks up the route of a packet. Source and destination are of one family; `dscp` is in the
-    /// upper six bits, as in a traffic class.
-    pub fn ask(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> Route {
-        // Any error (ENOBUFS, or EAGAIN while the namespace is torn down) means unknown.
-        self.query(source, destination, dscp).unwrap_or(Route::Unknown)
-    }
-
-    fn query(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> io::Result<Route> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut request = Request::new(self.sequence, source, dscp);
-        request.attribute_address(RTA_DST, destination);
+    /// Looks up the route of a packet that arrives from the interface. Source and destination are
+    /// of one family; `dscp` is in the upper six bits, as in a traffic class.
+    pub fn ask(&mut self, source: IpAddr, destination: IpAddr, dscp: u8) -> Reply {
+        let mut request = Request::new(destination, dscp, RTM_F_FIB_MATCH);
         request.attribute_address(RTA_SRC, source);
         request.attribute(RTA_IIF, &self.interface.to_ne_bytes());
+        // Any error (ENOBUFS, or EAGAIN while the namespace is torn down) means unknown.
+        let read = |message: Message<'_>, interface| message.forwarding(interface);
+        self.query(request, read).unwrap_or_default()
+    }
+
+    /// The source address of the host's own packets to `destination` out of the interface; none
+    /// without a route or an address.
+    pub fn source_address(&mut self, destination: IpAddr) -> Option<IpAddr> {
+        let mut request = Request::new(destination, 0, 0);
+        request.attribute(RTA_OIF, &self.interface.to_ne_bytes());
+        self.query(request, |message, interface| message.source_address(interface)).ok()?
+    }
+
+    fn query<T>(
+        &mut self,
+        mut request: Request,
+        read: impl FnOnce(Message<'_>, u32) -> T,
+    ) -> io::Result<T> {
+        self.sequence = self.sequence.wrapping_add(1);
         let socket = self.socket()?;
-        send(socket, request.finish(), MsgFlags::MSG_DONTWAIT)?;
+        send(socket, request.finish(self.sequence), MsgFlags::MSG_DONTWAIT)?;
         let mut reply = [0u8; REPLY_LEN_MAX];
         loop {
             let length = recv(socket, &mut reply, MsgFlags::MSG_DONTWAIT)?;
             // A reply with another sequence number is a late one to an abandoned request.
-            if let Some(route) = read_reply(&reply[..length], self.sequence, self.interface) {
-                return Ok(route);
+            if let Some(message) = Message::read(&reply[..length], self.sequence) {
+                return Ok(read(message, self.interface));
             }
         }
     }
@@ -150,18 +179,20 @@ struct Request {
 }
 
 impl Request {
-    fn new(sequence: u32, source: IpAddr, dscp: u8) -> Request {
+    fn new(destination: IpAddr, dscp: u8, flags: u32) -> Request {
         let mut bytes = [0u8; REQUEST_LEN_MAX];
         bytes[4..6].copy_from_slice(&RTM_GETROUTE.to_ne_bytes());
         bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        let (family, bits) = match source {
+        let (family, bits) = match destination {
             IpAddr::V4(_) => (libc::AF_INET as u8, 32),
             IpAddr::V6(_) => (libc::AF_INET6 as u8, 128),
         };
-        // struct rtmsg: family, lengths of destination and source, traffic class.
+        // struct rtmsg: family, lengths of destination and source, traffic class; the flags last.
         bytes[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&[family, bits, bits, dscp]);
-        Request { bytes, length: HEADER_LEN + ROUTE_LEN }
+        bytes[HEADER_LEN + 8..HEADER_LEN + ROUTE_LEN].copy_from_slice(&flags.to_ne_bytes());
+        let mut request = Request { bytes, length: HEADER_LEN + ROUTE_LEN };
+        request.attribute_address(RTA_DST, destination);
+        request
     }
 
     fn attribute_address(&mut self, kind: u16, address: IpAddr) {
@@ -181,56 +212,99 @@ impl Request {
         self.length += length;
     }
 
-    fn finish(&mut self) -> &[u8] {
+    fn finish(&mut self, sequence: u32) -> &[u8] {
         self.bytes[..4].copy_from_slice(&(self.length as u32).to_ne_bytes());
+        self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
         &self.bytes[..self.length]
     }
 }
 
-/// Reads a reply; `None` if it belongs to another request.
-fn read_reply(reply: &[u8], sequence: u32, interface: u32) -> Option<Route> {
-    let header = reply.first_chunk::<HEADER_LEN>()?;
-    if u32_at(header, 8) != sequence {
-        return None;
-    }
-    if u16_at(header, 4) != RTM_NEWROUTE {
-        return Some(read_error(&reply[HEADER_LEN..]));
-    }
-    let length = (u32_at(header, 0) as usize).min(reply.len());
-    let message = &reply[HEADER_LEN..length];
-    let (Some(route), Some(mut rest)) =
-        (message.first_chunk::<ROUTE_LEN>(), message.get(ROUTE_LEN..))
-    else {
-        return Some(Route::Unknown);
-    };
-    let mut output_interface = None;
-    let mut is_special = false;
-    while let Some((kind, value)) = next_attribute(&mut rest) {
-        match kind {
-            RTA_OIF => output_interface = value.first_chunk().copied().map(u32::from_ne_bytes),
-            RTA_METRICS => is_special |= has_mtu(value),
-            RTA_ENCAP => is_special = true,
-            _ => {}
-        }
-    }
-    // struct rtmsg: the type is its eighth byte. Local, broadcast, anycast and multicast are
-    // consecutive.
-    Some(match route[7] {
-        RTN_LOCAL..=RTN_MULTICAST => Route::Local,
-        RTN_UNICAST if output_interface == Some(interface) && !is_special => Route::Back,
-        _ => Route::Elsewhere,
-    })
+/// A reply of the kernel.
+enum Message<'a> {
+    /// RTM_NEWROUTE: the route's type and its attributes.
+    Route { kind: u8, attributes: Attributes<'a> },
+    /// NLMSG_ERROR: the error.
+    Error(i32),
+    /// Anything else, or cut short.
+    Unreadable,
 }
 
-/// Reads an NLMSG_ERROR:
+impl<'a> Message<'a> {
+    /// Reads a reply; `None` if it belongs to another request.
+    fn read(reply: &'a [u8], sequence: u32) -> Option<Message<'a>> {
+        let header = reply.first_chunk::<HEADER_LEN>()?;
+        if u32_at(header, 8) != sequence {
+            return None;
+        }
+        let Some(payload) = reply.get(HEADER_LEN..u32_at(header, 0) as usize) else {
+            return Some(Message::Unreadable);
+        };
+        Some(match u16_at(header, 4) {
+            // struct rtmsg: the type is its eighth byte.
+            RTM_NEWROUTE => match payload.split_first_chunk::<ROUTE_LEN>() {
+                Some((route, rest)) => {
+                    Message::Route { kind: route[7], attributes: Attributes(rest) }
+                }
+                None => Message::Unreadable,
+            },
+            _ => match payload.first_chunk() {
+                Some(bytes) => Message::Error(-i32::from_ne_bytes(*bytes)),
+                None => Message::Unreadable,
+            },
+        })
+    }
+
+    fn forwarding(self, interface: u32) -> Reply {
+        let (kind, attributes) = match self {
+            Message::Route { kind, attributes } => (kind, attributes),
+            Message::Error(errno) => return Reply { route: read_error(errno), mtu: None },
+            Message::Unreadable => return Reply::default(),
+        };
+        let (mut hops, mut foreign_hops, mut mtu) = (0, 0, None);
+        let mut count = |hop: Option<u32>| {
+            hops += 1;
+            foreign_hops += usize::from(hop != Some(interface));
+        };
+        for (kind, value) in attributes {
+            match kind {
+                RTA_OIF => count(value.first_chunk().copied().map(u32::from_ne_bytes)),
+                RTA_MULTIPATH => NextHops(value).for_each(&mut count),
+                RTA_ENCAP => count(None),
+                RTA_METRICS => mtu = route_mtu(value),
+                _ => {}
+            }
+        }
+        // Local, broadcast, anycast and multicast are consecutive.
+        let route = match kind {
+            RTN_LOCAL..=RTN_MULTICAST => Route::Local,
+            RTN_UNICAST if hops > 0 && foreign_hops == 0 => Route::Back,
+            _ => Route::Elsewhere,
+        };
+        Reply { route, mtu }
+    }
+
+    fn source_address(self, interface: u32) -> Option<IpAddr> {
+        let Message::Route { kind: RTN_UNICAST, attributes } = self else { return None };
+        let (mut is_ours, mut source) = (false, None);
+        for (kind, value) in attributes {
+            match kind {
+                RTA_OIF => is_ours = value.first_chunk() == Some(&interface.to_ne_bytes()),
+                RTA_PREFSRC => source = address(value),
+                _ => {}
+            }
+        }
+        source.filter(|_| is_ours)
+    }
+}
+
+/// The meaning of an error:
 /// - ENETUNREACH: no route;
-/// - EHOSTUNREACH: an "unreachable" route, or forwarding is off;
+/// - EHOSTUNREACH: an "unreachable" route, forwarding is off, or the limited broadcast;
 /// - EACCES: a "prohibit" route;
 /// - EINVAL: a "blackhole" route, or a martian;
 /// - EXDEV: a failed reverse-path check;
 /// - others (ENOBUFS, ...) say nothing about the route.
-fn read_error(payload: &[u8]) -> Route {
-    let errno = payload.first_chunk().map_or(0, |bytes| -i32::from_ne_bytes(*bytes));
+fn read_error(errno: i32) -> Route {
     match errno {
         libc::ENETUNREACH => Route::None,
         libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EXDEV => Route::Refused,
@@ -238,17 +312,55 @@ fn read_error(payload: &[u8]) -> Route {
     }
 }
 
-fn has_mtu(mut metrics: &[u8]) -> bool {
-    std::iter::from_fn(|| next_attribute(&mut metrics)).any(|(kind, _)| kind == RTAX_MTU)
+/// The route's own MTU in its metrics (bytes).
+fn route_mtu(metrics: &[u8]) -> Option<u32> {
+    let (_, value) = Attributes(metrics).find(|(kind, _)| *kind == RTAX_MTU)?;
+    value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
-    let bytes = *rest;
-    let length = usize::from(u16_at(bytes.first_chunk::<ATTRIBUTE_LEN>()?, 0));
-    let value = bytes.get(ATTRIBUTE_LEN..length)?;
-    *rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    // The upper two bits are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
-    Some((u16_at(bytes, 2) & 0x3fff, value))
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => bytes.first_chunk().map(|bytes| Ipv4Addr::from(*bytes).into()),
+        16 => bytes.first_chunk().map(|bytes| Ipv6Addr::from(*bytes).into()),
+        _ => None,
+    }
+}
+
+/// Attributes in a row: type and value of each.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.0;
+        let length = usize::from(u16_at(bytes.first_chunk::<ATTRIBUTE_LEN>()?, 0));
+        let value = bytes.get(ATTRIBUTE_LEN..length)?;
+        self.0 = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        // The upper two bits are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
+        Some((u16_at(bytes, 2) & 0x3fff, value))
+    }
+}
+
+/// The next hops of a multipath route: the interface of each; none for one that is encapsulated
+/// or cut short.
+struct NextHops<'a>(&'a [u8]);
+
+impl Iterator for NextHops<'_> {
+    type Item = Option<u32>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = std::mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        // struct rtnexthop: length, flags, weight, interface; then attributes.
+        let length = bytes.first_chunk::<2>().map_or(0, |bytes| usize::from(u16_at(bytes, 0)));
+        let Some(attributes) = bytes.get(NEXT_HOP_LEN..length) else { return Some(None) };
+        self.0 = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let is_encapsulated = Attributes(attributes).any(|(kind, _)| kind == RTA_ENCAP);
+        Some((!is_encapsulated).then(|| u32_at(bytes, 4)))
+    }
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> u16 {

@@ -162,13 +162,15 @@ fn the_kernels_route_decides() {
         hub.expect_count("tun_packets_written", 1);
         assert_eq!(hub.count("relayed"), 1);
 
-        // Direct still relays it, but drops slow-path packets that would leave by that route.
+        // Direct still relays it, and answers by itself what the kernel would send by that route.
         hub.snapshot.relay.mode.v4 = DirectRelay::Always;
         hub.publish();
         send(&mut one, &hub, 64);
         assert_eq!(two.gets_plaintext()[28..37], *b"where to?");
         send(&mut one, &hub, 1);
-        hub.expect_count("drop_not_punted", 1);
+        let answer = one.gets_plaintext();
+        assert_eq!((&answer[12..16], &answer[20..22]), (&[10, 9, 0, 1][..], &[11, 0][..]));
+        hub.expect_count("drop_icmp_answered", 1);
         assert_eq!(hub.count("tun_packets_written"), 1);
 
         // The route leads back: the kernel answers an expired packet.

@@ -37,6 +37,8 @@ pub enum RelayMode {
     Kernel,
     /// `--relay direct`.
     Direct,
+    /// `--relay auto`.
+    Auto,
 }
 
 impl RelayMode {
@@ -45,6 +47,7 @@ impl RelayMode {
         match self {
             RelayMode::Kernel => "kernel",
             RelayMode::Direct => "direct",
+            RelayMode::Auto => "auto",
         }
     }
 }

@@ -227,6 +227,15 @@ pub fn icmp_errors_are_rate_limited(backend: Backend) {
                 answers += seen.alice.len();
             }
             assert!((1..200).contains(&answers), "{answers} answers, {family:?} {relay:?}");
+            // Errors of the daemon itself: alice's flood leaves bob his own.
+            let packet = Draft::udp(hosts.alice, hosts.unassigned, 60).build();
+            let train = vec![packet; 250];
+            let seen = testbed.observe_all(|alice| alice.send_train(&train));
+            let answers = seen.alice.len();
+            assert!((1..100).contains(&answers), "{answers} answers, {family:?} {relay:?}");
+            testbed.bob.send(&Draft::udp(hosts.bob, hosts.unassigned, 60).build());
+            let (_, of_bob) = testbed.settle();
+            assert_eq!(of_bob.len(), 1, "{family:?} {relay:?}");
         }
         still_forwards(&mut testbed);
     }

@@ -366,7 +366,7 @@ pub fn destinations() -> Vec<Case> {
             add("to alice herself", Draft::tcp(alice_too, alice, 1, length), Expect::Returned);
             add("no route", Draft::udp(alice, unknown, length), no_route(family));
             for (name, target) in [("unassigned", unassigned), ("no endpoint", carol)] {
-                let expect = late_error(host.0, host.1, target);
+                let expect = late_error(host.0, host.1, hub);
                 add(name, Draft::udp(alice, target, length), expect);
             }
         }

@@ -174,13 +174,18 @@ pub fn is_reply(answer: &[u8], sent: &[u8]) -> bool {
 /// The hub's IPv4 addresses, inside and outside.
 pub const HUB: [[u8; 4]; 2] = [[10, 77, 0, 1], [192, 0, 2, 1]];
 
-/// The part that must not differ between modes: everything except the IPv4 identification in
-/// packets from the hub itself, which the kernel chooses.
+/// The hub's IPv6 address, fd77::1.
+const HUB_V6: [u8; 16] = [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// The part that must not differ between modes: everything except the IPv4 identification and the
+/// IPv6 flow label in packets from the hub itself, which their sender chooses.
 pub fn comparable(seen: &Observed) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, u64) {
     let alice = trimmed(&seen.alice).into_iter().map(|mut packet| {
         if packet[0] >> 4 == 4 && HUB.contains(&[packet[12], packet[13], packet[14], packet[15]]) {
             packet[4..6].fill(0);
             packet[10..12].fill(0);
+        } else if packet[0] >> 4 == 6 && packet[8..24] == HUB_V6 {
+            packet[1..4].fill(0);
         }
         packet
     });

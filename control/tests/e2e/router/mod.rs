@@ -1,6 +1,7 @@
 //! Router behaviour: the result of one packet from alice, with the kernel and with the worker as
 //! the relay. Both must be what a router has to do, and must not differ.
 
+mod answers;
 mod attacks;
 mod cases;
 mod judge;
@@ -8,6 +9,7 @@ mod sources;
 mod traffic;
 
 use crate::harness::{Backend, DefaultRoute, TestbedOptions};
+use answers::errors_come_from_the_hubs_own_address;
 use attacks::{
     a_scan_takes_bounded_memory, forged_and_replayed_messages_are_dropped,
     icmp_errors_are_rate_limited, mutated_packets_fare_as_with_the_kernel,
@@ -80,6 +82,7 @@ on_both_backends!(
     unusual_sources,
     unusual_destinations,
     routes_out_of_the_tunnel,
+    errors_come_from_the_hubs_own_address,
     unpadded_trains_are_forwarded,
     identifications_are_kept,
     padding_is_not_forwarded,

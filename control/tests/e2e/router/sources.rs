@@ -3,7 +3,7 @@
 
 use super::cases::{Hosts, case, error, hosts};
 use super::judge::{Case, Expect, Path};
-use crate::harness::{DF, Draft, Family};
+use crate::harness::{DF, Draft, Family, MTU};
 
 /// Unusual sources. Alice's allowed IPs include them all, and all routes lead into the tunnel.
 pub fn sources() -> Vec<Case> {
@@ -130,7 +130,7 @@ fn path_of(address: &str) -> Path {
 
 /// Peers without a route into the tunnel: the default route leads out of another interface. With
 /// the kernel as the relay, packets for them leave there in clear text, as routed by the operator.
-/// With the worker, they stay in the tunnel or are dropped.
+/// With the worker, they stay in the tunnel or are dropped; the worker answers as a router does.
 pub fn routed_elsewhere() -> Vec<Case> {
     let mut cases = Vec::new();
     for family in Family::BOTH {
@@ -139,9 +139,9 @@ pub fn routed_elsewhere() -> Vec<Case> {
             Family::V4 => ("10.99.0.1", error(11, 0, 0, hub)),
             Family::V6 => ("fd99::99", error(3, 0, 0, hub)),
         };
-        let too_big = match family {
-            Family::V4 => error(3, 4, 1500, hub),
-            Family::V6 => error(2, 0, 1500, hub),
+        let too_big = |mtu| match family {
+            Family::V4 => error(3, 4, mtu, hub),
+            Family::V6 => error(2, 0, mtu, hub),
         };
         let mut add = |name: &str, draft: Draft, expect, direct, path| {
             let (name, packet) = (format!("{name}, {family:?}"), draft.build());
@@ -152,12 +152,13 @@ pub fn routed_elsewhere() -> Vec<Case> {
         let draft = Draft::tcp(alice, astray, 5, 1300);
         add("plain TCP", draft, Expect::Elsewhere, Some(Expect::Forwarded), Path::Worker);
         let draft = Draft::udp(alice, astray, 60).hop_limit(1);
-        add("last hop", draft, last_hop, Some(Expect::Silence), Path::Either);
-        // Larger than the tunnel's MTU; the other interface has more room.
+        add("last hop", draft, last_hop, None, Path::Worker);
+        // Larger than the tunnel's MTU; the other interface has more room. The worker answers.
+        let direct = Some(too_big(MTU as u32));
         let draft = Draft::udp(alice, astray, 1440).fragment(DF);
-        add("too large for one", draft, Expect::Elsewhere, Some(Expect::Silence), Path::Either);
+        add("too large for one", draft, Expect::Elsewhere, direct.clone(), Path::Worker);
         let draft = Draft::udp(alice, astray, 1600).fragment(DF);
-        add("too large for both", draft, too_big, Some(Expect::Silence), Path::Either);
+        add("too large for both", draft, too_big(1500), direct, Path::Worker);
         let draft = match family {
             Family::V4 => Draft::udp(alice, astray, 60).options(&[1, 1, 1, 1]),
             Family::V6 => Draft::udp(alice, astray, 60).extension(0, &[0, 0, 0x1e, 4, 0, 0, 0, 0]),

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::reference::{Spec, any_spec, payload};
+use crate::icmp::{self, IcmpError};
 use crate::offload::{Coalescer, CoalescerOptions, Cut};
-use crate::{icmp, ip};
+use crate::{ip, ip_forward};
 
 fn cut_all(frame: &[u8]) {
     let Ok(cut) = Cut::new(frame) else { return };
@@ -38,11 +39,12 @@ fn coalesce_all(packets: &mut [Vec<u8>]) {
 }
 
 fn edit_all(packet: &mut [u8]) {
-    let mut out = [0; icmp::ERROR_LEN_MAX];
-    if let Some(len) = icmp::unreachable(packet, &mut out) {
-        assert!(ip::parse(&out[..len]).is_some_and(|answer| answer.len == len));
-    }
     if let Some(parsed) = ip::parse(packet) {
+        let mut out = [0; icmp::ERROR_LEN_MAX];
+        let error = ip_forward::refusal(packet, &parsed, 1_000).unwrap_or(IcmpError::Unreachable);
+        let _ = icmp::may_answer(packet, &parsed);
+        let len = error.write(packet, parsed.destination, &mut out).expect("of one family");
+        assert!(ip::parse(&out[..len]).is_some_and(|answer| answer.len == len));
         assert!(parsed.header_len <= parsed.len && parsed.len <= packet.len());
         ip::apply_outer_ecn(packet, 3);
         let upper = ip::upper_layer(packet, &parsed);
