@@ -199,7 +199,7 @@ fn privileges_are_reduced(backend: Backend) {
     assert!(!log.contains("not permitted"), "{log}");
 }
 
-/// What the caller does not hold is not asked for.
+/// Capabilities that the caller lacks are not asked for.
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn missing_capabilities_are_not_needed() {

@@ -1,4 +1,4 @@
-//! What the parent process has left to this one: open descriptors and ignored signals. For control
+//! Open descriptors and ignored signals that the parent process has left to this one. For control
 //! only.
 
 use std::io;
