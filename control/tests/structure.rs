@@ -24,10 +24,14 @@ const CRATES: [(&str, &str); 7] = [
 /// The modules that use the system. All others of these crates are pure: their inputs and the time
 /// are arguments.
 const RUNNING: [(&str, &str); 2] = [
-    ("dataplane/src", "channels engine messages receive router rx_queue send transmit turn worker"),
+    (
+        "dataplane/src",
+        "channels engine messages receive router rx_queue send source_check transmit turn worker",
+    ),
     (
         "control/src",
-        "link logging netlink::socket notify options relay_policy::watch runtime start uapi_server",
+        "link logging netlink::socket notify options relay_policy::watch runtime start uapi_server \
+         uplinks",
     ),
 ];
 

@@ -13,21 +13,12 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
 use crate::counters::PeerCounters;
+use crate::path::Path;
 use crate::session::SendSession;
 
 /// The number of a configured peer. A number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
-
-/// A published endpoint, with what was learnt about the path to it.
-#[derive(Debug)]
-pub struct Path {
-    /// The peer's endpoint.
-    pub endpoint: Endpoint,
-    /// The time until which trains to this endpoint are sent one datagram at a time (milliseconds;
-    /// zero: segmentation offload was never refused).
-    pub gso_refused_until: AtomicU64,
-}
 
 /// Flags that a worker raises for control. They are coalesced: a flood of packets queues one notice
 /// per peer.
@@ -123,14 +114,13 @@ impl Peer {
     /// nothing, and allocates nothing, if the endpoint is unchanged.
     pub fn set_endpoint(&self, endpoint: Endpoint) {
         if self.endpoint() != Some(endpoint) {
-            let path = Path { endpoint, gso_refused_until: AtomicU64::new(0) };
-            self.path.store(Some(Arc::new(path)));
+            self.path.store(Some(Arc::new(Path::new(endpoint))));
         }
     }
 
     /// Forgets our source address, which has vanished, unless the endpoint has changed since.
     pub fn forget_source(&self, known: Endpoint) {
-        if self.endpoint() == Some(known) {
+        if known.source.is_some() && self.endpoint() == Some(known) {
             self.set_endpoint(Endpoint { source: None, ..known });
         }
     }

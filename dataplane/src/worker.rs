@@ -28,6 +28,7 @@ use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
 use crate::snapshot::Snapshot;
+use crate::source_check::{SourceCheck, Uplinks};
 use crate::transmit::TransmitPath;
 use crate::turn::Turn;
 
@@ -35,6 +36,7 @@ use crate::turn::Turn;
 pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     pub loop_guard: LoopGuard,
+    pub uplinks: Arc<Uplinks>,
     pub must_stop: AtomicBool,
 }
 
@@ -59,6 +61,7 @@ pub struct Worker {
     pub transmit: TransmitPath,
     pub sender: Sender,
     pub rx_queue: RxQueue,
+    pub sources: SourceCheck,
 }
 
 impl Worker {
@@ -96,6 +99,7 @@ impl Worker {
             counters: &self.gauge.counters,
             loop_guard: &self.shared.loop_guard,
             channels: &mut self.channels,
+            sources: &mut self.sources,
         };
         while let Ok(command) = self.commands.try_recv() {
             apply(command, &mut self.receive, &mut self.sender, &mut turn)?;

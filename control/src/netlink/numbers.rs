@@ -31,6 +31,18 @@ pub const FORWARDING_GROUPS: [u32; 11] = [
     libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NEXTHOP,
 ];
+/// The event groups that concern the way of our own datagrams: links, addresses, routes, rules,
+/// next hops.
+pub const UPLINK_GROUPS: [u32; 8] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_NEXTHOP,
+];
 /// The event group of links.
 pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
 

@@ -46,8 +46,8 @@ impl Runtime {
         self.outputs = outputs;
     }
 
-    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-        let sent_from = match self.components.engine.send_handshake(&to, message) {
+    fn send(&mut self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+        let sent_from = match self.components.engine.send_handshake(peer, &to, message) {
             Ok(sent_from) => sent_from,
             // The device retries on its own.
             Err(error) => {

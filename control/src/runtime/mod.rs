@@ -35,6 +35,7 @@ use crate::limits::{
     ANSWERS_PER_TURN, INITIATIONS_PER_TURN, PEERS_PER_TURN, REQUESTS_PER_TURN, SWEEP_INTERVAL,
 };
 use crate::link::Presence;
+use crate::uplinks::UplinkWatch;
 use initiation_queue::InitiationQueue;
 use pending_replies::PendingReplies;
 use relay::RelayState;
@@ -49,6 +50,7 @@ struct Readable {
     link: bool,
     signals: bool,
     socket: bool,
+    uplinks: bool,
 }
 
 impl Runtime {
@@ -68,6 +70,7 @@ impl Runtime {
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
             relay,
+            uplinks: UplinkWatch::open(),
             listen_port,
             fwmark: 0,
             mtu,
@@ -110,10 +113,11 @@ impl Runtime {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let deadline = self.components.device.next_deadline();
-        let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
+        let now = clock::boot_time();
+        let until_deadline = self.components.device.next_deadline().map(|at| at.since(now));
+        let until_look = self.uplinks.resumes_in(now);
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
-        match until_deadline.into_iter().chain(until_sweep).min() {
+        match until_deadline.into_iter().chain(until_sweep).chain(until_look).min() {
             Some(span) => i32::try_from(span.0)
                 .ok()
                 .and_then(|millis| PollTimeout::try_from(millis).ok())
@@ -124,11 +128,13 @@ impl Runtime {
 
     fn wait(&self, timeout: PollTimeout) -> Result<Readable, Errno> {
         let components = &self.components;
+        let uplinks = self.uplinks.descriptor(clock::boot_time());
         let mut descriptors = [
             components.wake.as_fd(),
             components.link.as_fd(),
             components.signals.as_fd(),
             components.socket.as_fd(),
+            uplinks.unwrap_or(components.wake.as_fd()),
         ]
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut descriptors, timeout) {
@@ -136,9 +142,10 @@ impl Runtime {
             Err(Errno::EINTR) => return Ok(Readable::default()),
             Err(errno) => return Err(errno),
         }
-        let [wake, link, signals, socket] =
+        let [wake, link, signals, socket, changes] =
             descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
-        Ok(Readable { wake, link, signals, socket })
+        let uplinks = changes && uplinks.is_some();
+        Ok(Readable { wake, link, signals, socket, uplinks })
     }
 
     /// Handles signals, the interface, the socket and failures of workers. Returns a reason to
@@ -161,6 +168,11 @@ impl Runtime {
                 Failure::InterfaceGone => Ending::InterfaceDeleted,
                 Failure::Fatal(reason) => Ending::Failed(reason),
             });
+        }
+        if readable.uplinks {
+            // Before the workers are told: they must see what the events are about.
+            self.uplinks.take_events(clock::boot_time());
+            self.components.engine.note_route_change();
         }
         if readable.link && self.follow_link() == Presence::Deleted {
             return Some(Ending::InterfaceDeleted);

@@ -22,6 +22,7 @@ mod relay_auto;
 mod roaming;
 mod router;
 mod routing;
+mod source;
 mod start;
 mod stress;
 mod traffic;

@@ -19,6 +19,7 @@ use crate::offload::CoalescerOptions;
 use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
+use crate::source_check::SourceCheck;
 use crate::transmit::TransmitPath;
 use crate::worker::{Gauge, Shared, Worker};
 
@@ -74,6 +75,7 @@ impl WorkerPlan {
         };
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
         let messages = usize::from(self.options.buffers) * RECEIVE_SEGMENTS_MAX;
+        let sources = SourceCheck::open(Arc::clone(&self.shared.uplinks));
         let worker = Worker {
             number: self.number,
             io,
@@ -92,6 +94,7 @@ impl WorkerPlan {
                 self.options.socket_buffer,
             ),
             rx_queue: RxQueue::default(),
+            sources,
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();

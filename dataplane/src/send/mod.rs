@@ -23,7 +23,8 @@ use crate::counters::DropReason;
 use crate::ip;
 use crate::limits::HELD_BYTES_PAUSE;
 use crate::offload::Cut;
-use crate::peer::{Path, Peer, flag};
+use crate::path::Path;
+use crate::peer::{Peer, flag};
 use crate::session::SendSession;
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, padded_len};
@@ -117,6 +118,7 @@ impl Sender {
         let path = peer.path();
         let Some(path) = path.as_ref() else { return Ok(()) };
         let Some(session) = live_session(peer, turn) else { return Ok(()) };
+        turn.check_source(path);
         let target = Target { peer: Arc::clone(peer), session, path: Arc::clone(path) };
         for packet in self.staging.drain(peer) {
             self.send_packet(&target, &packet, turn)?;
@@ -284,6 +286,7 @@ impl Sender {
         if self.backlog.holds(peer.id) {
             return Ok(None);
         }
+        turn.check_source(path);
         Ok(Some(Target { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
     }
 }

@@ -21,14 +21,14 @@ const RTA_ENCAP: u16 = 22;
 const RTAX_MTU: u16 = 2;
 
 /// Bytes of `struct nlmsghdr`, of `struct rtmsg`, and of an attribute's header.
-const HEADER_LEN: usize = 16;
-const ROUTE_LEN: usize = 12;
+pub(crate) const HEADER_LEN: usize = 16;
+pub(crate) const ROUTE_LEN: usize = 12;
 const ATTRIBUTE_LEN: usize = 4;
-/// Two addresses and an interface.
-const REQUEST_LEN_MAX: usize = HEADER_LEN + ROUTE_LEN + 2 * (ATTRIBUTE_LEN + 16) + 8;
+/// Two addresses, and five numbers of at most four bytes.
+const REQUEST_LEN_MAX: usize = HEADER_LEN + ROUTE_LEN + 2 * (ATTRIBUTE_LEN + 16) + 5 * 8;
 /// Upper limit of a reply (bytes). One route has a few attributes; a longer reply is truncated and
 /// reads as unknown.
-const REPLY_LEN_MAX: usize = 4096;
+pub(crate) const REPLY_LEN_MAX: usize = 4096;
 
 /// The kernel's decision about a packet that arrives from the interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,13 +87,13 @@ impl RouteSocket {
     }
 }
 
-struct Request {
+pub(crate) struct Request {
     bytes: [u8; REQUEST_LEN_MAX],
     length: usize,
 }
 
 impl Request {
-    fn new(sequence: u32, source: IpAddr, dscp: u8) -> Request {
+    pub(crate) fn new(sequence: u32, source: IpAddr, dscp: u8) -> Request {
         let mut bytes = [0u8; REQUEST_LEN_MAX];
         bytes[4..6].copy_from_slice(&RTM_GETROUTE.to_ne_bytes());
         bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
@@ -107,24 +107,30 @@ impl Request {
         Request { bytes, length: HEADER_LEN + ROUTE_LEN }
     }
 
-    fn attribute_address(&mut self, kind: u16, address: IpAddr) {
+    pub(crate) fn attribute_address(&mut self, kind: u16, address: IpAddr) {
         match address {
             IpAddr::V4(v4) => self.attribute(kind, &v4.octets()),
             IpAddr::V6(v6) => self.attribute(kind, &v6.octets()),
         }
     }
 
-    /// Appends an attribute; all used here have aligned lengths.
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
+    /// Appends an attribute.
+    pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = ATTRIBUTE_LEN + value.len();
         let attribute = &mut self.bytes[self.length..self.length + length];
         attribute[..2].copy_from_slice(&(length as u16).to_ne_bytes());
         attribute[2..4].copy_from_slice(&kind.to_ne_bytes());
         attribute[ATTRIBUTE_LEN..].copy_from_slice(value);
-        self.length += length;
+        self.length += length.next_multiple_of(4);
     }
 
-    fn finish(&mut self) -> &[u8] {
+    pub(crate) fn set_flags(&mut self, flags: u32) {
+        // struct rtmsg ends with its flags.
+        self.bytes[HEADER_LEN + ROUTE_LEN - 4..HEADER_LEN + ROUTE_LEN]
+            .copy_from_slice(&flags.to_ne_bytes());
+    }
+
+    pub(crate) fn finish(&mut self) -> &[u8] {
         self.bytes[..4].copy_from_slice(&(self.length as u32).to_ne_bytes());
         &self.bytes[..self.length]
     }
@@ -185,7 +191,7 @@ fn has_mtu(mut metrics: &[u8]) -> bool {
     std::iter::from_fn(|| next_attribute(&mut metrics)).any(|(kind, _)| kind == RTAX_MTU)
 }
 
-fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+pub(crate) fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let bytes = *rest;
     let length = usize::from(u16_at(bytes.first_chunk::<ATTRIBUTE_LEN>()?, 0));
     let value = bytes.get(ATTRIBUTE_LEN..length)?;
@@ -194,10 +200,10 @@ fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     Some((u16_at(bytes, 2) & 0x3fff, value))
 }
 
-fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
     u16::from_ne_bytes([bytes[offset], bytes[offset + 1]])
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_ne_bytes(bytes[offset..offset + 4].try_into().expect("four bytes"))
 }
