@@ -27,3 +27,4 @@ pub mod tai64n;
 pub mod timer_queue;
 pub mod timers;
 mod uapi_server;
+mod uplinks;

@@ -155,6 +155,9 @@ pub const RELAY_POLL_INTERVAL: Millis = Millis(500);
 const _: () = assert!(RELAY_POLL_INTERVAL.0 < 1000);
 /// Minimum time between two updates: loading a full routing table must not keep the workers busy.
 pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
+/// Time between two looks at changes around the UDP sockets, however fast routes change: the
+/// workers check source addresses after each (milliseconds).
+pub const UPLINK_LOOK_INTERVAL: Millis = Millis(10);
 /// Updates queued for the control thread; beyond that, the watch waits for it.
 pub const RELAY_UPDATES_MAX: usize = 4;
 /// Reasons named in one log line; the others are counted.

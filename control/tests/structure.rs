@@ -26,11 +26,13 @@ const CRATES: [(&str, &str); 7] = [
 const RUNNING: [(&str, &str); 2] = [
     (
         "dataplane/src",
-        "channels engine icmp_errors messages receive router rx_queue send transmit turn worker",
+        "channels engine icmp_errors messages receive router rx_queue send source_check transmit \
+         turn worker",
     ),
     (
         "control/src",
-        "link logging netlink::socket notify options relay_policy::watch runtime start uapi_server",
+        "link logging netlink::socket notify options relay_policy::watch runtime start uapi_server \
+         uplinks",
     ),
 ];
 

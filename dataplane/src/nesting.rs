@@ -14,7 +14,8 @@ use wg_bounce_sys::OuterHeader;
 
 use crate::ip::{self, Packet};
 use crate::limits::{NESTED_HOP_LIMIT_MAX, NESTING_HOPS};
-use crate::peer::{Path, Peer};
+use crate::path::Path;
+use crate::peer::Peer;
 use crate::wire::{self, DATA, INITIATION, RESPONSE};
 
 /// Bytes of a UDP header.
@@ -80,7 +81,6 @@ pub fn outer_header(packet: &[u8], ip: &Packet) -> OuterHeader {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
 
     use wg_bounce_aead::Key;
     use wg_bounce_sys::Endpoint;
@@ -129,7 +129,7 @@ mod tests {
         let session = SendSession::new(Key::new(&[7; 32]), info);
         assert!(peer.set_session(Some(Arc::new(session))).is_none());
         let endpoint = Endpoint { remote: endpoint.parse().expect("an address"), source: None };
-        (peer, Path { endpoint, gso_refused_until: AtomicU64::new(0) })
+        (peer, Path::new(endpoint))
     }
 
     #[test]

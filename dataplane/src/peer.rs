@@ -14,21 +14,12 @@ use wg_bounce_sys::clock::Millis;
 
 use crate::counters::PeerCounters;
 use crate::limits::LOOP_LOG_AFTER;
+use crate::path::Path;
 use crate::session::SendSession;
 
 /// The number of a configured peer. A number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
-
-/// A published endpoint, with what was learnt about the path to it.
-#[derive(Debug)]
-pub struct Path {
-    /// The peer's endpoint.
-    pub endpoint: Endpoint,
-    /// The time until which trains to this endpoint are sent one datagram at a time (milliseconds;
-    /// zero: segmentation offload was never refused).
-    pub gso_refused_until: AtomicU64,
-}
 
 /// Flags that a worker raises for control. They are coalesced: a flood of packets queues one notice
 /// per peer.
@@ -127,19 +118,26 @@ impl Peer {
     }
 
     /// Publishes the peer's endpoint; only for configuration and authentic messages (§6.6). Does
-    /// nothing, and allocates nothing, if the endpoint is unchanged.
+    /// nothing, and allocates nothing, if the endpoint is unchanged. Of two threads that publish at
+    /// once, either may be the last.
     pub fn set_endpoint(&self, endpoint: Endpoint) {
         if self.endpoint() != Some(endpoint) {
-            let path = Path { endpoint, gso_refused_until: AtomicU64::new(0) };
-            self.path.store(Some(Arc::new(path)));
+            self.path.store(Some(Arc::new(Path::new(endpoint))));
         }
     }
 
-    /// Forgets our source address, which has vanished, unless the endpoint has changed since.
+    /// Forgets our source address, which has vanished, unless the endpoint has changed since: one
+    /// that another thread learns meanwhile is never overwritten.
     pub fn forget_source(&self, known: Endpoint) {
-        if self.endpoint() == Some(known) {
-            self.set_endpoint(Endpoint { source: None, ..known });
+        if known.source.is_none() {
+            return;
         }
+        self.path.rcu(|path| match path {
+            Some(path) if path.endpoint == known => {
+                Some(Arc::new(Path::new(Endpoint { source: None, ..known })))
+            }
+            other => other.clone(),
+        });
     }
 
     /// The session to send with; hold the guard only briefly.
@@ -280,6 +278,46 @@ fn store_if_changed(mark: &AtomicU64, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One thread forgets the source of an endpoint, while another learns the next endpoint: that
+    /// one stays, whichever thread is first.
+    #[test]
+    fn forgetting_a_source_never_undoes_roaming() {
+        const ROUNDS: u32 = 200_000;
+        // Spins, so that both threads go on at the same moment.
+        let wait_for = |number: &AtomicU32, round| {
+            let mut tries = 0;
+            while number.load(Ordering::Acquire) != round {
+                tries += 1;
+                if tries % 1000 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        };
+        let source = Some("192.0.2.1".parse().expect("an address"));
+        let [old, new] = ["192.0.2.2:7", "192.0.2.3:7"]
+            .map(|text| Endpoint { remote: text.parse().expect("an address"), source });
+        let peer = Peer::new(PeerId(1), [1; 32]);
+        let (began, ended) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    wait_for(&began, round);
+                    peer.set_endpoint(new);
+                    ended.store(round, Ordering::Release);
+                }
+            });
+            let mut undone = 0;
+            for round in 1..=ROUNDS {
+                peer.set_endpoint(old);
+                began.store(round, Ordering::Release);
+                peer.forget_source(old);
+                wait_for(&ended, round);
+                undone += u32::from(peer.endpoint() != Some(new));
+            }
+            assert_eq!(undone, 0, "of {ROUNDS}");
+        });
+    }
 
     /// The second of two confirmations in quick succession finds the first one's flag raised.
     #[test]

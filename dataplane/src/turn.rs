@@ -7,8 +7,10 @@ use wg_bounce_sys::{Backend, Train};
 
 use crate::channels::Channels;
 use crate::counters::{Counters, DropReason};
+use crate::path::Path;
 use crate::peer::Peer;
 use crate::snapshot::Snapshot;
+use crate::source_check::SourceCheck;
 
 /// The state that both paths need during one turn.
 pub struct Turn<'a> {
@@ -26,6 +28,8 @@ pub struct Turn<'a> {
     pub counters: &'a Counters,
     /// Channels to control and to the other workers.
     pub channels: &'a mut Channels,
+    /// Asks whether source addresses still fit.
+    pub sources: &'a mut SourceCheck,
 }
 
 impl Turn<'_> {
@@ -33,6 +37,11 @@ impl Turn<'_> {
     pub fn dropped(&self, peer: &Peer, reason: DropReason, count: u64) {
         self.counters.dropped(reason, count);
         peer.counters.dropped(reason, count);
+    }
+
+    /// Checks the source address of a path, if routes have changed since it was checked last.
+    pub fn check_source(&mut self, path: &Path) {
+        self.sources.check(path, self.now);
     }
 
     /// Raises a flag of a peer, and queues a notice for control if none is queued yet.

@@ -26,12 +26,14 @@ use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
 use crate::snapshot::Snapshot;
+use crate::source_check::{SourceCheck, Uplinks};
 use crate::transmit;
 use crate::turn::Turn;
 
 /// The state that the engine and all workers share.
 pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
+    pub uplinks: Arc<Uplinks>,
     pub must_stop: AtomicBool,
 }
 
@@ -55,6 +57,7 @@ pub struct Worker {
     pub receive: ReceivePath,
     pub sender: Sender,
     pub rx_queue: RxQueue,
+    pub sources: SourceCheck,
 }
 
 impl Worker {
@@ -91,6 +94,7 @@ impl Worker {
             io: &mut self.io,
             counters: &self.gauge.counters,
             channels: &mut self.channels,
+            sources: &mut self.sources,
         };
         while let Ok(command) = self.commands.try_recv() {
             apply(command, &mut self.receive, &mut self.sender, &mut turn)?;

@@ -17,6 +17,7 @@ use super::io::{Now, Output};
 use super::peer_entry::{PeerEntry, StaticStatic};
 use super::staged::discard_staged;
 use super::state::{Before, Device, Own, Transaction};
+use super::timing::forget_source;
 use crate::cookie::Checker;
 use crate::limits::REMOVED_PEER_LINGER;
 use crate::noise::Identity;
@@ -68,6 +69,12 @@ impl Device {
             }
             self.core.schedule(entry);
         }
+    }
+
+    /// Forgets the source addresses of all peers, as after a change of port or fwmark (`set_port`
+    /// in drivers/net/wireguard/netlink.c).
+    pub fn forget_sources(&self) {
+        self.peers.values().for_each(forget_source);
     }
 
     /// A new key is a new identity: all sessions end, and a peer with our own key is removed.

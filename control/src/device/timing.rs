@@ -302,7 +302,7 @@ impl PeerEntry {
 }
 
 /// Lets the kernel choose the source address towards the peer: ours may have become wrong.
-fn forget_source(entry: &PeerEntry) {
+pub(super) fn forget_source(entry: &PeerEntry) {
     if let Some(known) = entry.shared.endpoint() {
         entry.shared.forget_source(known);
     }

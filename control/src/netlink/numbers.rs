@@ -33,6 +33,18 @@ pub const FORWARDING_GROUPS: [u32; 11] = [
 ];
 /// Within RTM_NEWNSID: the id of a network namespace (linux/net_namespace.h).
 pub const NETNSA_NSID: u16 = 1;
+/// The event groups that concern the way of our own datagrams: links, addresses, routes, rules,
+/// next hops.
+pub const UPLINK_GROUPS: [u32; 8] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_NEXTHOP,
+];
 /// The event group of links.
 pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
 

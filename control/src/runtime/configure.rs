@@ -31,7 +31,8 @@ impl Runtime {
     /// Applies the changes of a request, up to the first that fails; earlier ones stay in effect.
     fn set(&mut self, request: SetRequest) -> Errno {
         let epoch_before = self.epoch;
-        let (changes, port_before) = (request.changes.len(), self.listen_port);
+        let changes = request.changes.len();
+        let (port_before, fwmark_before) = (self.listen_port, self.fwmark);
         self.components.device.begin_set();
         let mut result = Ok(());
         for change in request.changes {
@@ -46,6 +47,9 @@ impl Runtime {
             if result.is_err() {
                 break;
             }
+        }
+        if (self.listen_port, self.fwmark) != (port_before, fwmark_before) {
+            self.components.device.forget_sources();
         }
         self.components.device.end_set(now(), &mut self.outputs);
         let is_changed = !self.outputs.is_empty() || self.listen_port != port_before;

@@ -49,12 +49,12 @@ impl Runtime {
         self.outputs = outputs;
     }
 
-    fn send(&self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+    fn send(&mut self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
         // Before it leaves: it may be routed into the interface.
         if let (Some(peer), Some((_, index))) = (peer, kind_and_index(message)) {
             peer.set_handshake_index(index);
         }
-        let sent_from = match self.components.engine.send_handshake(&to, message) {
+        let sent_from = match self.components.engine.send_handshake(peer, &to, message) {
             Ok(sent_from) => sent_from,
             // The device retries on its own.
             Err(error) => {

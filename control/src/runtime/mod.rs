@@ -36,6 +36,7 @@ use crate::limits::{
     SWEEP_INTERVAL,
 };
 use crate::link::Presence;
+use crate::uplinks::UplinkWatch;
 use initiation_queue::InitiationQueue;
 use pending_replies::PendingReplies;
 use relay::RelayState;
@@ -50,6 +51,7 @@ struct Readable {
     link: bool,
     signals: bool,
     socket: bool,
+    uplinks: bool,
 }
 
 impl Runtime {
@@ -69,6 +71,7 @@ impl Runtime {
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
             relay,
+            uplinks: UplinkWatch::open(),
             listen_port,
             fwmark: 0,
             mtu,
@@ -113,12 +116,13 @@ impl Runtime {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let deadline = self.components.device.next_deadline();
-        let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
+        let now = clock::boot_time();
+        let until_deadline = self.components.device.next_deadline().map(|at| at.since(now));
+        let until_events = self.uplinks.resumes_in(now);
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
-        let link = &self.components.link;
-        let until_look = link.must_look().then(|| self.next_look.since(clock::boot_time()));
-        match until_deadline.into_iter().chain(until_sweep).chain(until_look).min() {
+        let until_look = self.components.link.must_look().then(|| self.next_look.since(now));
+        let spans = [until_deadline, until_events, until_sweep, until_look];
+        match spans.into_iter().flatten().min() {
             Some(span) => i32::try_from(span.0)
                 .ok()
                 .and_then(|millis| PollTimeout::try_from(millis).ok())
@@ -129,11 +133,13 @@ impl Runtime {
 
     fn wait(&self, timeout: PollTimeout) -> Result<Readable, Errno> {
         let components = &self.components;
+        let uplinks = self.uplinks.descriptor(clock::boot_time());
         let mut descriptors = [
             components.wake.as_fd(),
             components.link.as_fd(),
             components.signals.as_fd(),
             components.socket.as_fd(),
+            uplinks.unwrap_or(components.wake.as_fd()),
         ]
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut descriptors, timeout) {
@@ -141,9 +147,10 @@ impl Runtime {
             Err(Errno::EINTR) => return Ok(Readable::default()),
             Err(errno) => return Err(errno),
         }
-        let [wake, link, signals, socket] =
+        let [wake, link, signals, socket, changes] =
             descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
-        Ok(Readable { wake, link, signals, socket })
+        let uplinks = changes && uplinks.is_some();
+        Ok(Readable { wake, link, signals, socket, uplinks })
     }
 
     /// Handles signals, the interface, the socket and failures of workers. Returns a reason to
@@ -166,6 +173,11 @@ impl Runtime {
                 Failure::InterfaceGone => Ending::InterfaceDeleted,
                 Failure::Fatal(reason) => Ending::Failed(reason),
             });
+        }
+        if readable.uplinks {
+            // Before the workers are told: they must see what the events are about.
+            self.uplinks.take_events(clock::boot_time());
+            self.components.engine.note_route_change();
         }
         let is_due = || self.components.link.must_look() && self.next_look <= clock::boot_time();
         if (readable.link || is_due()) && self.follow_link() == Presence::Deleted {

@@ -22,6 +22,7 @@ use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::Update;
 use crate::uapi_server::requests::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
+use crate::uplinks::UplinkWatch;
 
 /// Everything that the loop works on.
 pub struct Components {
@@ -85,6 +86,7 @@ pub struct Runtime {
     pub(super) replies: PendingReplies,
     pub(super) withdrawn: DeferredDrop<SendSession>,
     pub(super) relay: RelayState,
+    pub(super) uplinks: UplinkWatch,
     /// The UDP port that the sockets are bound to.
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,

@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{self as channel, bounded};
 use nix::sys::eventfd::EventFd;
 use wg_bounce_aead::Aead;
-use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::tun::Tun;
+use wg_bounce_sys::{Endpoint, clock};
 
 use crate::channels::{Channels, Neighbour, ring};
 pub use crate::channels::{Events, Failure};
@@ -22,7 +22,9 @@ use crate::counters::Counters;
 use crate::limits::WORKERS_MAX;
 use crate::messages::Command;
 use crate::offload::CoalescerOptions;
+use crate::peer::Peer;
 use crate::snapshot::Snapshot;
+use crate::source_check::{SourceCheck, Uplinks};
 use crate::worker::{Gauge, Shared};
 pub use options::{IoChoice, Options, StartError};
 pub use sockets::SentFrom;
@@ -36,6 +38,8 @@ pub struct Engine {
     /// Snapshots that a worker may still hold.
     retired: Vec<Arc<Snapshot>>,
     sockets: WorkerSockets,
+    /// For handshake messages.
+    sources: SourceCheck,
     description: String,
 }
 
@@ -67,6 +71,7 @@ impl Engine {
         let (mut channels, events) = Channels::new(wake);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            uplinks: Arc::new(Uplinks::default()),
             must_stop: AtomicBool::new(false),
         });
         let lanes: Vec<Lanes> = (0..queues.len())
@@ -81,6 +86,7 @@ impl Engine {
             workers: Vec::with_capacity(queues.len()),
             retired: Vec::new(),
             sockets: WorkerSockets::new(options.gro, options.socket_buffer),
+            sources: SourceCheck::open(Arc::clone(&shared.uplinks)),
             description: String::new(),
         };
         let workers = queues.len();
@@ -169,6 +175,7 @@ impl Engine {
         for (number, sockets) in sockets.into_iter().enumerate() {
             self.command(number, Command::Sockets(sockets));
         }
+        self.shared.uplinks.set_port(port);
         Ok(port)
     }
 
@@ -177,16 +184,36 @@ impl Engine {
     /// # Errors
     /// EPERM: CAP_NET_ADMIN is missing.
     pub fn set_fwmark(&self, mark: u32) -> io::Result<()> {
-        self.sockets.set_fwmark(mark)
+        self.sockets.set_fwmark(mark)?;
+        self.shared.uplinks.set_mark(mark);
+        Ok(())
     }
 
-    /// Sends a handshake message: from the source address of `to` if that is still ours, else from
-    /// the kernel's choice.
+    /// Tells the workers that routes, links, addresses or rules around the UDP sockets may have
+    /// changed: they check source addresses again before the next sends.
+    pub fn note_route_change(&self) {
+        self.shared.uplinks.note_change();
+    }
+
+    /// Sends a handshake message: from the source address of `to` if that is still ours and fits
+    /// the way to `peer`, else from the kernel's choice.
     ///
     /// # Errors
     /// Those of sendmsg(2): no route, refused by the firewall, no such address family.
-    pub fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
-        self.sockets.send_handshake(to, message)
+    pub fn send_handshake(
+        &mut self,
+        peer: Option<&Peer>,
+        to: &Endpoint,
+        message: &[u8],
+    ) -> io::Result<SentFrom> {
+        let mut to = *to;
+        if let Some(path) = peer.and_then(|peer| peer.path().clone())
+            && path.endpoint == to
+        {
+            self.sources.check(&path, clock::boot_time());
+            to = path.destination();
+        }
+        self.sockets.send_handshake(&to, message)
     }
 
     /// The counters of each worker.

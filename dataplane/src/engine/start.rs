@@ -19,6 +19,7 @@ use crate::offload::CoalescerOptions;
 use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
+use crate::source_check::SourceCheck;
 use crate::worker::{Gauge, Shared, Worker};
 
 /// Both ends of the lanes to one worker.
@@ -73,6 +74,7 @@ impl WorkerPlan {
         };
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
         let messages = usize::from(self.options.buffers) * RECEIVE_SEGMENTS_MAX;
+        let sources = SourceCheck::open(Arc::clone(&self.shared.uplinks));
         let worker = Worker {
             number: self.number,
             io,
@@ -90,6 +92,7 @@ impl WorkerPlan {
                 self.options.socket_buffer,
             ),
             rx_queue: RxQueue::default(),
+            sources,
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();

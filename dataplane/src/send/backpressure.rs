@@ -230,9 +230,10 @@ impl TxBacklog {
         for (index, peer) in peers.iter().enumerate() {
             let queue = &self.queues[peer];
             let (_, train) = queue.trains.front().expect("peers without trains are released");
-            let to = queue.peer.endpoint().expect("peers without an endpoint are released");
+            let path = queue.peer.path();
+            let path = path.as_ref().expect("peers without an endpoint are released");
             outgoing.push(Outgoing {
-                to,
+                to: path.destination(),
                 header: train.header,
                 segment_size: train.segment_size,
                 pieces: index..index + 1,

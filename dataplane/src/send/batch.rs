@@ -310,6 +310,7 @@ impl SendBatch {
         for (index, destination) in self.destinations.iter().enumerate() {
             let path = &destination.target.path;
             let use_gso = self.use_gso && path.gso_refused_until.load(Ordering::Relaxed) <= now.0;
+            let to = path.destination();
             let mut builder = TrainBuilder::default();
             let mut train_header = OuterHeader::default();
             let mut next = destination.first;
@@ -323,7 +324,7 @@ impl SendBatch {
                     let _first = builder.push(length);
                     let begin = self.spans.len();
                     self.outgoing.push(Outgoing {
-                        to: path.endpoint,
+                        to,
                         header: message.header,
                         segment_size: 0,
                         pieces: begin..begin,

@@ -11,7 +11,8 @@ use wg_bounce_sys::{Endpoint, Errno, OuterHeader};
 
 use crate::counters::DropReason;
 use crate::limits::{GSO_REPROBE_AFTER, SEND_SEGMENTS_MAX};
-use crate::peer::{Path, Peer, flag};
+use crate::path::Path;
+use crate::peer::{Peer, flag};
 use crate::session::SendSession;
 use crate::turn::Turn;
 

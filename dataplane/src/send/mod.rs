@@ -24,7 +24,8 @@ use crate::ip;
 use crate::limits::HELD_BYTES_PAUSE;
 use crate::nesting::outer_header;
 use crate::offload::Cut;
-use crate::peer::{Path, Peer, flag};
+use crate::path::Path;
+use crate::peer::{Peer, flag};
 use crate::session::SendSession;
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, padded_len};
@@ -135,6 +136,7 @@ impl Sender {
         let path = peer.path();
         let Some(path) = path.as_ref() else { return Ok(()) };
         let Some(session) = live_session(peer, turn) else { return Ok(()) };
+        turn.check_source(path);
         let target = Target { peer: Arc::clone(peer), session, path: Arc::clone(path) };
         for packet in self.staging.drain(peer) {
             self.send_packet(&target, &packet, turn)?;
@@ -303,6 +305,7 @@ impl Sender {
         if self.backlog.holds(peer.id) {
             return Ok(None);
         }
+        turn.check_source(path);
         Ok(Some(Target { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
     }
 }

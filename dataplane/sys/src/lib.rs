@@ -7,7 +7,7 @@
 //! - [`memory`]: receive buffers. A [`memory::Slot`] has one owner: the kernel while it is offered,
 //!   the worker afterwards;
 //! - [`message`]: socket addresses and control messages as bytes;
-//! - [`route`]: the worker's route lookup, which does not allocate;
+//! - [`route`], [`output_route`]: route lookups for the worker, which do not allocate;
 //! - [`clock`], and the types that all of these share.
 //!
 //! **Control only**, never called per packet: [`bpf`] (BPF programs that see packets), [`xtables`]
@@ -22,8 +22,10 @@ pub mod memory;
 pub mod message;
 pub mod mmsg;
 pub mod namespace;
+pub mod output_route;
 mod per_family;
 pub mod route;
+mod route_message;
 mod send_header;
 pub mod socket;
 pub mod tun;

@@ -163,6 +163,10 @@ fn configure(socket: &OwnedFd, local: SocketAddr, options: &GroupOptions) -> io:
     } else {
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, one)?;
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, one)?;
+        // Routers do not fragment IPv6, so a learned path MTU counts, and this host fragments, as
+        // in the kernel module. Explicit, since a kernel may have other defaults.
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)?;
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
     }
     if options.gro
         && let Err(error) = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, one)

@@ -188,7 +188,9 @@ fn staged_packets_leave_in_order_after_refusals() {
     on_both_backends(|io| {
         const PACKETS: u8 = 10;
         let mut hub = Hub::start(io);
-        let remote = hub.add_peer(2, 0, UdpSocket::bind("[::1]:0").expect("a socket"));
+        let mut remote = hub.add_peer(2, 0, UdpSocket::bind("[::1]:0").expect("a socket"));
+        exchange(&hub, &mut remote);
+        let checked = remote.peer.path().as_ref().expect("set").source_state();
         let _none = remote.peer.set_session(None);
         for number in 0..PACKETS {
             hub.app.send_to(&[number; 1392], (remote.inner, 7001)).expect("sent");
@@ -200,6 +202,8 @@ fn staged_packets_leave_in_order_after_refusals() {
         let to = remote.peer.endpoint().expect("set").remote;
         let source = Some("2001:db8::99".parse().expect("an address"));
         remote.peer.set_endpoint(Endpoint { remote: to, source });
+        // It vanishes without a notice: only the refusal tells.
+        remote.peer.path().as_ref().expect("set").set_source_state(checked);
         remote.open_session();
         for worker in 0..WORKERS {
             let peer = remote.peer.clone();

@@ -1,6 +1,7 @@
 //! A WireGuard peer that the test controls: real handshakes over a real UDP socket, but arbitrary
 //! plaintexts, and access to every received byte.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -52,6 +53,8 @@ pub struct FakePeer {
     /// The last one is used for sending.
     sessions: Vec<Session>,
     handshakes: u32,
+    /// The sender of the last datagram.
+    last_from: Cell<Option<SocketAddr>>,
     /// Plaintexts received but not yet returned by `receive`.
     waiting: VecDeque<Vec<u8>>,
 }
@@ -72,6 +75,7 @@ impl FakePeer {
             hub_key: hub_key.public_bytes,
             sessions: Vec::new(),
             handshakes: 0,
+            last_from: Cell::new(None),
             waiting: VecDeque::new(),
         }
     }
@@ -79,6 +83,12 @@ impl FakePeer {
     /// The address of its socket.
     pub fn endpoint(&self) -> SocketAddr {
         self.socket.local_addr().expect("it is bound")
+    }
+
+    /// The sender of the last datagram that was received.
+    #[track_caller]
+    pub fn last_from(&self) -> SocketAddr {
+        self.last_from.get().expect("something was received")
     }
 
     /// Completes a handshake with the hub and confirms the session with a keepalive. Retries, since
@@ -191,8 +201,9 @@ impl FakePeer {
     fn wait_for_datagram(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
         loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(length) => {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    self.last_from.set(Some(from));
                     buffer.truncate(length);
                     return Some(buffer);
                 }

@@ -38,6 +38,7 @@ mod wait;
 pub use capture::Counter;
 pub use command::Outcome;
 pub use daemon::{Backend, Daemon, Program, RelayMode};
+pub use fake_peer::FakePeer;
 pub use flood::{Flood, Forgery, noise, send_segments};
 pub use keys::{KeyPair, hex};
 pub use lab::{Lab, Namespace};

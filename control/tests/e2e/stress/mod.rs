@@ -2,6 +2,7 @@
 //! them, each under load for `WG_BOUNCE_STRESS_SECONDS`.
 
 mod empty_datagrams;
+mod route_churn;
 mod routes;
 
 use std::time::Duration;
