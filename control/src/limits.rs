@@ -21,6 +21,10 @@ const _: () = assert!(REKEY_ATTEMPT_TIME.0 > REKEY_TIMEOUT.0);
 /// the same moment do not collide again (`REKEY_TIMEOUT_JITTER_MAX_JIFFIES`, messages.h).
 pub const REKEY_TIMEOUT_JITTER_MAX: Millis = Millis(333);
 
+/// Handshakes in a row that crossed one of the peer's before we let the peer go first: jitter
+/// separates the first ones, unless the path is slow.
+pub const CROSSINGS_MAX: u32 = 2;
+
 /// Keys are zeroed when no new ones were derived for this long (§6.3).
 pub const KEYS_ZEROED_AFTER: Millis = Millis(3 * REJECT_AFTER_TIME.0);
 
@@ -64,6 +68,20 @@ pub const INITIATION_QUEUES: usize = 256;
 /// Messages in one of them: enough for the peers behind one NAT that all restart while the control
 /// thread is busy for a few milliseconds. All queues together hold 2 MB.
 pub const INITIATION_QUEUE_MAX: usize = 32;
+
+/// Responses to one initiation that are tried like any other message, though none was authentic:
+/// the true one may be damaged once, and a peer with a wrong preshared key fails once.
+pub const FORGED_RESPONSES_MAX: u32 = 4;
+/// Minimum time between two lines of the log about one peer's refused initiations, or about our
+/// clock.
+pub const LOG_INTERVAL: Millis = Millis::from_secs(3600);
+/// Our wall clock is behind by this much when it is worth a line: less passes before a peer that
+/// rejects us has given up.
+pub const CLOCK_BEHIND_MIN: Duration = Duration::from_secs(10);
+/// Removed peers whose timestamps are remembered (about 60 bytes each).
+pub const REMOVED_TIMESTAMPS_MAX: usize = 65_536;
+/// Lines of the log about moved prefixes that one `set` writes.
+pub const MOVES_LOGGED_MAX: usize = 8;
 
 /// Peers whose timers run in one call of `Device::handle`. Each may cost a handshake of about a
 /// tenth of a millisecond; between calls the runtime handles messages and `get` requests.
