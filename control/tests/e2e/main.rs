@@ -12,6 +12,7 @@ mod harness;
 mod config;
 mod five_nodes;
 mod floods;
+mod handshakes;
 mod hostile;
 mod icmp_ecn;
 mod interop;
