@@ -1,2 +1,13 @@
 //! Tests under load and over longer times. `scripts/test` leaves them out; `scripts/stress` runs
 //! them, each under load for `WG_BOUNCE_STRESS_SECONDS`.
+
+mod handshakes;
+mod many_peers;
+
+use std::time::Duration;
+
+/// Time under load of each test: `WG_BOUNCE_STRESS_SECONDS`, or three seconds.
+pub fn duration() -> Duration {
+    let seconds = std::env::var("WG_BOUNCE_STRESS_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(3, |text| text.parse().expect("whole seconds")))
+}
