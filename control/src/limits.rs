@@ -21,6 +21,10 @@ const _: () = assert!(REKEY_ATTEMPT_TIME.0 > REKEY_TIMEOUT.0);
 /// the same moment do not collide again (`REKEY_TIMEOUT_JITTER_MAX_JIFFIES`, messages.h).
 pub const REKEY_TIMEOUT_JITTER_MAX: Millis = Millis(333);
 
+/// Handshakes in a row that crossed one of the peer's before we let the peer go first: jitter
+/// separates the first ones, unless the path is slow.
+pub const CROSSINGS_MAX: u32 = 2;
+
 /// Keys are zeroed when no new ones were derived for this long (§6.3).
 pub const KEYS_ZEROED_AFTER: Millis = Millis(3 * REJECT_AFTER_TIME.0);
 
@@ -52,18 +56,55 @@ const _: () = assert!(RATE_ENTRY_AGE_MAX.0 >= RATE.burst.0);
 /// address with a cookie, so a table that fills within a second means that many attacking hosts.
 pub const RATE_ENTRIES_MAX: usize = 65_536;
 
-/// The daemon counts as under load for this long after its queue of initiations was last filled
+/// The daemon counts as under load for this long after too many messages last waited
 /// (`wg_receive_handshake_packet`, receive.c).
 pub const UNDER_LOAD_TIME: Millis = Millis::from_secs(1);
-/// Part of the workers' lane of initiations beyond which the daemon is under load: one in this
-/// many (same function).
-pub const UNDER_LOAD_SHARE: usize = 8;
+/// Work that may wait before the daemon is under load (microseconds): a peer that waits for less
+/// than [`REKEY_TIMEOUT`] does not notice, while one that gets a cookie waits for all of it.
+pub const UNDER_LOAD_WORK_MICROS: u64 = 1_500_000;
+const _: () = assert!(UNDER_LOAD_WORK_MICROS < REKEY_TIMEOUT.0 * 1000 / 2);
+/// Work that may wait for one source (microseconds): a source that sends more waits for itself
+/// alone, and is not load.
+pub const SOURCE_WORK_MICROS: u64 = UNDER_LOAD_WORK_MICROS / 3;
+/// CPU time of one message, before any was measured (microseconds): four DH.
+pub const HANDSHAKE_MICROS_DEFAULT: u64 = 300;
+/// Bounds of the measured CPU time (microseconds): no CPU is faster than the one, and the other is
+/// far above any.
+pub const HANDSHAKE_MICROS_MIN: u64 = 50;
+/// See [`HANDSHAKE_MICROS_MIN`].
+pub const HANDSHAKE_MICROS_MAX: u64 = 5_000;
 
-/// Queues of initiations by source: one flooding source takes a share of one in this many.
-pub const INITIATION_QUEUES: usize = 256;
-/// Messages in one of them: enough for the peers behind one NAT that all restart while the control
-/// thread is busy for a few milliseconds. All queues together hold 2 MB.
-pub const INITIATION_QUEUE_MAX: usize = 32;
+/// Messages that wait for the control thread, of each kind (about 300 bytes with their place in
+/// the queue, 5 MB in all): with the fastest CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].
+pub const WAITING_MAX: usize = 16_384;
+/// Messages of one source that wait: a thousand peers behind one NAT that restart at once.
+pub const WAITING_PER_SOURCE_MAX: usize = 2048;
+const _: () = assert!(WAITING_PER_SOURCE_MAX * 4 <= WAITING_MAX);
+
+/// Responses to one initiation that are tried like any other message, though none was authentic:
+/// the true one may be damaged once, and a peer with a wrong preshared key fails once.
+pub const FORGED_RESPONSES_MAX: u32 = 4;
+/// Rate of the responses tried beyond that budget, over all peers: a fifth of a core.
+pub const DOUBTFUL_RATE: Rate = Rate { cost: Millis(1), burst: Millis(16) };
+/// Such responses that wait (messages).
+pub const DOUBTFUL_MAX: usize = 1024;
+/// Such responses of one source that wait: at [`DOUBTFUL_RATE`], the true one among them waits for
+/// a tenth of a second.
+pub const DOUBTFUL_PER_SOURCE_MAX: usize = 64;
+/// Doubtful responses without a place in their queue that are answered with a cookie reply in one
+/// turn (messages, some ten microseconds each).
+pub const DOUBTFUL_COOKIES_PER_TURN: usize = 64;
+
+/// Minimum time between two lines of the log about one peer's refused initiations, or about our
+/// clock.
+pub const LOG_INTERVAL: Millis = Millis::from_secs(3600);
+/// Our wall clock is behind by this much when it is worth a line: less passes before a peer that
+/// rejects us has given up.
+pub const CLOCK_BEHIND_MIN: Duration = Duration::from_secs(10);
+/// Removed peers whose timestamps are remembered (about 60 bytes each).
+pub const REMOVED_TIMESTAMPS_MAX: usize = 65_536;
+/// Lines of the log about moved prefixes that one `set` writes.
+pub const MOVES_LOGGED_MAX: usize = 8;
 
 /// Peers whose timers run in one call of `Device::handle`. Each may cost a handshake of about a
 /// tenth of a millisecond; between calls the runtime handles messages and `get` requests.
@@ -83,17 +124,22 @@ pub const LOOK_INTERVAL: Millis = KEEPALIVE_TIMEOUT;
 /// time, which is longer than any turn of a worker.
 pub const REMOVED_PEER_LINGER: Millis = Millis::from_secs(1);
 
-// The control thread's loop. An initiation costs some hundred microseconds of curve arithmetic,
-// the other events a few: all lanes together take about ten milliseconds per turn.
+// The control thread's loop. A handshake message costs some hundred microseconds of curve
+// arithmetic, the other events a few: all lanes together take about fifteen milliseconds per turn.
 
-/// Responses and cookie replies handled in one turn.
-pub const ANSWERS_PER_TURN: usize = 64;
+/// Cookie replies handled in one turn.
+pub const COOKIE_REPLIES_PER_TURN: usize = 256;
 /// Notices about peers handled in one turn.
 pub const PEERS_PER_TURN: usize = 1024;
+/// Handshakes that these notices may begin before the turn goes on.
+pub const HANDSHAKES_BEGUN_PER_TURN: u64 = 16;
 /// UAPI requests handled in one turn.
 pub const REQUESTS_PER_TURN: usize = 16;
-/// Initiations handled in one turn.
-pub const INITIATIONS_PER_TURN: usize = 16;
+/// Initiations and responses handled in one turn: rejected ones and cookie replies cost some ten
+/// microseconds.
+pub const MESSAGES_PER_TURN: usize = 256;
+/// Of these, messages that cost a DH.
+pub const TRIES_PER_TURN: u64 = 16;
 
 /// Interval between checks whether workers still hold withdrawn sessions.
 pub const SWEEP_INTERVAL: Millis = Millis::from_secs(1);

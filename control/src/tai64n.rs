@@ -22,6 +22,30 @@ impl Timestamp {
         Timestamp::from_parts(EPOCH.wrapping_add(wall.as_secs()), wall.subsec_nanos() / step * step)
     }
 
+    /// The next timestamp for a receiver that was sent this one last: that of `wall`, or the next
+    /// greater one if the clock stands still or has been set back.
+    ///
+    /// Each receiver has its own. One for all would send every receiver into the future once the
+    /// wall clock has jumped forward, and after a restart they would reject us until it catches up.
+    #[must_use]
+    pub fn next(self, wall: Duration) -> Timestamp {
+        let next = Timestamp::whitened(wall);
+        if next > self { next } else { self.successor() }
+    }
+
+    /// The span from `earlier` to `self`, in whole milliseconds; zero if `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        let millis = |(seconds, nanos): (u64, u32)| {
+            seconds.saturating_mul(1000).saturating_add(u64::from(nanos) / 1_000_000)
+        };
+        let (seconds, nanos) = self.parts();
+        let (earlier_seconds, earlier_nanos) = earlier.parts();
+        // Seconds since the epoch, so that the products fit.
+        let (now, then) = (seconds.saturating_sub(EPOCH), earlier_seconds.saturating_sub(EPOCH));
+        let span = millis((now, nanos)).saturating_sub(millis((then, earlier_nanos)));
+        Duration::from_millis(span)
+    }
+
     /// The next whitened timestamp.
     fn successor(self) -> Timestamp {
         let (seconds, nanos) = self.parts();
@@ -49,27 +73,6 @@ impl Timestamp {
     }
 }
 
-/// Issues timestamps that never run backwards, whatever the wall clock does.
-///
-/// Two peers may get the same timestamp. Otherwise many handshakes at once would drive timestamps
-/// ahead of the clock, and after a restart peers would reject us until it has caught up.
-#[derive(Debug, Default)]
-pub struct TimestampSource {
-    greatest: Timestamp,
-}
-
-impl TimestampSource {
-    /// A timestamp not below any issued so far, and above `previous`, the peer's last one.
-    pub fn next(&mut self, wall: Duration, previous: Timestamp) -> Timestamp {
-        let mut next = Timestamp::whitened(wall).max(self.greatest);
-        if next <= previous {
-            next = previous.successor();
-        }
-        self.greatest = next;
-        next
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,30 +93,29 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_gets_growing_timestamps_though_the_clock_stands_or_jumps_back() {
-        let mut source = TimestampSource::default();
+    fn timestamps_grow_though_the_clock_stands_or_jumps_back() {
         let mut previous = Timestamp::default();
         for wall in [100, 100, 100, 7, 8, 100, 101] {
-            let next = source.next(Duration::from_secs(wall), previous);
+            let next = previous.next(Duration::from_secs(wall));
             assert!(next > previous);
             previous = next;
         }
     }
 
     #[test]
-    fn a_fresh_peer_is_not_given_less_than_was_given_before() {
-        let mut source = TimestampSource::default();
-        let before = source.next(Duration::from_secs(1000), Timestamp::default());
-        let after = source.next(Duration::from_secs(10), Timestamp::default());
-        assert!(after >= before, "the peer may be one that was removed and added again");
+    fn a_later_clock_is_followed() {
+        let wall = Duration::from_secs(1000);
+        assert_eq!(Timestamp::default().next(wall), Timestamp::whitened(wall));
     }
 
     #[test]
-    fn many_peers_at_once_do_not_drive_time_ahead() {
-        let mut source = TimestampSource::default();
-        let wall = Duration::from_secs(1000);
-        for _ in 0..1000 {
-            assert_eq!(source.next(wall, Timestamp::default()), Timestamp::whitened(wall));
-        }
+    fn spans_are_in_milliseconds_and_never_negative() {
+        let at = |millis| Timestamp::whitened(Duration::from_millis(millis));
+        assert_eq!(at(65_000).since(at(5000)), Duration::from_secs(60));
+        assert_eq!(at(5000).since(at(65_000)), Duration::ZERO);
+        // A peer may send any bytes.
+        let (least, greatest) = (Timestamp([0; TIMESTAMP_LEN]), Timestamp([0xff; TIMESTAMP_LEN]));
+        assert_eq!(least.since(greatest), Duration::ZERO);
+        assert!(greatest.since(least) > Duration::from_secs(1 << 50));
     }
 }

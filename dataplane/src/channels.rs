@@ -7,9 +7,10 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::Endpoint;
 
-use crate::limits::{ANSWERS_MAX, INITIATIONS_MAX, NOTICES_MAX, WORKERS_MAX};
+use crate::limits::{COOKIE_REPLIES_MAX, INITIATIONS_MAX, NOTICES_MAX, RESPONSES_MAX, WORKERS_MAX};
 use crate::messages::HandshakeMessage;
 use crate::peer::PeerId;
+use crate::wire;
 
 /// A datagram that arrived at another worker than the owner of its session.
 pub struct HandOff {
@@ -34,8 +35,10 @@ pub enum Failure {
 pub struct Events {
     /// Handshake initiations with a valid mac1.
     pub initiations: Receiver<HandshakeMessage>,
-    /// Responses and cookie replies for an index that is pending.
-    pub answers: Receiver<HandshakeMessage>,
+    /// Responses with a valid mac1 for an index that is pending.
+    pub responses: Receiver<HandshakeMessage>,
+    /// Cookie replies for an index that is pending: cheap to forge, so they have their own lane.
+    pub cookie_replies: Receiver<HandshakeMessage>,
     /// Peers with raised flags.
     pub peers: Receiver<PeerId>,
     /// Workers that ended.
@@ -53,7 +56,8 @@ pub struct Neighbour {
 #[derive(Clone)]
 pub struct Channels {
     initiations: Sender<HandshakeMessage>,
-    answers: Sender<HandshakeMessage>,
+    responses: Sender<HandshakeMessage>,
+    cookie_replies: Sender<HandshakeMessage>,
     peers: Sender<PeerId>,
     failures: Sender<Failure>,
     /// Control's doorbell.
@@ -72,12 +76,14 @@ impl Channels {
     /// The lanes to control, without neighbours yet; `wake` is control's doorbell.
     pub fn new(wake: Arc<EventFd>) -> (Channels, Events) {
         let (initiations, initiations_lane) = bounded(INITIATIONS_MAX);
-        let (answers, answers_lane) = bounded(ANSWERS_MAX);
+        let (responses, responses_lane) = bounded(RESPONSES_MAX);
+        let (cookie_replies, cookie_replies_lane) = bounded(COOKIE_REPLIES_MAX);
         let (peers, peers_lane) = bounded(NOTICES_MAX);
         let (failures, failures_lane) = bounded(WORKERS_MAX);
         let channels = Channels {
             initiations,
-            answers,
+            responses,
+            cookie_replies,
             peers,
             failures,
             wake,
@@ -88,7 +94,8 @@ impl Channels {
         };
         let events = Events {
             initiations: initiations_lane,
-            answers: answers_lane,
+            responses: responses_lane,
+            cookie_replies: cookie_replies_lane,
             peers: peers_lane,
             failures: failures_lane,
         };
@@ -97,8 +104,12 @@ impl Channels {
 
     /// Queues a handshake message; returns false if its lane is full.
     #[must_use]
-    pub fn handshake(&mut self, message: HandshakeMessage, is_initiation: bool) -> bool {
-        let lane = if is_initiation { &self.initiations } else { &self.answers };
+    pub fn handshake(&mut self, message: HandshakeMessage) -> bool {
+        let lane = match message.bytes[0] {
+            wire::INITIATION => &self.initiations,
+            wire::RESPONSE => &self.responses,
+            _ => &self.cookie_replies,
+        };
         let is_queued = lane.try_send(message).is_ok();
         self.must_wake = true;
         is_queued

@@ -135,8 +135,11 @@ pub const DRR_QUANTUM: i64 = 88 << 10;
 pub const COMMANDS_MAX: usize = 1 << 16;
 /// Initiations with a valid mac1 that may wait for control.
 pub const INITIATIONS_MAX: usize = 4096;
-/// Responses and cookie replies that may wait for control.
-pub const ANSWERS_MAX: usize = 1024;
+/// Responses that may wait for control (messages of about 220 bytes): what a flood that one worker
+/// can check brings during the longest turn of control, some ten milliseconds.
+pub const RESPONSES_MAX: usize = 4096;
+/// Cookie replies that may wait for control (messages).
+pub const COOKIE_REPLIES_MAX: usize = 1024;
 /// Peers that may wait for control's attention; a peer is queued once, however much happens.
 pub const NOTICES_MAX: usize = 1 << 17;
 /// Datagrams that may wait for the worker that owns their session.

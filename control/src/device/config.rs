@@ -13,14 +13,15 @@ use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange, SecretKey};
 use zeroize::Zeroizing;
 
-use super::io::{Now, Output};
+use super::io::{LogEvent, Now, Output};
 use super::peer_entry::{PeerEntry, StaticStatic};
 use super::staged::discard_staged;
-use super::state::{Before, Device, Own, Transaction};
+use super::state::{Before, Core, Device, Own, Transaction};
 use super::timing::forget_source;
 use crate::cookie::Checker;
-use crate::limits::REMOVED_PEER_LINGER;
+use crate::limits::{MOVES_LOGGED_MAX, REMOVED_PEER_LINGER, REMOVED_TIMESTAMPS_MAX};
 use crate::noise::Identity;
+use crate::tai64n::Timestamp;
 
 impl Device {
     /// Starts a `set`.
@@ -45,6 +46,8 @@ impl Device {
             self.remove_peer(id, out);
         }
         let transaction = std::mem::take(&mut self.transaction);
+        self.log_moved(&transaction, out);
+        self.core.forget_old_timestamps(now);
         if transaction.publish || !transaction.removed.is_empty() {
             out.push(Output::Publish);
         }
@@ -168,6 +171,9 @@ impl Device {
         self.next_id = self.next_id.checked_add(1).expect("four billion peers were never added");
         let mut entry = PeerEntry::new(Arc::new(Peer::new(id, public_key)));
         entry.timers.keepalive_base = now;
+        if let Some(timestamp) = self.core.removed_timestamps.remove(&public_key) {
+            entry.last_timestamp_sent = timestamp;
+        }
         self.peers.insert(id, entry);
         self.by_key.insert(public_key, id);
         id
@@ -179,6 +185,10 @@ impl Device {
         self.by_key.remove(&entry.shared.public_key);
         self.core.clear_sessions(&mut entry, out);
         self.core.queue.set(id, &mut entry.queued, None);
+        if entry.last_timestamp_sent != Timestamp::default() {
+            let (key, sent) = (entry.shared.public_key, entry.last_timestamp_sent);
+            self.core.removed_timestamps.insert(key, sent);
+        }
         self.transaction.doomed.remove(&id);
         self.transaction.touched.remove(&id);
         self.transaction.removed.push(entry.shared);
@@ -220,6 +230,30 @@ impl Device {
             && let Some(loser) = self.peers.get_mut(&previous.id)
         {
             loser.allowed_ips.remove(&prefix);
+            let Transaction { doomed, moved, moved_count, .. } = &mut self.transaction;
+            if doomed.contains(&previous.id) {
+                return;
+            }
+            *moved_count += 1;
+            if moved.len() < MOVES_LOGGED_MAX {
+                moved.push((prefix, previous.id, id));
+            }
+        }
+    }
+
+    /// Logs the prefixes that a `set` took from one peer for another. A file that lists the same
+    /// prefix for two peers is a common mistake, and the kernel module is silent about it.
+    fn log_moved(&self, transaction: &Transaction, out: &mut Vec<Output>) {
+        for (prefix, from, to) in &transaction.moved {
+            // A peer that the same `set` has removed misses nothing.
+            if let (Some(from), Some(to)) = (self.peers.get(from), self.peers.get(to)) {
+                let (from, to) = (Arc::clone(&from.shared), Arc::clone(&to.shared));
+                out.push(Output::Log(LogEvent::PrefixMoved { prefix: *prefix, from, to }));
+            }
+        }
+        let more = transaction.moved_count - transaction.moved.len();
+        if more != 0 {
+            out.push(Output::Log(LogEvent::MorePrefixesMoved(more)));
         }
     }
 
@@ -228,6 +262,21 @@ impl Device {
         if entry.allowed_ips.remove(&prefix).is_some() {
             self.routes.remove(prefix);
             self.transaction.publish = true;
+        }
+    }
+}
+
+impl Core {
+    /// Bounds the memory of removed peers: drops the timestamps that the clock has passed, and all
+    /// if that is not enough.
+    fn forget_old_timestamps(&mut self, now: Now) {
+        if self.removed_timestamps.len() <= REMOVED_TIMESTAMPS_MAX {
+            return;
+        }
+        let wall = Timestamp::whitened(now.wall);
+        self.removed_timestamps.retain(|_, sent| *sent >= wall);
+        if self.removed_timestamps.len() > REMOVED_TIMESTAMPS_MAX {
+            self.removed_timestamps.clear();
         }
     }
 }

@@ -5,18 +5,37 @@
 //! 3. The handshake itself; a message that fails here changes no state.
 //! 4. Endpoint, sessions, timers; the answer.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Kind, RESPONSE_LEN, classify};
 use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock::Millis;
 
-use super::io::{Now, Output};
+use super::io::{LogEvent, Now, Output};
 use super::peer_entry::PeerEntry;
 use super::staged::{send_keepalive, send_staged, workers_staging};
 use super::state::{Core, Device};
 use crate::cookie::MacState;
+use crate::limits::{FORGED_RESPONSES_MAX, LOG_INTERVAL};
 use crate::noise::{Proven, open_initiation};
+use crate::tai64n::Timestamp;
+
+/// The standing of a response, by its receiver index and its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No handshake awaits it.
+    Unexpected,
+    /// A handshake awaits it.
+    Expected,
+    /// A handshake awaits it, and has received more forged responses than its budget.
+    Doubtful {
+        /// It comes from the endpoint that the initiation was sent to.
+        is_from_endpoint: bool,
+    },
+}
 
 impl Device {
     pub(super) fn handle_message(
@@ -42,13 +61,33 @@ impl Device {
                     self.core.counters.drop_unknown_index += 1;
                     return;
                 };
-                if self.core.admit(bytes, message.from, under_load, now, out) {
-                    let entry = self.peers.get_mut(&id).expect("an index has its peer");
+                let entry = self.peers.get_mut(&id).expect("an index has its peer");
+                // The first responses need no cookie under load: forgers can spend only a few
+                // tries for each initiation of ours.
+                let needs_mac2 = under_load && entry.is_doubtful();
+                if self.core.admit(bytes, message.from, needs_mac2, now, out) {
                     self.core.consume_response(entry, message, now, out);
                 }
             }
             Some(Kind::CookieReply(index)) => self.consume_cookie_reply(index, bytes, now),
             Some(Kind::Data(_)) | None => self.core.counters.drop_bad_mac1 += 1,
+        }
+    }
+
+    /// The standing of a response, for the order in which responses are tried.
+    pub fn standing(&self, response: &HandshakeMessage) -> Standing {
+        let index = match classify(&response.bytes) {
+            Some(Kind::Response(index)) => index,
+            _ => return Standing::Unexpected,
+        };
+        let entry = self.awaits_response(index).and_then(|id| self.peers.get(&id));
+        match entry {
+            None => Standing::Unexpected,
+            Some(entry) if !entry.is_doubtful() => Standing::Expected,
+            Some(entry) => {
+                let endpoint = entry.shared.endpoint().map(|endpoint| endpoint.remote);
+                Standing::Doubtful { is_from_endpoint: endpoint == Some(response.from.remote) }
+            }
         }
     }
 
@@ -77,6 +116,7 @@ impl Device {
         };
         if proven.timestamp <= entry.greatest_received {
             self.core.counters.drop_replayed += 1;
+            entry.log_stale(proven.timestamp, now.monotonic, out);
             return;
         }
         let spacing = self.core.settings.timings.initiation_spacing;
@@ -100,25 +140,25 @@ impl Device {
 }
 
 impl Core {
-    /// Whether to spend a DH on an initiation or response. Under load, sources without a valid mac2
-    /// get a cookie reply; others are rate-limited.
+    /// Whether to spend a DH on an initiation or response. If it needs a mac2, sources without a
+    /// valid one get a cookie reply; others are rate-limited.
     fn admit(
         &mut self,
         bytes: &[u8],
         from: Endpoint,
-        under_load: bool,
+        needs_mac2: bool,
         now: Now,
         out: &mut Vec<Output>,
     ) -> bool {
         let Some(own) = &mut self.own else { return false };
         let now = now.monotonic;
-        let state = own.checker.judge(bytes, from.remote, under_load, now, &mut *self.rng);
+        let state = own.checker.judge(bytes, from.remote, needs_mac2, now, &mut *self.rng);
         match state {
             MacState::Invalid => {
                 self.counters.drop_bad_mac1 += 1;
                 false
             }
-            MacState::ValidMac1 if !under_load => true,
+            MacState::ValidMac1 if !needs_mac2 => true,
             MacState::ValidMac1 => {
                 let sender = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
                 let reply = own.checker.reply(bytes, sender, from.remote, now, &mut *self.rng);
@@ -144,10 +184,12 @@ impl Core {
         now: Now,
         out: &mut Vec<Output>,
     ) {
-        // The flags may hold the confirmation of the session that this one replaces.
-        self.apply_flags(entry, now, out);
+        self.apply_confirmation(entry, now, out);
         entry.greatest_received = proven.timestamp;
         entry.last_initiation_received = Some(now.monotonic);
+        if entry.handshake.is_some() {
+            entry.crossings = entry.crossings.saturating_add(1);
+        }
         self.abandon_handshake(entry, out);
         entry.shared.set_endpoint(from);
         let local_index = self.allocate_index(entry);
@@ -155,6 +197,7 @@ impl Core {
         let ephemeral = self.random_secret();
         let Some(keys) = proven.respond(&entry.psk, &ephemeral, local_index, &mut message) else {
             self.indexes.free_unannounced(local_index);
+            self.update_peer(entry, now, out);
             return;
         };
         entry.cookie_signer.sign(&mut message, now.monotonic);
@@ -179,11 +222,12 @@ impl Core {
         let (Some(own), Some(initiated)) = (&self.own, &entry.handshake) else { return };
         let Some(keys) = initiated.finish(&own.identity, &entry.psk, bytes) else {
             self.counters.drop_not_authentic += 1;
+            entry.forged_responses = entry.forged_responses.saturating_add(1);
             return;
         };
         let local_index = initiated.local_index;
         entry.handshake = None;
-        self.apply_flags(entry, now, out);
+        self.apply_confirmation(entry, now, out);
         entry.shared.set_endpoint(message.from);
         entry.shared.counters.received_bytes.add(RESPONSE_LEN as u64);
         self.begin_as_initiator(entry, &keys, local_index, now.monotonic, out);
@@ -197,5 +241,24 @@ impl Core {
         }
         self.note_received(entry, now);
         self.update_peer(entry, now, out);
+    }
+}
+
+impl PeerEntry {
+    /// Whether the handshake has received more forged responses than its budget.
+    fn is_doubtful(&self) -> bool {
+        self.forged_responses >= FORGED_RESPONSES_MAX
+    }
+
+    /// Logs that an initiation was refused because of its timestamp; once an hour. A copy of the
+    /// last initiation is no reason: networks duplicate datagrams.
+    fn log_stale(&mut self, timestamp: Timestamp, now: Millis, out: &mut Vec<Output>) {
+        let is_silent = self.logged_stale.is_some_and(|last| now.since(last) < LOG_INTERVAL);
+        if timestamp == self.greatest_received || is_silent {
+            return;
+        }
+        self.logged_stale = Some(now);
+        let (peer, behind) = (Arc::clone(&self.shared), self.greatest_received.since(timestamp));
+        out.push(Output::Log(LogEvent::StaleTimestamp { peer, behind }));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use ipnet::IpNet;
 use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_dataplane::session::SendSession;
@@ -37,7 +38,7 @@ pub enum Input<'a> {
     Handshake {
         /// The message and where it came from.
         message: &'a HandshakeMessage,
-        /// The queue of initiations is filling up: senders must prove their address.
+        /// More messages wait than can be handled in time: senders must prove their address.
         under_load: bool,
     },
     /// A worker queued a notice about this peer.
@@ -79,4 +80,36 @@ pub enum Output {
     },
     /// Routes, mac1 key or link state changed: publish a snapshot.
     Publish,
+    /// Write a line to the log.
+    Log(LogEvent),
+}
+
+/// An event that the operator must know of.
+#[derive(Clone)]
+pub enum LogEvent {
+    /// An authentic initiation was refused because of its timestamp; once per peer and hour.
+    StaleTimestamp {
+        /// The peer.
+        peer: Arc<Peer>,
+        /// The span from its timestamp to the greatest one received.
+        behind: Duration,
+    },
+    /// Our wall clock is behind the last timestamp that we sent; once an hour.
+    ClockBehind {
+        /// The peer that it was sent to.
+        peer: Arc<Peer>,
+        /// The span from the wall clock to that timestamp.
+        behind: Duration,
+    },
+    /// A `set` gave a prefix of one peer to another.
+    PrefixMoved {
+        /// The prefix.
+        prefix: IpNet,
+        /// Its former owner.
+        from: Arc<Peer>,
+        /// Its new owner.
+        to: Arc<Peer>,
+    },
+    /// The same `set` moved this many further prefixes.
+    MorePrefixesMoved(usize),
 }

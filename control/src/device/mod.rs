@@ -37,7 +37,6 @@ use wg_bounce_uapi::types::{PeerState, SecretKey};
 
 use crate::limits::TIMERS_PER_CALL_MAX;
 use crate::rate_limit::RateLimiter;
-use crate::tai64n::TimestampSource;
 use crate::timer_queue::TimerQueue;
 use indexes::Indexes;
 use peer_entry::PeerEntry;
@@ -46,7 +45,8 @@ use state::{Core, Transaction};
 
 pub use crate::timers::Timings;
 pub use counters::Counters;
-pub use io::{Input, Now, Output, Settings};
+pub use handshakes::Standing;
+pub use io::{Input, LogEvent, Now, Output, Settings};
 pub use state::Device;
 
 impl Device {
@@ -72,7 +72,8 @@ impl Device {
                 is_up: false,
                 indexes: Indexes::new(settings.workers),
                 queue: TimerQueue::default(),
-                timestamps: TimestampSource::default(),
+                removed_timestamps: HashMap::new(),
+                warned_of_clock: None,
                 limiter: RateLimiter::default(),
                 counters: Counters::default(),
             },

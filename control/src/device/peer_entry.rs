@@ -34,10 +34,17 @@ pub(super) struct PeerEntry {
     pub(super) worker: Option<usize>,
     /// Our handshake that awaits its response.
     pub(super) handshake: Option<Initiated>,
+    /// Responses to it that were not authentic.
+    pub(super) forged_responses: u32,
+    /// Handshakes of ours in a row that an initiation of the peer has crossed.
+    pub(super) crossings: u32,
     pub(super) sessions: Sessions,
     /// The greatest timestamp received (§5.1). Kept until the peer is removed.
     pub(super) greatest_received: Timestamp,
     pub(super) last_initiation_received: Option<Millis>,
+    /// Time at which an initiation with an old timestamp was last logged.
+    pub(super) logged_stale: Option<Millis>,
+    /// The greatest timestamp sent. Survives the removal of the peer, since the peer remembers it.
     pub(super) last_timestamp_sent: Timestamp,
     /// Time at which an initiation or response was last sent. Within `rekey_timeout` after it, no
     /// initiation is sent.
@@ -97,9 +104,12 @@ impl PeerEntry {
             allowed_ips: HashMap::new(),
             worker: None,
             handshake: None,
+            forged_responses: 0,
+            crossings: 0,
             sessions: Sessions::default(),
             greatest_received: Timestamp::default(),
             last_initiation_received: None,
+            logged_stale: None,
             last_timestamp_sent: Timestamp::default(),
             last_handshake_sent: None,
             began_last_minute: false,
@@ -172,6 +182,7 @@ impl PeerEntry {
     /// Records that both ends have the session (timers.c: `wg_timers_handshake_complete`).
     pub(super) fn complete_handshake(&mut self, now: Now) {
         self.timers.retransmit_at = None;
+        self.crossings = 0;
         self.began_last_minute = false;
         self.last_handshake = now.wall;
     }

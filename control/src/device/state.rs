@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rand_core::{CryptoRng, Rng};
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_dataplane::routes::Routes;
@@ -15,7 +16,7 @@ use super::peer_entry::PeerEntry;
 use crate::cookie::Checker;
 use crate::noise::{Identity, Secret};
 use crate::rate_limit::RateLimiter;
-use crate::tai64n::TimestampSource;
+use crate::tai64n::Timestamp;
 use crate::timer_queue::TimerQueue;
 
 /// All protocol state of one interface.
@@ -41,7 +42,10 @@ pub(super) struct Core {
     pub(super) is_up: bool,
     pub(super) indexes: Indexes,
     pub(super) queue: TimerQueue,
-    pub(super) timestamps: TimestampSource,
+    /// The greatest timestamp sent to each removed peer, by public key.
+    pub(super) removed_timestamps: HashMap<[u8; 32], Timestamp>,
+    /// Time of the last warning that the wall clock is behind.
+    pub(super) warned_of_clock: Option<Millis>,
     pub(super) limiter: RateLimiter,
     pub(super) counters: Counters,
 }
@@ -65,6 +69,10 @@ pub(super) struct Transaction {
     pub(super) touched: BTreeMap<PeerId, Before>,
     /// Peers already removed.
     pub(super) removed: Vec<Arc<Peer>>,
+    /// Prefixes taken from one peer for another, with both peers: the first few.
+    pub(super) moved: Vec<(IpNet, PeerId, PeerId)>,
+    /// Their number.
+    pub(super) moved_count: usize,
 }
 
 /// Settings of a peer before a `set` changed it.

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
+use rand_core::Rng;
 use wg_bounce_dataplane::peer::flag;
 use wg_bounce_dataplane::wire::INITIATION_LEN;
 use wg_bounce_sys::clock::Millis;
 
-use super::io::{Now, Output};
+use super::io::{LogEvent, Now, Output};
 use super::peer_entry::PeerEntry;
 use super::staged;
 use super::state::Core;
-use crate::limits::{DUE_PER_UPDATE_MAX, UPDATE_ROUNDS_MAX};
+use crate::limits::{
+    CLOCK_BEHIND_MIN, CROSSINGS_MAX, DUE_PER_UPDATE_MAX, LOG_INTERVAL, UPDATE_ROUNDS_MAX,
+};
 use crate::noise::{InitiationParams, initiate};
+use crate::tai64n::Timestamp;
 use crate::timers::{Due, Timers};
 
 /// The reason for a handshake.
@@ -55,8 +59,28 @@ impl Core {
         self.queue.set(entry.shared.id, &mut entry.queued, wanted);
     }
 
+    /// Applies a confirmation that a worker has reported, before a handshake replaces the session
+    /// that it confirms. The other flags wait for `update_peer`: they could begin a handshake that
+    /// the one at hand makes superfluous.
+    pub(super) fn apply_confirmation(
+        &mut self,
+        entry: &mut PeerEntry,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let flags = entry.shared.take_flags();
+        if flags & flag::CONFIRMED != 0 && self.is_active() {
+            self.confirm(entry, now, out);
+        }
+        let others = flags & !flag::CONFIRMED;
+        if others != 0 {
+            // `update_peer`, which always follows, takes them.
+            let _ = entry.shared.raise(others);
+        }
+    }
+
     /// Applies the flags that workers have raised.
-    pub(super) fn apply_flags(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
+    fn apply_flags(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
         let flags = entry.shared.take_flags();
         if flags == 0 || !self.is_active() {
             return;
@@ -225,10 +249,21 @@ impl Core {
         let earliest =
             entry.last_handshake_sent.map(|last| last + self.settings.timings.rekey_timeout);
         if let Some(earliest) = earliest.filter(|&earliest| now.monotonic < earliest) {
-            entry.timers.retransmit_at = Some(earliest + self.jitter());
+            let delay = self.jitter() + self.precedence(entry);
+            entry.timers.retransmit_at = Some(earliest + delay);
             return;
         }
         self.initiate(entry, now, out);
+    }
+
+    /// Extra time in which the peer may go first, given by the toss of a coin. Jitter separates
+    /// attempts that cross only if they are under way for less than it; over a slower path, or by
+    /// both sides at the same interval, they would cross forever.
+    fn precedence(&mut self, entry: &PeerEntry) -> Millis {
+        if entry.crossings < CROSSINGS_MAX || self.rng.next_u32().is_multiple_of(2) {
+            return Millis::ZERO;
+        }
+        self.settings.timings.rekey_timeout
     }
 
     fn initiate(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {
@@ -243,7 +278,8 @@ impl Core {
         self.abandon_handshake(entry, out);
         let local_index = self.allocate_index(entry);
         let ephemeral = self.random_secret();
-        let timestamp = self.timestamps.next(now.wall, entry.last_timestamp_sent);
+        self.warn_of_clock(entry, now, out);
+        let timestamp = entry.last_timestamp_sent.next(now.wall);
         entry.last_timestamp_sent = timestamp;
         let Some(own) = &self.own else { return };
         let remote_static = &entry.shared.public_key;
@@ -258,12 +294,25 @@ impl Core {
             return;
         };
         entry.handshake = Some(initiated);
+        entry.forged_responses = 0;
         entry.cookie_signer.sign(&mut message, now.monotonic);
         entry.timers.retransmit_at =
             Some(now.monotonic + self.settings.timings.rekey_timeout + self.jitter());
         self.expect(local_index, out);
         self.counters.initiations_sent += 1;
         self.send_handshake(entry, &message, now, out);
+    }
+
+    /// Warns that the wall clock is behind the last timestamp sent to a peer; once an hour.
+    fn warn_of_clock(&mut self, entry: &PeerEntry, now: Now, out: &mut Vec<Output>) {
+        let behind = entry.last_timestamp_sent.since(Timestamp::whitened(now.wall));
+        let is_silent = |last: Millis| now.monotonic.since(last) < LOG_INTERVAL;
+        if behind < CLOCK_BEHIND_MIN || self.warned_of_clock.is_some_and(is_silent) {
+            return;
+        }
+        self.warned_of_clock = Some(now.monotonic);
+        let peer = Arc::clone(&entry.shared);
+        out.push(Output::Log(LogEvent::ClockBehind { peer, behind }));
     }
 
     /// Examines the marks while there is traffic, so that workers need not report each packet.

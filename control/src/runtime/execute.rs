@@ -13,7 +13,7 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::route::RouteSocket;
 
 use super::state::{Components, Runtime, now};
-use crate::device::{Input, Output};
+use crate::device::{Input, LogEvent, Output};
 use crate::netlink::message::Protocol;
 use crate::netlink::socket::NetlinkSocket;
 use crate::relay_policy::watch::Update;
@@ -44,6 +44,7 @@ impl Runtime {
                     self.send(peer.as_deref(), to, &message);
                 }
                 Output::Publish => self.publish(),
+                Output::Log(event) => log_event(&event),
             }
         }
         self.outputs = outputs;
@@ -129,6 +130,29 @@ impl Runtime {
                     "worker {worker}: cannot open a netlink socket for route queries: {error}"
                 ),
             }
+        }
+    }
+}
+
+fn log_event(event: &LogEvent) {
+    match event {
+        LogEvent::StaleTimestamp { peer, behind } => log::warn!(
+            "{}: handshake refused: its timestamp is {} s older than an earlier one (its clock \
+             was set back, or an old message was replayed)",
+            Named(peer),
+            behind.as_secs_f32()
+        ),
+        LogEvent::ClockBehind { peer, behind } => log::warn!(
+            "{}: the last handshake had a timestamp {} s ahead of the clock, which was set back; \
+             after a restart of this daemon, such peers refuse its handshakes for that time",
+            Named(peer),
+            behind.as_secs()
+        ),
+        LogEvent::PrefixMoved { prefix, from, to } => {
+            log::info!("{}: allowed IP {prefix} moved here from {}", Named(to), Named(from))
+        }
+        LogEvent::MorePrefixesMoved(count) => {
+            log::info!("UAPI set: {count} more allowed IPs moved from peer to peer");
         }
     }
 }

@@ -3,16 +3,17 @@
 //! One turn:
 //! 1. Wait for the workers, the kernel, a signal, a UAPI client, or the device's next deadline.
 //! 2. Check for a reason to exit: signals, the interface, the socket, failed workers.
-//! 3. Process events: the relay policy, responses and notices, UAPI requests, then a few
-//!    initiations. Each lane gets a bounded share of every turn, so that a flood of one starves no
-//!    other.
+//! 3. Process events: the relay policy, notices, UAPI requests, then a few handshake messages. Each
+//!    lane gets a bounded share of every turn, so that a flood of one starves no other.
 //! 4. Handle the device's deadline.
 //! 5. Answer the UAPI clients whose changes every worker has seen; drop withdrawn sessions that no
 //!    worker holds.
 
 mod configure;
 mod execute;
-mod initiation_queue;
+mod fair_queue;
+mod handshake_queues;
+mod handshakes;
 mod pending_replies;
 mod relay;
 mod state;
@@ -26,21 +27,19 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use wg_bounce_dataplane::engine::Failure;
-use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_sys::clock;
 
 use crate::deferred_drop::DeferredDrop;
 use crate::device::Input;
 use crate::limits::{
-    ANSWERS_PER_TURN, INITIATIONS_PER_TURN, LINK_LOOK_INTERVAL, PEERS_PER_TURN, REQUESTS_PER_TURN,
+    HANDSHAKES_BEGUN_PER_TURN, LINK_LOOK_INTERVAL, PEERS_PER_TURN, REQUESTS_PER_TURN,
     SWEEP_INTERVAL,
 };
 use crate::link::Presence;
 use crate::uplinks::UplinkWatch;
-use initiation_queue::InitiationQueue;
+use handshake_queues::Handshakes;
 use pending_replies::PendingReplies;
 use relay::RelayState;
-use under_load::UnderLoad;
 
 pub use state::{Components, Ending, Runtime};
 
@@ -66,8 +65,7 @@ impl Runtime {
         let mut runtime = Runtime {
             components,
             outputs: Vec::new(),
-            initiations: InitiationQueue::default(),
-            under_load: UnderLoad::default(),
+            handshakes: Handshakes::new(clock::boot_time()),
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
             relay,
@@ -120,8 +118,9 @@ impl Runtime {
         let until_deadline = self.components.device.next_deadline().map(|at| at.since(now));
         let until_events = self.uplinks.resumes_in(now);
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
+        let until_try = self.handshakes.pause();
         let until_look = self.components.link.must_look().then(|| self.next_look.since(now));
-        let spans = [until_deadline, until_events, until_sweep, until_look];
+        let spans = [until_deadline, until_events, until_sweep, until_try, until_look];
         match spans.into_iter().flatten().min() {
             Some(span) => i32::try_from(span.0)
                 .ok()
@@ -233,44 +232,31 @@ impl Runtime {
     /// Processes a bounded number of events of every lane; returns true if more are waiting.
     fn process_events(&mut self) -> bool {
         self.follow_relay_policy();
-        let under_load = self.drain_initiations();
-        for _ in 0..ANSWERS_PER_TURN {
-            let Ok(message) = self.components.events.answers.try_recv() else { break };
-            self.handshake(&message, under_load);
-        }
-        for _ in 0..PEERS_PER_TURN {
-            let Ok(peer) = self.components.events.peers.try_recv() else { break };
-            self.handle(Input::Peer(peer));
-        }
+        self.process_notices();
         for _ in 0..REQUESTS_PER_TURN {
             let Ok(request) = self.components.requests.try_recv() else { break };
             self.handle_request(request);
         }
-        for _ in 0..INITIATIONS_PER_TURN {
-            let Some(message) = self.initiations.pop() else { break };
-            self.handshake(&message, under_load);
-        }
+        self.process_handshakes();
         let Components { events, requests, .. } = &self.components;
-        !(events.answers.is_empty()
+        !(events.initiations.is_empty()
+            && events.responses.is_empty()
+            && events.cookie_replies.is_empty()
             && events.peers.is_empty()
-            && requests.is_empty()
-            && events.initiations.is_empty()
-            && self.initiations.len() == 0)
+            && requests.is_empty())
+            || self.handshakes.is_waiting()
     }
 
-    /// Moves the workers' lane into the queues by source; returns whether the daemon is under load.
-    fn drain_initiations(&mut self) -> bool {
-        let lane = &self.components.events.initiations;
-        let (in_lane, capacity) = (lane.len(), lane.capacity());
-        let waiting = in_lane + self.initiations.len();
-        let mut has_dropped = false;
-        for message in lane.try_iter().take(in_lane) {
-            has_dropped |= !self.initiations.push(message);
+    /// Handles notices about peers, until they have begun a turn's share of handshakes.
+    fn process_notices(&mut self) {
+        let begun = |runtime: &Runtime| runtime.components.device.counters().initiations_sent;
+        let last = begun(self) + HANDSHAKES_BEGUN_PER_TURN;
+        for _ in 0..PEERS_PER_TURN {
+            if begun(self) >= last {
+                break;
+            }
+            let Ok(peer) = self.components.events.peers.try_recv() else { break };
+            self.handle(Input::Peer(peer));
         }
-        self.under_load.sample(waiting, capacity, has_dropped, clock::boot_time())
-    }
-
-    fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
-        self.handle(Input::Handshake { message, under_load });
     }
 }

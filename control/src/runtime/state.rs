@@ -11,10 +11,9 @@ use wg_bounce_dataplane::engine::{Engine, Events};
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_sys::clock::{self, Millis};
 
-use super::initiation_queue::InitiationQueue;
+use super::handshake_queues::Handshakes;
 use super::pending_replies::PendingReplies;
 use super::relay::RelayState;
-use super::under_load::UnderLoad;
 use crate::deferred_drop::DeferredDrop;
 use crate::device::{Device, Now, Output};
 use crate::link::LinkWatcher;
@@ -80,9 +79,7 @@ pub struct Runtime {
     pub(super) components: Components,
     /// Filled by the device, emptied by `execute`; kept to reuse its allocation.
     pub(super) outputs: Vec<Output>,
-    /// Initiations that the device has not seen yet.
-    pub(super) initiations: InitiationQueue,
-    pub(super) under_load: UnderLoad,
+    pub(super) handshakes: Handshakes,
     pub(super) replies: PendingReplies,
     pub(super) withdrawn: DeferredDrop<SendSession>,
     pub(super) relay: RelayState,

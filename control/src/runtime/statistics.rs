@@ -58,7 +58,11 @@ impl Runtime {
                 .map(|peer| (peer, &peer.counters))
                 .map(|(peer, all)| (peer.public_key, Counted::of(all.list(), all.train_lengths())))
                 .collect(),
-            handshakes: device.counters().list().collect(),
+            handshakes: device
+                .counters()
+                .list()
+                .chain([("drop_queue_full", self.handshakes.dropped)])
+                .collect(),
             relay: self.relay.summary(),
         }
     }

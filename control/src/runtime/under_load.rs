@@ -2,29 +2,49 @@
 
 use wg_bounce_sys::clock::Millis;
 
-use crate::limits::{UNDER_LOAD_SHARE, UNDER_LOAD_TIME};
+use crate::limits::{
+    HANDSHAKE_MICROS_DEFAULT, HANDSHAKE_MICROS_MAX, HANDSHAKE_MICROS_MIN, SOURCE_WORK_MICROS,
+    UNDER_LOAD_TIME, UNDER_LOAD_WORK_MICROS, WAITING_PER_SOURCE_MAX,
+};
+
+/// Share of a new measurement in the average: one in this many.
+const SMOOTHING: u64 = 16;
 
 /// Remembers when the daemon was last under load (kernel: `under_load`, wireguard-go:
-/// `IsUnderLoad`).
-#[derive(Default)]
+/// `IsUnderLoad`), and the CPU time that a message takes. Load is a matter of time, not of numbers:
+/// a thousand peers that reconnect at once are served before any of them would retry.
 pub(super) struct UnderLoad {
     last: Option<Millis>,
+    /// Average CPU time of a message that costs a DH (microseconds).
+    message_micros: u64,
+}
+
+impl Default for UnderLoad {
+    fn default() -> Self {
+        UnderLoad { last: None, message_micros: HANDSHAKE_MICROS_DEFAULT }
+    }
 }
 
 impl UnderLoad {
-    /// Whether the daemon is under load, given the number of waiting initiations, the capacity of
-    /// the lane (none if unbounded), and whether some were dropped.
-    pub(super) fn sample(
-        &mut self,
-        waiting: usize,
-        capacity: Option<usize>,
-        has_dropped: bool,
-        now: Millis,
-    ) -> bool {
-        if has_dropped || capacity.is_some_and(|capacity| waiting > capacity / UNDER_LOAD_SHARE) {
+    /// Whether the daemon is under load, given the number of messages that wait, and whether some
+    /// found the memory full.
+    pub(super) fn sample(&mut self, waiting: usize, is_full: bool, now: Millis) -> bool {
+        if is_full || waiting as u64 * self.message_micros > UNDER_LOAD_WORK_MICROS {
             self.last = Some(now);
         }
         self.last.is_some_and(|last| now.since(last) < UNDER_LOAD_TIME)
+    }
+
+    /// Learns the CPU time that one message took.
+    pub(super) fn measured(&mut self, micros: u64) {
+        let micros = micros.clamp(HANDSHAKE_MICROS_MIN, HANDSHAKE_MICROS_MAX);
+        self.message_micros = (self.message_micros * (SMOOTHING - 1) + micros) / SMOOTHING;
+    }
+
+    /// Messages of one source that may wait: no single source can put the daemon under load.
+    pub(super) fn per_source_max(&self) -> usize {
+        let by_time = SOURCE_WORK_MICROS / self.message_micros.max(1);
+        WAITING_PER_SOURCE_MAX.min(by_time as usize)
     }
 }
 
@@ -33,23 +53,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_eighth_of_the_lane_is_not_yet_load() {
+    fn a_second_and_a_half_of_work_is_load() {
         let mut load = UnderLoad::default();
-        assert!(!load.sample(0, Some(4096), false, Millis(5)));
-        assert!(!load.sample(512, Some(4096), false, Millis(5)));
-        assert!(load.sample(513, Some(4096), false, Millis(5)));
+        let waiting = (UNDER_LOAD_WORK_MICROS / HANDSHAKE_MICROS_DEFAULT) as usize;
+        assert!(!load.sample(waiting, false, Millis(5)));
+        assert!(load.sample(waiting + 1, false, Millis(5)));
     }
 
     #[test]
-    fn a_dropped_message_is_load() {
-        assert!(UnderLoad::default().sample(1, Some(4096), true, Millis(5)));
+    fn no_single_source_is_load() {
+        for micros in [0, 50, 300, 1000, 10_000] {
+            let mut load = UnderLoad::default();
+            for _ in 0..1000 {
+                load.measured(micros);
+            }
+            assert!(load.per_source_max() >= 100, "{micros}");
+            assert!(!load.sample(2 * load.per_source_max(), false, Millis(5)), "{micros}");
+        }
+    }
+
+    #[test]
+    fn full_memory_is_load() {
+        assert!(UnderLoad::default().sample(1, true, Millis(5)));
     }
 
     #[test]
     fn load_is_remembered_for_a_second() {
         let mut load = UnderLoad::default();
-        assert!(load.sample(4096, Some(4096), false, Millis(100)));
-        assert!(load.sample(0, Some(4096), false, Millis(1099)));
-        assert!(!load.sample(0, Some(4096), false, Millis(1100)));
+        assert!(load.sample(10_000, false, Millis(100)));
+        assert!(load.sample(0, false, Millis(1099)));
+        assert!(!load.sample(0, false, Millis(1100)));
     }
 }

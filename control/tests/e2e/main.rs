@@ -13,6 +13,7 @@ mod config;
 mod five_nodes;
 mod floods;
 mod forged_frames;
+mod handshakes;
 mod hostile;
 mod icmp_ecn;
 mod interop;

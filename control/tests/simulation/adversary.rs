@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use wg_bounce_control::cookie::CookieSigner;
-use wg_bounce_control::device::Counters;
+use wg_bounce_control::device::{Counters, Standing};
+use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN};
+use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
 use crate::node::Node;
@@ -214,21 +216,80 @@ fn a_cookie_is_valid_for_its_owner_only() {
     assert_eq!((counters.messages_tried, counters.drop_rate_limited), (5, 6));
 }
 
+/// A response to `initiation` with a valid mac1 that is not authentic.
+fn forged_response(response: &[u8], to: &Node) -> Vec<u8> {
+    let mut forged = response.to_vec();
+    forged[12] ^= 1;
+    CookieSigner::new(&to.public_key).sign(&mut forged, START);
+    forged
+}
+
+fn standing(node: &Node, from: SocketAddr, response: &[u8]) -> Standing {
+    node.device.standing(&HandshakeMessage {
+        bytes: response.iter().copied().collect(),
+        from: Endpoint { remote: from, source: None },
+    })
+}
+
 #[test]
-fn a_response_under_load_needs_a_cookie() {
+fn a_response_under_load_needs_no_cookie_within_the_budget() {
     let (mut a, mut b) = pair();
     let initiation = begin_handshake(&mut a, START);
     let response = deliver(&mut b, a.address, &initiation, START).remove(0);
+    let forged = forged_response(&response, &a);
+    for _ in 0..3 {
+        a.receive(attacker(), &forged, true, START);
+    }
+    assert!(a.sent.is_empty());
+    assert_eq!(standing(&a, b.address, &response), Standing::Expected);
     a.receive(b.address, &response, true, START);
+    assert_eq!(a.device.counters().sessions_initiated, 1);
+    assert_eq!(standing(&a, b.address, &response), Standing::Unexpected);
+}
+
+#[test]
+fn a_response_beyond_the_budget_needs_a_cookie_under_load() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let response = deliver(&mut b, a.address, &initiation, START).remove(0);
+    let forged = forged_response(&response, &a);
+    for _ in 0..4 {
+        a.receive(attacker(), &forged, false, START);
+    }
+    let doubtful = |is_from_endpoint| Standing::Doubtful { is_from_endpoint };
+    assert_eq!(standing(&a, b.address, &response), doubtful(true));
+    assert_eq!(standing(&a, attacker(), &response), doubtful(false));
+    let tried = a.device.counters().messages_tried;
+    a.receive(b.address, &response, true, START);
+    assert_eq!(a.device.counters().messages_tried, tried, "no Diffie-Hellman");
     let cookie = a.sent.remove(0).bytes;
     assert_eq!(cookie.len(), COOKIE_REPLY_LEN);
     b.receive(a.address, &cookie, false, START);
     assert_eq!(b.device.counters().cookies_received, 1, "the responder gets a cookie reply");
+    // The next initiation has an index of its own, and the budget with it.
     let later = START + Millis::from_secs(6);
     a.run(later);
     let again = a.sent.remove(0).bytes;
     let response = deliver(&mut b, a.address, &again, later).remove(0);
+    assert_eq!(standing(&a, b.address, &response), Standing::Expected);
+    let forged = forged_response(&response, &a);
+    for _ in 0..4 {
+        a.receive(attacker(), &forged, false, later);
+    }
     a.receive(b.address, &response, true, later);
+    assert_eq!(a.device.counters().sessions_initiated, 1, "this response has a mac2");
+}
+
+#[test]
+fn forged_responses_leave_the_handshake_waiting() {
+    let (mut a, mut b) = pair();
+    let initiation = begin_handshake(&mut a, START);
+    let response = deliver(&mut b, a.address, &initiation, START).remove(0);
+    let forged = forged_response(&response, &a);
+    for _ in 0..100 {
+        a.receive(b.address, &forged, false, START);
+    }
+    assert_eq!(deliver(&mut a, b.address, &response, START).len(), 1);
     assert_eq!(a.device.counters().sessions_initiated, 1);
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use wg_bounce_control::device::LogEvent;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
@@ -277,4 +278,35 @@ fn many_idle_peers_need_no_timers() {
     assert_eq!((hub.device.peers_len(), hub.device.next_deadline()), (20_000, None));
     hub.set(START, vec![Change::ReplacePeers]);
     assert_eq!(hub.device.peers_len(), 0);
+}
+
+#[test]
+fn a_prefix_that_moves_to_another_peer_is_logged() {
+    let (mut a, b) = connected();
+    let other = public_key(&[3; 32]);
+    let prefixes: Vec<String> = (0..20).map(|third| format!("10.1.{third}.0/24")).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    a.set(START, vec![Change::Peer(with_ips(b.public_key, &prefixes))]);
+    a.set(START, vec![Change::Peer(with_ips(b.public_key, &prefixes))]);
+    assert!(a.logged.is_empty());
+    a.set(START, vec![Change::Peer(with_ips(other, &["10.0.0.2/32"]))]);
+    let [LogEvent::PrefixMoved { prefix, from, to }] = &a.logged[..] else {
+        panic!("not one line");
+    };
+    assert_eq!(prefix.to_string(), "10.0.0.2/32");
+    assert_eq!((from.public_key, to.public_key), (b.public_key, other));
+    // A file that lists a prefix for two peers: the last one gets it.
+    a.logged.clear();
+    let file = vec![
+        Change::ReplacePeers,
+        Change::Peer(with_ips(b.public_key, &prefixes)),
+        Change::Peer(with_ips(other, &prefixes)),
+    ];
+    a.set(START, file);
+    assert_eq!(a.logged.len(), 9, "eight prefixes and the number of the others");
+    assert!(matches!(a.logged[8], LogEvent::MorePrefixesMoved(12)));
+    // The former owner is removed in the same `set`.
+    a.logged.clear();
+    a.set(START, vec![Change::ReplacePeers, Change::Peer(with_ips(b.public_key, &prefixes))]);
+    assert!(a.logged.is_empty());
 }

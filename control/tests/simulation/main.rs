@@ -3,9 +3,11 @@
 //! `WG_BOUNCE_SEEDS=<count>` sets the number of seeds.
 
 mod adversary;
+mod clocks;
 mod config;
 mod node;
 mod pair;
+mod slow_paths;
 mod timers;
 mod world;
 

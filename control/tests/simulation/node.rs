@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use wg_bounce_aead::{Aead, Open, Seal};
-use wg_bounce_control::device::{Device, Input, Now, Output, Settings, Timings};
+use wg_bounce_control::device::{Device, Input, LogEvent, Now, Output, Settings, Timings};
 use wg_bounce_dataplane::limits::STAGED_PACKETS_MAX;
 use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
 use wg_bounce_dataplane::peer::{Peer, PeerId, flag};
@@ -64,6 +64,8 @@ pub struct Node {
     pub dropped: usize,
     /// Staged packets dropped because of the limit or an abandoned handshake.
     pub discarded: usize,
+    /// Events for the log.
+    pub logged: Vec<LogEvent>,
     /// Number of published snapshots.
     pub published: usize,
     pub routes: Routes<Arc<Peer>>,
@@ -89,6 +91,7 @@ impl Node {
             notices: Vec::new(),
             dropped: 0,
             discarded: 0,
+            logged: Vec::new(),
             published: 0,
             routes: Routes::default(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
@@ -202,6 +205,7 @@ impl Node {
                     }
                     self.sent.push(Datagram { to: to.remote, bytes: message.to_vec() });
                 }
+                Output::Log(event) => self.logged.push(event),
                 Output::Publish => {
                     self.published += 1;
                     self.routes = self.device.routes();

@@ -326,3 +326,44 @@ fn a_wall_clock_that_jumps_back_does_not_block_handshakes() {
     initiate(&mut a, &mut b, at(2));
     assert_eq!(b.sent.remove(0).bytes.len(), RESPONSE_LEN);
 }
+
+/// A worker's flag that asks for a handshake is older than the initiation that answers it.
+#[test]
+fn an_initiation_of_the_peer_makes_our_own_superfluous() {
+    let (mut a, mut b) = pair();
+    b.send("10.0.0.1".parse().expect("an address"), b"data", START);
+    initiate(&mut a, &mut b, START);
+    let lengths: Vec<_> = b.sent.iter().map(|datagram| datagram.bytes.len()).collect();
+    assert_eq!(lengths, [RESPONSE_LEN], "no initiation that the response abandons");
+    let response = b.sent.remove(0);
+    a.receive(b.address, &response.bytes, false, START);
+    exchange(&mut a, &mut b, START);
+    assert_eq!((a.received.len(), b.received.len()), (1, 1));
+    assert_eq!(b.device.counters().initiations_sent, 0);
+}
+
+/// The same for a response that arrives after its handshake was given up.
+#[test]
+fn a_late_response_makes_another_initiation_superfluous() {
+    let (mut a, mut b) = pair();
+    to_b(&mut a, START);
+    alone(&mut a, START, at(84));
+    // The last attempt before the handshake is given up.
+    let mut now = at(84);
+    let mut last = None;
+    while a.device.counters().given_up == 0 {
+        now = a.device.next_deadline().expect("it is retried or given up");
+        a.run(now);
+        last = a.sent.pop().or(last);
+    }
+    let last = last.expect("an attempt in the last six seconds");
+    b.receive(a.address, &last.bytes, false, now);
+    let response = b.sent.remove(0);
+    // The notice about this packet waits behind the response.
+    to_b(&mut a, now);
+    a.receive(b.address, &response.bytes, false, now);
+    let sent: Vec<_> = a.sent.iter().map(|datagram| datagram.bytes.len()).collect();
+    assert!(!sent.contains(&INITIATION_LEN), "no second handshake: {sent:?}");
+    exchange(&mut a, &mut b, now);
+    assert_eq!(b.received.len(), 1);
+}

@@ -358,8 +358,15 @@ impl World {
             3 => {
                 let jump = Duration::from_secs(self.below(100_000));
                 let wall = self.nodes[node].wall;
-                self.nodes[node].wall =
-                    if self.below(2) == 0 { wall + jump } else { wall.saturating_sub(jump) };
+                // After a restart, timestamps follow the clock: only a bad one goes back then.
+                let may_go_back = self.bad_clocks || self.restarts[node] == 0;
+                self.nodes[node].wall = if self.below(2) == 0 {
+                    wall + jump
+                } else if may_go_back {
+                    wall.saturating_sub(jump)
+                } else {
+                    wall
+                };
                 self.latest_wall[node] = self.latest_wall[node].max(self.nodes[node].wall);
             }
             4 => {

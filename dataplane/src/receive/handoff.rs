@@ -23,19 +23,14 @@ pub(super) fn sort_answer(
     turn: &mut Turn<'_>,
 ) {
     if is_pending {
-        queue_handshake(datagram, train, false, turn);
+        queue_handshake(datagram, train, turn);
     } else {
         hand_off(index, train, datagram, turn);
     }
 }
 
 /// Queues a handshake message for control if its mac1 is valid (§5.4.4).
-pub(super) fn queue_handshake(
-    datagram: &[u8],
-    train: &Train,
-    is_initiation: bool,
-    turn: &mut Turn<'_>,
-) {
+pub(super) fn queue_handshake(datagram: &[u8], train: &Train, turn: &mut Turn<'_>) {
     let Some(mac1_key) = &turn.snapshot.mac1_key else {
         turn.counters.dropped(DropReason::NoPrivateKey, 1);
         return;
@@ -47,7 +42,7 @@ pub(super) fn queue_handshake(
     }
     let bytes = ArrayVec::try_from(datagram).expect("classified by its length");
     let message = HandshakeMessage { bytes, from: train.from };
-    if !turn.channels.handshake(message, is_initiation) {
+    if !turn.channels.handshake(message) {
         turn.counters.dropped(DropReason::HandshakeQueueFull, 1);
     }
 }

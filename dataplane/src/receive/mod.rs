@@ -204,7 +204,7 @@ impl ReceivePath {
                         };
                         self.sort_data(message, train, datagram, turn);
                     }
-                    Some(Kind::Initiation) => queue_handshake(datagram, train, true, turn),
+                    Some(Kind::Initiation) => queue_handshake(datagram, train, turn),
                     Some(Kind::Response(index)) => {
                         let is_pending = self.indexes.is_pending(index);
                         sort_answer(is_pending, index, train, datagram, turn);

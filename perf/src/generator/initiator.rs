@@ -12,7 +12,7 @@ use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::noise::{
     Identity, Initiated, InitiationParams, Secret, SessionKeys, initiate,
 };
-use wg_bounce_control::tai64n::{Timestamp, TimestampSource};
+use wg_bounce_control::tai64n::Timestamp;
 
 use super::keys::random_key;
 
@@ -43,7 +43,6 @@ pub struct Initiator<'a> {
     relay_public: &'a [u8; 32],
     static_static: Secret,
     jar: CookieSigner,
-    timestamps: TimestampSource,
     last: Timestamp,
     number: u32,
     prepared: Option<Initiation>,
@@ -62,7 +61,6 @@ impl<'a> Initiator<'a> {
             relay_public,
             static_static: identity.static_static(relay_public).expect("both are good keys"),
             jar: CookieSigner::new(relay_public),
-            timestamps: TimestampSource::default(),
             last: Timestamp::default(),
             number,
             prepared: None,
@@ -79,7 +77,7 @@ impl<'a> Initiator<'a> {
         // Handshakes carry wall-clock time; measurements do not use it.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
-        self.last = self.timestamps.next(now, self.last);
+        self.last = self.last.next(now);
         let invitation = InitiationParams {
             remote_static: self.relay_public,
             static_static: &self.static_static,

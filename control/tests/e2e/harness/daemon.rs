@@ -313,6 +313,16 @@ impl Daemon {
         named.map(|value| value.parse::<u64>().expect("a number")).sum()
     }
 
+    /// CPU time of the control thread, which is the main one (clock ticks, 100 per second).
+    pub fn control_ticks(&self) -> u64 {
+        let path = format!("/proc/{0}/task/{0}/stat", self.pid());
+        let stat = std::fs::read_to_string(path).expect("the daemon runs");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        // utime and stime, proc_pid_stat(5).
+        [11, 12].map(|field: usize| fields[field].parse::<u64>().expect("a number")).iter().sum()
+    }
+
     /// Resident memory of the process (KiB, `VmRSS`).
     pub fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());

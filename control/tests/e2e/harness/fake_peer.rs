@@ -102,6 +102,32 @@ impl FakePeer {
         self.send_exactly(&[]);
     }
 
+    /// Sends one initiation; returns whether its response arrived within `limit`.
+    pub fn connects_within(&mut self, limit: Duration) -> bool {
+        self.socket.set_read_timeout(Some(limit)).expect("not zero");
+        let is_connected = self.try_connect();
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        is_connected
+    }
+
+    /// Sets its clock back by one second for each of its last `seconds` initiations.
+    pub fn set_clock_back(&mut self, seconds: u32) {
+        self.handshakes -= seconds.min(self.handshakes);
+    }
+
+    /// The next initiation from the hub, which [`FakePeer::respond`] may answer.
+    #[track_caller]
+    pub fn initiation(&mut self) -> [u8; INITIATION_LEN] {
+        loop {
+            let datagram = self.wait_for_datagram().expect("a datagram within ten seconds");
+            if let (Some(Kind::Initiation), Ok(message)) =
+                (classify(&datagram), datagram[..].try_into())
+            {
+                return message;
+            }
+        }
+    }
+
     /// Sends one initiation; returns whether its response arrived.
     fn try_connect(&mut self) -> bool {
         let mut message = [0; INITIATION_LEN];
@@ -237,7 +263,7 @@ impl FakePeer {
     }
 
     /// Responds to the hub's initiation and switches to the new session.
-    fn respond(&mut self, message: &[u8; INITIATION_LEN]) {
+    pub fn respond(&mut self, message: &[u8; INITIATION_LEN]) {
         let claimed = open_initiation(&self.identity, message).expect("it is for us");
         assert_eq!(claimed.remote_static, self.hub_key);
         let proven = claimed.prove(&self.static_static()).expect("the hub's own");
@@ -260,7 +286,8 @@ impl FakePeer {
     fn timestamp(&mut self) -> Timestamp {
         self.handshakes += 1;
         let mut timestamp = Timestamp::default();
-        timestamp.0[..4].copy_from_slice(&self.handshakes.to_be_bytes());
+        let seconds = 0x4000_0000_6000_0000 + u64::from(self.handshakes);
+        timestamp.0[..8].copy_from_slice(&seconds.to_be_bytes());
         timestamp
     }
 }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac};
@@ -61,10 +62,7 @@ impl Forgery {
         victim: &KeyPair,
         worker: Option<u8>,
     ) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
-        let mac1_key = Blake2s256::new()
-            .chain_update(b"mac1----")
-            .chain_update(victim.public_bytes)
-            .finalize();
+        let mac1_key = mac1_key(victim);
         let mut noise = noise();
         move |message| {
             let (kind, length, index_at) = match self {
@@ -81,15 +79,41 @@ impl Forgery {
                 message[index_at] = worker;
             }
             if matches!(self, Forgery::GoodMac1 | Forgery::Response) {
-                let mac1_at = length - 32;
-                let mut mac = Blake2sMac::<blake2::digest::consts::U16>::new_from_slice(&mac1_key)
-                    .expect("BLAKE2s takes a key of 32 bytes");
-                mac.update(&message[..mac1_at]);
-                message[mac1_at..mac1_at + 16].copy_from_slice(&mac.finalize_fixed());
-                message[mac1_at + 16..].fill(0);
+                sign(message, &mac1_key);
             }
         }
     }
+}
+
+/// Returns a generator of responses to the initiation with this index, with a valid mac1.
+pub fn forged_responses(
+    victim: &KeyPair,
+    index: [u8; 4],
+) -> impl FnMut(&mut Vec<u8>) + Send + use<> {
+    let mac1_key = mac1_key(victim);
+    let mut noise = noise();
+    move |message| {
+        message.clear();
+        message.extend((0..23).flat_map(|_| (noise() as u32).to_le_bytes()));
+        message[..4].copy_from_slice(&[2, 0, 0, 0]);
+        message[8..12].copy_from_slice(&index);
+        sign(message, &mac1_key);
+    }
+}
+
+fn mac1_key(victim: &KeyPair) -> [u8; 32] {
+    let hash = Blake2s256::new().chain_update(b"mac1----").chain_update(victim.public_bytes);
+    hash.finalize().into()
+}
+
+/// Writes mac1, which takes only the public key, and an empty mac2.
+fn sign(message: &mut [u8], mac1_key: &[u8; 32]) {
+    let mac1_at = message.len() - 32;
+    let mut mac = Blake2sMac::<blake2::digest::consts::U16>::new_from_slice(mac1_key)
+        .expect("BLAKE2s takes a key of 32 bytes");
+    mac.update(&message[..mac1_at]);
+    message[mac1_at..mac1_at + 16].copy_from_slice(&mac.finalize_fixed());
+    message[mac1_at + 16..].fill(0);
 }
 
 /// A thread that sends as fast as it can until dropped.
@@ -114,6 +138,33 @@ impl Flood {
         })
     }
 
+    /// Sends `rate` messages per second, from each of these local addresses in turn.
+    #[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
+    pub fn paced(
+        namespace: &Namespace,
+        sources: &[String],
+        target: SocketAddr,
+        rate: u64,
+        mut make: impl FnMut(&mut Vec<u8>) + Send + 'static,
+    ) -> Flood {
+        let sockets: Vec<_> = sources.iter().map(|source| namespace.udp_socket(source)).collect();
+        let (mut message, mut next, mut count) = (Vec::new(), 0, 0);
+        let start = Instant::now();
+        Flood::repeat(move || {
+            std::thread::sleep(Duration::from_millis(2));
+            // By the time that has passed, however late the thread runs.
+            let due = start.elapsed().as_millis() as u64 * rate / 1000 - count;
+            count += due;
+            for _ in 0..due {
+                next = (next + 1) % sockets.len();
+                make(&mut message);
+                // The flood continues after an earlier datagram's ICMP error.
+                let _ = sockets[next].send_to(&message, target);
+            }
+            due
+        })
+    }
+
     /// Sends trains: `make` writes the payload and returns the size of its segments.
     pub fn of_trains(
         namespace: &Namespace,
@@ -125,6 +176,25 @@ impl Flood {
         Flood::repeat(move || {
             let segment = make(&mut payload);
             u64::from(send_segments(&socket, target, &payload, segment).is_ok())
+        })
+    }
+
+    /// Sends a train and pauses, again and again: `make` writes the payload and returns the size of
+    /// its segments and the pause after it.
+    pub fn bursts(
+        namespace: &Namespace,
+        source: &str,
+        target: SocketAddr,
+        mut make: impl FnMut(&mut Vec<u8>) -> (u16, Duration) + Send + 'static,
+    ) -> Flood {
+        let socket = namespace.udp_socket(source);
+        let mut payload = Vec::new();
+        Flood::repeat(move || {
+            payload.clear();
+            let (segment, pause) = make(&mut payload);
+            send_segments(&socket, target, &payload, segment).expect("the kernel accepts a train");
+            std::thread::sleep(pause);
+            1
         })
     }
 

@@ -2,6 +2,8 @@
 //! them, each under load for `WG_BOUNCE_STRESS_SECONDS`.
 
 mod empty_datagrams;
+mod handshakes;
+mod many_peers;
 mod route_churn;
 mod routes;
 

@@ -1,0 +1,118 @@
+//! The order in which handshake messages reach the device.
+//!
+//! 1. Every turn empties the workers' lanes into queues that are fair to each source.
+//! 2. A few messages of each kind are handled. Those that wait decide whether the daemon is under
+//!    load.
+//! 3. Responses to an initiation that has received too many forged ones come last and at a bounded
+//!    rate, those from the endpoint of the peer in turn with all others. If the endpoint is forged
+//!    as well, those that find no place must prove it, so that the peer's next response is tried
+//!    at once.
+
+use wg_bounce_dataplane::messages::HandshakeMessage;
+use wg_bounce_dataplane::wire;
+use wg_bounce_sys::clock;
+
+use super::state::Runtime;
+use crate::device::{Input, Standing};
+use crate::limits::{
+    COOKIE_REPLIES_PER_TURN, DOUBTFUL_COOKIES_PER_TURN, MESSAGES_PER_TURN, TRIES_PER_TURN,
+};
+
+impl Runtime {
+    /// Handles a bounded number of handshake messages of each kind.
+    pub(super) fn process_handshakes(&mut self) {
+        let under_load = self.drain_handshakes();
+        for _ in 0..COOKIE_REPLIES_PER_TURN {
+            let Ok(message) = self.components.events.cookie_replies.try_recv() else { break };
+            self.handshake(&message, under_load);
+        }
+        let last_try = self.tries() + TRIES_PER_TURN;
+        for _ in 0..MESSAGES_PER_TURN {
+            if self.tries() >= last_try {
+                break;
+            }
+            let Some(message) = self.handshakes.pop() else { break };
+            self.try_message(message, under_load);
+        }
+        // At least one, so that a flood of initiations does not lock them out.
+        for _ in 0..TRIES_PER_TURN {
+            let Some(message) = self.handshakes.pop_doubtful(clock::boot_time()) else { break };
+            self.handshake(&message, under_load);
+            if self.handshakes.is_waiting() {
+                break;
+            }
+        }
+    }
+
+    /// Moves the workers' lanes into the queues; returns whether the daemon is under load.
+    fn drain_handshakes(&mut self) -> bool {
+        let per_source_max = self.handshakes.load.per_source_max();
+        let mut is_full = false;
+        let lane = &self.components.events.initiations;
+        for message in lane.try_iter().take(lane.len()) {
+            let pushed = self.handshakes.initiations.push(message, per_source_max);
+            is_full |= self.handshakes.count(pushed);
+        }
+        let mut cookies = DOUBTFUL_COOKIES_PER_TURN;
+        for _ in 0..self.components.events.responses.len() {
+            let Ok(message) = self.components.events.responses.try_recv() else { break };
+            match self.components.device.standing(&message) {
+                Standing::Doubtful { is_from_endpoint } => {
+                    self.queue_doubtful(message, is_from_endpoint, &mut cookies);
+                }
+                // The device counts it.
+                Standing::Unexpected => self.handshake(&message, false),
+                Standing::Expected => {
+                    let pushed = self.handshakes.responses.push(message, per_source_max);
+                    is_full |= self.handshakes.count(pushed);
+                }
+            }
+        }
+        let waiting = self.handshakes.initiations.len() + self.handshakes.responses.len();
+        self.handshakes.load.sample(waiting, is_full, clock::boot_time())
+    }
+
+    fn try_message(&mut self, message: HandshakeMessage, under_load: bool) {
+        // Responses that arrived before it may have used up the budget.
+        if message.bytes[0] == wire::RESPONSE
+            && let Standing::Doubtful { is_from_endpoint } =
+                self.components.device.standing(&message)
+        {
+            return self.queue_doubtful(message, is_from_endpoint, &mut 0);
+        }
+        let (tries, start) = (self.tries(), clock::thread_micros());
+        self.handshake(&message, under_load);
+        if self.tries() != tries {
+            self.handshakes.load.measured(clock::thread_micros() - start);
+        }
+    }
+
+    /// Queues a response to an initiation that has received too many forged ones. One from the
+    /// endpoint of the peer that finds no place must have a mac2; `cookies` of those that lack it
+    /// are answered with a cookie reply.
+    fn queue_doubtful(
+        &mut self,
+        message: HandshakeMessage,
+        is_from_endpoint: bool,
+        cookies: &mut usize,
+    ) {
+        let Some(message) = self.handshakes.push_doubtful(message, is_from_endpoint) else {
+            return;
+        };
+        if is_from_endpoint && *cookies != 0 {
+            *cookies -= 1;
+            self.handshake(&message, true);
+        } else {
+            self.handshakes.dropped += 1;
+        }
+    }
+
+    fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
+        self.handle(Input::Handshake { message, under_load });
+    }
+
+    /// Messages that have cost a DH so far.
+    fn tries(&self) -> u64 {
+        self.components.device.counters().messages_tried
+    }
+}
