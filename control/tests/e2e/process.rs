@@ -151,8 +151,8 @@ fn of_threads(pid: u32, field: &str) -> Vec<u64> {
     texts.map(value).collect()
 }
 
-/// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_IPC_LOCK and CAP_SYS_ADMIN.
-const USED: u64 = 1 << 10 | 1 << 12 | 1 << 14 | 1 << 21;
+/// CAP_NET_BIND_SERVICE, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_IPC_LOCK and CAP_SYS_ADMIN.
+const USED: u64 = 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 21;
 
 #[track_caller]
 fn expect_privileges(daemon: &Daemon, capabilities: u64) {
