@@ -19,7 +19,7 @@ use rustix::thread::{
 /// - CAP_NET_ADMIN: large socket buffers, marks, sysctls of the interface, reading nftables;
 /// - CAP_SYS_ADMIN: entering the interface's network namespace, finding BPF programs, io_uring
 ///   where `kernel.io_uring_disabled` is 1;
-/// - CAP_NET_BROADCAST: events of the interface's network namespace;
+/// - CAP_NET_BROADCAST: events of links in other namespaces (NETLINK_LISTEN_ALL_NSID);
 /// - CAP_NET_BIND_SERVICE: a later `listen_port` below 1024;
 /// - CAP_IPC_LOCK: rings beyond RLIMIT_MEMLOCK.
 const USED: CapabilitySet = CapabilitySet::NET_ADMIN
