@@ -35,6 +35,8 @@ pub struct TransmitPath {
     answer: Box<[u8; VNET_HEADER_LEN + icmp::ERROR_LEN_MAX]>,
     outcomes: Vec<Errno>,
     icmp_errors: TokenBucket,
+    /// Frames may still wait in the queue that the kernel sent before the link went down.
+    has_stale_frames: bool,
 }
 
 impl Default for TransmitPath {
@@ -44,6 +46,7 @@ impl Default for TransmitPath {
             answer: Box::new([0; VNET_HEADER_LEN + icmp::ERROR_LEN_MAX]),
             outcomes: Vec::with_capacity(1),
             icmp_errors: TokenBucket::full(&ICMP_ERROR_RATE, Millis::ZERO),
+            has_stale_frames: false,
         }
     }
 }
@@ -56,9 +59,12 @@ impl TransmitPath {
         sender: &mut Sender,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
+        // The kernel sends frames as soon as the link is up, which control learns later. They are
+        // staged, and control begins the handshakes: the first packet after link up is not lost.
+        self.has_stale_frames = turn.snapshot.is_up || self.has_stale_frames && !frames.is_empty();
         for frame in frames {
             turn.counters.tun_frames_read.add(1);
-            if !turn.snapshot.is_up {
+            if !turn.snapshot.is_up && self.has_stale_frames {
                 turn.counters.dropped(DropReason::InterfaceDown, 1);
                 continue;
             }

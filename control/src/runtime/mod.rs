@@ -13,6 +13,7 @@
 mod configure;
 mod execute;
 mod initiation_queue;
+mod listener;
 mod pending_replies;
 mod relay;
 mod state;
@@ -36,6 +37,7 @@ use crate::limits::{
 };
 use crate::link::Presence;
 use initiation_queue::InitiationQueue;
+use listener::Listener;
 use pending_replies::PendingReplies;
 use relay::RelayState;
 use under_load::UnderLoad;
@@ -52,12 +54,12 @@ struct Readable {
 }
 
 impl Runtime {
-    /// Binds a port chosen by the kernel, and publishes the first snapshot.
+    /// Publishes the first snapshot. The link is usually still down, and no port bound.
     ///
     /// # Errors
     /// No UDP socket can be opened.
     pub fn new(mut components: Components) -> io::Result<Runtime> {
-        let listen_port = components.engine.bind(0, 0)?;
+        drop(components.engine.bind(0, 0)?);
         let mtu = components.link.link().mtu;
         let relay = RelayState::new(components.relay_policy.take());
         let mut runtime = Runtime {
@@ -68,13 +70,14 @@ impl Runtime {
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
             relay,
-            listen_port,
+            listener: Listener::default(),
+            listen_port: 0,
             fwmark: 0,
             mtu,
             epoch: 0,
         };
-        runtime.handle(Input::Link { up: runtime.components.link.link().is_up });
         runtime.publish();
+        runtime.set_link(runtime.components.link.link().is_up);
         Ok(runtime)
     }
 
@@ -98,6 +101,7 @@ impl Runtime {
             self.replies.answer_reached(epoch);
             self.relay.report_reached(epoch);
             self.withdrawn.sweep();
+            self.follow_sockets(epoch);
         }
     }
 
@@ -113,7 +117,8 @@ impl Runtime {
         let deadline = self.components.device.next_deadline();
         let until_deadline = deadline.map(|at| at.since(clock::boot_time()));
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
-        match until_deadline.into_iter().chain(until_sweep).min() {
+        let until_retry = self.retry_at().map(|at| at.since(clock::boot_time()));
+        match until_deadline.into_iter().chain(until_sweep).chain(until_retry).min() {
             Some(span) => i32::try_from(span.0)
                 .ok()
                 .and_then(|millis| PollTimeout::try_from(millis).ok())
@@ -168,7 +173,7 @@ impl Runtime {
         (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
     }
 
-    /// Passes link state to the device, and the MTU to the workers.
+    /// Follows the link: its state and its MTU.
     fn follow_link(&mut self) -> Presence {
         let before = self.components.link.link().clone();
         match self.components.link.read() {
@@ -180,7 +185,7 @@ impl Runtime {
                     "interface {}: link monitoring failed, assuming the interface is up: {error}",
                     self.components.link.link().name
                 );
-                self.handle(Input::Link { up: true });
+                self.set_link(true);
                 return Presence::Present;
             }
         }
@@ -197,9 +202,10 @@ impl Runtime {
             self.mtu = link.mtu;
             self.publish();
         }
-        if link.is_up != self.components.device.is_up() {
-            self.handle(Input::Link { up: link.is_up });
+        if self.components.link.was_down() {
+            self.set_link(false);
         }
+        self.set_link(link.is_up);
         Presence::Present
     }
 

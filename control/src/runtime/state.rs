@@ -12,6 +12,7 @@ use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_sys::clock;
 
 use super::initiation_queue::InitiationQueue;
+use super::listener::Listener;
 use super::pending_replies::PendingReplies;
 use super::relay::RelayState;
 use super::under_load::UnderLoad;
@@ -79,7 +80,8 @@ pub struct Runtime {
     pub(super) replies: PendingReplies,
     pub(super) withdrawn: DeferredDrop<SendSession>,
     pub(super) relay: RelayState,
-    /// The UDP port that the sockets are bound to.
+    pub(super) listener: Listener,
+    /// The UDP port that the sockets are bound to while the link is up; zero until one is chosen.
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,
     pub(super) mtu: usize,
