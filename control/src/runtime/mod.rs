@@ -36,6 +36,7 @@ use crate::limits::{
     ANSWERS_PER_TURN, INITIATIONS_PER_TURN, PEERS_PER_TURN, REQUESTS_PER_TURN, SWEEP_INTERVAL,
 };
 use crate::link::Presence;
+use crate::logging;
 use initiation_queue::InitiationQueue;
 use listener::Listener;
 use pending_replies::PendingReplies;
@@ -78,6 +79,7 @@ impl Runtime {
         };
         runtime.publish();
         runtime.set_link(runtime.components.link.link().is_up);
+        runtime.follow_name();
         Ok(runtime)
     }
 
@@ -103,6 +105,12 @@ impl Runtime {
             self.withdrawn.sweep();
             self.follow_sockets(epoch);
         }
+    }
+
+    /// The interface's name as `wg` knows it.
+    pub fn name(&self) -> &str {
+        let name = self.components.socket.name();
+        name.unwrap_or(&self.components.link.link().name)
     }
 
     /// Stops the workers, and releases the interface and the socket.
@@ -173,7 +181,7 @@ impl Runtime {
         (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
     }
 
-    /// Follows the link: its state and its MTU.
+    /// Follows the link: its state, its MTU and its name.
     fn follow_link(&mut self) -> Presence {
         let before = self.components.link.link().clone();
         match self.components.link.read() {
@@ -206,7 +214,28 @@ impl Runtime {
             self.set_link(false);
         }
         self.set_link(link.is_up);
+        if link.name != before.name || self.components.link.was_down() {
+            self.follow_name();
+        }
         Presence::Present
+    }
+
+    /// Renames the socket, for `wg show NAME`, and the log's lines after the interface. A name in
+    /// another namespace does not count: the sockets of all namespaces share a directory.
+    fn follow_name(&mut self) {
+        let Components { link, socket, .. } = &mut self.components;
+        let new = &link.link().name;
+        let Some(old) = socket.name().map(str::to_owned).filter(|old| old != new) else { return };
+        if !link.is_at_home() {
+            return;
+        }
+        match socket.rename(new) {
+            Ok(()) => {
+                logging::set_interface(new);
+                log::info!("interface {new}: renamed (was {old}), the UAPI socket too");
+            }
+            Err(error) => log::error!("interface {new}: UAPI socket remains {old}.sock: {error}"),
+        }
     }
 
     /// Processes a bounded number of events of every lane; returns true if more are waiting.

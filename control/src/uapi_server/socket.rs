@@ -1,6 +1,7 @@
 //! The socket file: created with the right mode, replaced if stale, monitored, and removed only
 //! while it is ours.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -10,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, renameat2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
@@ -85,10 +86,7 @@ impl SocketFile {
             .mode(0o700)
             .create(directory)
             .map_err(|error| failed("create the directory", directory, error))?;
-        // Two daemons that find the same stale socket must not both replace it.
-        let lock = File::open(directory)
-            .and_then(|file| Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|e| e.1)?))
-            .map_err(|error| failed("lock the directory", directory, error))?;
+        let lock = lock(directory, FlockArg::LockExclusive)?;
         let path = directory.join(format!("{name}.sock"));
         remove_stale(&path)?;
         // wg(8) removes a socket that it cannot connect to. So the socket is renamed to its path
@@ -124,6 +122,33 @@ impl SocketFile {
             None => directory.join(format!("{name}.sock")),
         };
         Ok((listener, SocketFile::watch(path)?))
+    }
+
+    /// The interface's name in its path; none for an inherited socket that is called otherwise.
+    pub fn name(&self) -> Option<&str> {
+        let is_named = self.path.extension().is_some_and(|extension| extension == "sock");
+        self.path.file_stem().and_then(OsStr::to_str).filter(|_| is_named)
+    }
+
+    /// Renames it to `NAME.sock`, which must not be a live socket of another daemon.
+    ///
+    /// # Errors
+    /// See [`SocketError`]. It keeps its name.
+    pub fn rename(&mut self, name: &str) -> Result<(), SocketError> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let path = directory.join(format!("{name}.sock"));
+        let _lock = lock(directory, FlockArg::LockExclusiveNonblock)?;
+        remove_stale(&path)?;
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, &path, flags) {
+            Ok(()) => self.path = path,
+            Err(Errno::EEXIST) => return Err(SocketError::InUse(path)),
+            Err(errno) => {
+                let what = format!("rename {} to {}", self.path.display(), path.display());
+                return Err(SocketError::Failed { what, source: errno.into() });
+            }
+        }
+        Ok(())
     }
 
     fn watch(path: PathBuf) -> Result<SocketFile, SocketError> {
@@ -170,6 +195,16 @@ impl Drop for SocketFile {
             log::warn!("UAPI socket {}: cannot remove: {error}", self.path.display());
         }
     }
+}
+
+/// Two daemons that find the same stale socket must not both replace it.
+fn lock(directory: &Path, how: FlockArg) -> Result<Flock<File>, SocketError> {
+    File::open(directory)
+        .and_then(|file| Ok(Flock::lock(file, how).map_err(|(_, errno)| errno)?))
+        .map_err(|source| {
+            let what = format!("lock the directory {}", directory.display());
+            SocketError::Failed { what, source }
+        })
 }
 
 fn identity(path: &Path) -> Option<Identity> {
@@ -295,6 +330,24 @@ mod tests {
         assert!(!file.is_present(), "another process's");
         drop(file);
         assert!(directory.socket().exists(), "and so it stays");
+    }
+
+    #[test]
+    fn a_renamed_file_is_not_taken_for_a_deleted_one() {
+        let directory = Directory::new("renamed");
+        let (_listener, mut file) = SocketFile::listen(&directory.0, "wg0").expect("free");
+        let (_other, other_file) = SocketFile::listen(&directory.0, "wg1").expect("free");
+        let error = file.rename("wg1").expect_err("taken");
+        assert!(matches!(error, SocketError::InUse(_)), "{error}");
+        assert!(file.is_present() && other_file.is_present());
+        let stale = UnixListener::bind(directory.0.join("wg2.sock")).expect("free");
+        drop(stale);
+        file.rename("wg2").expect("a stale socket is replaced");
+        assert_eq!(file.name(), Some("wg2"));
+        assert!(file.is_present() && !directory.socket().exists());
+        assert!(UnixStream::connect(directory.0.join("wg2.sock")).is_ok());
+        drop((file, other_file));
+        assert_eq!(fs::read_dir(&directory.0).expect("readable").count(), 0);
     }
 
     #[test]

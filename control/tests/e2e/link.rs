@@ -1,10 +1,11 @@
-//! The life of the interface: its flags, link down and up.
+//! The life of the interface: its flags, link down and up, and a new name.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::os::unix::net::UnixListener;
 
 use crate::harness::{
-    Backend, Daemon, KeyPair, Lab, Namespace, Program, eventually, ping, seconds,
+    Backend, Daemon, KeyPair, Lab, Namespace, Program, eventually, ping, seconds, socket_path,
 };
 
 /// The host's own multicast does not wake an idle `::/0` tunnel: the interface is not a multicast
@@ -132,10 +133,47 @@ fn the_first_packet_after_link_up_arrives(backend: Backend) {
     }
 }
 
+/// The control socket follows a new name of the interface, but never displaces another daemon's.
+fn a_renamed_interface_is_followed(backend: Backend) {
+    let lab = Lab::new();
+    let [namespace, elsewhere] = ["alone", "far"].map(|role| lab.namespace(role));
+    let mut daemon = Daemon::start(&lab, &namespace, "alone", Program::Ours(backend));
+    let (old, new) = (daemon.interface.clone(), lab.interface("new"));
+    namespace.run(&format!("ip link set {old} name {new}"));
+    eventually(seconds(5), "the socket has the new name", || socket_path(&new).exists());
+    assert!(!socket_path(&old).exists());
+    daemon.interface.clone_from(&new);
+    daemon.set("listen-port 0");
+    assert!(daemon.log().contains(&format!("({new}) ")), "the log as well");
+
+    // A live socket of the old name.
+    let other = UnixListener::bind(socket_path(&old)).expect("the name is free");
+    namespace.run(&format!("ip link set {new} name {old}"));
+    eventually(seconds(5), "the log says why", || daemon.log().contains("in use"));
+    daemon.set("listen-port 0");
+    drop(other);
+    std::fs::remove_file(socket_path(&old)).expect("it was left alone");
+    namespace.run(&format!("ip link set {old} name {new}"));
+
+    // In another namespace names mean nothing here.
+    namespace.run(&format!("ip link set {new} netns {} name {old}", elsewhere.name()));
+    let moved = format!("interface {old}: ");
+    eventually(seconds(5), "the move is noticed", || daemon.log().contains(&moved));
+    assert!(socket_path(&new).exists() && !socket_path(&old).exists());
+    elsewhere.run(&format!("ip link set {old} netns {}", namespace.name()));
+    eventually(seconds(5), "it is back", || socket_path(&old).exists());
+    daemon.interface.clone_from(&old);
+    daemon.set("listen-port 0");
+
+    std::fs::remove_file(socket_path(&old)).expect("it exists");
+    assert_eq!(daemon.exit_code(), Some(0), "deleted, not moved: {}", daemon.log());
+}
+
 on_both_backends!(
     a_port_is_bound_only_while_the_link_is_up,
     a_port_in_use_is_tried_again,
     the_first_packet_after_link_up_arrives,
+    a_renamed_interface_is_followed,
 );
 
 /// The ports of all UDP sockets in a namespace, one entry per socket.
