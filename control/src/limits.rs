@@ -14,6 +14,12 @@ use wg_bounce_sys::clock::Millis;
 /// down. Short compared with the time in which an operator notices.
 pub const BIND_RETRY_INTERVAL: Millis = Millis::from_secs(1);
 
+/// Time for which a start waits until the interface of a killed daemon is gone. Usually a few
+/// milliseconds (`io_ring_exit_work`, io_uring/io_uring.c), more on a busy machine.
+pub const LEFTOVER_TIME_MAX: Millis = Millis::from_secs(1);
+/// Pause between two attempts within [`LEFTOVER_TIME_MAX`].
+pub const LEFTOVER_PAUSE: Duration = Duration::from_millis(10);
+
 // Handshakes and timers.
 
 /// A handshake is retried for this long after the last packet was queued for it (§6.4). The

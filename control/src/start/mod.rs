@@ -26,6 +26,7 @@ use wg_bounce_sys::tun::{Tun, TunHandle};
 use wg_bounce_sys::{clock, inherit};
 
 use crate::device::{Device, Settings, Timings};
+use crate::limits::{LEFTOVER_PAUSE, LEFTOVER_TIME_MAX};
 use crate::link::LinkWatcher;
 use crate::logging;
 use crate::notify;
@@ -133,8 +134,25 @@ fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Fail
         Some(number) => inherit::take(number)
             .and_then(|fd| Tun::from_fd(fd, offload))
             .map_err(|source| Failure::TunDescriptor { number, source }),
-        None => Tun::create(&options.name, queues, offload)
+        None => create_tun(&options.name, queues, offload)
             .map_err(|error| Failure::tun(error, process::has_net_admin())),
+    }
+}
+
+/// Creates the interface. One of that name that a killed daemon leaves behind is awaited: the
+/// kernel ends the requests of its rings, which hold the interface, some time after the process.
+fn create_tun(name: &str, queues: usize, offload: bool) -> io::Result<Tun> {
+    let end = clock::boot_time() + LEFTOVER_TIME_MAX;
+    loop {
+        match Tun::create(name, queues, offload) {
+            Err(error)
+                if error.raw_os_error() == Some(Errno::EBUSY as i32)
+                    && clock::boot_time() < end =>
+            {
+                thread::sleep(LEFTOVER_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 
