@@ -11,20 +11,9 @@ use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_uapi::types::Errno;
 
 use super::configure::refusal;
-use super::state::Runtime;
+use super::state::{Listener, Runtime};
 use crate::device::Input;
 use crate::limits::BIND_RETRY_INTERVAL;
-
-/// The state of the UDP sockets beyond [`crate::device::Device::is_up`], which says whether they
-/// are bound.
-#[derive(Default)]
-pub(super) struct Listener {
-    is_link_up: bool,
-    /// The epoch that all workers must have reached: then the port of closed sockets is free.
-    free_at: u64,
-    /// The port is taken; the next attempt is due at this time.
-    retry_at: Option<Millis>,
-}
 
 impl Runtime {
     /// Follows the link.

@@ -38,11 +38,11 @@ use crate::limits::{
 use crate::link::Presence;
 use crate::logging;
 use initiation_queue::InitiationQueue;
-use listener::Listener;
 use pending_replies::PendingReplies;
 use relay::RelayState;
 use under_load::UnderLoad;
 
+use state::Listener;
 pub use state::{Components, Ending, Runtime};
 
 /// The descriptors that are readable.

@@ -9,10 +9,9 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use wg_bounce_dataplane::engine::{Engine, Events};
 use wg_bounce_dataplane::session::SendSession;
-use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::{self, Millis};
 
 use super::initiation_queue::InitiationQueue;
-use super::listener::Listener;
 use super::pending_replies::PendingReplies;
 use super::relay::RelayState;
 use super::under_load::UnderLoad;
@@ -87,6 +86,16 @@ pub struct Runtime {
     pub(super) mtu: usize,
     /// The epoch of the last published snapshot.
     pub(super) epoch: u64,
+}
+
+/// The state of the UDP sockets beyond [`Device::is_up`], which says whether they are bound.
+#[derive(Default)]
+pub(super) struct Listener {
+    pub(super) is_link_up: bool,
+    /// The epoch that all workers must have reached: then the port of closed sockets is free.
+    pub(super) free_at: u64,
+    /// The port is taken; the next attempt is due at this time.
+    pub(super) retry_at: Option<Millis>,
 }
 
 /// The current time of both clocks.

@@ -200,8 +200,8 @@ impl Engine {
     /// the kernel's choice.
     ///
     /// # Errors
-    /// Those of sendmsg(2): no route, refused by the firewall, no such address family. ENETDOWN: the
-    /// sockets are closed.
+    /// Those of sendmsg(2): no route, refused by the firewall, no such address family. ENETDOWN: no
+    /// sockets are open.
     pub fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
         self.shared.loop_guard.note(&to.remote);
         self.sockets.send_handshake(to, message)
