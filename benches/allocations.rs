@@ -130,7 +130,9 @@ impl Relay {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
         let (mut engine, _events) = Engine::start(&options, tun, wake).expect("workers");
-        let port = engine.bind(0, 0).expect("a port");
+        let bound = engine.bind(0, 0).expect("a port");
+        let port = bound.port;
+        engine.switch(bound);
         run(&format!("ip link set {name} up mtu 1420"));
         let routes = socket(
             AddressFamily::Netlink,

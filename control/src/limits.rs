@@ -10,6 +10,10 @@ use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TI
 use wg_bounce_dataplane::token_bucket::Rate;
 use wg_bounce_sys::clock::Millis;
 
+/// Pause between two attempts to bind a UDP port that another program has taken while the link was
+/// down. Short compared with the time in which an operator notices.
+pub const BIND_RETRY_INTERVAL: Millis = Millis::from_secs(1);
+
 // Handshakes and timers.
 
 /// A handshake is retried for this long after the last packet was queued for it (§6.4). The

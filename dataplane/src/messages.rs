@@ -40,7 +40,8 @@ pub enum Command {
         /// The peer.
         peer: Arc<Peer>,
     },
-    /// Receive on, and send from, these sockets instead (the listen port changed).
+    /// Receive on, and send from, these sockets instead (the listen port changed), or none (the
+    /// link went down).
     Sockets(Sockets),
     /// Query the kernel's routes in this way from now on; not at all while the interface cannot be
     /// accessed.

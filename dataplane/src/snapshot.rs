@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub routes: Routes<Arc<Peer>>,
     /// BLAKE2s key of mac1 for messages to us (§5.4.4); none without a private key.
     pub mac1_key: Option<[u8; 32]>,
-    /// Whether the interface is up: while it is down nothing is sent or accepted.
+    /// Whether the interface is up and the sockets are bound: else nothing is sent or accepted.
     pub is_up: bool,
     /// The interface's MTU (bytes).
     pub mtu: usize,

@@ -43,10 +43,10 @@ impl Uplinks {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// The sockets have another port now.
-    pub fn set_port(&self, port: u16) {
+    /// The sockets are others now, with this port and mark.
+    pub fn set_sockets(&self, port: u16, mark: u32) {
         self.port.store(port.into(), Ordering::Relaxed);
-        self.note_change();
+        self.set_mark(mark);
     }
 
     /// The sockets have another mark now.

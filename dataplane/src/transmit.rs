@@ -1,6 +1,6 @@
 //! The transmit path: from TUN frames to sealed messages.
 //!
-//! 1. [`run`] checks each frame and cuts it into packets.
+//! 1. [`TransmitPath::run`] checks each frame and cuts it into packets.
 //! 2. [`route`] drops packets that must not enter the tunnel, and finds the peer that
 //!    owns the destination by allowed IPs. Without one, or without an endpoint, the sender gets an
 //!    ICMP error, as from the kernel module (`wg_xmit`, drivers/net/wireguard/device.c). Messages
@@ -22,28 +22,42 @@ use crate::receive::ReceivePath;
 use crate::send::Sender;
 use crate::turn::Turn;
 
-/// Takes all frames of a turn through the stages; `receive` has the means to answer their senders.
-///
-/// # Errors
-/// EBADFD: the TUN device was deleted.
-pub fn run(
-    frames: &[Frame],
-    receive: &mut ReceivePath,
-    sender: &mut Sender,
-    turn: &mut Turn<'_>,
-) -> io::Result<()> {
-    for frame in frames {
-        turn.counters.tun_frames_read.add(1);
-        if !turn.snapshot.is_up {
-            turn.counters.dropped(DropReason::InterfaceDown, 1);
-            continue;
+/// The transmit path of one worker.
+#[derive(Default)]
+pub struct TransmitPath {
+    /// Frames may still wait in the queue that the kernel sent before the link went down.
+    has_stale_frames: bool,
+}
+
+impl TransmitPath {
+    /// Takes all frames of a turn through the stages; `receive` has the means to answer their
+    /// senders.
+    ///
+    /// # Errors
+    /// EBADFD: the TUN device was deleted.
+    pub fn run(
+        &mut self,
+        frames: &[Frame],
+        receive: &mut ReceivePath,
+        sender: &mut Sender,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
+        // The kernel sends frames as soon as the link is up, which control learns later. They are
+        // staged, and control begins the handshakes: the first packet after link up is not lost.
+        self.has_stale_frames = turn.snapshot.is_up || self.has_stale_frames && !frames.is_empty();
+        for frame in frames {
+            turn.counters.tun_frames_read.add(1);
+            if !turn.snapshot.is_up && self.has_stale_frames {
+                turn.counters.dropped(DropReason::InterfaceDown, 1);
+                continue;
+            }
+            match Cut::new(&frame.slot[..frame.length]) {
+                Ok(cut) => route(&cut, receive, sender, turn)?,
+                Err(_) => turn.counters.dropped(DropReason::BadFrame, 1),
+            }
         }
-        match Cut::new(&frame.slot[..frame.length]) {
-            Ok(cut) => route(&cut, receive, sender, turn)?,
-            Err(_) => turn.counters.dropped(DropReason::BadFrame, 1),
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn route(

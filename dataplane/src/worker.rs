@@ -27,7 +27,7 @@ use crate::rx_queue::RxQueue;
 use crate::send::Sender;
 use crate::snapshot::Snapshot;
 use crate::source_check::{SourceCheck, Uplinks};
-use crate::transmit;
+use crate::transmit::TransmitPath;
 use crate::turn::Turn;
 
 /// The state that the engine and all workers share.
@@ -55,6 +55,7 @@ pub struct Worker {
     pub hand_offs: Receiver<HandOff>,
     pub channels: Channels,
     pub receive: ReceivePath,
+    pub transmit: TransmitPath,
     pub sender: Sender,
     pub rx_queue: RxQueue,
     pub sources: SourceCheck,
@@ -112,7 +113,8 @@ impl Worker {
         turn.trains = &mut self.rx_queue.trains;
 
         self.receive.run(&self.rx_queue.first_kinds, &mut self.sender, &mut turn)?;
-        transmit::run(&self.rx_queue.frames, &mut self.receive, &mut self.sender, &mut turn)?;
+        let frames = &self.rx_queue.frames;
+        self.transmit.run(frames, &mut self.receive, &mut self.sender, &mut turn)?;
         self.sender.flush(&mut turn)?;
         self.sender.arm(turn.io)?;
         self.receive.end_turn();

@@ -172,6 +172,10 @@ impl Device {
     /// packets (device.c, `wg_open` and `wg_stop`).
     fn handle_link(&mut self, up: bool, now: Now, out: &mut Vec<Output>) {
         if up == self.core.is_up {
+            if !up {
+                // It was up for too short a time to be noticed, or has no sockets.
+                self.peers.values().for_each(|entry| discard_staged(&entry.shared, out));
+            }
             return;
         }
         self.core.is_up = up;

@@ -31,6 +31,8 @@ pub struct LinkWatcher {
     socket: NetlinkSocket,
     link: Link,
     sight: Sight,
+    /// It was down for a while between the last two states.
+    was_down: bool,
 }
 
 /// The source of later changes.
@@ -61,12 +63,18 @@ impl LinkWatcher {
     /// EBADFD: the interface was deleted.
     pub fn open(handle: TunHandle) -> io::Result<LinkWatcher> {
         let (socket, link, sight) = subscribe(&handle)?;
-        Ok(LinkWatcher { handle, socket, link, sight })
+        Ok(LinkWatcher { handle, socket, link, sight, was_down: false })
     }
 
     /// The last known state of the interface.
     pub fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// Whether the interface went down since the [`LinkWatcher::read`] before the last one, even
+    /// if it is up again.
+    pub fn was_down(&self) -> bool {
+        self.was_down
     }
 
     /// Whether the interface is in the network namespace of the calling thread.
@@ -92,11 +100,18 @@ impl LinkWatcher {
     pub fn read(&mut self) -> io::Result<Presence> {
         let index = self.link.index;
         let (mut present, mut is_gone) = (None, false);
+        let (mut is_up, mut was_down) = (self.link.is_up, false);
         let result = self.socket.read_events(|message| match message::event(message) {
-            Some(Event::Present(link)) if link.index == index => present = Some(link),
+            Some(Event::Present(link)) if link.index == index => {
+                was_down |= is_up && !link.is_up;
+                is_up = link.is_up;
+                present = Some(link);
+            }
             Some(Event::Gone { index: gone }) if gone == index => is_gone = true,
             _ => {}
         })?;
+        // A move takes the interface down.
+        self.was_down = was_down || is_gone;
         if is_gone || result == EventsRead::Lost || self.must_look() {
             return self.reopen();
         }

@@ -74,36 +74,10 @@ impl Runtime {
         }
         errno
     }
-
-    /// Binds another port; on failure the current one stays in use. Zero always makes the kernel
-    /// choose a new one (`set_port` in drivers/net/wireguard/netlink.c).
-    fn set_listen_port(&mut self, port: u16) -> Result<(), Errno> {
-        if port != self.listen_port {
-            self.listen_port = self
-                .components
-                .engine
-                .bind(port, self.fwmark)
-                .map_err(|error| refusal(&format!("listen on port {port}"), &error))?;
-            let name = &self.components.link.link().name;
-            log::info!("interface {name}: listening on UDP port {}", self.listen_port);
-        }
-        Ok(())
-    }
-
-    fn set_fwmark(&mut self, mark: u32) -> Result<(), Errno> {
-        if mark != self.fwmark {
-            self.components
-                .engine
-                .set_fwmark(mark)
-                .map_err(|error| refusal(&format!("set the fwmark to {mark:#x}"), &error))?;
-            self.fwmark = mark;
-        }
-        Ok(())
-    }
 }
 
 /// The errno of a failed change; the reason is logged.
-fn refusal(what: &str, error: &io::Error) -> Errno {
+pub(super) fn refusal(what: &str, error: &io::Error) -> Errno {
     log::error!("UAPI set: cannot {what}: {error}");
     Errno(-error.raw_os_error().unwrap_or(libc::EIO))
 }

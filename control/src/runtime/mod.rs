@@ -14,6 +14,7 @@ mod execute;
 mod fair_queue;
 mod handshake_queues;
 mod handshakes;
+mod listener;
 mod pending_replies;
 mod relay;
 mod state;
@@ -36,11 +37,13 @@ use crate::limits::{
     SWEEP_INTERVAL,
 };
 use crate::link::Presence;
+use crate::logging;
 use crate::uplinks::UplinkWatch;
 use handshake_queues::Handshakes;
 use pending_replies::PendingReplies;
 use relay::RelayState;
 
+use state::Listener;
 pub use state::{Components, Ending, Runtime};
 
 /// The descriptors that are readable.
@@ -54,12 +57,12 @@ struct Readable {
 }
 
 impl Runtime {
-    /// Binds a port chosen by the kernel, and publishes the first snapshot.
+    /// Publishes the first snapshot. The link is usually still down, and no port bound.
     ///
     /// # Errors
     /// No UDP socket can be opened.
     pub fn new(mut components: Components) -> io::Result<Runtime> {
-        let listen_port = components.engine.bind(0, 0)?;
+        drop(components.engine.bind(0, 0)?);
         let mtu = components.link.link().mtu;
         let relay = RelayState::new(components.relay_mode, components.relay_policy.take());
         let mut runtime = Runtime {
@@ -70,15 +73,17 @@ impl Runtime {
             withdrawn: DeferredDrop::default(),
             relay,
             uplinks: UplinkWatch::open(),
-            listen_port,
+            listener: Listener::default(),
+            listen_port: 0,
             fwmark: 0,
             mtu,
             next_look: clock::boot_time(),
             epoch: 0,
         };
-        runtime.handle(Input::Link { up: runtime.components.link.link().is_up });
         runtime.publish();
         runtime.offer_route_queries();
+        runtime.set_link(runtime.components.link.link().is_up);
+        runtime.follow_name();
         Ok(runtime)
     }
 
@@ -102,7 +107,14 @@ impl Runtime {
             self.replies.answer_reached(epoch);
             self.relay.report_reached(epoch);
             self.withdrawn.sweep();
+            self.follow_sockets(epoch);
         }
+    }
+
+    /// The interface's name as `wg` knows it.
+    pub fn name(&self) -> &str {
+        let name = self.components.socket.name();
+        name.unwrap_or(&self.components.link.link().name)
     }
 
     /// Stops the workers, and releases the interface and the socket.
@@ -120,7 +132,8 @@ impl Runtime {
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
         let until_try = self.handshakes.pause();
         let until_look = self.components.link.must_look().then(|| self.next_look.since(now));
-        let spans = [until_deadline, until_events, until_sweep, until_try, until_look];
+        let until_bind = self.retry_at().map(|at| at.since(now));
+        let spans = [until_deadline, until_events, until_sweep, until_try, until_look, until_bind];
         match spans.into_iter().flatten().min() {
             Some(span) => i32::try_from(span.0)
                 .ok()
@@ -185,7 +198,7 @@ impl Runtime {
         (readable.socket && !self.components.socket.is_present()).then_some(Ending::SocketDeleted)
     }
 
-    /// Passes link state to the device, and the MTU to the workers.
+    /// Follows the link: its state, its MTU and its name.
     fn follow_link(&mut self) -> Presence {
         let before = self.components.link.link().clone();
         let was_lost = self.components.link.is_lost();
@@ -200,7 +213,7 @@ impl Runtime {
                     "interface {}: link monitoring failed, assuming the interface is up: {error}",
                     before.name
                 );
-                self.handle(Input::Link { up: true });
+                self.set_link(true);
                 return Presence::Present;
             }
         }
@@ -223,10 +236,32 @@ impl Runtime {
             self.mtu = link.mtu;
             self.publish();
         }
-        if link.is_up != self.components.device.is_up() {
-            self.handle(Input::Link { up: link.is_up });
+        if self.components.link.was_down() {
+            self.set_link(false);
+        }
+        self.set_link(link.is_up);
+        if link.name != before.name || self.components.link.was_down() {
+            self.follow_name();
         }
         Presence::Present
+    }
+
+    /// Renames the socket, for `wg show NAME`, and the log's lines after the interface. A name in
+    /// another namespace does not count: the sockets of all namespaces share a directory.
+    fn follow_name(&mut self) {
+        let Components { link, socket, .. } = &mut self.components;
+        let new = &link.link().name;
+        let Some(old) = socket.name().map(str::to_owned).filter(|old| old != new) else { return };
+        if !link.is_in_our_namespace() {
+            return;
+        }
+        match socket.rename(new) {
+            Ok(()) => {
+                logging::set_interface(new);
+                log::info!("interface {new}: renamed (was {old}), the UAPI socket too");
+            }
+            Err(error) => log::error!("interface {new}: UAPI socket remains {old}.sock: {error}"),
+        }
     }
 
     /// Processes a bounded number of events of every lane; returns true if more are waiting.

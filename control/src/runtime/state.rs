@@ -84,7 +84,8 @@ pub struct Runtime {
     pub(super) withdrawn: DeferredDrop<SendSession>,
     pub(super) relay: RelayState,
     pub(super) uplinks: UplinkWatch,
-    /// The UDP port that the sockets are bound to.
+    pub(super) listener: Listener,
+    /// The UDP port that the sockets are bound to while the link is up; zero until one is chosen.
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,
     pub(super) mtu: usize,
@@ -92,6 +93,16 @@ pub struct Runtime {
     pub(super) next_look: Millis,
     /// The epoch of the last published snapshot.
     pub(super) epoch: u64,
+}
+
+/// The state of the UDP sockets beyond [`Device::is_up`], which says whether they are bound.
+#[derive(Default)]
+pub(super) struct Listener {
+    pub(super) is_link_up: bool,
+    /// The epoch that all workers must have reached: then the port of closed sockets is free.
+    pub(super) free_at: u64,
+    /// The port is taken; the next attempt is due at this time.
+    pub(super) retry_at: Option<Millis>,
 }
 
 /// The current time of both clocks.

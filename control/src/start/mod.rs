@@ -135,6 +135,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     notify::notify(notify::READY);
     let ending = runtime.run();
     notify::notify(notify::STOPPING);
+    let name = runtime.name().to_owned();
     runtime.stop();
     match ending {
         Ending::Failed(reason) => Err(Failure::Ended(reason)),

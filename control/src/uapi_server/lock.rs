@@ -12,9 +12,9 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use wg_bounce_sys::clock;
+use wg_bounce_sys::clock::{self, Millis};
 
-use crate::limits::{UAPI_LOCK_PAUSE, UAPI_LOCK_TIME_MAX};
+use crate::limits::UAPI_LOCK_PAUSE;
 
 /// The lock of one interface's name; dropping it releases it and removes its file.
 pub(super) struct NameLock {
@@ -28,14 +28,14 @@ impl NameLock {
         directory.join(format!(".{name}.lock"))
     }
 
-    /// Waits for the lock of `name`, for a bounded time. The file of a process that was killed is
+    /// Waits for the lock of `name`, for at most `patience`. The file of a process that was killed is
     /// used again: the kernel has released its lock.
     ///
     /// # Errors
     /// `TimedOut`: another process holds it. Others are those of opening the file.
-    pub(super) fn acquire(directory: &Path, name: &str) -> io::Result<NameLock> {
+    pub(super) fn acquire(directory: &Path, name: &str, patience: Millis) -> io::Result<NameLock> {
         let path = NameLock::path(directory, name);
-        let deadline = clock::boot_time() + UAPI_LOCK_TIME_MAX;
+        let deadline = clock::boot_time() + patience;
         loop {
             let file = OpenOptions::new()
                 .read(true)

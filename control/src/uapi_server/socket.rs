@@ -1,6 +1,7 @@
 //! The socket file: created with the right mode, replaced if stale, monitored, and removed only
 //! while it is ours.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -10,15 +11,16 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+use wg_bounce_sys::clock::Millis;
 
 use super::lock::NameLock;
-use crate::limits::UAPI_BACKLOG;
+use crate::limits::{UAPI_BACKLOG, UAPI_LOCK_TIME_MAX};
 
 /// The directory in which wg(8) looks for sockets.
 pub const DIRECTORY: &str = "/var/run/wireguard";
@@ -101,13 +103,7 @@ impl SocketFile {
             .create(directory)
             .map_err(|error| failed("create the directory", directory, error))?;
         // Two daemons that find the same stale socket must not both replace it.
-        let lock = NameLock::acquire(directory, name).map_err(|error| {
-            let path = NameLock::path(directory, name);
-            match error.kind() {
-                io::ErrorKind::TimedOut => SocketError::Locked(path),
-                _ => failed("lock", &path, error),
-            }
-        })?;
+        let lock = lock(directory, name, UAPI_LOCK_TIME_MAX)?;
         let path = SocketFile::path(directory, name);
         remove_stale(&path)?;
         // wg(8) removes a socket that it cannot connect to. So the socket is renamed to its path
@@ -143,6 +139,33 @@ impl SocketFile {
             None => SocketFile::path(directory, name),
         };
         Ok((listener, SocketFile::watch(path)?))
+    }
+
+    /// The interface's name in its path; none for an inherited socket that is called otherwise.
+    pub fn name(&self) -> Option<&str> {
+        let is_named = self.path.extension().is_some_and(|extension| extension == "sock");
+        self.path.file_stem().and_then(OsStr::to_str).filter(|_| is_named)
+    }
+
+    /// Renames it to `NAME.sock`, which must not be a live socket of another daemon.
+    ///
+    /// # Errors
+    /// See [`SocketError`]. It keeps its name.
+    pub fn rename(&mut self, name: &str) -> Result<(), SocketError> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let path = SocketFile::path(directory, name);
+        let _lock = lock(directory, name, Millis::ZERO)?;
+        remove_stale(&path)?;
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, &path, flags) {
+            Ok(()) => self.path = path,
+            Err(Errno::EEXIST) => return Err(SocketError::InUse(path)),
+            Err(errno) => {
+                let what = format!("rename {} to {}", self.path.display(), path.display());
+                return Err(SocketError::Failed { what, source: errno.into() });
+            }
+        }
+        Ok(())
     }
 
     fn watch(path: PathBuf) -> Result<SocketFile, SocketError> {
@@ -189,6 +212,17 @@ impl Drop for SocketFile {
             log::warn!("UAPI socket {}: cannot remove: {error}", self.path.display());
         }
     }
+}
+
+/// Takes the lock of a name, for which it waits `patience` at most.
+fn lock(directory: &Path, name: &str, patience: Millis) -> Result<NameLock, SocketError> {
+    NameLock::acquire(directory, name, patience).map_err(|error| {
+        let path = NameLock::path(directory, name);
+        match error.kind() {
+            io::ErrorKind::TimedOut => SocketError::Locked(path),
+            _ => SocketError::Failed { what: format!("lock {}", path.display()), source: error },
+        }
+    })
 }
 
 fn identity(path: &Path) -> Option<Identity> {
@@ -313,7 +347,7 @@ mod tests {
         fs::create_dir_all(&directory.0).expect("made");
         let path = NameLock::path(&directory.0, "wg0");
         fs::write(&path, "").expect("written");
-        let lock = NameLock::acquire(&directory.0, "wg0").expect("free");
+        let lock = NameLock::acquire(&directory.0, "wg0", Millis::ZERO).expect("free");
         assert!(path.exists());
         drop(lock);
         assert!(!path.exists());
@@ -341,6 +375,24 @@ mod tests {
         assert!(!file.is_present(), "another process's");
         drop(file);
         assert!(directory.socket().exists(), "and so it stays");
+    }
+
+    #[test]
+    fn a_renamed_file_is_not_taken_for_a_deleted_one() {
+        let directory = Directory::new("renamed");
+        let (_listener, mut file) = SocketFile::listen(&directory.0, "wg0").expect("free");
+        let (_other, other_file) = SocketFile::listen(&directory.0, "wg1").expect("free");
+        let error = file.rename("wg1").expect_err("taken");
+        assert!(matches!(error, SocketError::InUse(_)), "{error}");
+        assert!(file.is_present() && other_file.is_present());
+        let stale = UnixListener::bind(directory.0.join("wg2.sock")).expect("free");
+        drop(stale);
+        file.rename("wg2").expect("a stale socket is replaced");
+        assert_eq!(file.name(), Some("wg2"));
+        assert!(file.is_present() && !directory.socket().exists());
+        assert!(UnixStream::connect(directory.0.join("wg2.sock")).is_ok());
+        drop((file, other_file));
+        assert_eq!(fs::read_dir(&directory.0).expect("readable").count(), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod hostile;
 mod icmp_ecn;
 mod interop;
 mod lifecycle;
+mod link;
 mod nested;
 mod path_mtu;
 mod process;

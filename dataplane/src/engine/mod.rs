@@ -14,7 +14,7 @@ use crossbeam_channel::{self as channel, bounded};
 use nix::sys::eventfd::EventFd;
 use wg_bounce_aead::Aead;
 use wg_bounce_sys::tun::Tun;
-use wg_bounce_sys::{Endpoint, clock};
+use wg_bounce_sys::{Endpoint, Sockets, clock};
 
 use crate::channels::{Channels, Neighbour, ring};
 pub use crate::channels::{Events, Failure};
@@ -27,8 +27,8 @@ use crate::snapshot::Snapshot;
 use crate::source_check::{SourceCheck, Uplinks};
 use crate::worker::{Gauge, Shared};
 pub use options::{IoChoice, Options, StartError};
-pub use sockets::SentFrom;
 use sockets::WorkerSockets;
+pub use sockets::{BoundSockets, SentFrom};
 use start::{Lanes, WorkerPlan};
 
 /// The running workers.
@@ -165,18 +165,32 @@ impl Engine {
         epochs.min().unwrap_or(0)
     }
 
-    /// Binds a new socket group, hands it to the workers, and returns its port (chosen by the
-    /// kernel if `port` is zero). On an error the old group stays in use.
+    /// Binds a new socket group to `port` (zero: the kernel chooses one). It is closed when
+    /// dropped; [`Engine::switch`] takes it into use.
     ///
     /// # Errors
     /// EADDRINUSE: the port is taken. EACCES: a port below 1024 without CAP_NET_BIND_SERVICE.
-    pub fn bind(&mut self, port: u16, fwmark: u32) -> io::Result<u16> {
-        let (port, sockets) = self.sockets.bind(self.workers.len(), port, fwmark)?;
-        for (number, sockets) in sockets.into_iter().enumerate() {
+    /// EPERM: a mark without CAP_NET_ADMIN.
+    pub fn bind(&self, port: u16, fwmark: u32) -> io::Result<BoundSockets> {
+        self.sockets.bind(self.workers.len(), port, fwmark)
+    }
+
+    /// Switches all workers to these sockets.
+    pub fn switch(&mut self, bound: BoundSockets) {
+        self.shared.uplinks.set_sockets(bound.port, bound.fwmark);
+        let of_workers = self.sockets.switch(bound);
+        for (number, sockets) in of_workers.into_iter().enumerate() {
             self.command(number, Command::Sockets(sockets));
         }
-        self.shared.uplinks.set_port(port);
-        Ok(port)
+    }
+
+    /// Closes all sockets. The port is free when the workers have reached the epoch that is
+    /// published next.
+    pub fn close_sockets(&mut self) {
+        self.sockets.close();
+        for number in 0..self.workers.len() {
+            self.command(number, Command::Sockets(Sockets::default()));
+        }
     }
 
     /// Sets SO_MARK on all sockets.
@@ -199,7 +213,8 @@ impl Engine {
     /// the way to `peer`, else from the kernel's choice.
     ///
     /// # Errors
-    /// Those of sendmsg(2): no route, refused by the firewall, no such address family.
+    /// Those of sendmsg(2): no route, refused by the firewall, no such address family. ENETDOWN: no
+    /// sockets are open.
     pub fn send_handshake(
         &mut self,
         peer: Option<&Peer>,

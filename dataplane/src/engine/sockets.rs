@@ -30,7 +30,17 @@ pub enum SentFrom {
     Anywhere,
 }
 
-/// The sockets of one listen port.
+/// A socket group that is not in use yet.
+pub struct BoundSockets {
+    /// Its port.
+    pub port: u16,
+    /// Their SO_MARK; zero is none.
+    pub fwmark: u32,
+    workers: Vec<Sockets>,
+    duplicates: Vec<Sockets>,
+}
+
+/// The sockets of one listen port; none while they are closed.
 pub(super) struct WorkerSockets {
     workers: Vec<Sockets>,
     gro: bool,
@@ -43,14 +53,8 @@ impl WorkerSockets {
         WorkerSockets { workers: Vec::new(), gro, buffer }
     }
 
-    /// Binds sockets for `workers` workers. Returns their port, which the kernel chooses if `port`
-    /// is zero, and a duplicate of each worker's sockets. On an error the old sockets stay in use.
-    pub(super) fn bind(
-        &mut self,
-        workers: usize,
-        port: u16,
-        fwmark: u32,
-    ) -> io::Result<(u16, Vec<Sockets>)> {
+    /// Binds sockets for `workers` workers to `port`; if it is zero, the kernel chooses one.
+    pub(super) fn bind(&self, workers: usize, port: u16, fwmark: u32) -> io::Result<BoundSockets> {
         let options = GroupOptions {
             length_min: wire::DATA_OVERHEAD, // of a keepalive
             members: workers,
@@ -61,11 +65,21 @@ impl WorkerSockets {
         };
         let bound = socket::bind_groups(port, &options)?;
         let mut groups = bound.groups.map(|group| group.into_iter().flatten());
-        let sockets: Vec<Sockets> =
+        let workers: Vec<Sockets> =
             (0..workers).map(|_| Sockets { v4: groups.v4.next(), v6: groups.v6.next() }).collect();
-        let duplicates = sockets.iter().map(duplicate).collect::<io::Result<_>>()?;
-        self.workers = sockets;
-        Ok((bound.port, duplicates))
+        let duplicates = workers.iter().map(duplicate).collect::<io::Result<_>>()?;
+        Ok(BoundSockets { port: bound.port, fwmark, workers, duplicates })
+    }
+
+    /// Uses these sockets from now on. Returns a duplicate of them for each worker.
+    pub(super) fn switch(&mut self, bound: BoundSockets) -> Vec<Sockets> {
+        self.workers = bound.workers;
+        bound.duplicates
+    }
+
+    /// Closes the sockets here.
+    pub(super) fn close(&mut self) {
+        self.workers.clear();
     }
 
     /// Sets SO_MARK on all sockets.
@@ -75,7 +89,10 @@ impl WorkerSockets {
 
     /// Sends a handshake message, if possible from the source address of `to`.
     pub(super) fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
-        let socket = self.workers.first().and_then(|sockets| sockets.of(to.family()).as_ref());
+        let Some(sockets) = self.workers.first() else {
+            return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+        };
+        let socket = sockets.of(to.family()).as_ref();
         let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         let any_source = Endpoint { source: None, ..*to };
         match self.send_message(socket, to, message) {

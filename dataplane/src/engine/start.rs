@@ -20,6 +20,7 @@ use crate::receive::ReceivePath;
 use crate::rx_queue::RxQueue;
 use crate::send::Sender;
 use crate::source_check::SourceCheck;
+use crate::transmit::TransmitPath;
 use crate::worker::{Gauge, Shared, Worker};
 
 /// Both ends of the lanes to one worker.
@@ -93,6 +94,7 @@ impl WorkerPlan {
             ),
             rx_queue: RxQueue::default(),
             sources,
+            transmit: TransmitPath::default(),
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();

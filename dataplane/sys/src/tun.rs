@@ -21,6 +21,8 @@ pub const FRAME_SLOT_LEN: usize = HEADER_LEN + 65_536 + 48;
 /// MTU of a new interface (bytes), as in the kernel module: 1500 less the outer IPv6 and UDP
 /// headers and the overhead of a data message.
 pub const DEFAULT_MTU: i32 = 1420;
+/// Smallest MTU of an interface with IPv6 (bytes; RFC 8200 §5).
+const IPV6_MTU_MIN: i32 = 1280;
 /// Length of a queue (frames). Super-packets of several flows arrive in bursts, and a full queue
 /// drops the newest.
 const QUEUE_LEN: i32 = 2048;
@@ -39,6 +41,8 @@ mod ioctl {
     nix::ioctl_none_bad!(get_namespace, TUNGETDEVNETNS);
     nix::ioctl_write_ptr_bad!(set_mtu, libc::SIOCSIFMTU, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_queue_len, libc::SIOCSIFTXQLEN, libc::ifreq);
+    nix::ioctl_read_bad!(get_flags, libc::SIOCGIFFLAGS, libc::ifreq);
+    nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 }
 
 const NAME_LEN: usize = libc::IFNAMSIZ;
@@ -266,13 +270,23 @@ fn prepare(file: &File, offload: bool) -> io::Result<libc::c_uint> {
     Ok(0)
 }
 
-/// Sets MTU and queue length of a new interface.
+/// Sets flags, MTU and queue length of a new interface. Like the kernel module's, it is not
+/// multicast: the host's MLD reports, mDNS and LLMNR would wake an idle tunnel.
 fn configure(name: &str) -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = InterfaceRequest::new(name)?;
-    request.set_int(DEFAULT_MTU);
-    // SAFETY: SIOCSIFMTU reads a `struct ifreq`.
-    unsafe { ioctl::set_mtu(socket.as_raw_fd(), request.as_mut_ptr()) }?;
+    // SAFETY: SIOCGIFFLAGS fills a `struct ifreq`.
+    unsafe { ioctl::get_flags(socket.as_raw_fd(), request.as_mut_ptr()) }?;
+    request.set_flags(request.flags() & !(libc::IFF_MULTICAST as i16));
+    // SAFETY: SIOCSIFFLAGS reads a `struct ifreq`.
+    unsafe { ioctl::set_flags(socket.as_raw_fd(), request.as_mut_ptr()) }?;
+    // A router has joined ff02::2 on the multicast interface, and would report that. With too small
+    // an MTU, IPv6 leaves the interface, and then comes back to the one that it is now.
+    for mtu in [IPV6_MTU_MIN - 1, DEFAULT_MTU] {
+        request.set_int(mtu);
+        // SAFETY: SIOCSIFMTU reads a `struct ifreq`.
+        unsafe { ioctl::set_mtu(socket.as_raw_fd(), request.as_mut_ptr()) }?;
+    }
     request.set_int(QUEUE_LEN);
     // SAFETY: SIOCSIFTXQLEN reads a `struct ifreq`.
     unsafe { ioctl::set_queue_len(socket.as_raw_fd(), request.as_mut_ptr()) }?;

@@ -98,7 +98,9 @@ impl Hub {
 
     /// Moves to another port (zero: any); returns it once all workers use it.
     pub fn bind(&mut self, port: u16) -> u16 {
-        let port = self.engine.bind(port, 0).expect("the port is free");
+        let bound = self.engine.bind(port, 0).expect("the port is free");
+        let port = bound.port;
+        self.engine.switch(bound);
         self.port = port;
         self.publish();
         port

@@ -3,6 +3,7 @@
 
 mod empty_datagrams;
 mod handshakes;
+mod link;
 mod many_peers;
 mod route_churn;
 mod routes;
