@@ -69,8 +69,10 @@ drop_reasons! {
     StagingFull = "drop_staging_full",
     /// A staged packet whose handshake was given up, or whose peer was removed.
     HandshakeFailed = "drop_handshake_failed",
-    /// A full socket buffer.
+    /// A full socket buffer, in a send that cannot wait.
     SocketFull = "drop_socket_full",
+    /// A packet that waited too long for a slow uplink, or one too many in its queue.
+    Congestion = "drop_congestion",
     /// A send that the network refused: no route, the firewall, no such family.
     SendRefused = "drop_send_refused",
     /// A packet that only the kernel may forward between peers (an expired TTL, options, a packet
@@ -114,7 +116,7 @@ pub struct Counters {
     pub tun_packets_written: Counter,
     /// Packets relayed between peers by the worker, not through the TUN.
     pub relayed: Counter,
-    /// Trains that found their socket full and were held.
+    /// Trains that found their socket full and were held. What follows them waits as packets.
     pub held_trains: Counter,
     /// Datagrams handed over to the worker that owns their session.
     pub handed_off: Counter,
