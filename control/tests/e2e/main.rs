@@ -16,6 +16,7 @@ mod hostile;
 mod icmp_ecn;
 mod interop;
 mod lifecycle;
+mod queues;
 mod quick;
 mod rekey;
 mod relay_auto;

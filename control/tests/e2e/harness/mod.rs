@@ -38,6 +38,7 @@ mod wait;
 pub use capture::Counter;
 pub use command::Outcome;
 pub use daemon::{Backend, Daemon, Program, RelayMode};
+pub use fake_peer::FakePeer;
 pub use flood::{Flood, Forgery, noise};
 pub use keys::{KeyPair, hex};
 pub use lab::{Lab, Namespace};
@@ -45,6 +46,6 @@ pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reasse
 pub use proxy::Proxy;
 pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, MALLORY, Options, Relay, endpoint};
 pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions};
-pub use traffic::{Iperf, IperfServer, ping, ping_until_answered, tcp_reorders};
+pub use traffic::{Iperf, IperfServer, counters_sum, ping, ping_until_answered, tcp_reorders};
 pub use uapi::{Uapi, socket_path};
 pub use wait::{eventually, holds_for, seconds, within};

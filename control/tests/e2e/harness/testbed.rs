@@ -38,6 +38,8 @@ pub struct TestbedOptions {
     pub bob: &'static str,
     /// The device of the hub's default routes.
     pub default_route: DefaultRoute,
+    /// More environment variables of the hub.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// The device of the hub's default routes.
@@ -61,6 +63,7 @@ impl TestbedOptions {
             alice: "10.77.0.2/32,10.77.2.0/24,fd77::2/128,fd77:0:0:2::/64",
             bob: "10.77.0.3/32,10.88.0.0/16,fd77::3/128,fd88::/64",
             default_route: DefaultRoute::Nowhere,
+            environment: Vec::new(),
         }
     }
 }
@@ -131,8 +134,9 @@ impl Testbed {
         hub.sysctl("net.ipv6.icmp.ratemask=");
 
         let program = Program::Ours(setting.backend);
-        let environment =
-            [("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
+        let mut environment =
+            vec![("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
+        environment.extend(&setting.environment);
         let hub = Daemon::start_with(&lab, &hub, "hub", program, &environment);
         let endpoint = format!("192.0.2.1:{HUB_PORT}").parse().expect("an endpoint");
         let [alice, bob, dave] =
