@@ -89,7 +89,7 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u16).range(64..=16384), hide_env_values = true)]
     pub buffers: u16,
 
-    /// Send and receive buffer size of each UDP socket, in MiB (1 to 256)
+    /// Receive buffer, and limit of the bytes in flight, of each UDP socket, in MiB (1 to 256)
     #[arg(long, value_name = "MIB", default_value_t = SOCKET_BUFFER_DEFAULT)]
     #[arg(env = "WG_BOUNCE_SOCKET_BUFFER", hide_env_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]

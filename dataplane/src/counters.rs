@@ -70,8 +70,10 @@ drop_reasons! {
     StagingFull = "drop_staging_full",
     /// A staged packet whose handshake was given up, or whose peer was removed.
     HandshakeFailed = "drop_handshake_failed",
-    /// A full socket buffer.
+    /// A full socket buffer, in a send that cannot wait.
     SocketFull = "drop_socket_full",
+    /// A packet that waited too long for a slow uplink, or one too many in its queue.
+    Congestion = "drop_congestion",
     /// A send that the network refused: no route, the firewall, no such family.
     SendRefused = "drop_send_refused",
     /// A packet that only the kernel may forward between peers (options, fragmentation), but the
@@ -124,7 +126,7 @@ pub struct Counters {
     pub relayed: Counter,
     /// Bytes of those packets, padding included.
     pub relayed_bytes: Counter,
-    /// Trains that found their socket full and were held.
+    /// Trains that found their socket full and were held. What follows them waits as packets.
     pub held_trains: Counter,
     /// Datagrams handed over to the worker that owns their session.
     pub handed_off: Counter,

@@ -17,10 +17,13 @@ pub struct DeficitRoundRobin<T> {
     /// Queues that had it.
     rest: VecDeque<usize>,
     len: usize,
+    quantum: i64,
 }
 
 struct Queue<T> {
     items: VecDeque<(T, u32)>,
+    /// The sum of the items' costs.
+    cost: u64,
     credit: i64,
     /// Whether it is in one of the two lists.
     is_listed: bool,
@@ -28,49 +31,72 @@ struct Queue<T> {
 
 impl<T> Default for DeficitRoundRobin<T> {
     fn default() -> Self {
-        let queue = || Queue { items: VecDeque::new(), credit: 0, is_listed: false };
-        DeficitRoundRobin {
-            queues: std::iter::repeat_with(queue).take(DRR_QUEUES).collect(),
-            fresh: VecDeque::with_capacity(DRR_QUEUES),
-            rest: VecDeque::with_capacity(DRR_QUEUES),
-            len: 0,
-        }
+        DeficitRoundRobin::new(DRR_QUEUES, DRR_QUANTUM)
     }
 }
 
 impl<T> DeficitRoundRobin<T> {
+    /// `queues` empty queues, each of which may spend a cost of `quantum` in its turn.
+    #[must_use]
+    pub fn new(queues: usize, quantum: i64) -> Self {
+        let queue = || Queue { items: VecDeque::new(), cost: 0, credit: 0, is_listed: false };
+        DeficitRoundRobin {
+            queues: std::iter::repeat_with(queue).take(queues).collect(),
+            fresh: VecDeque::with_capacity(queues),
+            rest: VecDeque::with_capacity(queues),
+            len: 0,
+            quantum,
+        }
+    }
+
     /// Whether nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Appends to queue `queue`, reduced modulo [`DRR_QUEUES`].
+    /// Appends to queue `queue`, reduced modulo their number.
     pub fn push(&mut self, queue: usize, item: T, cost: u32) {
-        let number = queue % DRR_QUEUES;
+        let number = queue % self.queues.len();
         let queue = &mut self.queues[number];
         queue.items.push_back((item, cost));
+        queue.cost += u64::from(cost);
         self.len += 1;
         if !queue.is_listed {
             queue.is_listed = true;
-            queue.credit = DRR_QUANTUM;
+            queue.credit = self.quantum;
             self.fresh.push_back(number);
         }
     }
 
     /// Removes the next item; returns it with its cost.
     pub fn pop(&mut self) -> Option<(T, u32)> {
+        self.pop_where(|_, _| true)
+    }
+
+    /// As [`DeficitRoundRobin::pop`], but first drops items at the head of the next queue for
+    /// which `keep(item, cost)` is false. A queue that costs no more than a quantum keeps all.
+    pub fn pop_where(&mut self, mut keep: impl FnMut(&T, u32) -> bool) -> Option<(T, u32)> {
         while self.len > 0 {
             let is_fresh = !self.fresh.is_empty();
             let list = if is_fresh { &mut self.fresh } else { &mut self.rest };
             let number = *list.front().expect("a queue with items is listed");
             let queue = &mut self.queues[number];
             if queue.credit <= 0 {
-                queue.credit += DRR_QUANTUM;
-            } else if let Some((item, cost)) = queue.items.pop_front() {
-                queue.credit -= i64::from(cost);
+                queue.credit += self.quantum;
+            } else if !queue.items.is_empty() {
+                while queue.cost > self.quantum as u64 {
+                    let (item, cost) = &queue.items[0];
+                    if keep(item, *cost) {
+                        break;
+                    }
+                    queue.pop();
+                    self.len -= 1;
+                }
+                let popped = queue.pop().expect("it is not empty");
+                queue.credit -= i64::from(popped.1);
                 self.len -= 1;
-                return Some((item, cost));
+                return Some(popped);
             } else if !is_fresh {
                 list.pop_front();
                 queue.is_listed = false;
@@ -82,6 +108,35 @@ impl<T> DeficitRoundRobin<T> {
             self.rest.push_back(number);
         }
         None
+    }
+
+    /// Removes the oldest item of the queue whose items cost most.
+    pub fn pop_from_costliest(&mut self) -> Option<(T, u32)> {
+        let popped = self.queues.iter_mut().max_by_key(|queue| queue.cost)?.pop()?;
+        self.len -= 1;
+        Some(popped)
+    }
+
+    /// Removes the items for which `keep(item, cost)` is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T, u32) -> bool) {
+        for queue in &mut self.queues {
+            let Queue { items, cost, .. } = queue;
+            let before = items.len();
+            items.retain(|(item, own)| {
+                let is_kept = keep(item, *own);
+                *cost -= if is_kept { 0 } else { u64::from(*own) };
+                is_kept
+            });
+            self.len -= before - items.len();
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    fn pop(&mut self) -> Option<(T, u32)> {
+        let popped = self.items.pop_front()?;
+        self.cost -= u64::from(popped.1);
+        Some(popped)
     }
 }
 
@@ -157,5 +212,21 @@ mod tests {
             heavy += usize::from(item.0 == 1);
         }
         assert_eq!(heavy, 10);
+    }
+
+    #[test]
+    fn the_costliest_queue_pays() {
+        let mut backlog = DeficitRoundRobin::new(8, 100);
+        for number in 0..4 {
+            backlog.push(1, (1, number), 100);
+        }
+        backlog.push(2, (2, 0), 10);
+        assert_eq!(backlog.pop_from_costliest(), Some(((1, 0), 100)));
+        // Of what is stale, a quantum stays.
+        assert_eq!(backlog.pop_where(|item, _| item.1 > 5), Some(((1, 3), 100)));
+        backlog.push(1, (1, 4), 100);
+        backlog.retain(|item, _| item.0 == 2);
+        assert_eq!((backlog.pop(), backlog.pop()), (Some(((2, 0), 10)), None));
+        assert!(backlog.is_empty() && backlog.pop_from_costliest().is_none());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! "§" is a section of the WireGuard whitepaper (Donenfeld, NDSS 2017, revision of June 2020).
 
+use std::time::Duration;
+
 use wg_bounce_sys::clock::Millis;
 
 /// Workers at most; a receiver index names its worker with its low byte, and the set of workers
@@ -49,26 +51,42 @@ pub const SLICE_COST: u32 = 64 << 10;
 /// of one of 1,408.
 pub const PACKET_COST: u32 = 512;
 
-/// Sealed trains of one peer that may wait for room in a socket (bytes): the nonces of one worker
-/// at the usual length.
-pub const HELD_BYTES_PER_PEER_MAX: usize = 1 << 20;
-const _: () = assert!(HELD_BYTES_PER_PEER_MAX >= NONCES_IN_FLIGHT_MAX as usize * 1500);
-const _: () = assert!(HELD_BYTES_PER_PEER_MAX >= SEND_BYTES_MAX);
-/// Sealed trains that may wait for room in a worker's sockets (bytes).
-pub const HELD_BYTES_MAX: usize = 32 << 20;
-/// Above this many waiting bytes a worker reads no frames from the TUN: the kernel holds them.
-pub const HELD_BYTES_PAUSE: usize = HELD_BYTES_MAX / 2;
+/// Time that what a socket has in flight needs to leave. Below a packet's time on a slow uplink it
+/// cannot be; above, all that waits could as well wait here, where it is queued fairly.
+pub const IN_FLIGHT_TIME: Duration = Duration::from_millis(4);
+/// Bytes in flight in one socket before its rate is known (the unit of SIOCOUTQ): two full trains,
+/// which are 50 ms of 20 Mbit/s.
+pub const IN_FLIGHT_INITIAL: usize = 128 << 10;
+/// Bytes in flight in one socket that are always allowed (the unit of SIOCOUTQ; `SOCK_MIN_SNDBUF`,
+/// include/net/sock.h): two datagrams.
+pub const IN_FLIGHT_MIN: usize = 4608;
+const _: () = assert!(IN_FLIGHT_MIN < IN_FLIGHT_INITIAL && IN_FLIGHT_INITIAL > 2 * SEND_BYTES_MAX);
 
-/// Bytes that one peer may send beyond SO_SNDBUF within [`OVER_LIMIT_INTERVAL`]: one full train.
-pub const OVER_LIMIT_BYTES_MAX: usize = 64 << 10;
-/// The interval of [`OVER_LIMIT_BYTES_MAX`] (milliseconds).
-pub const OVER_LIMIT_INTERVAL: Millis = Millis(100);
-/// Peers that may send beyond SO_SNDBUF within one interval: bounds the table of them.
-pub const OVER_LIMIT_PEERS_MAX: usize = 1024;
-const _: () = assert!(OVER_LIMIT_BYTES_MAX >= SEND_BYTES_MAX);
-/// Peers whose held trains are sent with one system call once a socket has room.
-pub const RESUME_PEERS_MAX: usize = 64;
-/// Held bytes that one turn sends: packets that arrive meanwhile must not wait for longer.
+/// Time that a packet may wait for room in a socket while others of its flow wait behind it: a
+/// longer queue delays the flow's answers to loss, and gains no throughput.
+pub const QUEUE_TIME_MAX: Millis = Millis(50);
+/// Packets that leave between two that are dropped because of [`QUEUE_TIME_MAX`].
+pub const QUEUE_DROP_INTERVAL: u32 = 16;
+/// Packets that may wait for room in one socket, in multiples of its bytes in flight: somewhat
+/// more than leave in [`QUEUE_TIME_MAX`].
+pub const QUEUE_PER_IN_FLIGHT: usize = 16;
+const _: () =
+    assert!(QUEUE_PER_IN_FLIGHT as u128 * IN_FLIGHT_TIME.as_millis() >= QUEUE_TIME_MAX.0 as u128);
+/// Packets that may always wait for room in one socket (bytes): a few super-packets.
+pub const QUEUE_BYTES_MIN: usize = 256 << 10;
+/// Packets that may wait for room in one socket (bytes).
+pub const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Above this many waiting bytes a worker reads no frames from the TUN: the kernel holds them.
+pub const QUEUE_BYTES_PAUSE: usize = QUEUE_BYTES_MAX / 2;
+/// Bytes that a waiting packet counts on top of its own: its place in the queue and in the heap.
+pub const QUEUE_OVERHEAD: usize = 128;
+/// Peers that are told apart in the queue of one socket; those that share a number share its turns.
+pub const QUEUE_PEERS: usize = 16;
+/// Flows of one such peer that are told apart: also its share against a peer with one flow.
+pub const QUEUE_FLOWS: usize = 64;
+/// Bytes that a flow may send in its turn: two full packets.
+pub const QUEUE_QUANTUM: i64 = 3200;
+/// Waiting bytes that one turn sends: packets that arrive meanwhile must not wait for longer.
 pub const RESUME_BYTES_MAX: usize = 1 << 20;
 /// Time after a refusal during which a destination is sent to without segmentation offload; then
 /// it is tried again.

@@ -145,10 +145,17 @@ impl Peer {
         self.session.load()
     }
 
-    /// Publishes the session to send with; returns the old one, which only control may drop.
+    /// Publishes the session to send with; returns the old one, which only control may drop. With
+    /// none, the old one ends: what workers have sealed with it and still hold does not leave, also
+    /// if the next session comes at once.
     #[must_use = "control keeps the old session until no worker refers to it"]
     pub fn set_session(&self, session: Option<Arc<SendSession>>) -> Option<Arc<SendSession>> {
-        self.session.swap(session)
+        let is_withdrawn = session.is_none();
+        let old = self.session.swap(session);
+        if is_withdrawn && let Some(old) = &old {
+            old.end();
+        }
+        old
     }
 
     /// Our index in the last handshake message that was sent to the peer.

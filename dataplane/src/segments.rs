@@ -58,8 +58,10 @@ impl Iterator for Datagrams {
 impl ExactSizeIterator for Datagrams {}
 
 /// One train to send: consecutive messages that leave with one UDP_SEGMENT send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainBuilder {
+    /// Length of all messages at most (bytes).
+    max: usize,
     /// Messages in it.
     pub count: usize,
     /// Length of every message but the last (bytes), the value for UDP_SEGMENT; the last is not
@@ -70,6 +72,12 @@ pub struct TrainBuilder {
 }
 
 impl TrainBuilder {
+    /// An empty train that gets at most `max` bytes, and never more than [`SEND_BYTES_MAX`].
+    #[must_use]
+    pub fn new(max: usize) -> TrainBuilder {
+        TrainBuilder { max: max.min(SEND_BYTES_MAX), count: 0, segment_size: 0, bytes: 0 }
+    }
+
     /// Adds a message of `length` bytes if it may follow in this train; if not, returns false and
     /// leaves the train as it is: the message begins the next one. An empty train accepts any
     /// message.
@@ -81,7 +89,7 @@ impl TrainBuilder {
             && length <= self.segment_size
             && self.bytes == self.count * self.segment_size
             && self.count < SEND_SEGMENTS_MAX
-            && self.bytes + length <= SEND_BYTES_MAX;
+            && self.bytes + length <= self.max;
         if !is_first && !may_follow {
             return false;
         }
@@ -102,10 +110,14 @@ mod tests {
 
     /// The trains of consecutive messages of these lengths, as the send batch builds them.
     fn split_into_trains(lengths: &[usize]) -> Vec<TrainBuilder> {
+        split_by(usize::MAX, lengths)
+    }
+
+    fn split_by(max: usize, lengths: &[usize]) -> Vec<TrainBuilder> {
         let mut trains: Vec<TrainBuilder> = Vec::new();
         for &length in lengths {
             if !trains.last_mut().is_some_and(|train| train.push(length)) {
-                let mut train = TrainBuilder::default();
+                let mut train = TrainBuilder::new(max);
                 assert!(train.push(length), "an empty train accepts any message");
                 trains.push(train);
             }
@@ -153,6 +165,9 @@ mod tests {
         assert_eq!(split(&[32; 65]), [(64, 32, 2_048), (1, 32, 32)]);
         assert_eq!(split(&[1_452; 45]), [(44, 1_452, 63_888), (1, 1_452, 1_452)]);
         assert_eq!(split(&[70_000, 70_000]), [(1, 70_000, 70_000), (1, 70_000, 70_000)]);
+        let short: Vec<_> = split_by(250, &[100; 5]).iter().map(|train| train.count).collect();
+        assert_eq!(short, [2, 2, 1]);
+        assert_eq!(split_by(50, &[100; 2]).len(), 2, "at least one message");
     }
 
     proptest! {

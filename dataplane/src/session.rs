@@ -120,6 +120,12 @@ impl SendSession {
         }
     }
 
+    /// Ends the session: no nonce is reserved after this, and what was sealed and has not left must
+    /// not leave.
+    pub fn end(&self) {
+        self.counter.fetch_max(REJECT_AFTER_MESSAGES, Ordering::Relaxed);
+    }
+
     /// Moves the counter forward, so that tests reach the limits.
     #[doc(hidden)]
     pub fn skip_to(&self, counter: u64) {
@@ -176,6 +182,13 @@ mod tests {
         session.skip_to(REJECT_AFTER_MESSAGES - 2);
         assert!(session.reserve(3).is_none());
         assert!(session.reserve(1).is_none(), "no smaller reservation passes afterwards");
+    }
+
+    #[test]
+    fn an_ended_session_stays_dead() {
+        let session = session();
+        session.end();
+        assert!(session.reserve(1).is_none() && !session.is_alive(Millis(1)));
     }
 
     #[test]

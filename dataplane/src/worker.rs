@@ -105,8 +105,9 @@ impl Worker {
             turn.channels.wake_control();
         }
         turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
-        if std::mem::take(&mut ready.has_room) {
-            self.sender.resume(&mut turn)?;
+        let has_room = std::mem::take(&mut ready.has_room);
+        if has_room.v4 || has_room.v6 {
+            self.sender.resume(has_room, clock::uptime(), &mut turn)?;
         }
         let must_pause = self.sender.must_pause();
         self.rx_queue.collect(ready, &self.hand_offs, &self.receive, must_pause);
@@ -117,6 +118,9 @@ impl Worker {
         self.transmit.run(frames, &mut self.receive, &mut self.sender, &mut turn)?;
         self.sender.flush(&mut turn)?;
         self.sender.arm(turn.io)?;
+        if self.sender.is_full() {
+            self.sender.note_full(turn.io, clock::uptime());
+        }
         self.receive.end_turn();
 
         for train in self.rx_queue.trains.drain(..) {
@@ -143,7 +147,10 @@ fn apply(
         Command::SendStaged { peer } => sender.send_staged(&peer, turn)?,
         Command::Discard { peer } => sender.discard(&peer, turn),
         Command::Keepalive { peer } => sender.send_keepalive(&peer, turn)?,
-        Command::Sockets(sockets) => turn.io.set_sockets(sockets)?,
+        Command::Sockets(sockets) => {
+            turn.io.set_sockets(sockets)?;
+            sender.sockets_changed(turn)?;
+        }
         Command::AskRoutes(socket) => receive.router.set_socket(socket),
     }
     Ok(())

@@ -22,6 +22,7 @@ mod link;
 mod nested;
 mod path_mtu;
 mod process;
+mod queues;
 mod quick;
 mod rekey;
 mod relay_auto;

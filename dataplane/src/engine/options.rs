@@ -32,7 +32,7 @@ pub struct Options {
     pub tun_offload: bool,
     /// Receive buffers per worker, 64 KiB each.
     pub buffers: u16,
-    /// Size of the send and of the receive buffer of each UDP socket (bytes).
+    /// Receive buffer of each UDP socket, and the most that it has in flight (bytes).
     pub socket_buffer: usize,
 }
 

@@ -9,6 +9,7 @@ use wg_bounce_sys::socket::{
 };
 use wg_bounce_sys::{Endpoint, Errno, OuterHeader, Sockets};
 
+use crate::limits::IN_FLIGHT_INITIAL;
 use crate::wire;
 
 /// The messages that carry a receiver index of ours, whose low byte names a worker (§5.4).
@@ -62,6 +63,7 @@ impl WorkerSockets {
             fwmark,
             gro: self.gro,
             buffer: self.buffer,
+            in_flight: IN_FLIGHT_INITIAL.min(self.buffer),
         };
         let bound = socket::bind_groups(port, &options)?;
         let mut groups = bound.groups.map(|group| group.into_iter().flatten());
@@ -109,10 +111,7 @@ impl WorkerSockets {
     fn send_message(&self, socket: &OwnedFd, to: &Endpoint, message: &[u8]) -> Result<(), Errno> {
         let payload = [IoSlice::new(message)];
         match send_one(socket.as_raw_fd(), to, HANDSHAKE_HEADER, 0, &payload) {
-            Err(libc::EAGAIN) => {
-                let buffer = self.buffer;
-                send_over_limit(socket, buffer, to, HANDSHAKE_HEADER, 0, &payload)
-            }
+            Err(libc::EAGAIN) => send_over_limit(socket, to, HANDSHAKE_HEADER, &payload),
             result => result,
         }
     }

@@ -18,12 +18,12 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Seal};
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_sys::{Errno, NOT_TRIED, OuterHeader, Outgoing, Train};
+use wg_bounce_sys::{Errno, Family, NOT_TRIED, OuterHeader, Outgoing, PerFamily, Train};
 
 use super::backpressure::{HeldTrain, TxBacklog};
-use super::completion::{Refused, SentStats, Slices, Target, note_sent};
+use super::completion::{OneTrain, SentStats, Slices, Target, note_sent};
 use crate::hash::IndexHasher;
-use crate::limits::{BATCH_MESSAGES_MAX, NONCES_IN_FLIGHT_MAX, TX_BUFFER_LEN};
+use crate::limits::{BATCH_MESSAGES_MAX, NONCES_IN_FLIGHT_MAX, SEND_BYTES_MAX, TX_BUFFER_LEN};
 use crate::recycle::recycle;
 use crate::segments::TrainBuilder;
 use crate::session::{Nonces, SendSession};
@@ -115,6 +115,8 @@ pub struct SendBatch {
     per_session_max: u32,
     aead: Aead,
     use_gso: bool,
+    /// Bytes of a train at most, by family.
+    train_max: PerFamily<usize>,
     outgoing: Vec<Outgoing>,
     /// One for each of `outgoing`.
     trains: Vec<TrainInfo>,
@@ -142,6 +144,7 @@ impl SendBatch {
             per_session_max: (NONCES_IN_FLIGHT_MAX / workers as u64).max(1) as u32,
             aead,
             use_gso,
+            train_max: PerFamily { v4: SEND_BYTES_MAX, v6: SEND_BYTES_MAX },
             outgoing: Vec::with_capacity(BATCH_MESSAGES_MAX),
             trains: Vec::with_capacity(BATCH_MESSAGES_MAX),
             spans: Vec::with_capacity(BATCH_MESSAGES_MAX),
@@ -186,6 +189,16 @@ impl SendBatch {
         self.append(destination, message, counter);
     }
 
+    /// Sets the length of trains to a family (bytes; one message is always sent).
+    pub fn set_train_max(&mut self, family: Family, bytes: usize) {
+        *self.train_max.of_mut(family) = bytes;
+    }
+
+    /// Messages of one session that an empty batch takes.
+    pub fn per_session_max(&self) -> usize {
+        self.per_session_max as usize
+    }
+
     /// The number of messages in trains that may be pushed for this session before the next flush.
     pub fn capacity_in_place(&self, session: &SendSession) -> usize {
         self.capacity_for(session, 0)
@@ -223,16 +236,13 @@ impl SendBatch {
         self.seal_tx_buffer();
         self.seal_in_place(turn.trains);
         self.regroup(turn.now);
-        // Once, unless a send was refused while others of its destination wait behind it.
-        while !self.outgoing.is_empty() {
-            let mut pieces = recycle(std::mem::take(&mut self.pieces));
-            let slices = self.spans.iter().map(|span| span.slice(&self.tx_buffer, turn.trains));
-            pieces.extend(slices.map(IoSlice::new));
-            let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
-            self.pieces = recycle(pieces);
-            result?;
-            self.process_outcomes(backlog, turn);
-        }
+        let mut pieces = recycle(std::mem::take(&mut self.pieces));
+        let slices = self.spans.iter().map(|span| span.slice(&self.tx_buffer, turn.trains));
+        pieces.extend(slices.map(IoSlice::new));
+        let result = turn.io.send(&self.outgoing, &pieces, &mut self.outcomes);
+        self.pieces = recycle(pieces);
+        result?;
+        self.process_outcomes(backlog, turn);
         self.tx_used = 0;
         self.messages.clear();
         self.destinations.clear();
@@ -311,7 +321,8 @@ impl SendBatch {
             let path = &destination.target.path;
             let use_gso = self.use_gso && path.gso_refused_until.load(Ordering::Relaxed) <= now.0;
             let to = path.destination();
-            let mut builder = TrainBuilder::default();
+            let max = *self.train_max.of(path.endpoint.family());
+            let mut builder = TrainBuilder::new(max);
             let mut train_header = OuterHeader::default();
             let mut next = destination.first;
             while let Some(message) = self.messages.get(next as usize) {
@@ -319,7 +330,7 @@ impl SendBatch {
                 let (offset, length) = (message.offset as usize, message.length as usize);
                 let may_follow = use_gso && builder.count > 0 && message.header == train_header;
                 if !(may_follow && builder.push(length)) {
-                    builder = TrainBuilder::default();
+                    builder = TrainBuilder::new(max);
                     train_header = message.header;
                     let _first = builder.push(length);
                     let begin = self.spans.len();
@@ -354,42 +365,36 @@ impl SendBatch {
         }
     }
 
-    /// Processes the outcomes of a send. Leaves in `outgoing` the trains that must be sent again:
-    /// those not tried because one before them was refused, which has been dealt with here.
-    fn process_outcomes(&mut self, backlog: &mut TxBacklog, turn: &mut Turn<'_>) {
-        let mut kept = 0;
+    /// Processes the outcomes of a send. A train that was not tried, because one of its
+    /// destination before it was refused, is sent by itself: if each is refused, as without a
+    /// route, trying all that follow together would take quadratic time.
+    fn process_outcomes(&self, backlog: &mut TxBacklog, turn: &mut Turn<'_>) {
         // The destination whose trains are held: what follows in its group is held as well.
         let mut full = None;
-        for index in 0..self.outgoing.len() {
-            let train = self.trains[index];
-            match self.outcomes[index] {
-                0 => {
-                    let sent = SentStats::train(train.messages, self.bytes_of(index));
-                    note_sent(self.target_of(train), sent, train.has_data, turn);
-                }
-                NOT_TRIED if full != Some(train.destination) => {
-                    self.outgoing.swap(kept, index);
-                    self.trains.swap(kept, index);
-                    kept += 1;
-                }
-                NOT_TRIED | libc::EAGAIN => {
-                    if self.hold(index, backlog, turn) {
-                        full = Some(train.destination);
-                    }
-                }
+        for (index, &train) in self.trains.iter().enumerate() {
+            let Target { peer, path, .. } = self.target_of(train);
+            let sent = match self.outcomes[index] {
+                0 => Some(SentStats::train(train.messages, self.bytes_of(index))),
+                libc::EAGAIN => None,
+                NOT_TRIED if full == Some(train.destination) => None,
+                NOT_TRIED => self.alone(index, turn, |one| one.send(peer, path, turn)),
                 errno => {
-                    let sent = self.retry_plainer(index, errno, turn);
-                    note_sent(self.target_of(train), sent, train.has_data, turn);
+                    self.alone(index, turn, |one| Some(one.retry_plainer(errno, peer, path, turn)))
+                }
+            };
+            match sent {
+                Some(sent) => note_sent(self.target_of(train), sent, train.has_data, turn),
+                None => {
+                    self.hold(index, backlog, turn);
+                    full = Some(train.destination);
                 }
             }
         }
-        self.outgoing.truncate(kept);
-        self.trains.truncate(kept);
     }
 
-    /// Holds a train that found its socket full; returns false if it left all the same.
-    fn hold(&self, index: usize, backlog: &mut TxBacklog, turn: &mut Turn<'_>) -> bool {
-        let Outgoing { to, header, segment_size, .. } = self.outgoing[index];
+    /// Holds a train that found its socket full.
+    fn hold(&self, index: usize, backlog: &mut TxBacklog, turn: &Turn<'_>) {
+        let Outgoing { header, segment_size, .. } = self.outgoing[index];
         let train = self.trains[index];
         let bytes: Box<[u8]> = self.slices_of(index, turn).concat().into();
         let first_counter = match wire::classify(&bytes) {
@@ -404,17 +409,15 @@ impl SendBatch {
             messages: train.messages,
             has_data: train.has_data,
         };
-        backlog.push(self.target_of(train), held, &to, turn)
+        backlog.push(self.target_of(train), held, turn);
     }
 
-    fn retry_plainer(&self, index: usize, errno: Errno, turn: &Turn<'_>) -> SentStats {
+    /// Sends a train outside the batch.
+    fn alone<T>(&self, index: usize, turn: &Turn<'_>, send: impl FnOnce(&OneTrain<'_>) -> T) -> T {
         let Outgoing { to, header, segment_size, .. } = self.outgoing[index];
-        let train = self.trains[index];
-        let Target { peer, path, .. } = self.target_of(train);
-        let slices = self.slices_of(index, turn);
-        let messages = train.messages;
-        let refused = Refused { to, header, segment_size, messages, slices: &slices, errno };
-        refused.retry_plainer(peer, path, turn)
+        let messages = self.trains[index].messages;
+        let slices = &self.slices_of(index, turn);
+        send(&OneTrain { to, header, segment_size, messages, slices })
     }
 
     fn target_of(&self, train: TrainInfo) -> &Target {

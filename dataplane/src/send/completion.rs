@@ -66,39 +66,56 @@ pub(super) fn note_sent(target: &Target, sent: SentStats, has_data: bool, turn: 
     }
 }
 
-/// A train, or a single datagram, that the kernel refused to send.
-pub(super) struct Refused<'a> {
+/// A train, or a single datagram, that is sent by itself.
+pub(super) struct OneTrain<'a> {
     pub to: Endpoint,
     pub header: OuterHeader,
     /// Bytes of every message but the last; zero: one message alone.
     pub segment_size: usize,
     pub messages: u32,
     pub slices: &'a [&'a [u8]],
-    pub errno: Errno,
 }
 
-impl Refused<'_> {
-    /// Retries without the source address if that may have vanished, then one message at a time
-    /// if the kernel refuses segmentation offload. Returns what left, and counts the rest as
-    /// dropped.
+impl OneTrain<'_> {
+    /// Sends it, in a plainer form if need be. Returns what left, and counts the rest as dropped;
+    /// none if the socket is full.
+    pub(super) fn send(&self, peer: &Peer, path: &Path, turn: &Turn<'_>) -> Option<SentStats> {
+        match self.try_send(&self.to, turn) {
+            Ok(sent) => Some(sent),
+            Err(libc::EAGAIN) => None,
+            Err(errno) => Some(self.retry_plainer(errno, peer, path, turn)),
+        }
+    }
+
+    fn try_send(&self, to: &Endpoint, turn: &Turn<'_>) -> Result<SentStats, Errno> {
+        let socket = turn.io.socket_for(to).ok_or(libc::EAFNOSUPPORT)?.as_raw_fd();
+        let pieces: ArrayVec<IoSlice<'_>, SEND_SEGMENTS_MAX> =
+            self.slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        send_one(socket, to, self.header, self.segment_size, &pieces)?;
+        let bytes = self.slices.iter().map(|slice| slice.len()).sum();
+        Ok(SentStats::train(self.messages, bytes))
+    }
+
+    /// Retries, after the kernel refused it with `errno`, without the source address if that may
+    /// have vanished, then one message at a time if the kernel refuses segmentation offload.
+    /// Returns what left, and counts the rest as dropped.
     ///
     /// Expected errnos, besides those of [`may_be_source`]: EMSGSIZE (a segment exceeds the
     /// route's MTU), EIO and EINVAL (the device or kernel cannot segment). Any other is final.
-    pub(super) fn retry_plainer(&self, peer: &Peer, path: &Path, turn: &Turn<'_>) -> SentStats {
-        let Refused { to, header, segment_size, messages, slices, mut errno } = *self;
-        let Some(socket) = turn.io.socket_for(&to).map(AsRawFd::as_raw_fd) else {
-            turn.dropped(peer, DropReason::SendRefused, messages.into());
-            return SentStats::default();
-        };
+    pub(super) fn retry_plainer(
+        &self,
+        mut errno: Errno,
+        peer: &Peer,
+        path: &Path,
+        turn: &Turn<'_>,
+    ) -> SentStats {
+        let OneTrain { to, segment_size, messages, .. } = *self;
         let any_source = Endpoint { source: None, ..to };
         if may_be_source(errno) && to.source.is_some() {
-            let pieces: ArrayVec<IoSlice<'_>, SEND_SEGMENTS_MAX> =
-                slices.iter().map(|slice| IoSlice::new(slice)).collect();
-            match send_one(socket, &any_source, header, segment_size, &pieces) {
-                Ok(()) => {
+            match self.try_send(&any_source, turn) {
+                Ok(sent) => {
                     peer.forget_source(to);
-                    let bytes = slices.iter().map(|slice| slice.len()).sum();
-                    return SentStats::train(messages, bytes);
+                    return sent;
                 }
                 Err(other) => errno = other,
             }

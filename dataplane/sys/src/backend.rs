@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use crate::endpoint::Endpoint;
 use crate::io::{Errno, Outgoing, Ready, Sockets, TunWrite};
 use crate::memory::{Buffer, Slot};
-use crate::per_family::PerFamily;
+use crate::per_family::{Family, PerFamily};
 use crate::{mmsg, uring};
 
 /// The two ways to do I/O. When a call returns, the kernel no longer refers to memory of the
@@ -130,9 +130,14 @@ impl Backend {
 
     /// The socket for this destination's family, for a single send outside the batch.
     pub fn socket_for(&self, to: &Endpoint) -> Option<&OwnedFd> {
+        self.socket_of(to.family())
+    }
+
+    /// The socket of this family.
+    pub fn socket_of(&self, family: Family) -> Option<&OwnedFd> {
         match self {
-            Backend::Uring(io) => io.sockets().of(to.family()).as_ref(),
-            Backend::Mmsg(io) => io.sockets().of(to.family()).as_ref(),
+            Backend::Uring(io) => io.sockets().of(family).as_ref(),
+            Backend::Mmsg(io) => io.sockets().of(family).as_ref(),
         }
     }
 }

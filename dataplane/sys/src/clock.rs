@@ -54,6 +54,12 @@ pub fn thread_micros() -> u64 {
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
 }
 
+/// Time since boot, suspended time excluded, for intervals shorter than a millisecond.
+pub fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("the monotonic clock exists");
+    Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32)
+}
+
 /// Time since the Unix epoch.
 pub fn wall_time() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("the real-time clock exists");

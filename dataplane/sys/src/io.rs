@@ -48,8 +48,9 @@ pub struct Ready {
     pub(crate) rejected: Vec<Slot>,
     /// Number of datagrams that were not readable.
     pub unreadable: u64,
-    /// A full socket has room again ([`Backend::watch_room`](crate::Backend::watch_room)).
-    pub has_room: bool,
+    /// The full sockets that have room again
+    /// ([`Backend::watch_room`](crate::Backend::watch_room)).
+    pub has_room: PerFamily<bool>,
 }
 
 /// The fields of the outer IP header that a send sets.

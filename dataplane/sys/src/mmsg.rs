@@ -97,9 +97,10 @@ impl Mmsg {
         for event in &events[..count] {
             match event.data() {
                 key @ (V4 | V6) => {
-                    ready.has_room |= event.events().contains(EpollFlags::EPOLLOUT);
+                    let family = if key == V4 { Family::V4 } else { Family::V6 };
+                    *ready.has_room.of_mut(family) |= event.events().contains(EpollFlags::EPOLLOUT);
                     receive(
-                        self.sockets.of(if key == V4 { Family::V4 } else { Family::V6 }),
+                        self.sockets.of(family),
                         &mut self.trains,
                         self.share,
                         &mut self.headers,
@@ -175,7 +176,7 @@ impl Mmsg {
     }
 
     /// See [`crate::Backend::send`]. sendmmsg stops at the first refused send: it gets its errno,
-    /// and the next call starts after its group.
+    /// and the next call starts after its group, so that each header is filled once.
     pub fn send(
         &mut self,
         outgoing: &[Outgoing],
@@ -192,26 +193,31 @@ impl Mmsg {
                 continue;
             };
             self.fill(&rest[..count], pieces);
-            // SAFETY: `fill` has written `count` headers, whose pointers stay valid for the call.
-            let sent = unsafe {
-                libc::sendmmsg(
-                    socket,
-                    self.headers.as_mut_ptr(),
-                    count as libc::c_uint,
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                )
-            };
-            match usize::try_from(sent) {
-                Ok(sent) => outcomes.extend(std::iter::repeat_n(0, sent)),
-                Err(_) => match last_errno() {
-                    libc::EINTR => {}
-                    errno => {
-                        outcomes.push(errno);
-                        let group = rest[0].group;
-                        let later = rest[1..].iter().take_while(|out| out.group == group).count();
-                        outcomes.extend(std::iter::repeat_n(NOT_TRIED, later));
-                    }
-                },
+            let mut done = 0;
+            while done < count {
+                // SAFETY: `fill` has written `count` headers, whose pointers stay valid for the
+                // call.
+                let sent = unsafe {
+                    libc::sendmmsg(
+                        socket,
+                        self.headers[done..count].as_mut_ptr(),
+                        (count - done) as libc::c_uint,
+                        libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                    )
+                };
+                if let Ok(sent) = usize::try_from(sent) {
+                    outcomes.extend(std::iter::repeat_n(0, sent));
+                    done += sent;
+                    continue;
+                }
+                let errno = last_errno();
+                if errno != libc::EINTR {
+                    outcomes.push(errno);
+                    let (group, later) = (rest[done].group, &rest[done + 1..]);
+                    let later = later.iter().take_while(|out| out.group == group).count();
+                    outcomes.extend(std::iter::repeat_n(NOT_TRIED, later));
+                    done += 1 + later;
+                }
             }
         }
         Ok(())

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, getsockopt, setsockopt,
+    socket, sockopt,
 };
 
 use crate::endpoint::Endpoint;
@@ -17,8 +17,8 @@ use crate::io::{Errno, OuterHeader, last_errno};
 use crate::per_family::PerFamily;
 use crate::send_header::{SendBlock, empty_header};
 
-/// Excess over the send buffer that [`send_over_limit`] allows (bytes).
-const EXCESS_LEN: usize = 2 << 20;
+/// Excess over the bound that [`send_over_limit`] allows (bytes in flight).
+const EXCESS_LEN: usize = 4 << 20;
 
 /// One group: the members of all workers for one family.
 pub type Group = Vec<OwnedFd>;
@@ -53,8 +53,10 @@ pub struct GroupOptions {
     pub fwmark: u32,
     /// Whether to receive trains (UDP_GRO).
     pub gro: bool,
-    /// Receive and send buffer to request (bytes).
+    /// Receive buffer to request (bytes).
     pub buffer: usize,
+    /// Bytes in flight at most, see [`bound_in_flight`].
+    pub in_flight: usize,
 }
 
 /// Random ports to try: another process may hold a port in the other family.
@@ -153,6 +155,7 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
 
 fn configure(socket: &OwnedFd, local: SocketAddr, options: &GroupOptions) -> io::Result<()> {
     grow(socket, local, options.buffer);
+    bound_in_flight(socket, options.in_flight);
     let one: libc::c_int = 1;
     if local.is_ipv4() {
         set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, one)?;
@@ -176,15 +179,12 @@ fn configure(socket: &OwnedFd, local: SocketAddr, options: &GroupOptions) -> io:
     keep_out_short(socket, options.length_min)
 }
 
-/// Requests large buffers: beyond the sysctl limit with CAP_NET_ADMIN, up to it without (EPERM).
+/// Requests a large buffer: beyond the sysctl limit with CAP_NET_ADMIN, up to it without (EPERM).
 fn grow(socket: &OwnedFd, local: SocketAddr, buffer: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &buffer).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &buffer);
     }
-    if setsockopt(socket, sockopt::SndBufForce, &buffer).is_err() {
-        let _ = setsockopt(socket, sockopt::SndBuf, &buffer);
-    }
-    let granted = nix::sys::socket::getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
+    let granted = getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
     // The kernel doubles the requested size, to account for its own overhead.
     log::debug!("{local}: receive buffer of {granted} bytes");
     if granted < buffer {
@@ -192,6 +192,26 @@ fn grow(socket: &OwnedFd, local: SocketAddr, buffer: usize) {
             "{local}: receive buffer of only {granted} bytes, bursts may be dropped; run with \
              CAP_NET_ADMIN or raise net.core.rmem_max"
         );
+    }
+}
+
+/// Bytes that were sent and that the device has not released yet (SIOCOUTQ), in the kernel's own
+/// unit (`truesize`: buffers, with their overhead). Zero for a device that takes over a packet at
+/// once, such as veth without a queueing discipline.
+pub fn in_flight(socket: &OwnedFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which lives until the call returns.
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    usize::try_from(bytes).unwrap_or(0)
+}
+
+/// Refuses sends (EAGAIN) while `bytes` or more are in flight, in the unit of [`in_flight`]. The
+/// socket is writable again below half of that (`sock_writeable`, include/net/sock.h). Up to the
+/// sysctl limit without CAP_NET_ADMIN.
+pub fn bound_in_flight(socket: &OwnedFd, bytes: usize) {
+    let half = bytes / 2; // the kernel doubles it
+    if setsockopt(socket, sockopt::SndBufForce, &half).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &half);
     }
 }
 
@@ -282,25 +302,22 @@ pub fn may_be_source(errno: Errno) -> bool {
     matches!(errno, libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)
 }
 
-/// Sends like [`send_one`], but may exceed the send buffer of `buffer` bytes by up to 2 MiB: for a
-/// peer that has not filled the socket itself.
+/// Sends like [`send_one`], but may exceed the bound of bytes in flight by up to 4 MiB.
 ///
 /// # Errors
 /// EAGAIN: the excess is used up too, or CAP_NET_ADMIN is missing. Others as for [`send_one`].
 pub fn send_over_limit(
     socket: &OwnedFd,
-    buffer: usize,
     to: &Endpoint,
     outer: OuterHeader,
-    segment_size: usize,
     payload: &[IoSlice<'_>],
 ) -> Result<(), Errno> {
-    // Accepted race: when two threads do this to one socket, both end with the same limit; at
-    // worst one send finds the socket full after all.
-    let limit = buffer + EXCESS_LEN;
-    setsockopt(socket, sockopt::SndBufForce, &limit).map_err(|_| libc::EAGAIN)?;
-    let result = send_one(socket.as_raw_fd(), to, outer, segment_size, payload);
-    setsockopt(socket, sockopt::SndBufForce, &buffer).map_err(|_| libc::EAGAIN)?;
+    // Accepted race: a worker may change the bound meanwhile. It then restores an old one, until
+    // the worker sets the next; at worst one send finds the socket full after all.
+    let bound = getsockopt(socket, sockopt::SndBuf).map_err(|_| libc::EAGAIN)?;
+    bound_in_flight(socket, bound + EXCESS_LEN);
+    let result = send_one(socket.as_raw_fd(), to, outer, 0, payload);
+    bound_in_flight(socket, bound);
     result
 }
 

@@ -57,6 +57,8 @@ pub struct FakePeer {
     last_from: Cell<Option<SocketAddr>>,
     /// Plaintexts received but not yet returned by `receive`.
     waiting: VecDeque<Vec<u8>>,
+    /// Where datagrams arrive.
+    buffer: Box<[u8]>,
 }
 
 impl FakePeer {
@@ -77,6 +79,7 @@ impl FakePeer {
             handshakes: 0,
             last_from: Cell::new(None),
             waiting: VecDeque::new(),
+            buffer: vec![0; 65_536].into(),
         }
     }
 
@@ -223,15 +226,25 @@ impl FakePeer {
         }
     }
 
+    /// As [`FakePeer::receive`]; `None` after `limit`.
+    pub fn receive_within(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        self.socket.set_read_timeout(Some(limit)).expect("not zero");
+        while self.waiting.is_empty()
+            && let Some(datagram) = self.wait_for_datagram()
+        {
+            self.handle(datagram);
+        }
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        self.waiting.pop_front()
+    }
+
     /// The next datagram; `None` if the socket's timeout expires.
-    fn wait_for_datagram(&self) -> Option<Vec<u8>> {
-        let mut buffer = vec![0; 65_536];
+    fn wait_for_datagram(&mut self) -> Option<Vec<u8>> {
         loop {
-            match self.socket.recv_from(&mut buffer) {
+            match self.socket.recv_from(&mut self.buffer) {
                 Ok((length, from)) => {
                     self.last_from.set(Some(from));
-                    buffer.truncate(length);
-                    return Some(buffer);
+                    return Some(self.buffer[..length].to_vec());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,

@@ -47,6 +47,6 @@ pub use proxy::{Proxy, SlowPath};
 pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, MALLORY, Options, Relay, endpoint};
 pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions};
 pub use threads::Threads;
-pub use traffic::{Iperf, IperfServer, ping, ping_until_answered, tcp_reorders};
+pub use traffic::{Iperf, IperfServer, counters_sum, ping, ping_until_answered, tcp_reorders};
 pub use uapi::{Uapi, socket_path};
 pub use wait::{eventually, holds_for, seconds, within};

@@ -40,6 +40,8 @@ pub struct TestbedOptions {
     pub default_route: DefaultRoute,
     /// A command that executes the hub's daemon, appended to it.
     pub wrapper: &'static [&'static str],
+    /// More environment variables of the hub.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// The device of the hub's default routes.
@@ -64,6 +66,7 @@ impl TestbedOptions {
             bob: "10.77.0.3/32,10.88.0.0/16,fd77::3/128,fd88::/64",
             default_route: DefaultRoute::Nowhere,
             wrapper: &[],
+            environment: Vec::new(),
         }
     }
 }
@@ -135,8 +138,9 @@ impl Testbed {
         hub.sysctl("net.ipv6.icmp.ratemask=");
 
         let program = Program::Ours(setting.backend);
-        let environment =
-            [("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
+        let mut environment =
+            vec![("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
+        environment.extend(&setting.environment);
         let wrapper = setting.wrapper;
         let hub = Daemon::start_under(wrapper, &lab, &hub, "hub", program, &environment);
         let endpoint = format!("192.0.2.1:{HUB_PORT}").parse().expect("an endpoint");

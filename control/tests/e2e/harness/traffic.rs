@@ -134,6 +134,11 @@ impl Iperf {
         self.report["end"]["sum"]["lost_percent"].as_f64().expect("iperf3 reports losses")
     }
 
+    /// UDP datagrams lost.
+    pub fn lost(&self) -> u64 {
+        self.report["end"]["sum"]["lost_packets"].as_u64().expect("iperf3 reports losses")
+    }
+
     /// The longest time without a byte (whole intervals of iperf3's report).
     pub fn longest_pause(&self) -> Duration {
         let (mut longest, mut pause) = (0.0, 0.0);
@@ -154,7 +159,7 @@ pub fn tcp_reorders(namespace: &Namespace) -> u64 {
 }
 
 /// The sum of these kernel counters of the namespace.
-fn counters_sum(namespace: &Namespace, names: &[&str]) -> u64 {
+pub fn counters_sum(namespace: &Namespace, names: &[&str]) -> u64 {
     let text = namespace.run(&format!("nstat -asz {}", names.join(" ")));
     let counters = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
     let values = counters.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());

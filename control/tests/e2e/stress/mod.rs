@@ -5,6 +5,7 @@ mod empty_datagrams;
 mod handshakes;
 mod link;
 mod many_peers;
+mod queues;
 mod route_churn;
 mod routes;
 

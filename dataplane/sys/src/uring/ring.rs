@@ -293,7 +293,7 @@ impl Uring {
                 if low == self.generation {
                     *self.is_armed.room.of_mut(family) = false;
                 }
-                ready.has_room = true;
+                *ready.has_room.of_mut(family) = true;
                 Ok(())
             }
             Tag::Send | Tag::Write | Tag::Cancel => Ok(()),
