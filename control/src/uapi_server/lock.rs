@@ -28,8 +28,8 @@ impl NameLock {
         directory.join(format!(".{name}.lock"))
     }
 
-    /// Waits for the lock of `name`, for at most `patience`. The file of a process that was killed is
-    /// used again: the kernel has released its lock.
+    /// Waits for the lock of `name`, for at most `patience`. The file of a process that was killed
+    /// is used again: the kernel has released its lock.
     ///
     /// # Errors
     /// `TimedOut`: another process holds it. Others are those of opening the file.

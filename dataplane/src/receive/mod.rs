@@ -8,44 +8,41 @@
 //!    peer's endpoint, confirm a session, and count. Unless it is a keepalive,
 //!    [`Router::verdict`] decides where its packet goes.
 //! 4. [`prepare_relay`]: a packet for another peer stays where it lies, to be sealed again.
-//! 5. [`ReceivePath::write_tun`]: packets of one flow are coalesced into super-packets, one write
-//!    each.
+//! 5. [`TunWriter`]: packets of one flow are coalesced into super-packets, one write each.
 //!
 //! An unauthenticated message changes no state but a counter.
 
 mod handoff;
+mod tun_writer;
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Open};
-use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
-use wg_bounce_sys::{Endpoint, Errno, Train, TunWrite};
+use wg_bounce_sys::{Endpoint, Train};
 
 use crate::counters::DropReason;
 use crate::icmp_errors::IcmpErrors;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
-use crate::limits::{
-    COALESCE_PACKETS_MAX, DRR_QUEUES, RECEIVE_SEGMENTS_MAX, TUN_GSO_REPROBE_AFTER,
-};
+use crate::limits::{DRR_QUEUES, RECEIVE_SEGMENTS_MAX};
 use crate::nesting::outer_header;
-use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
+use crate::offload::CoalescerOptions;
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
-use crate::recycle::recycle;
 use crate::router::{Relayed, Router, Verdict};
 use crate::segments::datagrams;
 use crate::send::{InPlace, Sender};
 use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, TAG_LEN, padded_len};
 use handoff::{hand_off, queue_handshake, sort_answer};
+use tun_writer::TunWriter;
 
 /// One data message of the turn.
 struct Message {
@@ -73,13 +70,6 @@ impl Message {
     }
 }
 
-/// The place of a decrypted IP packet.
-#[derive(Clone, Copy)]
-struct Place {
-    train: u32,
-    offset: u32,
-}
-
 /// The receive path of one worker.
 pub struct ReceivePath {
     /// The receiver indexes that belong to this worker.
@@ -92,14 +82,7 @@ pub struct ReceivePath {
     relayed: Vec<InPlace>,
     messages: Vec<Message>,
     aead: Aead,
-    coalescer: Coalescer<Place>,
-    options: CoalescerOptions,
-    /// The time until which nothing is coalesced, because the TUN refused a super-packet.
-    coalescing_off_until: Option<Millis>,
-    was_refused: bool,
-    frames: Vec<TunWrite>,
-    pieces: Vec<IoSlice<'static>>,
-    outcomes: Vec<Errno>,
+    tun: TunWriter,
 }
 
 /// The sums over consecutive messages of one session and train.
@@ -122,13 +105,7 @@ impl ReceivePath {
             errors: IcmpErrors::default(),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(messages),
-            coalescer: Coalescer::new(COALESCE_PACKETS_MAX, options, seed),
-            options,
-            coalescing_off_until: None,
-            was_refused: false,
-            frames: Vec::with_capacity(COALESCE_PACKETS_MAX),
-            pieces: Vec::with_capacity(2 * COALESCE_PACKETS_MAX),
-            outcomes: Vec::with_capacity(COALESCE_PACKETS_MAX),
+            tun: TunWriter::new(options, seed),
         }
     }
 
@@ -158,16 +135,12 @@ impl ReceivePath {
         if turn.trains.is_empty() {
             return Ok(());
         }
-        if self.coalescing_off_until.is_some_and(|until| turn.now >= until) {
-            self.coalescing_off_until = None;
-            self.coalescer.set_options(self.options);
-        }
         let trains = std::mem::take(&mut turn.trains);
         self.sort(trains, first_kinds, turn);
         self.open(trains);
         turn.trains = trains;
         self.accept(sender, turn)?;
-        self.write_tun(turn)
+        self.tun.write(turn)
     }
 
     /// Ends a turn.
@@ -263,8 +236,8 @@ impl ReceivePath {
                     .iter()
                     .take_while(|m| m.train == train && m.receiver == receiver)
                     .count();
-            if self.coalescer.len() + (end - next) > COALESCE_PACKETS_MAX {
-                self.write_tun(turn)?;
+            if !self.tun.has_room(end - next) {
+                self.tun.write(turn)?;
             }
             self.accept_run(next..end, receiver, sender, turn)?;
             next = end;
@@ -280,7 +253,7 @@ impl ReceivePath {
         sender: &mut Sender,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        let ReceivePath { indexes, router, errors, relayed, coalescer, .. } = self;
+        let ReceivePath { indexes, router, errors, relayed, tun, .. } = self;
         let session = indexes.get_mut(receiver).expect("found by `sort_data`");
         let mut run = Run::default();
         let mut relay_to: Option<Arc<Peer>> = None;
@@ -292,7 +265,7 @@ impl ReceivePath {
                 continue;
             };
             match verdict {
-                Verdict::Deliver => coalesce(message, coalescer, turn),
+                Verdict::Deliver => tun.push(message.train, message.plaintext(), turn),
                 Verdict::Drop(reason) => turn.dropped(&session.peer, reason, 1),
                 Verdict::Relay(Relayed { to, mtu }) => {
                     if relay_to.as_ref().is_none_or(|known| !Arc::ptr_eq(known, to))
@@ -322,89 +295,6 @@ impl ReceivePath {
         }
         finish_run(&run, session, from, turn);
         Ok(())
-    }
-
-    /// Writes the coalesced packets to the TUN.
-    fn write_tun(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
-        if self.coalescer.is_empty() {
-            return Ok(());
-        }
-        self.frames.clear();
-        for group in self.coalescer.groups() {
-            let first = group.first();
-            let offset = first.handle.offset as usize;
-            let buffer = &mut turn.trains[first.handle.train as usize].buffer;
-            let packet = &mut buffer[offset..offset + first.len];
-            // Hash before `finish` rewrites the headers for the whole group.
-            let queue = ip::flow_hash(packet) as usize % turn.channels.neighbours.len();
-            let header = group.finish(packet);
-            // The virtio header overwrites the data message's header.
-            buffer[offset - VNET_HEADER_LEN..offset].copy_from_slice(&header.to_bytes());
-            self.frames.push(TunWrite { queue, pieces: 0..0 });
-        }
-        let mut pieces = recycle(std::mem::take(&mut self.pieces));
-        for (group, frame) in self.coalescer.groups().zip(&mut self.frames) {
-            let begin = pieces.len();
-            for (index, member) in group.members().enumerate() {
-                let offset = member.handle.offset as usize;
-                let buffer = &turn.trains[member.handle.train as usize].buffer;
-                let from = if index == 0 {
-                    offset - VNET_HEADER_LEN
-                } else {
-                    offset + member.payload_offset
-                };
-                pieces.push(IoSlice::new(&buffer[from..offset + member.len]));
-            }
-            frame.pieces = begin..pieces.len();
-        }
-        let result = turn.io.write(&self.frames, &pieces, &mut self.outcomes);
-        self.pieces = recycle(pieces);
-        result?;
-        let is_rejected = self.process_outcomes(turn)?;
-        self.coalescer.clear();
-        if is_rejected {
-            self.pause_coalescing(turn);
-        }
-        Ok(())
-    }
-
-    /// Counts what was written; returns whether the kernel rejected a super-packet.
-    ///
-    /// Expected errnos: EIO (the link went down meanwhile), EBADFD (the device was deleted: an
-    /// error for the caller), EINVAL (the kernel rejects a GSO write).
-    fn process_outcomes(&mut self, turn: &mut Turn<'_>) -> io::Result<bool> {
-        let mut is_rejected = false;
-        for (group, &outcome) in self.coalescer.groups().zip(&self.outcomes) {
-            match outcome {
-                0 => {
-                    turn.counters.tun_frames_written.add(1);
-                    turn.counters.tun_packets_written.add(group.count() as u64);
-                }
-                libc::EIO => {
-                    turn.counters.dropped(DropReason::InterfaceDown, group.count() as u64);
-                }
-                libc::EBADFD => return Err(io::Error::from_raw_os_error(outcome)),
-                _ => {
-                    turn.counters.dropped(DropReason::TunRefused, group.count() as u64);
-                    is_rejected |= group.count() > 1 && outcome == libc::EINVAL;
-                }
-            }
-        }
-        Ok(is_rejected)
-    }
-
-    /// Coalesces nothing for a while: some kernels reject every super-packet, others one kind.
-    fn pause_coalescing(&mut self, turn: &Turn<'_>) {
-        let was_refused = std::mem::replace(&mut self.was_refused, true);
-        let level = if was_refused { log::Level::Debug } else { log::Level::Warn };
-        log::log!(
-            level,
-            "worker {}: kernel rejected a GSO write to the TUN; disabling TUN GSO for {} s",
-            turn.worker,
-            TUN_GSO_REPROBE_AFTER.0 / 1000
-        );
-        self.coalescing_off_until = Some(turn.now + TUN_GSO_REPROBE_AFTER);
-        self.coalescer.set_options(CoalescerOptions { tcp: false, udp: false });
     }
 }
 
@@ -452,13 +342,6 @@ fn accept_message<'router>(
         run.bytes += u64::from(message.length);
     }
     Some((packet, verdict))
-}
-
-fn coalesce(message: &Message, coalescer: &mut Coalescer<Place>, turn: &mut Turn<'_>) {
-    let place = Place { train: message.train, offset: message.plaintext().start as u32 };
-    coalescer
-        .push(place, message.plaintext_in(turn.trains))
-        .expect("`accept` made room for this run");
 }
 
 /// Forwards a packet as a router does, and turns its message into one that can be sealed where it
