@@ -185,8 +185,9 @@ fn privileges_are_reduced(backend: Backend) {
 
     daemon.set_private_key();
     daemon.set("listen-port 443 fwmark 7"); // a low port
-    assert!(namespace.run("ss -Hlun").contains(":443"));
     let interface = &daemon.interface;
+    namespace.run(&format!("ip link set {interface} up"));
+    eventually(seconds(5), "it listens", || namespace.run("ss -Hlun").contains(":443"));
     namespace.run(&format!("ip link set {interface} netns {}", other.name()));
     other.run(&format!("ip link set {interface} mtu 1300 up"));
     eventually(seconds(5), "the daemon follows its interface", || {

@@ -78,11 +78,11 @@ fn exhausted_descriptors_let_nothing_out() {
         let pid = testbed.hub.pid();
         testbed.hub.namespace.run(&format!("prlimit --pid {pid} --nofile={files}:"));
     };
-    limit("4");
+    limit("8");
     expect_log(&testbed, "cannot read");
     limit("1024");
     expect_log(&testbed, "IPv4 and IPv6 direct");
-    limit("4");
+    limit("8");
     expect_log(&testbed, "cannot read");
     expect_drops(&mut testbed);
 }

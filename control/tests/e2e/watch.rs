@@ -47,7 +47,7 @@ fn a_lost_interface_is_looked_for_again() {
     };
     let says = |text: &str| eventually(seconds(3), text, || daemon.log().contains(text));
     let interface = &daemon.interface;
-    limit("4");
+    limit("8");
     daemon.namespace.run(&format!("ip link set {interface} netns {}", inside.name()));
     says("link monitoring failed");
     limit("1024");
