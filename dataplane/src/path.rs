@@ -2,8 +2,8 @@
 //!
 //! Replies leave from the address that the peer sent to. When routes, links or addresses have
 //! changed since, that address may be wrong: it was removed, or the way now leads through another
-//! uplink, where providers drop foreign sources. [`crate::source_check`] then asks the kernel, and
-//! the answer is kept here.
+//! uplink, where providers drop foreign sources. The module `source_check` then asks the kernel,
+//! and the answer is kept here.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
