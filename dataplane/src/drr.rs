@@ -75,7 +75,8 @@ impl<T> DeficitRoundRobin<T> {
     }
 
     /// As [`DeficitRoundRobin::pop`], but first drops items at the head of the next queue for
-    /// which `keep(item, cost)` is false. A queue that costs no more than a quantum keeps all.
+    /// which `keep(item, cost)` is false. A queue keeps its last item, and all while they cost
+    /// no more than a quantum.
     pub fn pop_where(&mut self, mut keep: impl FnMut(&T, u32) -> bool) -> Option<(T, u32)> {
         while self.len > 0 {
             let is_fresh = !self.fresh.is_empty();
@@ -85,7 +86,7 @@ impl<T> DeficitRoundRobin<T> {
             if queue.credit <= 0 {
                 queue.credit += self.quantum;
             } else if !queue.items.is_empty() {
-                while queue.cost > self.quantum as u64 {
+                while queue.items.len() > 1 && queue.cost > self.quantum as u64 {
                     let (item, cost) = &queue.items[0];
                     if keep(item, *cost) {
                         break;
@@ -224,6 +225,12 @@ mod tests {
         assert_eq!(backlog.pop_from_costliest(), Some(((1, 0), 100)));
         // Of what is stale, a quantum stays.
         assert_eq!(backlog.pop_where(|item, _| item.1 > 5), Some(((1, 3), 100)));
+        backlog.push(1, (1, 3), 101);
+        let last = backlog.pop_where(|_, _| false);
+        assert_eq!(last, Some(((2, 0), 10)), "stale, but alone");
+        let last = backlog.pop_where(|_, _| false);
+        assert_eq!(last, Some(((1, 3), 101)), "more than a quantum, but alone");
+        backlog.push(2, (2, 0), 10);
         backlog.push(1, (1, 4), 100);
         backlog.retain(|item, _| item.0 == 2);
         assert_eq!((backlog.pop(), backlog.pop()), (Some(((2, 0), 10)), None));

@@ -140,6 +140,11 @@ impl Peer {
         });
     }
 
+    /// Makes a removed peer unreachable for good: nothing is sent or staged for it.
+    pub fn forget_path(&self) {
+        self.path.store(None);
+    }
+
     /// The session to send with; hold the guard only briefly.
     pub fn session(&self) -> Guard<Option<Arc<SendSession>>> {
         self.session.load()

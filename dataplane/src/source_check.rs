@@ -86,7 +86,7 @@ impl SourceCheck {
     /// allows.
     #[inline]
     pub fn check(&mut self, path: &Path, now: Millis) {
-        let epoch = self.uplinks.epoch.load(Ordering::Relaxed);
+        let epoch = self.uplinks.epoch.load(Ordering::Acquire);
         let known = path.source_state();
         if known.epoch != epoch {
             self.ask(path, SourceState { epoch, ..known }, now);
@@ -107,6 +107,9 @@ impl SourceCheck {
         }
         self.asked += 1;
         let way = routes.way(source, &path.endpoint.remote, self.uplinks.flow());
+        if way == Answer::Unknown {
+            return; // the old answer serves until there is another
+        }
         // For IPv4 the kernel checks the address with the route; for IPv6 it does not.
         let is_checked = source.is_ipv4() && way == Answer::Device(known.device);
         let home = if is_checked { Answer::Unknown } else { routes.home(source) };

@@ -158,6 +158,8 @@ impl Device {
                 break;
             }
             if let Some((_, peer)) = self.lingering.pop_front() {
+                // Packets that still wait for a full socket must not be staged after this.
+                peer.forget_path();
                 discard_staged(&peer, out);
             }
         }

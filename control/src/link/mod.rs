@@ -109,10 +109,11 @@ impl LinkWatcher {
             }
             Some(Event::Gone { index: gone }) if gone == index => is_gone = true,
             _ => {}
-        })?;
-        // A move takes the interface down.
-        self.was_down = was_down || is_gone;
-        if is_gone || result == EventsRead::Lost || self.must_look() {
+        });
+        // A move takes the interface down; lost events may have been about that as well.
+        let is_whole = result.is_ok_and(|read| read != EventsRead::Lost);
+        self.was_down = was_down || is_gone || !is_whole;
+        if is_gone || !is_whole || self.must_look() {
             return self.reopen();
         }
         if let Some(link) = present {

@@ -116,11 +116,16 @@ impl Runtime {
     /// source of ICMP errors. In another network namespace than ours they do without.
     pub(super) fn offer_route_queries(&self) {
         let Components { link, engine, .. } = &self.components;
-        if self.relay.is_watched || !link.is_in_our_namespace() {
+        if self.relay.is_watched {
             return;
         }
+        let is_here = link.is_in_our_namespace();
         let interface = link.link().index;
         for worker in 0..engine.counters().count() {
+            if !is_here {
+                engine.command(worker, Command::AskRoutes(None));
+                continue;
+            }
             match NetlinkSocket::open(Protocol::Route, &[]) {
                 Ok(socket) => {
                     let socket = RouteSocket::new(socket.into(), interface);

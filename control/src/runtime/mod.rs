@@ -229,7 +229,8 @@ impl Runtime {
                 link.mtu
             );
         }
-        if link.index != before.index {
+        // A move takes the interface down, and may keep its index.
+        if link.index != before.index || self.components.link.was_down() {
             self.offer_route_queries();
         }
         if link.mtu != self.mtu {

@@ -28,6 +28,8 @@ pub const DIRECTORY: &str = "/var/run/wireguard";
 /// The monitored socket file; removed on drop if it is still ours.
 pub struct SocketFile {
     path: PathBuf,
+    /// Whether it is called after the interface.
+    is_named: bool,
     identity: Option<Identity>,
     /// Keeps the inode in use, so that its number is not reused.
     _pin: Option<File>,
@@ -114,7 +116,7 @@ impl SocketFile {
             .and_then(|listener| fs::rename(&unnamed, &path).map(|()| listener))
             .map_err(|error| failed("listen on", &path, error))?;
         drop(lock);
-        let file = SocketFile::watch(path)?;
+        let file = SocketFile::watch(path, true)?;
         Ok((listener, file))
     }
 
@@ -138,13 +140,13 @@ impl SocketFile {
             Some(path) => path.to_owned(),
             None => SocketFile::path(directory, name),
         };
-        Ok((listener, SocketFile::watch(path)?))
+        let is_named = path.file_name() == SocketFile::path(directory, name).file_name();
+        Ok((listener, SocketFile::watch(path, is_named)?))
     }
 
     /// The interface's name in its path; none for an inherited socket that is called otherwise.
     pub fn name(&self) -> Option<&str> {
-        let is_named = self.path.extension().is_some_and(|extension| extension == "sock");
-        self.path.file_stem().and_then(OsStr::to_str).filter(|_| is_named)
+        self.path.file_stem().and_then(OsStr::to_str).filter(|_| self.is_named)
     }
 
     /// Renames it to `NAME.sock`, which must not be a live socket of another daemon.
@@ -168,7 +170,7 @@ impl SocketFile {
         Ok(())
     }
 
-    fn watch(path: PathBuf) -> Result<SocketFile, SocketError> {
+    fn watch(path: PathBuf, is_named: bool) -> Result<SocketFile, SocketError> {
         let failed = |errno: Errno| SocketError::Failed {
             what: format!("watch {}", path.display()),
             source: errno.into(),
@@ -185,7 +187,7 @@ impl SocketFile {
         watch.add_watch(directory, events).map_err(failed)?;
         let pin = pin(&path).ok();
         let identity = identity(&path);
-        Ok(SocketFile { path, identity, _pin: pin, watch })
+        Ok(SocketFile { path, is_named, identity, _pin: pin, watch })
     }
 
     /// Reads the events that made the descriptor readable; returns whether the socket file still

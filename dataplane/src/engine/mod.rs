@@ -228,7 +228,9 @@ impl Engine {
             self.sources.check(&path, clock::boot_time());
             to = path.destination();
         }
-        self.sockets.send_handshake(&to, message)
+        // Not a cookie reply, which any host can cause.
+        let may_exceed = peer.is_some();
+        self.sockets.send_handshake(&to, message, may_exceed)
     }
 
     /// The counters of each worker.

@@ -89,31 +89,44 @@ impl WorkerSockets {
         socket::set_mark(self.workers.iter().flat_map(|s| s.v4.iter().chain(&s.v6)), mark)
     }
 
-    /// Sends a handshake message, if possible from the source address of `to`.
-    pub(super) fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
+    /// Sends a handshake message, if possible from the source address of `to`. If it `may_exceed`
+    /// the bound, it leaves also where data has filled the socket.
+    pub(super) fn send_handshake(
+        &self,
+        to: &Endpoint,
+        message: &[u8],
+        may_exceed: bool,
+    ) -> io::Result<SentFrom> {
         let Some(sockets) = self.workers.first() else {
             return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
         };
         let socket = sockets.of(to.family()).as_ref();
         let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         let any_source = Endpoint { source: None, ..*to };
-        match self.send_message(socket, to, message) {
+        let send = |to| send_message(socket, to, message, may_exceed);
+        match send(to) {
             Ok(()) => Ok(SentFrom::Source),
             Err(errno) if may_be_source(errno) && to.source.is_some() => {
-                self.send_message(socket, &any_source, message).map(|()| SentFrom::Anywhere)
+                send(&any_source).map(|()| SentFrom::Anywhere)
             }
             Err(errno) => Err(errno),
         }
         .map_err(io::Error::from_raw_os_error)
     }
+}
 
-    /// Sends also where data has filled the socket: data is of no use without handshakes.
-    fn send_message(&self, socket: &OwnedFd, to: &Endpoint, message: &[u8]) -> Result<(), Errno> {
-        let payload = [IoSlice::new(message)];
-        match send_one(socket.as_raw_fd(), to, HANDSHAKE_HEADER, 0, &payload) {
-            Err(libc::EAGAIN) => send_over_limit(socket, to, HANDSHAKE_HEADER, &payload),
-            result => result,
-        }
+/// Sends one message; if it `may_exceed` the bound, also where data has filled the socket: data is
+/// of no use without handshakes.
+fn send_message(
+    socket: &OwnedFd,
+    to: &Endpoint,
+    message: &[u8],
+    may_exceed: bool,
+) -> Result<(), Errno> {
+    let payload = [IoSlice::new(message)];
+    match send_one(socket.as_raw_fd(), to, HANDSHAKE_HEADER, 0, &payload) {
+        Err(libc::EAGAIN) if may_exceed => send_over_limit(socket, to, HANDSHAKE_HEADER, &payload),
+        result => result,
     }
 }
 

@@ -69,13 +69,25 @@ impl TxBacklog {
             // Other workers may have sent so much meanwhile that the peer would take these
             // messages for replays.
             let is_late = session.sent() > train.first_counter.saturating_add(REPLAY_WINDOW);
-            let may_leave = !is_late && turn.snapshot.is_up && session.is_alive(turn.now);
+            // Without a session the peer was removed, or all keys were forgotten.
+            let may_leave = !is_late
+                && turn.snapshot.is_up
+                && session.is_alive(turn.now)
+                && peer.session().is_some();
             let path = peer.path();
             let Some(path) = path.as_ref().filter(|_| may_leave) else {
                 turn.dropped(peer, DropReason::ExpiredSession, messages.into());
                 self.trains.of_mut(family).pop_front();
                 continue;
             };
+            if super::is_elsewhere(path, family, turn) {
+                // The peer has roamed.
+                let now_on = path.endpoint.family();
+                if let Some(held) = self.trains.of_mut(family).pop_front() {
+                    self.trains.of_mut(now_on).push_back(held);
+                }
+                continue;
+            }
             let HeldTrain { header, segment_size, .. } = *train;
             let slices: &[&[u8]] = &[&train.bytes];
             let to = path.destination();
@@ -85,6 +97,13 @@ impl TxBacklog {
             let target = Target { peer, session, path: Arc::clone(path) };
             note_sent(&target, sent, train.has_data, turn);
             self.trains.of_mut(family).pop_front();
+        }
+    }
+
+    /// Drops all trains of a family, whose socket was closed.
+    pub(super) fn clear(&mut self, family: Family, turn: &Turn<'_>) {
+        for Held { peer, train, .. } in self.trains.of_mut(family).drain(..) {
+            turn.dropped(&peer, DropReason::InterfaceDown, train.messages.into());
         }
     }
 

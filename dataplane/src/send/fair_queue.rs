@@ -85,6 +85,16 @@ impl FairQueue {
         Some((waiting.peer, waiting.packet))
     }
 
+    /// Drops all packets: the socket was closed.
+    pub fn clear(&mut self, turn: &Turn<'_>) {
+        let Some(flows) = &mut self.flows else { return };
+        flows.retain(|waiting, _| {
+            turn.dropped(&waiting.peer, DropReason::InterfaceDown, 1);
+            false
+        });
+        self.bytes = 0;
+    }
+
     /// Removes all packets for a peer; returns their number.
     pub fn discard(&mut self, peer: PeerId) -> u64 {
         let mut count = 0;

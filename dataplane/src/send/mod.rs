@@ -222,7 +222,8 @@ impl Sender {
         }
     }
 
-    /// Adapts to new sockets: nothing is known about their rate, and what waits is sent.
+    /// Adapts to new sockets: nothing is known about their rate, and what waits is sent, or dropped
+    /// if there is no socket.
     ///
     /// # Errors
     /// Those of [`Sender::flush`].
@@ -231,6 +232,10 @@ impl Sender {
             let bound = InFlight::new(self.socket_buffer);
             self.batch.set_train_max(family, bound.train_max());
             *self.in_flight.of_mut(family) = bound;
+            if turn.io.socket_of(family).is_none() {
+                self.backlog.clear(family, turn);
+                self.waiting.of_mut(family).clear(turn);
+            }
         }
         self.resume(PerFamily { v4: true, v6: true }, Duration::ZERO, turn)
     }
@@ -382,6 +387,10 @@ impl Sender {
                 _ if !turn.snapshot.is_up => turn.dropped(&peer, DropReason::InterfaceDown, 1),
                 (None, _) => turn.dropped(&peer, DropReason::NoEndpoint, 1),
                 (_, None) => self.stage(&peer, [packet], turn)?,
+                // The peer has roamed: what waits for its socket now is not overtaken.
+                (Some(path), _) if is_elsewhere(path, family, turn) => {
+                    self.wait(&peer, path.endpoint.family(), packet, turn);
+                }
                 (Some(path), Some(session)) => {
                     turn.check_source(path);
                     let path = Arc::clone(path);
@@ -420,6 +429,12 @@ impl Sender {
         turn.check_source(path);
         Ok(Some(Target { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
     }
+}
+
+/// Whether a path leads over another socket than that of this family.
+fn is_elsewhere(path: &Path, family: Family, turn: &Turn<'_>) -> bool {
+    let now_on = path.endpoint.family();
+    now_on != family && turn.io.socket_of(now_on).is_some()
 }
 
 /// The peer's session, if it may send now.
