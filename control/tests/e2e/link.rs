@@ -196,9 +196,12 @@ fn add_silent_peer(daemon: &Daemon, allowed_ips: &str) -> UdpSocket {
 
 /// Bytes of the next datagram; zero if none arrives within the socket's timeout.
 fn received(socket: &UdpSocket) -> usize {
-    match socket.recv(&mut [0; 2048]) {
-        Ok(length) => length,
-        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-        Err(error) => panic!("the socket fails: {error}"),
+    loop {
+        match socket.recv(&mut [0; 2048]) {
+            Ok(length) => return length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return 0,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => panic!("the socket fails: {error}"),
+        }
     }
 }
