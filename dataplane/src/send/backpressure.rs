@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use wg_bounce_sys::{Family, OuterHeader, PerFamily};
 
-use super::completion::{OneTrain, Target, note_sent};
+use super::completion::{OneTrain, Target, is_elsewhere, note_sent};
 use crate::counters::DropReason;
 use crate::limits::REPLAY_WINDOW;
 use crate::peer::{Peer, PeerId};
@@ -80,7 +80,7 @@ impl TxBacklog {
                 self.trains.of_mut(family).pop_front();
                 continue;
             };
-            if super::is_elsewhere(path, family, turn) {
+            if is_elsewhere(path, family, turn) {
                 // The peer has roamed.
                 let now_on = path.endpoint.family();
                 if let Some(held) = self.trains.of_mut(family).pop_front() {

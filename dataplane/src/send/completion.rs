@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use wg_bounce_sys::socket::{may_be_source, send_one};
-use wg_bounce_sys::{Endpoint, Errno, OuterHeader};
+use wg_bounce_sys::{Endpoint, Errno, Family, OuterHeader};
 
 use crate::counters::DropReason;
 use crate::limits::{GSO_REPROBE_AFTER, SEND_SEGMENTS_MAX};
@@ -64,6 +64,12 @@ pub(super) fn note_sent(target: &Target, sent: SentStats, has_data: bool, turn: 
     if session.wants_rekey(turn.now) {
         turn.raise(peer, flag::WANTS_HANDSHAKE);
     }
+}
+
+/// Whether a path leads over another socket than that of this family.
+pub(super) fn is_elsewhere(path: &Path, family: Family, turn: &Turn<'_>) -> bool {
+    let now_on = path.endpoint.family();
+    now_on != family && turn.io.socket_of(now_on).is_some()
 }
 
 /// A train, or a single datagram, that is sent by itself.

@@ -41,7 +41,7 @@ use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, padded_len};
 use backpressure::TxBacklog;
 pub use batch::InPlace;
 use batch::SendBatch;
-use completion::Target;
+use completion::{Target, is_elsewhere};
 use fair_queue::FairQueue;
 use in_flight::InFlight;
 use staging::Staging;
@@ -429,12 +429,6 @@ impl Sender {
         turn.check_source(path);
         Ok(Some(Target { peer: Arc::clone(peer), session, path: Arc::clone(path) }))
     }
-}
-
-/// Whether a path leads over another socket than that of this family.
-fn is_elsewhere(path: &Path, family: Family, turn: &Turn<'_>) -> bool {
-    let now_on = path.endpoint.family();
-    now_on != family && turn.io.socket_of(now_on).is_some()
 }
 
 /// The peer's session, if it may send now.
