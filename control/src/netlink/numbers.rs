@@ -31,8 +31,6 @@ pub const FORWARDING_GROUPS: [u32; 11] = [
     libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NEXTHOP,
 ];
-/// Within RTM_NEWNSID: the id of a network namespace (linux/net_namespace.h).
-pub const NETNSA_NSID: u16 = 1;
 /// The event groups that concern the way of our own datagrams: links, addresses, routes, rules,
 /// next hops.
 pub const UPLINK_GROUPS: [u32; 8] = [
@@ -47,6 +45,8 @@ pub const UPLINK_GROUPS: [u32; 8] = [
 ];
 /// The event group of links.
 pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
+/// Within RTM_NEWNSID: the id of a network namespace (linux/net_namespace.h).
+pub const NETNSA_NSID: u16 = 1;
 
 // Links (linux/if_link.h).
 
