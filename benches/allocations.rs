@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use wg_bounce_aead::{self, Aead, Key, Seal};
-use wg_bounce_dataplane::engine::{Engine, IoChoice, Options};
+use wg_bounce_dataplane::engine::{Engine, IoChoice, Options, Sizes};
 use wg_bounce_dataplane::messages;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_dataplane::receive_session::ReceiveSession;
@@ -124,8 +124,7 @@ impl Relay {
             gso: true,
             gro: true,
             tun_offload: true,
-            buffers: 128,
-            socket_buffer: 16 << 20,
+            sizes: Sizes::FULL,
         };
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));

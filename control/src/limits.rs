@@ -217,8 +217,3 @@ pub const RELAY_REASONS_LOGGED_MAX: usize = 3;
 
 /// Bytes of the longest interface name (`IFNAMSIZ` without its NUL, linux/if.h).
 pub const INTERFACE_NAME_LEN_MAX: usize = 15;
-/// Default of `--buffers` (receive buffers per worker, 64 KiB each): enough for the bursts that a
-/// 10 Gbit/s link delivers within a millisecond or two.
-pub const BUFFERS_DEFAULT: u16 = 128;
-/// Default of `--socket-buffer` (MiB): the kernel's own default holds only a few trains.
-pub const SOCKET_BUFFER_DEFAULT: u16 = 16;

@@ -9,10 +9,10 @@ use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use wg_bounce_dataplane::engine::{self, IoChoice};
+use wg_bounce_dataplane::engine::{self, IoChoice, Sizes};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
-use crate::limits::{BUFFERS_DEFAULT, INTERFACE_NAME_LEN_MAX, SOCKET_BUFFER_DEFAULT};
+use crate::limits::INTERFACE_NAME_LEN_MAX;
 use crate::logging::LogLevel;
 use crate::relay_policy::mode::Mode;
 
@@ -84,16 +84,17 @@ pub struct Options {
     #[arg(hide_env_values = true)]
     pub tun_offload: Switch,
 
-    /// Receive buffers per worker, 64 KiB each (64 to 16384)
-    #[arg(long, value_name = "N", default_value_t = BUFFERS_DEFAULT, env = "WG_BOUNCE_BUFFERS")]
-    #[arg(value_parser = clap::value_parser!(u16).range(64..=16384), hide_env_values = true)]
-    pub buffers: u16,
+    /// Receive buffers per worker, 64 KiB each, 8 to 16384 [default: 128, fewer if memory is
+    /// short]
+    #[arg(long, value_name = "N", env = "WG_BOUNCE_BUFFERS", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(8..=16384))]
+    pub buffers: Option<u16>,
 
-    /// Receive buffer, and limit of the bytes in flight, of each UDP socket, in MiB (1 to 256)
-    #[arg(long, value_name = "MIB", default_value_t = SOCKET_BUFFER_DEFAULT)]
-    #[arg(env = "WG_BOUNCE_SOCKET_BUFFER", hide_env_values = true)]
+    /// Receive buffer, and limit of the bytes in flight, of each UDP socket, in MiB, 1 to 256
+    /// [default: 16, less if memory is short]
+    #[arg(long, value_name = "MIB", env = "WG_BOUNCE_SOCKET_BUFFER", hide_env_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub socket_buffer: u16,
+    pub socket_buffer: Option<u16>,
 
     /// Log level [default: info]
     #[arg(long, value_enum, value_name = "LEVEL", env = "WG_BOUNCE_LOG_LEVEL")]
@@ -113,8 +114,9 @@ pub struct Options {
     #[arg(skip)]
     pub inherited: Inherited,
 
+    /// The lines of [`Options::report`] about options that have a value.
     #[arg(skip)]
-    report: String,
+    set: String,
 }
 
 /// Values of wireguard-go's environment variables.
@@ -180,18 +182,27 @@ impl Options {
         options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
             UsageError::new(command.error(ErrorKind::ValueValidation, reason), &command)
         })?;
-        options.report = report(&command, &matches);
+        options.set = set_options(&command, &matches);
         Ok(options)
     }
 
-    /// Each option with its value and its source, one per line.
-    pub fn report(&self) -> &str {
-        &self.report
+    /// Each option with its value and its source, one per line. `engine` has the defaults that
+    /// depend on the machine.
+    pub fn report(&self, engine: &engine::Options) -> String {
+        let mebibytes = engine.sizes.socket_buffer as f64 / f64::from(1 << 20);
+        let unset = [
+            ("workers", self.workers.is_none(), engine.workers as f64),
+            ("buffers", self.buffers.is_none(), engine.sizes.buffers.into()),
+            ("socket-buffer", self.socket_buffer.is_none(), mebibytes),
+        ];
+        let unset = unset.into_iter().filter(|(_, is_unset, _)| *is_unset);
+        let lines = unset.map(|(name, _, value)| format!("{name} = {value} (default)\n"));
+        self.set.clone() + &lines.collect::<String>()
     }
 
     /// The lines of [`Options::report`] about options that are not at their default.
     pub fn chosen(&self) -> impl Iterator<Item = &str> {
-        self.report.lines().filter(|line| !line.ends_with("(default)"))
+        self.set.lines().filter(|line| !line.ends_with("(default)"))
     }
 
     /// Whether the process stays in the foreground.
@@ -207,14 +218,20 @@ impl Options {
         }
     }
 
-    /// The options of the engine. An inherited TUN descriptor has one queue, and so there is one
-    /// worker.
-    pub fn engine(&self, cpus: usize) -> engine::Options {
+    /// The options of the engine on a machine with `cpus` CPUs, where this process may use `memory`
+    /// bytes. An inherited TUN descriptor has one queue, and so there is one worker.
+    pub fn engine(&self, cpus: usize, memory: u64) -> engine::Options {
         let workers = match (self.inherited.tun_fd, self.workers) {
             (Some(_), _) => 1,
             (None, Some(workers)) => usize::from(workers),
             (None, None) => cpus.clamp(1, WORKERS_MAX),
         };
+        // The other half is for the kernel, and for what does not depend on the workers.
+        let mut sizes = Sizes::within(memory / 2 / workers as u64);
+        sizes.buffers = self.buffers.unwrap_or(sizes.buffers);
+        if let Some(mebibytes) = self.socket_buffer {
+            sizes.socket_buffer = usize::from(mebibytes) << 20;
+        }
         engine::Options {
             workers,
             pin: !self.no_pin,
@@ -232,8 +249,7 @@ impl Options {
             gso: self.gso == Switch::On,
             gro: self.gro == Switch::On,
             tun_offload: self.tun_offload == Switch::On,
-            buffers: self.buffers,
-            socket_buffer: usize::from(self.socket_buffer) << 20,
+            sizes,
         }
     }
 }
@@ -320,7 +336,7 @@ fn parse_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn report(command: &clap::Command, matches: &ArgMatches) -> String {
+fn set_options(command: &clap::Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
         let id = argument.get_id().as_str();
@@ -382,17 +398,29 @@ mod tests {
         let line = "wg0 --io mmsg --workers 3 --no-pin --gso off --gro off --tun-offload off \
             --buffers 64 --aead ring";
         let arguments: Vec<&str> = line.split_whitespace().collect();
-        let options = parse(&arguments).expect("valid").engine(8);
-        assert_eq!((options.workers, options.buffers), (3, 64));
+        let options = parse(&arguments).expect("valid").engine(8, u64::MAX);
+        assert_eq!((options.workers, options.sizes.buffers), (3, 64));
         assert_eq!(options.io, IoChoice::Mmsg);
         assert_eq!(options.aead, wg_bounce_aead::Choice::Ring);
         assert!(!(options.pin || options.gso || options.gro || options.tun_offload));
 
-        let options = parse(&["wg0"]).expect("valid").engine(200);
+        let options = parse(&["wg0"]).expect("valid").engine(200, u64::MAX);
         assert_eq!(options.workers, WORKERS_MAX, "one per CPU, up to the limit");
         assert_eq!(options.io, IoChoice::Auto);
         assert_eq!(options.aead, wg_bounce_aead::Choice::Auto);
         assert!(options.pin && options.gso && options.gro && options.tun_offload);
+    }
+
+    #[test]
+    fn sizes_follow_the_memory_but_for_what_was_asked_for() {
+        let sizes = |line: &str, memory| {
+            let arguments: Vec<&str> = line.split_whitespace().collect();
+            parse(&arguments).expect("valid").engine(2, memory).sizes
+        };
+        assert_eq!(sizes("wg0", 1 << 30), Sizes::FULL);
+        assert_eq!(sizes("wg0 --workers 64", 128 << 20), Sizes::within(1 << 20));
+        let chosen = sizes("wg0 --workers 64 --buffers 300 --socket-buffer 2", 128 << 20);
+        assert_eq!((chosen.buffers, chosen.socket_buffer), (300, 2 << 20));
     }
 
     #[test]
@@ -456,6 +484,6 @@ mod tests {
     fn an_inherited_tun_has_one_queue() {
         let mut options = parse(&["wg0", "--workers", "4"]).expect("valid");
         options.inherited.tun_fd = Some(3);
-        assert_eq!(options.engine(8).workers, 1);
+        assert_eq!(options.engine(8, u64::MAX).workers, 1);
     }
 }

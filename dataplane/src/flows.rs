@@ -10,12 +10,11 @@ use wg_bounce_sys::route::Reply;
 
 use crate::hash::mix;
 use crate::ip::Packet;
-use crate::limits::FLOWS_MAX;
 use crate::peer::{Peer, PeerId};
 
 /// Slots that a pair may occupy.
 const WAYS: usize = 4;
-const _: () = assert!(FLOWS_MAX.is_multiple_of(WAYS));
+const _: () = assert!(WAYS.is_power_of_two());
 
 /// Source, destination and DSCP of a packet: the inputs of a route look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,11 +88,11 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// An empty cache; all its memory is allocated here. `seed` is random, so that an attacker
+    /// An empty cache for `size` pairs, a power of two; all its memory is allocated here. `seed` is random, so that an attacker
     /// cannot choose addresses that share a set.
     #[must_use]
-    pub fn new(seed: u64) -> Flows {
-        let slots = std::iter::repeat_with(|| None).take(FLOWS_MAX).collect();
+    pub fn new(seed: u64, size: usize) -> Flows {
+        let slots = std::iter::repeat_with(|| None).take(size.max(WAYS)).collect();
         Flows { slots, seed, next_victim: 0 }
     }
 
@@ -133,7 +132,7 @@ impl Flows {
     }
 
     fn set_of(&self, key: &FlowKey) -> usize {
-        key.hash(self.seed) as usize % (FLOWS_MAX / WAYS) * WAYS
+        (key.hash(self.seed) as usize & (self.slots.len() / WAYS - 1)) * WAYS
     }
 }
 
@@ -142,6 +141,8 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+
+    const SIZE: usize = 1 << 14;
 
     fn key(number: u32) -> FlowKey {
         FlowKey {
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn any_difference_makes_another_flow() {
-        let mut flows = Flows::new(7);
+        let mut flows = Flows::new(7, SIZE);
         let slot = flows.insert(flow(key(1)));
         assert_eq!(flows.find(&key(1)), Some(slot));
         let mapped = Ipv4Addr::from_bits(0x0a00_0001).to_ipv6_mapped();
@@ -176,7 +177,7 @@ mod tests {
     #[test]
     fn two_thousand_pairs_fit_with_any_seed() {
         for seed in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
-            let mut flows = Flows::new(seed);
+            let mut flows = Flows::new(seed, SIZE);
             for number in 0..2_000 {
                 flows.insert(flow(key(number)));
             }
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_the_newest_pair_is_found() {
-        let mut flows = Flows::new(3);
-        for number in 0..4 * FLOWS_MAX as u32 {
+        let mut flows = Flows::new(3, SIZE);
+        for number in 0..4 * SIZE as u32 {
             let slot = flows.insert(flow(key(number)));
             assert_eq!(flows.find(&key(number)), Some(slot));
             assert!(flows.get(slot).key == key(number));

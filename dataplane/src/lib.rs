@@ -39,6 +39,7 @@ mod rx_queue;
 pub mod segments;
 mod send;
 pub mod session;
+mod sizes;
 pub mod snapshot;
 mod source_check;
 pub mod token_bucket;

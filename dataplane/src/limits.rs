@@ -38,11 +38,6 @@ pub const NONCES_IN_FLIGHT_MAX: u64 = 512;
 /// Packets that wait for one peer's handshake (packets; `MAX_STAGED_PACKETS` of the kernel).
 pub const STAGED_PACKETS_MAX: u32 = 128;
 
-/// Packets that wait for handshakes in one worker (bytes): one peer that scans the addresses of
-/// many absent ones must not fill the memory with [`STAGED_PACKETS_MAX`] packets for each.
-pub const STAGED_BYTES_MAX: usize = 64 << 20;
-const _: () = assert!(STAGED_BYTES_MAX > STAGED_PACKETS_MAX as usize * PACKET_MAX);
-
 /// Cost of the datagrams that a worker handles in one turn, and of the TUN frames: about a tenth
 /// of a millisecond's work with the slowest AEAD. A thin flow waits for that long at most. The
 /// unit is a byte; each packet counts [`PACKET_COST`] more.
@@ -50,6 +45,9 @@ pub const SLICE_COST: u32 = 64 << 10;
 /// Cost of a packet on top of its bytes: measured, a packet of 64 bytes takes a third of the time
 /// of one of 1,408.
 pub const PACKET_COST: u32 = 512;
+/// Datagrams that a worker handles in one turn at most: a train may exceed the rest of the slice
+/// that it was taken in.
+pub const MESSAGES_PER_TURN_MAX: usize = (SLICE_COST / PACKET_COST) as usize + RECEIVE_SEGMENTS_MAX;
 
 /// Time that what a socket has in flight needs to leave. Below a packet's time on a slow uplink it
 /// cannot be; above, all that waits could as well wait here, where it is queued fairly.
@@ -72,12 +70,6 @@ pub const QUEUE_DROP_INTERVAL: u32 = 16;
 pub const QUEUE_PER_IN_FLIGHT: usize = 16;
 const _: () =
     assert!(QUEUE_PER_IN_FLIGHT as u128 * IN_FLIGHT_TIME.as_millis() >= QUEUE_TIME_MAX.0 as u128);
-/// Packets that may always wait for room in one socket (bytes): a few super-packets.
-pub const QUEUE_BYTES_MIN: usize = 256 << 10;
-/// Packets that may wait for room in one socket (bytes).
-pub const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Above this many waiting bytes a worker reads no frames from the TUN: the kernel holds them.
-pub const QUEUE_BYTES_PAUSE: usize = QUEUE_BYTES_MAX / 2;
 /// Bytes that a waiting packet counts on top of its own: its place in the queue and in the heap.
 pub const QUEUE_OVERHEAD: usize = 128;
 /// Peers that are told apart in the queue of one socket; those that share a number share its turns.
@@ -103,13 +95,7 @@ pub const COALESCE_PACKETS_MAX: usize = 4096;
 /// Routes that one turn asks the kernel for, at some microseconds each: a peer that scans
 /// addresses must not delay the others for longer.
 pub const ROUTE_QUERIES_PER_TURN: usize = 256;
-/// Address pairs that one worker remembers (about 100 bytes each): more than talk at once through
-/// a large hub, and few enough to fit into a shared cache.
-pub const FLOWS_MAX: usize = 1 << 14;
-const _: () = assert!(FLOWS_MAX.is_power_of_two());
-// A train may exceed the rest of the slice that it was taken in.
-const _: () =
-    assert!((SLICE_COST / PACKET_COST) as usize + RECEIVE_SEGMENTS_MAX <= ROUTE_QUERIES_PER_TURN);
+const _: () = assert!(MESSAGES_PER_TURN_MAX <= ROUTE_QUERIES_PER_TURN);
 /// Source addresses that one worker checks within [`SOURCE_CHECK_INTERVAL`] (paths). A question
 /// takes 5 to 8 microseconds (Cascade Lake, 2.5 GHz), a check has one or two: at most 4 % of the
 /// worker's time while routes change all the time.
@@ -150,7 +136,7 @@ pub const DRR_QUEUES: usize = 256;
 pub const DRR_QUANTUM: i64 = 88 << 10;
 
 /// Commands that may wait for one worker; control blocks beyond that.
-pub const COMMANDS_MAX: usize = 1 << 16;
+pub const COMMANDS_MAX: usize = 1024;
 /// Initiations with a valid mac1 that may wait for control.
 pub const INITIATIONS_MAX: usize = 4096;
 /// Responses that may wait for control (messages of about 220 bytes): what a flood that one worker
@@ -160,8 +146,6 @@ pub const RESPONSES_MAX: usize = 4096;
 pub const COOKIE_REPLIES_MAX: usize = 1024;
 /// Peers that may wait for control's attention; a peer is queued once, however much happens.
 pub const NOTICES_MAX: usize = 1 << 17;
-/// Datagrams that may wait for the worker that owns their session.
-pub const HAND_OFFS_MAX: usize = 1024;
 
 /// Plaintext is padded to a multiple of this (bytes, §5.4.6).
 pub const PADDING_MULTIPLE: usize = 16;

@@ -57,10 +57,10 @@ pub struct Router {
 }
 
 impl Router {
-    /// Allocates all its memory here; `seed` is random.
-    pub fn new(seed: u64) -> Router {
+    /// Allocates all its memory here; `seed` is random, `flows` a power of two.
+    pub fn new(seed: u64, flows: usize) -> Router {
         Router {
-            flows: Flows::new(seed),
+            flows: Flows::new(seed, flows),
             socket: None,
             route_queries: 0,
             last: None,

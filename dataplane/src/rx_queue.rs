@@ -9,14 +9,13 @@ use wg_bounce_sys::{Frame, Ready, Train};
 
 use crate::channels::HandOff;
 use crate::drr::DeficitRoundRobin;
-use crate::limits::{HAND_OFFS_MAX, PACKET_COST, SLICE_COST};
+use crate::limits::{PACKET_COST, SLICE_COST};
 use crate::offload::Cut;
 use crate::receive::ReceivePath;
 use crate::segments::datagrams;
 use crate::wire::{self, Kind};
 
 /// The receive queue of one worker.
-#[derive(Default)]
 pub struct RxQueue {
     /// The trains of this turn.
     pub trains: Vec<Train>,
@@ -27,10 +26,24 @@ pub struct RxQueue {
     waiting_trains: DeficitRoundRobin<(Train, Option<Kind>)>,
     /// Waiting trains that other workers handed over.
     handed_over: usize,
+    handed_over_max: usize,
     waiting_frames: VecDeque<Frame>,
 }
 
 impl RxQueue {
+    /// An empty queue that takes at most `hand_offs` trains of other workers.
+    pub fn new(hand_offs: usize) -> RxQueue {
+        RxQueue {
+            trains: Vec::new(),
+            first_kinds: Vec::new(),
+            frames: Vec::new(),
+            waiting_trains: DeficitRoundRobin::default(),
+            handed_over: 0,
+            handed_over_max: hand_offs,
+            waiting_frames: VecDeque::new(),
+        }
+    }
+
     /// Whether nothing is left to do; with `must_pause` frames do not count.
     pub fn is_empty(&self, must_pause: bool) -> bool {
         self.waiting_trains.is_empty() && (must_pause || self.waiting_frames.is_empty())
@@ -48,7 +61,7 @@ impl RxQueue {
             self.queue(train, receive);
         }
         // Hand-offs beyond the bound stay in their lane; the next wait returns at once for them.
-        let room = HAND_OFFS_MAX.saturating_sub(self.handed_over);
+        let room = self.handed_over_max.saturating_sub(self.handed_over);
         for hand_off in hand_offs.try_iter().take(room) {
             self.handed_over += 1;
             self.queue(train_of(hand_off), receive);

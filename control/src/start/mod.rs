@@ -9,6 +9,7 @@
 
 mod background;
 mod failure;
+mod memory;
 mod privileges;
 mod process;
 
@@ -23,7 +24,7 @@ use getrandom::SysRng;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rand_core::UnwrapErr;
-use wg_bounce_dataplane::engine::Engine;
+use wg_bounce_dataplane::engine::{self, Engine};
 use wg_bounce_sys::tun::{Tun, TunHandle};
 use wg_bounce_sys::{clock, inherit};
 
@@ -49,7 +50,7 @@ pub fn main() -> ExitCode {
         Err(error) => return ExitCode::from(error.print()),
     };
     if options.show_options {
-        print!("{}", options.report());
+        print!("{}", options.report(&engine_options(&options)));
         return ExitCode::SUCCESS;
     }
     let is_child = background::is_child();
@@ -80,7 +81,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         log::debug!("option set: {line}");
     }
 
-    let engine_options = options.engine(thread::available_parallelism().map_or(1, usize::from));
+    let engine_options = engine_options(options);
     let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
     let name = tun.name().map_err(Failure::system("read the interface's name"))?;
     logging::set_interface(&name);
@@ -144,6 +145,14 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The options of the engine on this machine.
+fn engine_options(options: &Options) -> engine::Options {
+    let (cpus, memory) = (thread::available_parallelism().map_or(1, usize::from), memory::limit());
+    let chosen = options.engine(cpus, memory);
+    log::debug!("process: may use {} MiB of memory: {:?}", memory >> 20, chosen.sizes);
+    chosen
 }
 
 fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Failure> {

@@ -19,6 +19,7 @@ mod icmp_ecn;
 mod interop;
 mod lifecycle;
 mod link;
+mod memory;
 mod nested;
 mod path_mtu;
 mod process;

@@ -26,7 +26,7 @@ use crate::peer::Peer;
 use crate::snapshot::Snapshot;
 use crate::source_check::{SourceCheck, Uplinks};
 use crate::worker::{Gauge, Shared};
-pub use options::{IoChoice, Options, StartError};
+pub use options::{IoChoice, Options, Sizes, StartError};
 use sockets::WorkerSockets;
 pub use sockets::{BoundSockets, SentFrom};
 use start::{Lanes, WorkerPlan};
@@ -75,7 +75,7 @@ impl Engine {
             must_stop: AtomicBool::new(false),
         });
         let lanes: Vec<Lanes> = (0..queues.len())
-            .map(|_| Lanes::new())
+            .map(|_| Lanes::new(options.sizes.hand_offs))
             .collect::<io::Result<_>>()
             .map_err(StartError::Resources)?;
         let neighbours: Vec<Neighbour> = lanes.iter().map(|lane| lane.neighbour.clone()).collect();
@@ -85,7 +85,7 @@ impl Engine {
             shared: Arc::clone(&shared),
             workers: Vec::with_capacity(queues.len()),
             retired: Vec::new(),
-            sockets: WorkerSockets::new(options.gro, options.socket_buffer),
+            sockets: WorkerSockets::new(options.gro, options.sizes.socket_buffer),
             sources: SourceCheck::open(Arc::clone(&shared.uplinks)),
             description: String::new(),
         };

@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub use crate::sizes::Sizes;
+
 /// The I/O backend to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoChoice {
@@ -30,10 +32,8 @@ pub struct Options {
     pub gro: bool,
     /// Exchange super-packets with the TUN.
     pub tun_offload: bool,
-    /// Receive buffers per worker, 64 KiB each.
-    pub buffers: u16,
-    /// Receive buffer of each UDP socket, and the most that it has in flight (bytes).
-    pub socket_buffer: usize,
+    /// The sizes of each worker's buffers and queues.
+    pub sizes: Sizes,
 }
 
 /// The reason why the workers could not start.

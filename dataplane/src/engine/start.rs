@@ -13,7 +13,7 @@ use wg_bounce_sys::uring::{Prepared, Uring};
 
 use super::options::{IoChoice, Options, StartError};
 use crate::channels::{Channels, HandOff, Neighbour};
-use crate::limits::{COMMANDS_MAX, HAND_OFFS_MAX, RECEIVE_SEGMENTS_MAX};
+use crate::limits::COMMANDS_MAX;
 use crate::messages::Command;
 use crate::offload::CoalescerOptions;
 use crate::receive::ReceivePath;
@@ -32,11 +32,11 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new() -> io::Result<Lanes> {
+    pub(super) fn new(hand_offs: usize) -> io::Result<Lanes> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = Arc::new(EventFd::from_value_and_flags(0, flags)?);
         let (commands, command_lane) = bounded(COMMANDS_MAX);
-        let (lane, hand_off_lane) = bounded(HAND_OFFS_MAX);
+        let (lane, hand_off_lane) = bounded(hand_offs);
         Ok(Lanes { commands, command_lane, neighbour: Neighbour { lane, bell }, hand_off_lane })
     }
 }
@@ -74,7 +74,7 @@ impl WorkerPlan {
             }
         };
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
-        let messages = usize::from(self.options.buffers) * RECEIVE_SEGMENTS_MAX;
+        let sizes = self.options.sizes;
         let sources = SourceCheck::open(Arc::clone(&self.shared.uplinks));
         let worker = Worker {
             number: self.number,
@@ -84,15 +84,9 @@ impl WorkerPlan {
             commands: self.commands,
             hand_offs: self.hand_offs,
             channels: self.channels,
-            receive: ReceivePath::new(self.aead, self.coalescer, seed, messages),
-            sender: Sender::new(
-                self.number,
-                self.workers,
-                self.aead,
-                self.options.gso,
-                self.options.socket_buffer,
-            ),
-            rx_queue: RxQueue::default(),
+            receive: ReceivePath::new(self.aead, self.coalescer, seed, sizes.flows),
+            sender: Sender::new(self.number, self.workers, self.aead, self.options.gso, sizes),
+            rx_queue: RxQueue::new(sizes.hand_offs),
             sources,
             transmit: TransmitPath::default(),
         };
@@ -109,7 +103,7 @@ fn open_backend(
     bell: Arc<EventFd>,
 ) -> Result<(Backend, &'static str), StartError> {
     if options.io != IoChoice::Mmsg {
-        match Prepared::new(&queue, options.buffers) {
+        match Prepared::new(&queue, options.sizes.buffers) {
             Ok(prepared) => {
                 let uring = Uring::new(prepared, queue, bell);
                 return Ok((Backend::Uring(Box::new(uring)), "io_uring"));
@@ -122,6 +116,6 @@ fn open_backend(
             }
         }
     }
-    let mmsg = Mmsg::new(queue, bell, options.buffers).map_err(StartError::Resources)?;
+    let mmsg = Mmsg::new(queue, bell, options.sizes.buffers).map_err(StartError::Resources)?;
     Ok((Backend::Mmsg(Box::new(mmsg)), "epoll with recvmmsg"))
 }

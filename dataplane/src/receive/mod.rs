@@ -31,7 +31,7 @@ use crate::icmp_errors::IcmpErrors;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
-use crate::limits::{DRR_QUEUES, RECEIVE_SEGMENTS_MAX};
+use crate::limits::{DRR_QUEUES, MESSAGES_PER_TURN_MAX, RECEIVE_SEGMENTS_MAX};
 use crate::nesting::outer_header;
 use crate::offload::CoalescerOptions;
 use crate::peer::{Peer, flag};
@@ -95,16 +95,15 @@ struct Run {
 }
 
 impl ReceivePath {
-    /// Allocates all its memory here. `seed` is random: it keys the flow table. A turn has at most
-    /// `messages` data messages.
-    pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, messages: usize) -> ReceivePath {
+    /// Allocates all its memory here. `seed` is random: it keys the table of `flows` flows.
+    pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, flows: usize) -> ReceivePath {
         ReceivePath {
             aead,
             indexes: IndexTable::default(),
-            router: Router::new(seed),
+            router: Router::new(seed, flows),
             errors: IcmpErrors::default(),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
-            messages: Vec::with_capacity(messages),
+            messages: Vec::with_capacity(MESSAGES_PER_TURN_MAX),
             tun: TunWriter::new(options, seed),
         }
     }

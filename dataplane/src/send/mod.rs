@@ -28,14 +28,13 @@ use wg_bounce_sys::{Backend, Family, PerFamily};
 
 use crate::counters::DropReason;
 use crate::ip;
-use crate::limits::{
-    QUEUE_BYTES_MAX, QUEUE_BYTES_MIN, QUEUE_BYTES_PAUSE, QUEUE_PER_IN_FLIGHT, RESUME_BYTES_MAX,
-};
+use crate::limits::{QUEUE_PER_IN_FLIGHT, RESUME_BYTES_MAX};
 use crate::nesting::outer_header;
 use crate::offload::Cut;
 use crate::path::Path;
 use crate::peer::{Peer, flag};
 use crate::session::SendSession;
+use crate::sizes::Sizes;
 use crate::turn::Turn;
 use crate::wire::{DATA_HEADER_LEN, DATA_OVERHEAD, padded_len};
 use backpressure::TxBacklog;
@@ -55,30 +54,23 @@ pub struct Sender {
     in_flight: PerFamily<InFlight>,
     /// The sockets that were left full in this turn.
     is_full: PerFamily<bool>,
-    /// Bytes in flight of a socket at most.
-    socket_buffer: usize,
+    sizes: Sizes,
     staging: Staging,
 }
 
 impl Sender {
-    /// Allocates all its memory here. `worker` is the worker's number of `workers`; the sockets
-    /// have at most `socket_buffer` bytes in flight.
-    pub fn new(
-        worker: usize,
-        workers: usize,
-        aead: Aead,
-        use_gso: bool,
-        socket_buffer: usize,
-    ) -> Sender {
-        let in_flight = || InFlight::new(socket_buffer);
+    /// Allocates all its memory here. `worker` is the worker's number of `workers`; `sizes`
+    /// bounds what is in flight and what waits.
+    pub fn new(worker: usize, workers: usize, aead: Aead, use_gso: bool, sizes: Sizes) -> Sender {
+        let in_flight = || InFlight::new(sizes.socket_buffer);
         Sender {
             batch: SendBatch::new(workers, aead, use_gso),
             backlog: TxBacklog::default(),
             waiting: PerFamily::default(),
             in_flight: PerFamily { v4: in_flight(), v6: in_flight() },
             is_full: PerFamily::default(),
-            socket_buffer,
-            staging: Staging::new(worker),
+            sizes,
+            staging: Staging::new(worker, sizes.staged),
         }
     }
 
@@ -229,7 +221,7 @@ impl Sender {
     /// Those of [`Sender::flush`].
     pub fn sockets_changed(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         for family in Family::BOTH {
-            let bound = InFlight::new(self.socket_buffer);
+            let bound = InFlight::new(self.sizes.socket_buffer);
             self.batch.set_train_max(family, bound.train_max());
             *self.in_flight.of_mut(family) = bound;
             if turn.io.socket_of(family).is_none() {
@@ -248,7 +240,7 @@ impl Sender {
 
     /// Whether so much waits for room that the TUN must not be read.
     pub fn must_pause(&self) -> bool {
-        self.waiting.v4.bytes() + self.waiting.v6.bytes() > QUEUE_BYTES_PAUSE
+        self.waiting.v4.bytes() + self.waiting.v6.bytes() > self.sizes.queued / 2
     }
 
     /// Sends a keepalive, or stages it and requests a handshake. Packets that are already staged
@@ -368,7 +360,7 @@ impl Sender {
     /// Queues a packet for a full socket.
     fn wait(&mut self, peer: &Arc<Peer>, family: Family, packet: Box<[u8]>, turn: &Turn<'_>) {
         let max = QUEUE_PER_IN_FLIGHT * self.in_flight.of(family).bound();
-        let max = max.clamp(QUEUE_BYTES_MIN, QUEUE_BYTES_MAX);
+        let max = max.clamp(Sizes::LEAST.queued, self.sizes.queued);
         self.waiting.of_mut(family).push(peer, packet, max, turn);
     }
 

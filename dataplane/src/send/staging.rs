@@ -3,22 +3,22 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use crate::limits::{STAGED_BYTES_MAX, STAGED_PACKETS_MAX};
+use crate::limits::STAGED_PACKETS_MAX;
 use crate::peer::{Peer, PeerId};
 
 /// The staged packets of one worker. An empty packet is a keepalive.
-#[derive(Default)]
 pub struct Staging {
     peers: HashMap<PeerId, VecDeque<Box<[u8]>>>,
     /// Bytes of all packets here.
     bytes: usize,
+    bytes_max: usize,
     worker: usize,
 }
 
 impl Staging {
-    /// The staging area of worker number `worker`.
-    pub fn new(worker: usize) -> Staging {
-        Staging { peers: HashMap::new(), bytes: 0, worker }
+    /// The staging area of worker number `worker`, for packets of `bytes_max` bytes together.
+    pub fn new(worker: usize, bytes_max: usize) -> Staging {
+        Staging { peers: HashMap::new(), bytes: 0, bytes_max, worker }
     }
 
     /// Stages a packet. Returns the number of packets dropped for it: the oldest one of the peer if
@@ -26,7 +26,7 @@ impl Staging {
     /// has staged too many bytes for other peers.
     #[must_use]
     pub fn push(&mut self, peer: &Peer, packet: Box<[u8]>) -> u64 {
-        if self.bytes + packet.len() > STAGED_BYTES_MAX {
+        if self.bytes + packet.len() > self.bytes_max {
             return 1;
         }
         let queue = self.peers.entry(peer.id).or_default();
@@ -69,10 +69,12 @@ impl Staging {
 mod tests {
     use super::*;
 
+    const BYTES: usize = 1 << 20;
+
     #[test]
     fn the_oldest_packet_makes_room() {
         let peer = Peer::new(PeerId(1), [1; 32]);
-        let mut staging = Staging::new(0);
+        let mut staging = Staging::new(0, BYTES);
         for number in 0..STAGED_PACKETS_MAX {
             assert_eq!(staging.push(&peer, vec![number as u8].into()), 0);
         }
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn the_bound_holds_over_all_workers() {
         let peer = Peer::new(PeerId(1), [1; 32]);
-        let (mut one, mut two) = (Staging::new(0), Staging::new(1));
+        let (mut one, mut two) = (Staging::new(0, BYTES), Staging::new(1, BYTES));
         for _ in 0..STAGED_PACKETS_MAX {
             assert_eq!(one.push(&peer, Box::default()), 0);
         }
@@ -98,9 +100,9 @@ mod tests {
 
     #[test]
     fn the_memory_for_many_peers_is_bounded() {
-        let mut staging = Staging::new(0);
+        let mut staging = Staging::new(0, BYTES);
         let peers: Vec<Peer> =
-            (0..STAGED_BYTES_MAX as u32 / 32_768).map(|n| Peer::new(PeerId(n), [1; 32])).collect();
+            (0..BYTES as u32 / 32_768).map(|n| Peer::new(PeerId(n), [1; 32])).collect();
         for peer in &peers {
             assert_eq!(staging.push(peer, vec![0; 32_768].into()), 0);
         }

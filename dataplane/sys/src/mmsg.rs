@@ -22,7 +22,7 @@ use crate::tun::{FRAME_SLOT_LEN, Queue};
 /// Messages of one recvmmsg or sendmmsg call.
 const CALL_MAX: usize = 64;
 /// Upper limit of frames read from the TUN in one turn, so that UDP is served too.
-const FRAMES_MAX: usize = 32;
+const FRAMES_MAX: u16 = 32;
 
 const V4: u64 = 0;
 const V6: u64 = 1;
@@ -60,7 +60,8 @@ pub struct Mmsg {
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// Registers the TUN queue and the doorbell; sockets follow by [`Mmsg::set_sockets`].
+    /// Registers the TUN queue and the doorbell, with `buffers` buffers for trains (64 KiB each) and
+    /// at most as many for frames; sockets follow by [`Mmsg::set_sockets`].
     ///
     /// # Errors
     /// EMFILE, ENFILE: too many open files. ENOMEM, ENOSPC: out of memory or epoll watches.
@@ -77,7 +78,7 @@ impl Mmsg {
             bell,
             trains: memory::slots(buffers, TRAIN_SLOT_LEN)?,
             share: usize::from(buffers).div_ceil(2).min(CALL_MAX),
-            frames: memory::slots(FRAMES_MAX as u16, FRAME_SLOT_LEN)?,
+            frames: memory::slots(FRAMES_MAX.min(buffers), FRAME_SLOT_LEN)?,
             is_watched: PerFamily::default(),
             reads_frames: true,
             headers: vec![header; CALL_MAX],

@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket as netlink};
 use wg_bounce_aead::{self, Aead, Key, Open, Seal};
 use wg_bounce_dataplane::checksum;
-use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options};
+use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options, Sizes};
 use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_dataplane::receive_session::ReceiveSession;
@@ -81,8 +81,7 @@ impl Hub {
             gso: true,
             gro: true,
             tun_offload: true,
-            buffers: 64,
-            socket_buffer,
+            sizes: Sizes { buffers: 64, socket_buffer, ..Sizes::FULL },
         };
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));

@@ -27,7 +27,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Sets up the ring with the best flags that the kernel supports. Must be called on the
+    /// Sets up the ring, with `buffers` buffers for trains (64 KiB each) and at most as many for
+    /// frames, with the best flags that the kernel supports. Must be called on the
     /// worker's own thread, to which the ring then belongs.
     ///
     /// # Errors
@@ -37,7 +38,7 @@ impl Prepared {
     pub fn new(tun: &Queue, buffers: u16) -> io::Result<Prepared> {
         let mut ring = build_ring()?;
         let trains = Provided::new(&ring, TRAIN_GROUP, memory::slots(buffers, TRAIN_SLOT_LEN)?, 0)?;
-        let slots = memory::slots(FRAMES, FRAME_SLOT_LEN)?;
+        let slots = memory::slots(FRAMES.min(buffers), FRAME_SLOT_LEN)?;
         let frames = Provided::new(&ring, FRAME_GROUP, slots, tun.skipped_len())?;
         enable(&ring)?;
         probe_multishot(&mut ring)?;
