@@ -12,10 +12,12 @@ use std::net::SocketAddr;
 
 use wg_bounce_sys::OuterHeader;
 
+use crate::counters::DropReason;
 use crate::ip::{self, Packet};
 use crate::limits::{NESTED_HOP_LIMIT_MAX, NESTING_HOPS};
 use crate::path::Path;
 use crate::peer::Peer;
+use crate::turn::Turn;
 use crate::wire::{self, DATA, INITIATION, RESPONSE};
 
 /// Bytes of a UDP header.
@@ -68,11 +70,23 @@ impl Nested {
     pub fn is_too_deep(&self) -> bool {
         self.hop_limit <= NESTING_HOPS
     }
+
+    /// Drops it, and `count` - 1 more of its frame, on its way to `peer`: counted, and logged once
+    /// per peer and [`crate::limits::LOOP_LOG_AFTER`] with the `reason`.
+    pub fn drop_looping(&self, reason: &str, peer: &Peer, count: u64, turn: &Turn<'_>) {
+        turn.dropped(peer, DropReason::RoutingLoop, count);
+        if peer.note_loop(turn.now) {
+            log::warn!("routing loop: messages to {} {reason}; dropping", self.to);
+        }
+    }
 }
 
-/// The outer IP header for a packet that was parsed to `ip`.
-pub fn outer_header(packet: &[u8], ip: &Packet) -> OuterHeader {
-    let hop_limit = Nested::read(packet, ip).map_or(0, |nested| {
+/// Why a message that [`Nested::is_too_deep`] is dropped, for the log.
+pub const TOO_DEEP: &str = "have passed too many tunnels: their endpoints lie behind each other";
+
+/// The outer IP header for a packet, and for the message that it carries, if any.
+pub fn outer_header(packet: &[u8], nested: Option<&Nested>) -> OuterHeader {
+    let hop_limit = nested.map_or(0, |nested| {
         nested.hop_limit.saturating_sub(NESTING_HOPS).clamp(1, NESTED_HOP_LIMIT_MAX)
     });
     OuterHeader { traffic_class: ip::outer_ecn(packet), hop_limit }
@@ -88,6 +102,11 @@ mod tests {
 
     use super::*;
     use crate::peer::PeerId;
+
+    fn header_of(packet: &[u8]) -> OuterHeader {
+        let ip = ip::parse(packet).expect("IP");
+        outer_header(packet, Nested::read(packet, &ip).as_ref())
+    }
     use crate::session::{KeypairInfo, Lifetime, SendSession};
 
     const OURS: u32 = 0x0403_0201;
@@ -180,16 +199,16 @@ mod tests {
                 if nested.is_too_deep() {
                     break;
                 }
-                hop_limit = outer_header(&packet, &ip::parse(&packet).expect("IP")).hop_limit;
+                hop_limit = header_of(&packet).hop_limit;
                 levels += 1;
             }
             assert_eq!(levels, 7);
         }
         let from_afar = packet(true, 255, DATA, 1);
-        let header = outer_header(&from_afar, &ip::parse(&from_afar).expect("IP"));
+        let header = header_of(&from_afar);
         assert_eq!(header.hop_limit, NESTED_HOP_LIMIT_MAX);
         let plain = packet(true, 3, 0, 1);
-        let header = outer_header(&plain, &ip::parse(&plain).expect("IP"));
+        let header = header_of(&plain);
         assert_eq!(header.hop_limit, 0, "the system's default");
     }
 }

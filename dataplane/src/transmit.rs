@@ -14,7 +14,7 @@ use wg_bounce_sys::Frame;
 
 use crate::counters::DropReason;
 use crate::ip_forward::is_link_local_control;
-use crate::nesting::Nested;
+use crate::nesting::{self, Nested, outer_header};
 use crate::offload::Cut;
 use crate::path::Path;
 use crate::peer::Peer;
@@ -80,16 +80,15 @@ fn route(
         peer.counters.dropped(DropReason::NoEndpoint, cut.segments() as u64);
         return answer_unreachable(cut, DropReason::NoEndpoint, receive, sender, turn);
     };
-    if let Some(nested) = Nested::read(cut.packet(), packet)
-        && let Some(circle) = circle_of(&nested, peer, path)
+    let nested = Nested::read(cut.packet(), packet);
+    if let Some(nested) = &nested
+        && let Some(reason) = circle_of(nested, peer, path)
     {
-        turn.dropped(peer, DropReason::RoutingLoop, cut.segments() as u64);
-        if peer.note_loop(turn.now) {
-            log::warn!("routing loop: messages to {} {circle}; dropping", nested.to);
-        }
+        nested.drop_looping(reason, peer, cut.segments() as u64, turn);
         return Ok(());
     }
-    sender.send(peer, path, cut, turn)
+    let header = outer_header(cut.packet(), nested.as_ref());
+    sender.send(peer, path, cut, header, turn)
 }
 
 /// Drops a frame, and answers its sender with an ICMP error within the rate limit.
@@ -110,7 +109,7 @@ fn circle_of(nested: &Nested, peer: &Peer, path: &Path) -> Option<&'static str> 
     if nested.is_for(peer, path) {
         Some("are routed into the interface, and the peer itself has that address as an allowed IP")
     } else if nested.is_too_deep() {
-        Some("have passed too many tunnels: their endpoints lie behind each other")
+        Some(nesting::TOO_DEEP)
     } else {
         None
     }

@@ -32,7 +32,7 @@ use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
 use crate::ip_forward;
 use crate::limits::{DRR_QUEUES, MESSAGES_PER_TURN_MAX, RECEIVE_SEGMENTS_MAX};
-use crate::nesting::outer_header;
+use crate::nesting::{self, Nested, outer_header};
 use crate::offload::CoalescerOptions;
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
@@ -273,7 +273,10 @@ impl ReceivePath {
                         sender.relay(&known, relayed, turn)?;
                         relayed.clear();
                     }
-                    relayed.push(prepare_relay(message, &packet, mtu, turn));
+                    match prepare_relay(message, &packet, mtu, turn) {
+                        Ok(place) => relayed.push(place),
+                        Err(nested) => nested.drop_looping(nesting::TOO_DEEP, to, 1, turn),
+                    }
                 }
                 Verdict::Refuse(error) => {
                     let peer = &session.peer;
@@ -345,19 +348,28 @@ fn accept_message<'router>(
 
 /// Forwards a packet as a router does, and turns its message into one that can be sealed where it
 /// lies. It must not grow, because the next message of the train begins behind its tag. `mtu` is
-/// that of its route (bytes).
-fn prepare_relay(message: &Message, packet: &Packet, mtu: usize, turn: &mut Turn<'_>) -> InPlace {
+/// that of its route (bytes). Fails with the message that the packet carries if that is in a circle.
+fn prepare_relay(
+    message: &Message,
+    packet: &Packet,
+    mtu: usize,
+    turn: &mut Turn<'_>,
+) -> Result<InPlace, Nested> {
     let plaintext = &mut turn.trains[message.train as usize].buffer[message.plaintext()];
     ip_forward::decrement_ttl(plaintext);
+    let nested = Nested::read(plaintext, packet);
+    if let Some(nested) = nested.filter(Nested::is_too_deep) {
+        return Err(nested);
+    }
     let length = padded_len(packet.len, mtu).min(plaintext.len());
     // The sender's padding must not reach the receiver.
     plaintext[packet.len..length].fill(0);
-    InPlace {
+    Ok(InPlace {
         train: message.train,
         offset: message.offset,
         length: (length + DATA_OVERHEAD) as u32,
-        header: outer_header(plaintext, packet),
-    }
+        header: outer_header(plaintext, nested.as_ref()),
+    })
 }
 
 /// Applies to the peer what its authentic messages change, once for all messages of a run that

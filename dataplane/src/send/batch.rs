@@ -378,9 +378,7 @@ impl SendBatch {
                 libc::EAGAIN => None,
                 NOT_TRIED if full == Some(train.destination) => None,
                 NOT_TRIED => self.alone(index, turn, |one| one.send(peer, path, turn)),
-                errno => {
-                    self.alone(index, turn, |one| Some(one.retry_plainer(errno, peer, path, turn)))
-                }
+                errno => self.alone(index, turn, |one| one.retry_plainer(errno, peer, path, turn)),
             };
             match sent {
                 Some(sent) => note_sent(self.target_of(train), sent, train.has_data, turn),

@@ -89,7 +89,7 @@ impl OneTrain<'_> {
         match self.try_send(&self.to, turn) {
             Ok(sent) => Some(sent),
             Err(libc::EAGAIN) => None,
-            Err(errno) => Some(self.retry_plainer(errno, peer, path, turn)),
+            Err(errno) => self.retry_plainer(errno, peer, path, turn),
         }
     }
 
@@ -104,7 +104,7 @@ impl OneTrain<'_> {
 
     /// Retries, after the kernel refused it with `errno`, without the source address if that may
     /// have vanished, then one message at a time if the kernel refuses segmentation offload.
-    /// Returns what left, and counts the rest as dropped.
+    /// Returns what left, and counts the rest as dropped; none if the socket is full.
     ///
     /// Expected errnos, besides those of [`may_be_source`]: EMSGSIZE (a segment exceeds the
     /// route's MTU), EIO and EINVAL (the device or kernel cannot segment). Any other is final.
@@ -114,22 +114,23 @@ impl OneTrain<'_> {
         peer: &Peer,
         path: &Path,
         turn: &Turn<'_>,
-    ) -> SentStats {
+    ) -> Option<SentStats> {
         let OneTrain { to, segment_size, messages, .. } = *self;
         let any_source = Endpoint { source: None, ..to };
         if may_be_source(errno) && to.source.is_some() {
             match self.try_send(&any_source, turn) {
                 Ok(sent) => {
                     peer.forget_source(to);
-                    return sent;
+                    return Some(sent);
                 }
+                Err(libc::EAGAIN) => return None,
                 Err(other) => errno = other,
             }
         }
         let is_gso_refused = matches!(errno, libc::EMSGSIZE | libc::EIO | libc::EINVAL);
         if segment_size == 0 || !is_gso_refused {
             turn.dropped(peer, drop_reason(errno), messages.into());
-            return SentStats::default();
+            return Some(SentStats::default());
         }
         if path.gso_refused_until.load(Ordering::Relaxed) <= turn.now.0 {
             let reprobe_at = turn.now + GSO_REPROBE_AFTER;
@@ -137,9 +138,11 @@ impl OneTrain<'_> {
             turn.counters.gso_demotions.add(1);
             peer.counters.gso_demotions.add(1);
         }
-        self.send_singly(peer, turn)
+        Some(self.send_singly(peer, turn))
     }
 
+    /// Sends one message after the other. What finds the socket full is dropped: part of this train
+    /// has left, and the next ones are not formed.
     fn send_singly(&self, peer: &Peer, turn: &Turn<'_>) -> SentStats {
         let mut sent = SentStats::default();
         let Some(socket) = turn.io.socket_for(&self.to).map(AsRawFd::as_raw_fd) else {

@@ -24,12 +24,12 @@ use std::time::Duration;
 
 use wg_bounce_aead::Aead;
 use wg_bounce_sys::socket::{bound_in_flight, in_flight};
-use wg_bounce_sys::{Backend, Family, PerFamily};
+use wg_bounce_sys::{Backend, Family, OuterHeader, PerFamily};
 
 use crate::counters::DropReason;
 use crate::ip;
 use crate::limits::{QUEUE_PER_IN_FLIGHT, RESUME_BYTES_MAX};
-use crate::nesting::outer_header;
+use crate::nesting::{Nested, outer_header};
 use crate::offload::Cut;
 use crate::path::Path;
 use crate::peer::{Peer, flag};
@@ -74,16 +74,17 @@ impl Sender {
         }
     }
 
-    /// Sends every packet of a TUN frame to a peer whose path is known.
+    /// Sends every packet of a TUN frame, with this outer header, to a peer whose path is known.
     pub fn send(
         &mut self,
         peer: &Arc<Peer>,
         path: &Arc<Path>,
         cut: &Cut<'_>,
+        header: OuterHeader,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
         match self.target(peer, path, turn)? {
-            Some(target) => self.send_cut(&target, cut, turn),
+            Some(target) => self.send_cut(&target, cut, header, turn),
             None => self.stage(peer, packets_of(cut, 0), turn),
         }
     }
@@ -278,8 +279,13 @@ impl Sender {
     }
 
     /// Writes every packet of a frame into a message.
-    fn send_cut(&mut self, target: &Target, cut: &Cut<'_>, turn: &mut Turn<'_>) -> io::Result<()> {
-        let header = outer_header(cut.packet(), cut.ip());
+    fn send_cut(
+        &mut self,
+        target: &Target,
+        cut: &Cut<'_>,
+        header: OuterHeader,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
         let segments = cut.segments();
         let mtu = turn.snapshot.mtu;
         let longest = padded_len(cut.max_segment_len(), mtu);
@@ -344,7 +350,9 @@ impl Sender {
             return self.stage(&target.peer, [packet], turn);
         };
         let counter = nonces.next().expect("one was reserved");
-        let header = ip::parse(&packet).map(|ip| outer_header(&packet, &ip)).unwrap_or_default();
+        let header = ip::parse(&packet)
+            .map(|ip| outer_header(&packet, Nested::read(&packet, &ip).as_ref()))
+            .unwrap_or_default();
         self.batch.push(target, header, counter, length, |plaintext| {
             plaintext[..packet.len()].copy_from_slice(&packet);
             plaintext[packet.len()..].fill(0);
