@@ -31,6 +31,7 @@ mod relay_direct;
 mod roaming;
 mod router;
 mod routing;
+mod send_refused;
 mod source;
 mod start;
 mod stress;

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -321,6 +322,19 @@ impl Daemon {
         let fields: Vec<&str> = fields.split_whitespace().collect();
         // utime and stime, proc_pid_stat(5).
         [11, 12].map(|field: usize| fields[field].parse::<u64>().expect("a number")).iter().sum()
+    }
+
+    /// CPU time of all its threads.
+    pub fn cpu_time(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let times = threads.expect("the daemon runs").flatten().map(|thread| {
+            // The first number is the time on the CPU (nanoseconds), proc_pid_schedstat(5).
+            let text = std::fs::read_to_string(thread.path().join("schedstat"));
+            let text = text.expect("a running thread");
+            let number = text.split_whitespace().next().expect("three numbers");
+            Duration::from_nanos(number.parse().expect("a number"))
+        });
+        times.sum()
     }
 
     /// Resident memory of the process (KiB, `VmRSS`).
