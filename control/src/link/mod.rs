@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
+use wg_bounce_sys::namespace::NamespaceId;
 use wg_bounce_sys::tun::TunHandle;
 
 use crate::limits::FOLLOW_ATTEMPTS_MAX;
@@ -31,6 +32,8 @@ pub struct LinkWatcher {
     socket: NetlinkSocket,
     link: Link,
     sight: Sight,
+    /// Its namespace, in which the kernel's own traffic on it was suppressed.
+    namespace: NamespaceId,
     /// It was down for a while between the last two states.
     was_down: bool,
 }
@@ -62,8 +65,8 @@ impl LinkWatcher {
     /// Those of the system calls. EPERM: the daemon may not enter the interface's namespace;
     /// EBADFD: the interface was deleted.
     pub fn open(handle: TunHandle) -> io::Result<LinkWatcher> {
-        let (socket, link, sight) = subscribe(&handle)?;
-        Ok(LinkWatcher { handle, socket, link, sight, was_down: false })
+        let (socket, link, sight, namespace) = subscribe(&handle, None)?;
+        Ok(LinkWatcher { handle, socket, link, sight, namespace, was_down: false })
     }
 
     /// The last known state of the interface.
@@ -123,9 +126,10 @@ impl LinkWatcher {
     }
 
     fn reopen(&mut self) -> io::Result<Presence> {
-        match subscribe(&self.handle) {
-            Ok((socket, link, sight)) => {
-                (self.socket, self.link, self.sight) = (socket, link, sight);
+        match subscribe(&self.handle, Some(self.namespace)) {
+            Ok((socket, link, sight, namespace)) => {
+                (self.socket, self.link) = (socket, link);
+                (self.sight, self.namespace) = (sight, namespace);
                 Ok(Presence::Present)
             }
             Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
@@ -146,11 +150,16 @@ impl AsFd for LinkWatcher {
 }
 
 /// Subscribes to events of the interface's namespace, then reads the state of the interface: no
-/// later change can be missed.
-fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link, Sight)> {
+/// later change can be missed. Suppresses the kernel's own traffic unless the interface is in the
+/// `known` namespace still: later settings are the operator's.
+fn subscribe(
+    handle: &TunHandle,
+    known: Option<NamespaceId>,
+) -> io::Result<(NetlinkSocket, Link, Sight, NamespaceId)> {
     let mut attempts = 0;
     loop {
         let namespace = handle.namespace()?;
+        let id = NamespaceId::of(&namespace)?;
         let name = handle.name()?;
         let mut socket = open_socket()?;
         let sight = match namespace::follow(&namespace, &mut [&mut socket]) {
@@ -158,7 +167,9 @@ fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link, Sight)> {
             Err(_) => Sight::Polled,
         };
         let result = namespace::run_in(&namespace, || {
-            namespace::suppress_link_noise(&name);
+            if known != Some(id) {
+                namespace::suppress_link_noise(&name);
+            }
             query(&mut open_socket()?, &name)
         });
         attempts += 1;
@@ -167,7 +178,7 @@ fn subscribe(handle: &TunHandle) -> io::Result<(NetlinkSocket, Link, Sight)> {
             Err(error)
                 if error.raw_os_error() == Some(Errno::ENODEV as i32)
                     && attempts < FOLLOW_ATTEMPTS_MAX => {}
-            other => return other.map(|link| (socket, link, sight)),
+            other => return other.map(|link| (socket, link, sight, id)),
         }
     }
 }
