@@ -248,7 +248,25 @@ fn roaming_into_the_tunnel_makes_no_loop(backend: Backend) {
     ping_until_answered(&hub.namespace, "fd77::2");
 }
 
+/// mtr(8) from one peer to another shows the hub, by its own address, and the other peer.
+fn mtr_names_the_hub(backend: Backend) {
+    for mode in [RelayMode::Kernel, RelayMode::Direct] {
+        let relay = Relay::connected(&Options { relay: mode, ..Options::new(backend) });
+        for family in Family::BOTH {
+            let bob = BOB.inner(family);
+            let line = format!("mtr --report --report-cycles 1 --gracetime 0.5 --no-dns {bob}");
+            let report = relay.alice.namespace.run(&line);
+            let hops: Vec<&str> = report
+                .lines()
+                .filter_map(|line| line.split_once(".|-- ")?.1.split_whitespace().next())
+                .collect();
+            assert_eq!(hops, [HUB.inner(family), bob], "{mode:?}: {report}");
+        }
+    }
+}
+
 on_both_backends!(
+    mtr_names_the_hub,
     a_local_socket_gets_host_unreachable,
     a_host_behind_a_peer_gets_host_unreachable,
     a_smaller_mtu_behind_a_peer_is_reported,
