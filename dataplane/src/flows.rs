@@ -88,8 +88,8 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// An empty cache for `size` pairs, a power of two; all its memory is allocated here. `seed` is random, so that an attacker
-    /// cannot choose addresses that share a set.
+    /// An empty cache for `size` pairs, a power of two; all its memory is allocated here. `seed` is
+    /// random, so that an attacker cannot choose addresses that share a set.
     #[must_use]
     pub fn new(seed: u64, size: usize) -> Flows {
         let slots = std::iter::repeat_with(|| None).take(size.max(WAYS)).collect();

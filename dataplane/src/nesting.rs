@@ -12,12 +12,10 @@ use std::net::SocketAddr;
 
 use wg_bounce_sys::OuterHeader;
 
-use crate::counters::DropReason;
 use crate::ip::{self, Packet};
 use crate::limits::{NESTED_HOP_LIMIT_MAX, NESTING_HOPS};
 use crate::path::Path;
 use crate::peer::Peer;
-use crate::turn::Turn;
 use crate::wire::{self, DATA, INITIATION, RESPONSE};
 
 /// Bytes of a UDP header.
@@ -69,15 +67,6 @@ impl Nested {
     /// Whether it has been encapsulated so often that it must be in a circle.
     pub fn is_too_deep(&self) -> bool {
         self.hop_limit <= NESTING_HOPS
-    }
-
-    /// Drops it, and `count` - 1 more of its frame, on its way to `peer`: counted, and logged once
-    /// per peer and [`crate::limits::LOOP_LOG_AFTER`] with the `reason`.
-    pub fn drop_looping(&self, reason: &str, peer: &Peer, count: u64, turn: &Turn<'_>) {
-        turn.dropped(peer, DropReason::RoutingLoop, count);
-        if peer.note_loop(turn.now) {
-            log::warn!("routing loop: messages to {} {reason}; dropping", self.to);
-        }
     }
 }
 

@@ -84,7 +84,7 @@ fn route(
     if let Some(nested) = &nested
         && let Some(reason) = circle_of(nested, peer, path)
     {
-        nested.drop_looping(reason, peer, cut.segments() as u64, turn);
+        turn.dropped_in_circle(peer, nested, reason, cut.segments() as u64);
         return Ok(());
     }
     let header = outer_header(cut.packet(), nested.as_ref());

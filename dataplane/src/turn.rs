@@ -7,6 +7,7 @@ use wg_bounce_sys::{Backend, Train};
 
 use crate::channels::Channels;
 use crate::counters::{Counters, DropReason};
+use crate::nesting::Nested;
 use crate::path::Path;
 use crate::peer::Peer;
 use crate::snapshot::Snapshot;
@@ -37,6 +38,16 @@ impl Turn<'_> {
     pub fn dropped(&self, peer: &Peer, reason: DropReason, count: u64) {
         self.counters.dropped(reason, count);
         peer.counters.dropped(reason, count);
+    }
+
+    /// Counts `count` packets to `peer` that were dropped because they carry a `message` in a
+    /// circle, and logs the first of them with the reason `why`
+    /// ([`crate::limits::LOOP_LOG_AFTER`]).
+    pub fn dropped_in_circle(&self, peer: &Peer, message: &Nested, why: &str, count: u64) {
+        self.dropped(peer, DropReason::RoutingLoop, count);
+        if peer.note_loop(self.now) {
+            log::warn!("routing loop: messages to {} {why}; dropping", message.to);
+        }
     }
 
     /// Checks the source address of a path, if routes have changed since it was checked last.

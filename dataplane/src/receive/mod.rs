@@ -275,7 +275,7 @@ impl ReceivePath {
                     }
                     match prepare_relay(message, &packet, mtu, turn) {
                         Ok(place) => relayed.push(place),
-                        Err(nested) => nested.drop_looping(nesting::TOO_DEEP, to, 1, turn),
+                        Err(nested) => turn.dropped_in_circle(to, &nested, nesting::TOO_DEEP, 1),
                     }
                 }
                 Verdict::Refuse(error) => {
@@ -348,7 +348,8 @@ fn accept_message<'router>(
 
 /// Forwards a packet as a router does, and turns its message into one that can be sealed where it
 /// lies. It must not grow, because the next message of the train begins behind its tag. `mtu` is
-/// that of its route (bytes). Fails with the message that the packet carries if that is in a circle.
+/// that of its route (bytes). Fails with the message that the packet carries, if that is in a
+/// circle.
 fn prepare_relay(
     message: &Message,
     packet: &Packet,

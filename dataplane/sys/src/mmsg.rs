@@ -60,8 +60,8 @@ pub struct Mmsg {
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// Registers the TUN queue and the doorbell, with `buffers` buffers for trains (64 KiB each) and
-    /// at most as many for frames; sockets follow by [`Mmsg::set_sockets`].
+    /// Registers the TUN queue and the doorbell, with `buffers` buffers for trains (64 KiB each)
+    /// and at most as many for frames; sockets follow by [`Mmsg::set_sockets`].
     ///
     /// # Errors
     /// EMFILE, ENFILE: too many open files. ENOMEM, ENOSPC: out of memory or epoll watches.

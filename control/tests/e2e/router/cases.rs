@@ -171,6 +171,19 @@ pub fn hop_limits() -> Vec<Case> {
             let draft = Draft::echo(alice, hub, 1, 60).hop_limit(limit);
             add("for the hub itself", draft, Expect::Reply, Path::Kernel);
         }
+        // A WireGuard message takes eight hops for each tunnel, and needs one that is left.
+        for (limit, expect, path) in [
+            (2, Expect::Silence, Path::Either),
+            (9, Expect::Silence, Path::Either),
+            (10, Expect::Forwarded, Path::Worker),
+        ] {
+            let udp = [0x30, 0x39, 0x30, 0x39, 0, 40, 0, 0];
+            let mut message = [0; 32];
+            message[0] = 4; // data
+            let draft = Draft::other(alice, bob, 17, &[&udp[..], &message].concat());
+            let name = format!("a message with {limit} hops");
+            add(&name, draft.hop_limit(limit), expect, path);
+        }
         let draft = Draft::udp(alice, unknown, 60).hop_limit(1);
         add("no route, last hop", draft, no_route(family), Path::Kernel);
     }
