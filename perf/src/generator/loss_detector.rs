@@ -21,13 +21,16 @@ pub struct LossDetector {
     silence: Duration,
     /// Time spent waiting for a relay that was not idle.
     waited: Duration,
+    /// The relay was idle after the last poll. It may have become so since, by sending what arrives
+    /// now: only a further poll that finds nothing shows a loss.
+    is_suspected: bool,
 }
 
 impl LossDetector {
     /// Starts at `now`. `relay` is the relay's process, if known.
     pub fn new(limit: Duration, relay: Option<u32>, now: Duration) -> LossDetector {
         let (silence, waited) = (Duration::ZERO, Duration::ZERO);
-        LossDetector { limit, relay, polled_at: now, silence, waited }
+        LossDetector { limit, relay, polled_at: now, silence, waited, is_suspected: false }
     }
 
     /// Restarts: something has arrived, or was sent, at `now`.
@@ -43,6 +46,10 @@ impl LossDetector {
     }
 
     fn is_loss_unless(&mut self, now: Duration, has_work: impl FnOnce() -> bool) -> bool {
+        if self.is_suspected {
+            self.reset(now);
+            return true;
+        }
         self.silence += now.saturating_sub(self.polled_at).min(POLL_MAX);
         self.polled_at = now;
         if self.silence <= self.limit {
@@ -53,8 +60,8 @@ impl LossDetector {
         if self.waited <= PATIENCE && has_work() {
             return false;
         }
-        self.reset(now);
-        true
+        self.is_suspected = true;
+        false
     }
 }
 
@@ -74,8 +81,8 @@ mod tests {
     #[test]
     fn an_idle_relay_has_lost_what_does_not_arrive() {
         let mut detector = LossDetector::new(LIMIT, None, Duration::ZERO);
-        assert_eq!(polls(&mut detector, Duration::ZERO, false), 201);
-        assert_eq!(polls(&mut detector, 201 * MS, false), 201, "and again");
+        assert_eq!(polls(&mut detector, Duration::ZERO, false), 202);
+        assert_eq!(polls(&mut detector, 202 * MS, false), 202, "and again");
     }
 
     #[test]
@@ -83,7 +90,15 @@ mod tests {
         let mut detector = LossDetector::new(LIMIT, None, Duration::ZERO);
         assert!((1..=200).all(|poll| !detector.is_loss_unless(poll * MS, || false)));
         detector.reset(200 * MS);
-        assert_eq!(polls(&mut detector, 200 * MS, false), 201);
+        assert_eq!(polls(&mut detector, 200 * MS, false), 202);
+    }
+
+    #[test]
+    fn an_arrival_clears_the_suspicion() {
+        let mut detector = LossDetector::new(LIMIT, None, Duration::ZERO);
+        assert!((1..=201).all(|poll| !detector.is_loss_unless(poll * MS, || false)));
+        detector.reset(201 * MS);
+        assert!(!detector.is_loss_unless(202 * MS, || false), "it was on its way");
     }
 
     #[test]
@@ -91,7 +106,7 @@ mod tests {
         let mut detector = LossDetector::new(LIMIT, None, Duration::ZERO);
         let pause = Duration::from_secs(3);
         assert!(!detector.is_loss_unless(pause, || false));
-        assert_eq!(polls(&mut detector, pause, false), 196);
+        assert_eq!(polls(&mut detector, pause, false), 197);
     }
 
     #[test]
