@@ -150,6 +150,12 @@ pub const NFT_MSG_NEWCHAIN: u16 = nftables(libc::NFT_MSG_NEWCHAIN);
 pub const NFT_MSG_GETCHAIN: u16 = nftables(libc::NFT_MSG_GETCHAIN);
 /// A flowtable.
 pub const NFT_MSG_NEWFLOWTABLE: u16 = nftables(22);
+/// A rule.
+pub const NFT_MSG_NEWRULE: u16 = nftables(libc::NFT_MSG_NEWRULE);
+/// Requests rules.
+pub const NFT_MSG_GETRULE: u16 = nftables(libc::NFT_MSG_GETRULE);
+/// Requests the generation, which every transaction counts up.
+pub const NFT_MSG_GETGEN: u16 = nftables(libc::NFT_MSG_GETGEN);
 /// Requests flowtables.
 pub const NFT_MSG_GETFLOWTABLE: u16 = nftables(23);
 /// Events about sets, their elements, stateful objects and generations: frequent, and without
@@ -186,6 +192,44 @@ pub const NFTA_HOOK_DEVS: u16 = 4;
 pub const NFTA_DEVICE_NAME: u16 = 1;
 /// The prefix of devices' names.
 pub const NFTA_DEVICE_PREFIX: u16 = 2;
+/// The generation.
+pub const NFTA_GEN_ID: u16 = 1;
+/// A rule's table.
+pub const NFTA_RULE_TABLE: u16 = 1;
+/// A rule's chain.
+pub const NFTA_RULE_CHAIN: u16 = 2;
+/// A rule's handle.
+pub const NFTA_RULE_HANDLE: u16 = 3;
+/// A rule's expressions.
+pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+/// The name of an expression.
+pub const NFTA_EXPR_NAME: u16 = 1;
+/// The attributes of an expression.
+pub const NFTA_EXPR_DATA: u16 = 2;
+/// The register that `meta` loads into.
+pub const NFTA_META_DREG: u16 = 1;
+/// What `meta` loads.
+pub const NFTA_META_KEY: u16 = 2;
+/// The register that `cmp` reads.
+pub const NFTA_CMP_SREG: u16 = 1;
+/// The operation of `cmp`.
+pub const NFTA_CMP_OP: u16 = 2;
+/// The value that `cmp` compares with.
+pub const NFTA_CMP_DATA: u16 = 3;
+/// The register that `lookup` loads into; none: it is a condition.
+pub const NFTA_LOOKUP_DREG: u16 = 3;
+/// The register of `immediate`; zero: a verdict.
+pub const NFTA_IMMEDIATE_DREG: u16 = 1;
+/// The data of `immediate`.
+pub const NFTA_IMMEDIATE_DATA: u16 = 2;
+/// Data: bytes.
+pub const NFTA_DATA_VALUE: u16 = 1;
+/// Data: a verdict.
+pub const NFTA_DATA_VERDICT: u16 = 2;
+/// A verdict's code.
+pub const NFTA_VERDICT_CODE: u16 = 1;
+/// The chain that a verdict names.
+pub const NFTA_VERDICT_CHAIN: u16 = 2;
 /// A flowtable's table.
 pub const NFTA_FLOWTABLE_TABLE: u16 = 1;
 /// A flowtable's name.

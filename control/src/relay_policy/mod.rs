@@ -20,6 +20,7 @@ pub mod netfilter;
 pub mod packet_sockets;
 pub mod reason;
 pub mod routing;
+pub mod rules;
 pub mod source;
 #[cfg(test)]
 mod tests;

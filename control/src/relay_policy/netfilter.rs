@@ -1,7 +1,7 @@
 //! Netfilter on the path of a forwarded packet: nftables (including iptables-nft), IPVS, BPF.
 //!
-//! Connection tracking enabled by other chains does not count: without a rule on the path it has no
-//! effect on the packet.
+//! Connection tracking itself does not count: packets that it reassembles take the kernel's path
+//! anyway, and only rules make a difference between connections.
 
 use std::io;
 
@@ -9,13 +9,17 @@ use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel, NetfilterLink};
 use super::reason::{ChainEffect, Families, Finding, Reason};
+use super::rules::nftables::{self, Tables};
+use super::rules::{self, Chain, Hook, Place};
+use crate::limits::{NETLINK_ATTEMPTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
-    NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWFLOWTABLE,
-    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_USE,
-    NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX, NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK,
-    NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM,
+    NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_NEWCHAIN,
+    NFT_MSG_NEWFLOWTABLE, NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
+    NFTA_CHAIN_TABLE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX, NFTA_FLOWTABLE_DEVS,
+    NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE, NFTA_GEN_ID, NFTA_HOOK_DEV,
+    NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM,
 };
 use crate::netlink::parse::malformed;
 
@@ -35,16 +39,123 @@ const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 /// Lines before the first service in /proc/net/ip_vs.
 const IPVS_HEADING: usize = 3;
 
-/// Base chains with an effect on forwarded packets, and flowtables that contain the interface.
+/// Rules on the path of forwarded packets that may do something to them, policies other than accept
+/// that they may reach, and flowtables that contain the interface.
 pub fn tables(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
+    // Each list is consistent, and all are of the same generation.
+    for _ in 0..NETLINK_ATTEMPTS_MAX {
+        let before = generation(kernel)?;
+        let findings = chains(kernel, at)?;
+        if let Some(findings) = findings
+            && generation(kernel)? == before
+        {
+            return Ok(findings);
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+/// The number of the last transaction; none if the kernel has no nftables.
+fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
+    let request = Request::get(NFT_MSG_GETGEN, &[0; HEADER_LEN]);
+    match kernel.query(Protocol::Netfilter, &request) {
+        Ok(reply) => {
+            let Some(message) = reply.first() else { return Ok(None) };
+            let (_, attributes) = message.split(HEADER_LEN)?;
+            Ok(Some(need(&attributes, NFTA_GEN_ID)?.u32_be()?))
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The findings; none if the lists contradict each other.
+fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Option<Vec<Finding>>> {
     let mut findings = Vec::new();
-    for message in listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)? {
-        findings.extend(chain(&message, at)?);
+    let chains = listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)?;
+    let mut bases = Vec::new();
+    let mut count = 0u32;
+    for message in &chains {
+        count = count.saturating_add(rules_of(message)?);
+        bases.extend(base_chain(message, at)?);
+    }
+    let may_follow = count <= NFTABLES_RULES_MAX;
+    let tables = match bases.is_empty() || !may_follow {
+        true => Tables::new(),
+        false => nftables::tables(&chains, &listed(kernel, NFT_MSG_GETRULE, NFT_MSG_NEWRULE)?)?,
+    };
+    for base in bases {
+        match (base.hook, tables.get(&(base.family, base.table.clone()))) {
+            (Some(hook), Some(table)) => {
+                let number = table.number_of(&base.name)?;
+                // While a transaction is prepared, it counts already. And a list may end early.
+                if table.chains[number].rules.len() != base.rules as usize {
+                    return Ok(None);
+                }
+                findings.extend(base.follow(&table.chains, number, hook, at));
+            }
+            _ if base.rules > 0 => findings.push(base.finding(ChainEffect::Rules)),
+            _ if base.policy != NF_ACCEPT => findings.push(base.finding(ChainEffect::Policy)),
+            _ => {}
+        }
     }
     for message in listed(kernel, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWFLOWTABLE)? {
         findings.extend(flowtable(&message, at)?);
     }
-    Ok(findings)
+    Ok(Some(findings))
+}
+
+/// A base chain on the path of forwarded packets.
+struct BaseChain {
+    /// NFPROTO_*.
+    family: u8,
+    table: String,
+    name: String,
+    /// The IP versions whose packets pass it.
+    families: Families,
+    /// None if it is not known.
+    hook: Option<Hook>,
+    hook_name: String,
+    rules: u32,
+    policy: u32,
+}
+
+impl BaseChain {
+    fn follow(&self, chains: &[Chain], number: usize, hook: Hook, at: &Interface) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = Vec::new();
+        for family in Family::BOTH.into_iter().filter(|family| self.families.contain(*family)) {
+            let place = Place::new(at, hook, family);
+            let reason = match rules::find_obstacle(chains, number, &place) {
+                Ok(may_reach_policy) if may_reach_policy && self.policy != NF_ACCEPT => {
+                    self.reason(ChainEffect::Policy)
+                }
+                Ok(_) => continue,
+                Err(obstacle) => {
+                    let table = format!("table {} {}", family_name(self.family), self.table);
+                    Reason::Rule { table, program: "nftables", obstacle }
+                }
+            };
+            match findings.iter_mut().find(|finding| finding.reason == reason) {
+                Some(known) => known.families = Families::BOTH,
+                None => findings.push(Finding::of(family, reason)),
+            }
+        }
+        findings
+    }
+
+    fn finding(&self, effect: ChainEffect) -> Finding {
+        Finding { families: self.families, reason: self.reason(effect) }
+    }
+
+    fn reason(&self, effect: ChainEffect) -> Reason {
+        Reason::Chain {
+            family: family_name(self.family),
+            table: self.table.clone(),
+            chain: self.name.clone(),
+            hook: self.hook_name.clone(),
+            effect,
+        }
+    }
 }
 
 /// All objects of a kind; none if the kernel has no nftables.
@@ -58,30 +169,34 @@ fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<M
     }
 }
 
-fn chain(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
+/// Rules of a chain and jumps to it (`nft_chain.use`): at least its rules.
+fn rules_of(message: &Message) -> io::Result<u32> {
+    let (_, attributes) = message.split(HEADER_LEN)?;
+    find(&attributes, NFTA_CHAIN_USE).map_or(Ok(0), |count| count.u32_be())
+}
+
+fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<BaseChain>> {
     let (header, attributes) = message.split(HEADER_LEN)?;
-    let Some(hook) = find(&attributes, NFTA_CHAIN_HOOK) else { return Ok(None) };
-    let hook = hook.nested()?;
-    let number = need(&hook, NFTA_HOOK_HOOKNUM)?.u32_be()?;
-    let Some((families, hook_name)) = on_the_path(header[0], number) else { return Ok(None) };
-    if !applies_to(&hook, at)? {
+    let Some(place) = find(&attributes, NFTA_CHAIN_HOOK) else { return Ok(None) };
+    let place = place.nested()?;
+    let number = need(&place, NFTA_HOOK_HOOKNUM)?.u32_be()?;
+    let Some((families, hook, hook_name)) = on_the_path(header[0], number) else {
+        return Ok(None);
+    };
+    if !applies_to(&place, at)? {
         return Ok(None);
     }
-    let rules = need(&attributes, NFTA_CHAIN_USE)?.u32_be()?;
-    let policy = need(&attributes, NFTA_CHAIN_POLICY)?.u32_be()?;
-    let effect = match (rules, policy) {
-        (0, NF_ACCEPT) => return Ok(None),
-        (0, _) => ChainEffect::Policy,
-        _ => ChainEffect::Rules,
-    };
-    let reason = Reason::Chain {
-        family: family_name(header[0]),
+    Ok(Some(BaseChain {
+        family: header[0],
         table: need(&attributes, NFTA_CHAIN_TABLE)?.text(),
-        chain: need(&attributes, NFTA_CHAIN_NAME)?.text(),
-        hook: hook_name,
-        effect,
-    };
-    Ok(Some(Finding { families, reason }))
+        name: need(&attributes, NFTA_CHAIN_NAME)?.text(),
+        families,
+        hook,
+        hook_name,
+        // No rule can jump to a base chain.
+        rules: need(&attributes, NFTA_CHAIN_USE)?.u32_be()?,
+        policy: need(&attributes, NFTA_CHAIN_POLICY)?.u32_be()?,
+    }))
 }
 
 fn flowtable(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
@@ -96,9 +211,10 @@ fn flowtable(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
     Ok(Some(Finding::of_both(Reason::Flowtable { table, name })))
 }
 
-/// The IP versions whose packets between peers pass this hook (NF_INET_* or NF_NETDEV_*), and its
-/// name. None if no such packet does. An unknown family or hook may be on the path.
-fn on_the_path(family: u8, hook: u32) -> Option<(Families, String)> {
+/// The IP versions whose packets between peers pass this hook (NF_INET_* or NF_NETDEV_*), the hook
+/// if it is known, and its name. None if no such packet does. An unknown family or hook may be on
+/// the path.
+fn on_the_path(family: u8, hook: u32) -> Option<(Families, Option<Hook>, String)> {
     let families = match family {
         IPV4 => Families::only(Family::V4),
         IPV6 => Families::only(Family::V6),
@@ -106,17 +222,16 @@ fn on_the_path(family: u8, hook: u32) -> Option<(Families, String)> {
         ARP | BRIDGE => return None,
         _ => Families::BOTH,
     };
-    let name = match (family, hook) {
-        (NETDEV, 0) => "ingress",
-        (NETDEV, 1) => "egress",
-        (INET | IPV4 | IPV6, 0) => "prerouting",
+    let known = match (family, hook) {
+        (NETDEV, 0) | (INET, 5) => rules::INGRESS,
+        (NETDEV, 1) => rules::EGRESS,
+        (INET | IPV4 | IPV6, 0) => rules::PREROUTING,
         (INET | IPV4 | IPV6, 1 | 3) => return None, // input, output
-        (INET | IPV4 | IPV6, 2) => "forward",
-        (INET | IPV4 | IPV6, 4) => "postrouting",
-        (INET, 5) => "ingress",
-        _ => return Some((families, format!("number {hook}"))),
+        (INET | IPV4 | IPV6, 2) => rules::FORWARD,
+        (INET | IPV4 | IPV6, 4) => rules::POSTROUTING,
+        _ => return Some((families, None, format!("number {hook}"))),
     };
-    Some((families, name.to_owned()))
+    Some((families, Some(known), known.name.to_owned()))
 }
 
 /// Whether a chain's hook applies to the interface: it is bound to no device, or to this one.
@@ -163,7 +278,7 @@ pub fn programs(kernel: &mut impl Kernel) -> io::Result<Vec<Finding>> {
     let links = kernel.netfilter_links()?;
     let finding = |link: NetfilterLink| {
         let family = u8::try_from(link.family).unwrap_or(0);
-        let (families, _) = on_the_path(family, link.hook)?;
+        let (families, ..) = on_the_path(family, link.hook)?;
         let hook = match link.hook {
             0 => "prerouting",
             2 => "forward",

@@ -5,6 +5,8 @@ use std::fmt;
 
 use wg_bounce_sys::{Family, PerFamily};
 
+use super::rules::Obstacle;
+
 /// The IP versions that a finding applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Families(PerFamily<bool>);
@@ -50,7 +52,7 @@ impl Finding {
 /// The effect of a netfilter chain on packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainEffect {
-    /// It has rules.
+    /// It has rules, which were not followed: they are too many, or its hook is not known.
     Rules,
     /// Its default policy is not ACCEPT.
     Policy,
@@ -85,6 +87,15 @@ pub enum Reason {
         hook: String,
         /// Its effect.
         effect: ChainEffect,
+    },
+    /// A rule that packets between peers may reach.
+    Rule {
+        /// Where its chain is, for example "table inet filter".
+        table: String,
+        /// The program that lists it.
+        program: &'static str,
+        /// The rule and its effect.
+        obstacle: Obstacle,
     },
     /// A flowtable of nftables that contains the interface.
     Flowtable {
@@ -194,6 +205,9 @@ impl fmt::Display for Reason {
                 f,
                 "nftables: chain {chain} of table {family} {table}, hook {hook}: {effect}"
             ),
+            Reason::Rule { table, program, obstacle: Obstacle { chain, rule, effect } } => {
+                write!(f, "{program}: chain {chain} of {table}, rule {rule}: {effect}")
+            }
             Reason::Flowtable { table, name } => {
                 write!(f, "nftables: flowtable {name} of table {table} contains the interface")
             }

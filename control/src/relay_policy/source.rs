@@ -67,7 +67,7 @@ impl Source {
             Source::Rules(family) => routing::rules(kernel, family),
             Source::Ipsec => routing::ipsec(kernel),
             Source::Nftables => netfilter::tables(kernel, at),
-            Source::LegacyTables(family) => xtables::tables(kernel, family),
+            Source::LegacyTables(family) => xtables::tables(kernel, at, family),
             Source::VirtualServices => netfilter::virtual_services(kernel),
             Source::NetfilterPrograms => netfilter::programs(kernel),
             Source::Link => interface::link(kernel, at),

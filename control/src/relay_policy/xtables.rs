@@ -5,9 +5,11 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
-use super::kernel::Kernel;
+use super::kernel::{Interface, Kernel};
 use super::reason::{ChainEffect, Finding, Reason};
-use crate::limits::NETLINK_ATTEMPTS_MAX;
+use super::rules::legacy::Table;
+use super::rules::{self, Hook, Place};
+use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
 use crate::netlink::parse::{array, malformed};
 
 /// Offsets in `struct ipt_getinfo`: the mask of hooks, the offsets of their first entries, and of
@@ -17,7 +19,11 @@ const ENTRIES_AT: usize = 36;
 const POLICIES_AT: usize = 56;
 
 /// Hooks on the path of a forwarded packet, with their built-in chains.
-const ON_THE_PATH: [(usize, &str); 3] = [(0, "PREROUTING"), (2, "FORWARD"), (4, "POSTROUTING")];
+const ON_THE_PATH: [(usize, &str, Hook); 3] = [
+    (0, "PREROUTING", rules::PREROUTING),
+    (2, "FORWARD", rules::FORWARD),
+    (4, "POSTROUTING", rules::POSTROUTING),
+];
 
 /// Position in an entry of the offset of its target: after `struct ipt_ip` (84 bytes) or `struct
 /// ip6t_ip6` (136 bytes), and `nfcache`.
@@ -29,8 +35,13 @@ const VERDICT_AT: usize = 32;
 /// `-NF_ACCEPT - 1`.
 const ACCEPT: i32 = -2;
 
-/// Built-in chains on the path of a forwarded packet, with rules or a policy other than ACCEPT.
-pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
+/// Rules on the path of a forwarded packet that may do something to it, and policies other than
+/// ACCEPT that it may reach.
+pub fn tables(
+    kernel: &mut impl Kernel,
+    at: &Interface,
+    family: Family,
+) -> io::Result<Vec<Finding>> {
     let list = match family {
         Family::V4 => "ip_tables_names",
         Family::V6 => "ip6_tables_names",
@@ -42,7 +53,7 @@ pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Findin
     };
     let mut findings = Vec::new();
     for name in names.lines() {
-        match read_table(kernel, family, name) {
+        match read_table(kernel, at, family, name) {
             Ok(found) => findings.extend(found),
             // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -52,23 +63,31 @@ pub fn tables(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Findin
     Ok(findings)
 }
 
-/// Reads the outline of a table, which tells the chains with rules. Only if there are none, the
-/// policies matter: they are in the table itself.
-fn read_table(kernel: &mut impl Kernel, family: Family, name: &str) -> io::Result<Vec<Finding>> {
+/// Reads a table. A large one with rules is not copied, as it would be each time that it is polled.
+fn read_table(
+    kernel: &mut impl Kernel,
+    at: &Interface,
+    family: Family,
+    name: &str,
+) -> io::Result<Vec<Finding>> {
+    let program = match family {
+        Family::V4 => "iptables-legacy",
+        Family::V6 => "ip6tables-legacy",
+    };
     let finding = |chain, effect| {
-        let program = match family {
-            Family::V4 => "iptables-legacy",
-            Family::V6 => "ip6tables-legacy",
-        };
         let reason = Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
         Finding::of(family, reason)
     };
     for _ in 0..NETLINK_ATTEMPTS_MAX {
         let outline = kernel.legacy_outline(family, name)?;
         let chains = chains(&outline)?;
-        let rules = chains.iter().filter(|chain| chain.has_rules);
+        if chains.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rules = chains.iter().filter(|chain| chain.first != chain.policy);
         let rules: Vec<_> = rules.map(|one| finding(one.name, ChainEffect::Rules)).collect();
-        if !rules.is_empty() || chains.is_empty() {
+        let size = outline.last_chunk().copied().map_or(0, u32::from_ne_bytes);
+        if !rules.is_empty() && size > LEGACY_TABLE_MAX {
             return Ok(rules);
         }
         let entries = match kernel.legacy_entries(family, name, &outline) {
@@ -76,10 +95,27 @@ fn read_table(kernel: &mut impl Kernel, family: Family, name: &str) -> io::Resul
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             entries => entries?,
         };
+        if rules.is_empty() {
+            return policies(&entries, family, chains, finding);
+        }
+        let offsets: Vec<_> = chains
+            .iter()
+            .map(|chain| (chain.name, chain.first as usize, chain.policy as usize))
+            .collect();
+        let table = Table::new(family, &entries, &offsets)?;
         let mut findings = Vec::new();
-        for chain in chains {
-            if verdict(&entries, family, chain.policy as usize)? != Some(ACCEPT) {
-                findings.push(finding(chain.name, ChainEffect::Policy));
+        for (base, chain) in chains.into_iter().enumerate() {
+            match rules::find_obstacle(&table.chains, base, &Place::new(at, chain.hook, family)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if verdict(&entries, family, chain.policy as usize)? != Some(ACCEPT) {
+                        findings.push(finding(chain.name, ChainEffect::Policy));
+                    }
+                }
+                Err(obstacle) => {
+                    let table = format!("table {name}");
+                    findings.push(Finding::of(family, Reason::Rule { table, program, obstacle }));
+                }
             }
         }
         return Ok(findings);
@@ -87,22 +123,40 @@ fn read_table(kernel: &mut impl Kernel, family: Family, name: &str) -> io::Resul
     Err(io::ErrorKind::Interrupted.into())
 }
 
+/// The findings in a table without rules on the path.
+fn policies(
+    entries: &[u8],
+    family: Family,
+    chains: Vec<BuiltIn>,
+    finding: impl Fn(&'static str, ChainEffect) -> Finding,
+) -> io::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for chain in chains {
+        if verdict(entries, family, chain.policy as usize)? != Some(ACCEPT) {
+            findings.push(finding(chain.name, ChainEffect::Policy));
+        }
+    }
+    Ok(findings)
+}
+
 /// A built-in chain on the path of a forwarded packet.
 struct BuiltIn {
     name: &'static str,
-    has_rules: bool,
-    /// The offset of its policy in the entries.
+    hook: Hook,
+    /// The offset of its first entry.
+    first: u32,
+    /// The offset of its policy, which is the first entry of a chain without rules.
     policy: u32,
 }
 
 fn chains(outline: &[u8]) -> io::Result<Vec<BuiltIn>> {
     let hooks = number(outline, HOOKS_AT)?;
-    let present = ON_THE_PATH.into_iter().filter(|(hook, _)| hooks & 1 << hook != 0);
+    let present = ON_THE_PATH.into_iter().filter(|(hook, ..)| hooks & 1 << hook != 0);
     present
-        .map(|(hook, name)| {
-            let first = number(outline, ENTRIES_AT + 4 * hook)?;
-            let policy = number(outline, POLICIES_AT + 4 * hook)?;
-            Ok(BuiltIn { name, has_rules: first != policy, policy })
+        .map(|(number_of_hook, name, hook)| {
+            let first = number(outline, ENTRIES_AT + 4 * number_of_hook)?;
+            let policy = number(outline, POLICIES_AT + 4 * number_of_hook)?;
+            Ok(BuiltIn { name, hook, first, policy })
         })
         .collect()
 }

@@ -102,8 +102,10 @@ fn requests_are_well_formed() {
     let expected = [
         (Route, 34, rules(2)),
         (Route, 34, rules(10)),
+        (Protocol::Netfilter, 0xa10, vec![0; 4]),
         (Protocol::Netfilter, 0xa04, vec![0; 4]),
         (Protocol::Netfilter, 0xa17, vec![0; 4]),
+        (Protocol::Netfilter, 0xa10, vec![0; 4]),
         (Route, 18, with_index(16)),
         (Route, 38, qdiscs),
         (Route, 46, filters),

@@ -11,6 +11,7 @@ use crate::netlink::message::Protocol::Netfilter;
 use crate::netlink::message::build::{attribute, message, text};
 
 const GETCHAIN: u16 = 0xa04;
+const GETRULE: u16 = 0xa07;
 const GETFLOWTABLE: u16 = 0xa17;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
@@ -35,14 +36,69 @@ fn chain(family: u8, hook: u32, devices: &[Vec<u8>], rules: u32, policy: u32) ->
     message(0xa03, &[family, 0, 0, 0], &attributes)
 }
 
+/// A rule of the chain `c` of a table `t`.
+fn rule(family: u8, expressions: &[Vec<u8>]) -> Message {
+    let attributes = [
+        text(1, "t"),
+        text(2, "c"),
+        attribute(3, &5u64.to_be_bytes()),
+        attribute(4, &expressions.concat()),
+    ];
+    message(0xa06, &[family, 0, 0, 0], &attributes)
+}
+
+/// An expression in a rule.
+fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
+    attribute(1, &[text(1, name), attribute(2, &data.concat())].concat())
+}
+
+fn counter() -> Vec<u8> {
+    expression("counter", &[])
+}
+
+fn verdict(code: i32) -> Vec<u8> {
+    let verdict = attribute(2, &number(1, code.cast_unsigned()));
+    expression("immediate", &[number(1, 0), attribute(2, &verdict)])
+}
+
+/// Loads what `key` (NFT_META_*) says into register 1, and compares it.
+fn meta(key: u32, operation: u32, value: &[u8]) -> [Vec<u8>; 2] {
+    let value = attribute(3, &attribute(1, value));
+    [
+        expression("meta", &[number(1, 1), number(2, key)]),
+        expression("cmp", &[number(1, 1), number(2, operation), value]),
+    ]
+}
+
+/// This chain; with a rule in it that counts, if it has any.
 fn with(message: Message) -> impl FnOnce(&mut FakeKernel) {
-    move |kernel: &mut FakeKernel| kernel.push(Netfilter, GETCHAIN, message)
+    move |kernel: &mut FakeKernel| {
+        let has_rule = message.payload.ends_with(&number(6, 1));
+        let rule = rule(message.payload[0], &[counter()]);
+        kernel.push(Netfilter, GETCHAIN, message);
+        if has_rule {
+            kernel.push(Netfilter, GETRULE, rule);
+        }
+    }
+}
+
+/// A chain in the hook `forward` with these rules.
+fn with_rules(family: u8, policy: u32, rules: &[&[Vec<u8>]]) -> impl FnOnce(&mut FakeKernel) {
+    move |kernel: &mut FakeKernel| {
+        let message = chain(family, 2, &[], rules.len() as u32, policy);
+        kernel.push(Netfilter, GETCHAIN, message);
+        for one in rules {
+            kernel.push(Netfilter, GETRULE, rule(family, one));
+        }
+    }
 }
 
 #[test]
 fn base_chains_on_the_path_count_for_their_families() {
-    for (hook, name) in [(0, "prerouting"), (2, "forward"), (4, "postrouting")] {
-        let said = |family| format!("chain c of table {family} t, hook {name}: has rules");
+    for hook in [0, 2, 4] {
+        let said = |family| {
+            format!("nftables: chain c of table {family} t, rule handle 5: counts packets")
+        };
         expect(with(chain(2, hook, &[], 1, ACCEPT)), V6_ONLY, &said("ip"));
         expect(with(chain(10, hook, &[], 1, ACCEPT)), V4_ONLY, &said("ip6"));
         expect(with(chain(1, hook, &[], 1, ACCEPT)), KERNEL, &said("inet"));
@@ -78,13 +134,168 @@ fn a_chain_without_a_number_of_rules_counts() {
 #[test]
 fn chains_of_devices_count_if_the_interface_is_among_them() {
     let both = [text(1, "eth0"), text(1, "wg0")];
-    expect(with(chain(5, 0, &both, 1, ACCEPT)), KERNEL, "netdev t, hook ingress");
-    expect(with(chain(5, 1, &both, 1, ACCEPT)), KERNEL, "netdev t, hook egress");
-    expect(with(chain(1, 5, &both, 1, ACCEPT)), KERNEL, "inet t, hook ingress");
+    expect(with(chain(5, 0, &both, 1, ACCEPT)), KERNEL, "netdev t, rule handle 5");
+    expect(with(chain(5, 1, &both, 1, ACCEPT)), KERNEL, "netdev t, rule handle 5");
+    expect(with(chain(1, 5, &both, 1, ACCEPT)), KERNEL, "inet t, rule handle 5");
     expect(with(chain(5, 0, &[text(1, "eth0")], 1, ACCEPT)), DIRECT, "");
-    expect(with(chain(5, 0, &[text(2, "wg")], 1, ACCEPT)), KERNEL, "ingress");
+    expect(with(chain(5, 0, &[text(2, "wg")], 1, ACCEPT)), KERNEL, "netdev t");
     expect(with(chain(5, 0, &[text(2, "eth")], 1, ACCEPT)), DIRECT, "");
-    expect(with(chain(5, 0, &[text(9, "?")], 1, ACCEPT)), KERNEL, "ingress");
+    expect(with(chain(5, 0, &[text(9, "?")], 1, ACCEPT)), KERNEL, "netdev t");
+}
+
+#[test]
+fn rules_of_nftables_are_followed() {
+    const IIF: u32 = 4;
+    const IIFNAME: u32 = 6;
+    const OIFNAME: u32 = 7;
+    const NFPROTO: u32 = 15;
+    const MARK: u32 = 3;
+    let padded = |name: &str| {
+        let mut name = name.as_bytes().to_vec();
+        name.resize(16, 0);
+        name
+    };
+    let rule = |parts: &[&[Vec<u8>]]| parts.concat();
+    let (drop, accept) = ([verdict(0)], [verdict(1)]);
+    let masquerade = [expression("masq", &[])];
+
+    // The documented rules of a relay.
+    let from_us = rule(&[&meta(IIFNAME, 0, b"wg0\0"), &[counter()], &accept]);
+    expect(with_rules(1, DROP, &[&from_us]), DIRECT, "");
+    let to_world = rule(&[&meta(OIFNAME, 0, &padded("eth0")), &masquerade]);
+    expect(with_rules(1, ACCEPT, &[&to_world]), DIRECT, "");
+    let state = [
+        expression("ct", &[number(1, 1), number(2, 0)]),
+        expression("bitwise", &[number(1, 1), number(2, 1), number(3, 4)]),
+        expression("cmp", &[number(1, 1), number(2, 1), attribute(3, &attribute(1, &[0; 4]))]),
+    ];
+    let established = rule(&[&state, &accept]);
+    expect(with_rules(1, DROP, &[&established, &from_us]), DIRECT, "");
+    expect(with_rules(1, DROP, &[&established]), KERNEL, "default policy is not ACCEPT");
+
+    let said = |what: &str| format!("chain c of table inet t, rule handle 5: {what}");
+    expect(with_rules(1, ACCEPT, &[&masquerade]), KERNEL, &said("may apply masq to packets"));
+    let to_us = rule(&[&meta(OIFNAME, 0, b"wg"), &drop]);
+    expect(with_rules(1, ACCEPT, &[&to_us]), KERNEL, &said("may drop packets between peers"));
+    let to_others = rule(&[&meta(OIFNAME, 1, &padded("wg0")), &drop]);
+    expect(with_rules(1, ACCEPT, &[&to_others]), DIRECT, "");
+    let by_index = rule(&[&meta(IIF, 1, &7u32.to_ne_bytes()), &drop]);
+    expect(with_rules(1, ACCEPT, &[&by_index]), DIRECT, "");
+    let of_v6 = rule(&[&meta(NFPROTO, 0, &[10]), &drop]);
+    expect(with_rules(1, ACCEPT, &[&of_v6]), V4_ONLY, &said("may drop"));
+    let marked = rule(&[&meta(MARK, 0, &[1, 0, 0, 0]), &drop]);
+    expect(with_rules(1, ACCEPT, &[&marked]), KERNEL, &said("may drop"));
+    let marks = [expression("meta", &[number(3, 1), number(2, MARK)])];
+    expect(with_rules(1, ACCEPT, &[&marks]), KERNEL, &said("may apply meta set"));
+    let limited = rule(&[&[expression("limit", &[])], &accept]);
+    expect(with_rules(1, ACCEPT, &[&limited]), KERNEL, &said("limit is not understood"));
+    for (name, expected) in [("comment", DIRECT), ("conntrack", DIRECT), ("recent", V6_ONLY)] {
+        let matched = rule(&[&[expression("match", &[text(1, name)])], &accept]);
+        let reason = if expected == DIRECT { "" } else { "match recent is not understood" };
+        expect(with_rules(2, ACCEPT, &[&matched]), expected, reason);
+    }
+    let target = [expression("target", &[text(1, "TCPMSS")])];
+    expect(with_rules(1, ACCEPT, &[&target]), KERNEL, &said("may apply TCPMSS"));
+    // What is known about a register is forgotten when it is written to.
+    let [load, compare] = meta(IIFNAME, 0, &padded("eth0"));
+    let other = expression("payload", &[number(1, 1), number(2, 1), number(3, 0), number(4, 4)]);
+    let overwritten = rule(&[&[load, other, compare], &drop]);
+    expect(with_rules(1, ACCEPT, &[&overwritten]), KERNEL, &said("may drop"));
+    let other = expression("meta", &[number(1, 9), number(2, MARK)]); // the second word of it
+    let [load, compare] = meta(IIFNAME, 0, &padded("eth0"));
+    let overwritten = rule(&[&[load, other, compare], &drop]);
+    expect(with_rules(1, ACCEPT, &[&overwritten]), KERNEL, &said("may drop"));
+    // A jump to a chain that is not listed.
+    expect(with_rules(1, ACCEPT, &[&[verdict(-3)]]), KERNEL, &said("immediate is not understood"));
+    // Elements of a set may count, and TCP options may be removed.
+    let looked_up = [expression("lookup", &[text(1, "accounts"), number(2, 1)])];
+    expect(with_rules(1, ACCEPT, &[&looked_up]), KERNEL, &said("counts packets"));
+    let accepted = rule(&[&looked_up, &accept]);
+    expect(with_rules(1, ACCEPT, &[&accepted]), DIRECT, "");
+    let removed = rule(&[&meta(OIFNAME, 0, b"eth0\0"), &[expression("exthdr", &[number(2, 2)])]]);
+    expect(with_rules(1, ACCEPT, &[&removed]), DIRECT, "");
+    expect(with_rules(1, ACCEPT, &[&removed[2..]]), KERNEL, &said("exthdr is not understood"));
+}
+
+/// A list that ends early, or a transaction that is being prepared.
+#[test]
+fn lists_that_contradict_each_other_are_read_again() {
+    let change = |kernel: &mut FakeKernel| {
+        kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 2, ACCEPT));
+        kernel.push(Netfilter, GETRULE, rule(1, &[verdict(1)]));
+    };
+    expect(change, KERNEL, "cannot read nftables");
+    let change = |kernel: &mut FakeKernel| {
+        kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 0, ACCEPT));
+        kernel.push(Netfilter, GETRULE, rule(1, &[verdict(0)]));
+    };
+    expect(change, KERNEL, "cannot read nftables");
+}
+
+/// Each byte of a rule is changed, and rules are cut short: never a panic, and what is cut short is
+/// not followed.
+#[test]
+fn broken_rules_never_panic() {
+    let parts = [
+        meta(6, 0, b"eth0\0").concat(),
+        expression("payload", &[number(1, 8), number(2, 1), number(3, 12), number(4, 4)]),
+        expression("lookup", &[text(1, "set"), number(2, 8)]),
+        counter(),
+        verdict(1),
+    ];
+    let whole = rule(1, &parts);
+    let judge = |message: Message| {
+        let mut kernel = FakeKernel::quiet();
+        kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
+        kernel.push(Netfilter, GETRULE, message);
+        Source::Nftables.read(&mut kernel, &fake::at())
+    };
+    assert_eq!(judge(whole.clone()), []);
+    for at in 0..whole.payload.len() {
+        let mut cut = whole.clone();
+        cut.payload.truncate(at);
+        assert_eq!(judge(cut).len(), 1, "cut to {at} bytes");
+        let mut changed = whole.clone();
+        for value in [0, 1, 0x7f, 0xff] {
+            changed.payload[at] = value;
+            judge(changed.clone());
+        }
+    }
+}
+
+#[test]
+fn broken_legacy_tables_never_panic() {
+    let verdicts = [("", 4 * 152), ("", -2), ("", -2), ("ERROR", 0), ("LOG", 0), ("", -5)];
+    let whole = legacy(Family::V4, &[(0, 1), (2, 2)], &verdicts);
+    let judge = |table: LegacyTable| {
+        let mut kernel = FakeKernel::quiet();
+        kernel.list("ip_tables_names", "filter\n");
+        kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
+        Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at())
+    };
+    assert_eq!(judge(whole.clone()).len(), 1);
+    for at in 0..whole.entries.len() {
+        let mut cut = whole.clone();
+        cut.entries.truncate(at);
+        assert_eq!(judge(cut).len(), 1, "cut to {at} bytes");
+        let mut changed = whole.clone();
+        for value in [0, 1, 0x7f, 0xff] {
+            changed.entries[at] = value;
+            judge(changed.clone());
+        }
+    }
+}
+
+/// A change between two dumps is noticed by the generation.
+#[test]
+fn rules_are_read_in_one_generation() {
+    let mut kernel = FakeKernel::quiet();
+    with_rules(1, ACCEPT, &[&[counter()]])(&mut kernel);
+    kernel.push(Netfilter, 0xa10, message(0xa0f, &[0; 4], &[number(1, 7)]));
+    let found = Source::Nftables.read(&mut kernel, &fake::at());
+    assert_eq!(found.len(), 1);
+    let asked = kernel.requests.iter().filter(|(_, kind, _)| *kind == 0xa10).count();
+    assert_eq!(asked, 2, "before and after");
 }
 
 #[test]
@@ -112,6 +323,8 @@ fn legacy(family: Family, hooks: &[(usize, usize)], verdicts: &[(&str, i32)]) ->
     for (target, verdict) in verdicts {
         let mut entry = vec![0; entry_len];
         entry[target_at..target_at + 2].copy_from_slice(&(entry_len as u16).to_ne_bytes());
+        let next = (entry_len + 40) as u16;
+        entry[target_at + 2..target_at + 4].copy_from_slice(&next.to_ne_bytes());
         let mut body = vec![0; 40];
         body[2..2 + target.len()].copy_from_slice(target.as_bytes());
         body[32..36].copy_from_slice(&verdict.to_ne_bytes());
@@ -146,9 +359,22 @@ fn legacy_tables_count_with_rules_or_another_policy() {
         };
         let two = [(0, 0), (1, 1)];
         expect(with(legacy(family, &two, &[accept, accept])), DIRECT, "");
-        let said = "tables-legacy: chain FORWARD of table filter: has rules";
         let table = legacy(family, &[(0, 1), (2, 2)], &[accept; 3]);
+        expect(with(table), DIRECT, "");
+        let said = "tables-legacy: chain FORWARD of table filter, rule 1: may apply LOG";
+        let table = legacy(family, &[(0, 1), (2, 2)], &[("LOG", 0), accept, accept]);
         expect(with(table), mine, said);
+        let said = "chain FORWARD of table filter, rule 1: counts packets";
+        let next = if family == Family::V4 { 152 } else { 208 };
+        let table = legacy(family, &[(0, 1), (2, 2)], &[("", next), accept, accept]);
+        expect(with(table), mine, said);
+        // Accepted before the policy.
+        let table = legacy(family, &[(0, 1), (2, 2)], &[accept, ("", -1), accept]);
+        expect(with(table), DIRECT, "");
+        // A jump into a chain of the user, which begins after the entry that names it.
+        let chain = [("", 4 * next), ("", -1), accept, ("ERROR", 0), ("", -1), ("", -5)];
+        let table = legacy(family, &[(0, 1), (2, 2)], &chain);
+        expect(with(table), mine, ", rule 1: may drop packets between peers");
         let dropping = legacy(family, &two, &[accept, ("", -1)]);
         expect(
             with(dropping),
@@ -166,12 +392,13 @@ fn legacy_tables_count_with_rules_or_another_policy() {
 
 /// A large table is copied only if it may hold a policy that matters.
 #[test]
-fn legacy_tables_with_rules_are_not_copied() {
+fn large_legacy_tables_with_rules_are_not_copied() {
     let accept = ("", -2);
     for (hooks, copies) in [([(0, 1), (2, 2)], 0), ([(0, 0), (1, 1)], 1)] {
         let mut kernel = FakeKernel::quiet();
         kernel.list("ip_tables_names", "filter\n");
-        let table = legacy(Family::V4, &hooks, &[accept; 3]);
+        let mut table = legacy(Family::V4, &hooks, &[accept; 3]);
+        table.info[80..].copy_from_slice(&1_000_000u32.to_ne_bytes());
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
         let found = Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at());
         assert_eq!((found.is_empty(), kernel.legacy_copies), (copies == 1, copies));

@@ -34,7 +34,10 @@ use super::mode::Mode;
 use super::reason::{Finding, Reason};
 use super::routing;
 use super::source::{Change, Source};
-use crate::limits::{RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX};
+use crate::limits::{
+    RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATE_INTERVAL_MAX, RELAY_UPDATE_PAUSES,
+    RELAY_UPDATES_MAX,
+};
 use system::System;
 use view::{Events, View};
 
@@ -133,7 +136,9 @@ impl Watch {
                 if let Err(ended) = self.update() {
                     return ended;
                 }
-                next_update = clock::boot_time() + RELAY_UPDATE_INTERVAL;
+                let end = clock::boot_time();
+                let pause = Millis(RELAY_UPDATE_PAUSES * end.since(now).0);
+                next_update = end + pause.clamp(RELAY_UPDATE_INTERVAL, RELAY_UPDATE_INTERVAL_MAX);
                 continue;
             }
             if has_news {
@@ -156,6 +161,11 @@ impl Watch {
                 source.is_polled() || *source == Source::Nftables && !view.has_nftables_events()
             };
             self.changed.extend(Source::ALL.into_iter().filter(is_polled));
+            // What could not be read may be readable now, without an event.
+            let failed = self.findings.iter().filter(|(_, findings)| {
+                findings.iter().any(|one| matches!(one.reason, Reason::Unreadable { .. }))
+            });
+            self.changed.extend(failed.map(|(source, _)| *source));
             self.routes_changed |= !view.has_events();
             if !view.has_events() || std::mem::take(&mut self.events_lost) {
                 self.changed.extend(Source::ALL);

@@ -8,6 +8,7 @@ mod many_peers;
 mod queues;
 mod route_churn;
 mod routes;
+mod rules;
 
 use std::time::Duration;
 

@@ -1,0 +1,247 @@
+//! Rules of legacy iptables: the entries of a table, one after the other (`struct ipt_entry`,
+//! linux/netfilter_ipv4/ip_tables.h; `struct ip6t_entry`, linux/netfilter_ipv6/ip6_tables.h).
+//!
+//! A chain is a run of entries. A built-in one ends with its policy; one of the user's begins after
+//! an entry with the target ERROR, which names it, and ends with an unconditional return.
+
+use std::collections::HashMap;
+use std::io;
+
+use wg_bounce_sys::Family;
+
+use super::{Chain, Condition, Effect, Rule, Side, Step, Verdict, xt_match};
+use crate::netlink::parse::{array, malformed, text};
+
+/// Bytes of an interface's name (IFNAMSIZ), and of the name of a match or target.
+const DEVICE_LEN: usize = 16;
+const NAME_LEN: usize = 29;
+/// Positions in a match or target: its size, its name, and its data.
+const NAME_AT: usize = 2;
+const DATA_AT: usize = 32;
+
+/// `-NF_DROP - 1`, `-NF_ACCEPT - 1` and XT_RETURN. A verdict of zero or more is an offset.
+const DROP: i32 = -1;
+const ACCEPT: i32 = -2;
+const RETURN: i32 = -5;
+
+/// XT_INV_VIA_IN and XT_INV_VIA_OUT.
+const NOT_IN: u8 = 1;
+const NOT_OUT: u8 = 2;
+
+/// Where an entry has what, by its IP version.
+struct Layout {
+    /// The addresses with their masks.
+    addresses: std::ops::Range<usize>,
+    /// The names of the interfaces, and behind them their masks.
+    devices: usize,
+    /// From the protocol to the flags; inverted conditions have a bit each in the last byte.
+    protocol: std::ops::RangeInclusive<usize>,
+    inverted: usize,
+    flags: usize,
+    goto: u8,
+    /// A rule with a protocol (flag 1) drops packets whose headers it cannot follow to the end
+    /// (`ip6_packet_match`, net/ipv6/netfilter/ip6_tables.c).
+    drops_by_protocol: bool,
+    target_offset: usize,
+    matches: usize,
+}
+
+const V4: Layout = Layout {
+    addresses: 0..16,
+    devices: 16,
+    protocol: 80..=81,
+    flags: 82,
+    inverted: 83,
+    goto: 2,
+    drops_by_protocol: false,
+    target_offset: 88,
+    matches: 112,
+};
+
+const V6: Layout = Layout {
+    addresses: 0..64,
+    devices: 64,
+    protocol: 128..=130,
+    flags: 131,
+    inverted: 132,
+    goto: 4,
+    drops_by_protocol: true,
+    target_offset: 140,
+    matches: 168,
+};
+
+/// A table.
+pub struct Table {
+    /// The built-in chains, in the order in which they were named, and those of the user.
+    pub chains: Vec<Chain>,
+    /// The chains of the user, by the offset of their first entry.
+    of_user: HashMap<usize, usize>,
+}
+
+impl Table {
+    /// Reads a table. `built_in` has the built-in chains: their names, and the offsets of the first
+    /// entry and of the policy.
+    ///
+    /// # Errors
+    /// The table is malformed.
+    pub fn new(
+        family: Family,
+        entries: &[u8],
+        built_in: &[(&str, usize, usize)],
+    ) -> io::Result<Table> {
+        let layout = if family == Family::V4 { &V4 } else { &V6 };
+        let chain = |name: &str| Chain { name: name.to_owned(), rules: Vec::new() };
+        let chains = built_in.iter().map(|(name, ..)| chain(name)).collect();
+        let mut table = Table { chains, of_user: HashMap::new() };
+        let length = entries.len();
+        let entries = Entry::all(layout, entries)?;
+        // A target may be in a chain that comes later, so the chains are found first.
+        for entry in &entries {
+            let next = entry.at + entry.bytes.len();
+            if let Some(name) = entry.begins_chain()
+                && next < length
+            {
+                table.of_user.insert(next, table.chains.len());
+                table.chains.push(chain(&name));
+            }
+        }
+        let mut number = None;
+        let mut policies = 0;
+        for entry in &entries {
+            let begins = built_in.iter().position(|(_, first, _)| *first == entry.at);
+            let is_error = entry.begins_chain().is_some();
+            // Only the policy ends a built-in chain: iptables(8) never writes anything else.
+            let is_inside = number.is_some_and(|number| number < built_in.len());
+            if is_inside && (begins.is_some() || is_error) {
+                return Err(malformed());
+            }
+            number = begins.or(table.of_user.get(&entry.at).copied()).or(number);
+            let is_policy = built_in.iter().any(|(.., policy)| *policy == entry.at);
+            policies += usize::from(is_policy);
+            if is_policy || is_error {
+                number = None;
+            }
+            if let Some(number) = number {
+                let steps = entry.steps(&table)?;
+                let rules = &mut table.chains[number].rules;
+                rules.push(Rule { label: (rules.len() + 1).to_string(), steps });
+            }
+        }
+        if policies == built_in.len() { Ok(table) } else { Err(malformed()) }
+    }
+}
+
+/// One entry.
+struct Entry<'a> {
+    layout: &'static Layout,
+    /// Its offset in the table.
+    at: usize,
+    bytes: &'a [u8],
+    /// Its target, to the end.
+    target: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    fn all(layout: &'static Layout, table: &'a [u8]) -> io::Result<Vec<Entry<'a>>> {
+        let mut entries = Vec::new();
+        let mut at = 0;
+        while at < table.len() {
+            let rest = &table[at..];
+            let offset = |position| number(rest, position).map(usize::from);
+            let (target, next) = (offset(layout.target_offset)?, offset(layout.target_offset + 2)?);
+            let bytes = rest.get(..next).ok_or_else(malformed)?;
+            if target < layout.matches {
+                return Err(malformed());
+            }
+            let target = bytes.get(target..).ok_or_else(malformed)?;
+            if target.len() < DATA_AT + 4 {
+                return Err(malformed());
+            }
+            entries.push(Entry { layout, at, bytes, target });
+            at += next;
+        }
+        Ok(entries)
+    }
+
+    fn target_name(&self) -> String {
+        text(&self.target[NAME_AT..NAME_AT + NAME_LEN])
+    }
+
+    /// The name of the user's chain whose first entry follows. The table ends in such an entry too.
+    fn begins_chain(&self) -> Option<String> {
+        (self.target_name() == "ERROR").then(|| text(&self.target[DATA_AT..]))
+    }
+
+    fn steps(&self, table: &Table) -> io::Result<Vec<Step>> {
+        let layout = self.layout;
+        let mut steps = Vec::new();
+        let inverted = self.bytes[layout.inverted];
+        for (side, number, bit) in [(Side::In, 0, NOT_IN), (Side::Out, 1, NOT_OUT)] {
+            let at = layout.devices + number * DEVICE_LEN;
+            let name = self.bytes[at..at + DEVICE_LEN].to_vec();
+            let at = at + 2 * DEVICE_LEN;
+            let mask = self.bytes[at..at + DEVICE_LEN].to_vec();
+            let is_equal = inverted & bit == 0;
+            if mask.iter().any(|byte| *byte != 0) || !is_equal {
+                steps.push(Step::If(Condition::Name { side, name, mask, is_equal }));
+            }
+        }
+        if layout.drops_by_protocol && self.bytes[layout.flags] & 1 != 0 {
+            steps.push(Step::Do(Effect::Unclear("protocol".to_owned())));
+        }
+        // Addresses, protocol, type of service, fragments: any of them may hold.
+        let is_set = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+        let flags = self.bytes[layout.flags] & !layout.goto;
+        if is_set(&self.bytes[layout.addresses.clone()])
+            || is_set(&self.bytes[layout.protocol.clone()])
+            || flags != 0
+            || inverted & !(NOT_IN | NOT_OUT) != 0
+        {
+            steps.push(Step::If(Condition::Unknown));
+        }
+        let mut matches = &self.bytes[layout.matches..self.bytes.len() - self.target.len()];
+        while !matches.is_empty() {
+            let size = usize::from(number(matches, 0)?);
+            let name = matches.get(NAME_AT..NAME_AT + NAME_LEN).ok_or_else(malformed)?;
+            steps.push(xt_match(&text(name)));
+            matches = matches.get(size.max(1)..).ok_or_else(malformed)?;
+        }
+        steps.push(Step::Count);
+        steps.extend(self.end(table)?);
+        Ok(steps)
+    }
+
+    /// What its target does; nothing if it has none.
+    fn end(&self, table: &Table) -> io::Result<Option<Step>> {
+        let name = self.target_name();
+        if !name.is_empty() {
+            let effect = match name.as_str() {
+                "REJECT" => Effect::Drop,
+                _ => Effect::Apply(name),
+            };
+            return Ok(Some(Step::Do(effect)));
+        }
+        let verdict = i32::from_ne_bytes(array(&self.target[DATA_AT..DATA_AT + 4])?);
+        let step = match verdict {
+            DROP => Step::Do(Effect::Drop),
+            ACCEPT => Step::End(Verdict::Accept),
+            RETURN => Step::End(Verdict::Return),
+            other => match usize::try_from(other) {
+                // A rule without a target goes to the next one.
+                Ok(offset) if offset == self.at + self.bytes.len() => return Ok(None),
+                Ok(offset) => {
+                    let chain = *table.of_user.get(&offset).ok_or_else(malformed)?;
+                    let is_goto = self.bytes[self.layout.flags] & self.layout.goto != 0;
+                    let to = if is_goto { Verdict::Goto(chain) } else { Verdict::Jump(chain) };
+                    Step::End(to)
+                }
+                Err(_) => Step::Do(Effect::Unclear(format!("verdict {other}"))),
+            },
+        };
+        Ok(Some(step))
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> io::Result<u16> {
+    Ok(u16::from_ne_bytes(array(bytes.get(at..at + 2).ok_or_else(malformed)?)?))
+}
