@@ -191,9 +191,13 @@ pub const NETLINK_ATTEMPTS_MAX: usize = 16;
 /// Table of legacy iptables at most that is copied to follow its rules (bytes; about 1,500 rules):
 /// the kernel announces no changes, so it is copied twice a second.
 pub const LEGACY_TABLE_MAX: u32 = 256 << 10;
-/// Rules of nftables at most that are followed: a list of so many takes some ten milliseconds of
-/// the kernel's time and ours.
+/// Rules of nftables at most that are followed, and jumps in them: a list of so many takes some ten
+/// milliseconds of the kernel's time and ours.
 pub const NFTABLES_RULES_MAX: u32 = 10_000;
+/// Attempts to read rules of nftables that do not change meanwhile.
+pub const NFTABLES_ATTEMPTS_MAX: u32 = 4;
+/// Time between two of them: what a transaction may take to prepare.
+pub const NFTABLES_ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 /// Event datagrams read at once; poll(2) reports the rest again.
 pub const NETLINK_EVENTS_MAX: usize = 4096;
 
@@ -211,13 +215,13 @@ pub const RELAY_POLL_INTERVAL: Millis = Millis(500);
 const _: () = assert!(RELAY_POLL_INTERVAL.0 < 1000);
 /// Minimum time between two updates: loading a full routing table must not keep the workers busy.
 pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
-/// Time between two updates, in multiples of what the first of them took: rules that change all the
-/// time must not keep a CPU busy.
-pub const RELAY_UPDATE_PAUSES: u64 = 9;
-/// Time between two updates at most: with [`RELAY_POLL_INTERVAL`], a change takes effect within a
-/// second.
-pub const RELAY_UPDATE_INTERVAL_MAX: Millis = Millis(200);
-const _: () = assert!(RELAY_UPDATE_INTERVAL.0 < RELAY_UPDATE_INTERVAL_MAX.0);
+/// Time after the rules of nftables were read until they are read again, in multiples of what the
+/// reading took: rules that change all the time must not keep a CPU busy.
+pub const NFTABLES_PAUSES: u64 = 9;
+/// That time at most: after a loss of events, which is noticed at the next look, a change still
+/// takes effect within a second.
+pub const NFTABLES_PAUSE_MAX: Millis = Millis(100);
+const _: () = assert!(2 * NFTABLES_PAUSE_MAX.0 + RELAY_POLL_INTERVAL.0 < 900);
 /// Time between two looks at changes around the UDP sockets, however fast routes change: the
 /// workers check source addresses after each (milliseconds).
 pub const UPLINK_LOOK_INTERVAL: Millis = Millis(10);

@@ -200,6 +200,8 @@ pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
 /// A rule's handle.
 pub const NFTA_RULE_HANDLE: u16 = 3;
+/// The handle of the rule before.
+pub const NFTA_RULE_POSITION: u16 = 6;
 /// A rule's expressions.
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 /// The name of an expression.
@@ -216,6 +218,8 @@ pub const NFTA_CMP_SREG: u16 = 1;
 pub const NFTA_CMP_OP: u16 = 2;
 /// The value that `cmp` compares with.
 pub const NFTA_CMP_DATA: u16 = 3;
+/// The set that `lookup` looks into.
+pub const NFTA_LOOKUP_SET: u16 = 1;
 /// The register that `lookup` loads into; none: it is a condition.
 pub const NFTA_LOOKUP_DREG: u16 = 3;
 /// The register of `immediate`; zero: a verdict.

@@ -25,6 +25,9 @@ pub trait Kernel {
     /// The refusal; `InvalidData` for a reply that cannot be parsed.
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>>;
 
+    /// Waits for a change that is being made ([`crate::limits::NFTABLES_ATTEMPT_PAUSE`]).
+    fn pause(&mut self);
+
     /// The content of a file below /proc/sys/net.
     ///
     /// # Errors

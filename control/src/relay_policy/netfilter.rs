@@ -11,7 +11,7 @@ use super::kernel::{Interface, Kernel, NetfilterLink};
 use super::reason::{ChainEffect, Families, Finding, Reason};
 use super::rules::nftables::{self, Tables};
 use super::rules::{self, Chain, Hook, Place};
-use crate::limits::{NETLINK_ATTEMPTS_MAX, NFTABLES_RULES_MAX};
+use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
@@ -42,17 +42,23 @@ const IPVS_HEADING: usize = 3;
 /// Rules on the path of forwarded packets that may do something to them, policies other than accept
 /// that they may reach, and flowtables that contain the interface.
 pub fn tables(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
-    // Each list is consistent, and all are of the same generation.
-    for _ in 0..NETLINK_ATTEMPTS_MAX {
+    // Each list is consistent, and all must be of the same generation.
+    for attempt in 0..NFTABLES_ATTEMPTS_MAX {
+        if attempt > 0 {
+            kernel.pause();
+        }
         let before = generation(kernel)?;
-        let findings = chains(kernel, at)?;
-        if let Some(findings) = findings
-            && generation(kernel)? == before
-        {
-            return Ok(findings);
+        let result = chains(kernel, at);
+        let is_current = generation(kernel)? == before;
+        match result {
+            Ok(findings) if is_current => return Ok(findings),
+            Err(error) if is_current && error.kind() != io::ErrorKind::Interrupted => {
+                return Err(error);
+            }
+            _ => {}
         }
     }
-    Err(io::ErrorKind::Interrupted.into())
+    Err(io::Error::new(io::ErrorKind::Interrupted, "the rules keep changing"))
 }
 
 /// The number of the last transaction; none if the kernel has no nftables.
@@ -69,8 +75,8 @@ fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
     }
 }
 
-/// The findings; none if the lists contradict each other.
-fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Option<Vec<Finding>>> {
+/// The findings. Interrupted: the lists contradict each other.
+fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let chains = listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)?;
     let mut bases = Vec::new();
@@ -90,7 +96,7 @@ fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Option<Vec<Fin
                 let number = table.number_of(&base.name)?;
                 // While a transaction is prepared, it counts already. And a list may end early.
                 if table.chains[number].rules.len() != base.rules as usize {
-                    return Ok(None);
+                    return Err(io::ErrorKind::Interrupted.into());
                 }
                 findings.extend(base.follow(&table.chains, number, hook, at));
             }
@@ -102,7 +108,7 @@ fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Option<Vec<Fin
     for message in listed(kernel, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWFLOWTABLE)? {
         findings.extend(flowtable(&message, at)?);
     }
-    Ok(Some(findings))
+    Ok(findings)
 }
 
 /// A base chain on the path of forwarded packets.

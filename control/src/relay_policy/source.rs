@@ -23,7 +23,7 @@ pub enum Source {
     Rules(Family),
     /// IPsec policies.
     Ipsec,
-    /// Base chains and flowtables of nftables.
+    /// Rules, policies and flowtables of nftables.
     Nftables,
     /// Tables of legacy iptables.
     LegacyTables(Family),

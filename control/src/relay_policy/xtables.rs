@@ -95,6 +95,10 @@ fn read_table(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             entries => entries?,
         };
+        // Replaced by another table of the same size.
+        if kernel.legacy_outline(family, name)? != outline {
+            continue;
+        }
         if rules.is_empty() {
             return policies(&entries, family, chains, finding);
         }

@@ -181,7 +181,7 @@ fn rules_of_nft_are_followed() {
             "set blocked { type ipv4_addr; elements = { 10.9.9.9 }; }\n\
              chain f { type filter hook forward priority 0; ip daddr @blocked drop; }",
             V6_ONLY,
-            "may drop",
+            "set blocked is not understood",
         ),
         (
             "chain f { type filter hook forward priority 0; ct state vmap { invalid : drop }; }",

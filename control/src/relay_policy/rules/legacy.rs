@@ -106,16 +106,20 @@ impl Table {
             }
         }
         let mut number = None;
-        let mut policies = 0;
+        let (mut firsts, mut policies) = (0, 0);
         for entry in &entries {
             let begins = built_in.iter().position(|(_, first, _)| *first == entry.at);
             let is_error = entry.begins_chain().is_some();
             // Only the policy ends a built-in chain: iptables(8) never writes anything else.
-            let is_inside = number.is_some_and(|number| number < built_in.len());
-            if is_inside && (begins.is_some() || is_error) {
+            let is_built_in = |number: Option<usize>| number.is_some_and(|at| at < built_in.len());
+            if begins.is_some() && is_built_in(number) {
                 return Err(malformed());
             }
+            firsts += usize::from(begins.is_some());
             number = begins.or(table.of_user.get(&entry.at).copied()).or(number);
+            if is_error && is_built_in(number) {
+                return Err(malformed());
+            }
             let is_policy = built_in.iter().any(|(.., policy)| *policy == entry.at);
             policies += usize::from(is_policy);
             if is_policy || is_error {
@@ -127,7 +131,8 @@ impl Table {
                 rules.push(Rule { label: (rules.len() + 1).to_string(), steps });
             }
         }
-        if policies == built_in.len() { Ok(table) } else { Err(malformed()) }
+        let is_whole = firsts == built_in.len() && policies == built_in.len();
+        if is_whole { Ok(table) } else { Err(malformed()) }
     }
 }
 
@@ -187,7 +192,9 @@ impl<'a> Entry<'a> {
             }
         }
         if layout.drops_by_protocol && self.bytes[layout.flags] & 1 != 0 {
-            steps.push(Step::Do(Effect::Unclear("protocol".to_owned())));
+            steps.push(Step::Do(Effect::Unclear(
+                "-p (which drops packets with broken headers)".to_owned(),
+            )));
         }
         // Addresses, protocol, type of service, fragments: any of them may hold.
         let is_set = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);

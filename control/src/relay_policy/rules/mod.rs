@@ -45,7 +45,7 @@ pub enum Step {
     If(Condition),
     /// The rule has a counter, which would miss packets that are relayed directly.
     Count,
-    /// It looks into a set, whose elements may have counters.
+    /// A condition that looks into a set, whose elements may have counters: it holds or not.
     LookUp,
     /// It changes, observes or drops the packet, or it is not understood.
     Do(Effect),
@@ -281,12 +281,13 @@ impl Walk<'_> {
                 Step::If(condition) => match self.place.holds(condition) {
                     Some(true) => {}
                     // What was counted before the condition was not counted for a verdict.
-                    _ if counts => return Err(obstacle(Effect::Count)),
+                    _ if counts || looks_up => return Err(obstacle(Effect::Count)),
                     Some(false) => return Ok(After { next: true, back: false }),
                     None => next = true,
                 },
                 Step::Count => counts = true,
-                Step::LookUp => looks_up = true,
+                Step::LookUp if counts || looks_up => return Err(obstacle(Effect::Count)),
+                Step::LookUp => (looks_up, next) = (true, true),
                 Step::Do(effect) => return Err(obstacle(effect.clone())),
                 Step::End(Verdict::Accept) => return Ok(After { next, back: false }),
                 Step::End(Verdict::Return) => return Ok(After { next, back: true }),

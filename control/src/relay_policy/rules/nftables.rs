@@ -10,8 +10,9 @@ use crate::netlink::message::Message;
 use crate::netlink::numbers::{
     NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
     NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG,
-    NFTA_LOOKUP_DREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET, NFTA_META_DREG, NFTA_META_KEY, NFTA_RULE_CHAIN,
+    NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE,
+    NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::{array, malformed};
 
@@ -37,7 +38,9 @@ pub type Tables = BTreeMap<(u8, String), Table>;
 /// Reads the kernel's lists of chains and rules.
 ///
 /// # Errors
-/// A message is malformed, two chains have one name, or a rule belongs to no chain.
+/// InvalidData: a message is malformed. Interrupted: the lists contradict each other: two chains
+/// have one name, a rule belongs to no chain, or one is missing. While a transaction is prepared,
+/// the kernel may list chains twice and skip rules, of the same generation.
 pub fn tables(chains: &[Message], rules: &[Message]) -> io::Result<Tables> {
     let mut tables = Tables::new();
     for message in chains {
@@ -46,21 +49,34 @@ pub fn tables(chains: &[Message], rules: &[Message]) -> io::Result<Tables> {
         let name = need(&attributes, NFTA_CHAIN_NAME)?.text();
         let table = tables.entry(table).or_default();
         if table.numbers.insert(name.clone(), table.chains.len()).is_some() {
-            return Err(malformed());
+            return Err(io::ErrorKind::Interrupted.into());
         }
         table.chains.push(Chain { name, rules: Vec::new() });
     }
     for message in rules {
         let (header, attributes) = message.split(HEADER_LEN)?;
         let table = (header[0], need(&attributes, NFTA_RULE_TABLE)?.text());
-        let table = tables.get_mut(&table).ok_or_else(malformed)?;
-        let chain = table.number_of(&need(&attributes, NFTA_RULE_CHAIN)?.text())?;
+        let contradiction = || io::Error::from(io::ErrorKind::Interrupted);
+        let table = tables.get_mut(&table).ok_or_else(contradiction)?;
+        let chain = need(&attributes, NFTA_RULE_CHAIN)?.text();
+        let chain = table.number_of(&chain).map_err(|_| contradiction())?;
         let handle = u64::from_be_bytes(array(need(&attributes, NFTA_RULE_HANDLE)?.value)?);
+        // The rule before this one, if any.
+        let before =
+            find(&attributes, NFTA_RULE_POSITION).map(|one| array(one.value)).transpose()?;
+        let known = table.chains[chain].rules.last().map(|rule| &rule.label);
+        if before.map(|handle| label(u64::from_be_bytes(handle))).as_ref() != known {
+            return Err(contradiction());
+        }
         let expressions = need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()?;
         let steps = table.steps(&expressions)?;
-        table.chains[chain].rules.push(Rule { label: format!("handle {handle}"), steps });
+        table.chains[chain].rules.push(Rule { label: label(handle), steps });
     }
     Ok(tables)
+}
+
+fn label(handle: u64) -> String {
+    format!("handle {handle}")
 }
 
 impl Table {
@@ -120,19 +136,7 @@ impl Reader<'_> {
                 self.unknown();
                 Ok(())
             }
-            "lookup" => {
-                self.steps.push(Step::LookUp);
-                match find(data, NFTA_LOOKUP_DREG) {
-                    Some(register) if register.u32_be()? == 0 => {
-                        self.effect(Effect::Unclear("a verdict map".to_owned()))
-                    }
-                    Some(_) => self.load_or_apply(data, NFTA_LOOKUP_DREG, &[], ""),
-                    None => {
-                        self.unknown();
-                        Ok(())
-                    }
-                }
-            }
+            "lookup" => self.look_up(data),
             "counter" => {
                 self.steps.push(Step::Count);
                 Ok(())
@@ -151,6 +155,23 @@ impl Reader<'_> {
             | "notrack" | "flow_offload" => self.effect(Effect::Apply(name.to_owned())),
             _ => self.effect(Effect::Unclear(name.to_owned())),
         }
+    }
+
+    /// The set of a rule itself has no more than what is written in the rule. Elements of others
+    /// may have quotas and limits.
+    fn look_up(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
+        /// `nf_tables_set_alloc_name`: nft(8) numbers the sets of rules.
+        const OF_A_RULE: [&str; 2] = ["__set", "__map"];
+        let set = need(data, NFTA_LOOKUP_SET)?.text();
+        let register = find(data, NFTA_LOOKUP_DREG).map(|to| to.u32_be()).transpose()?;
+        if register == Some(0) {
+            return self.effect(Effect::Unclear("a verdict map".to_owned()));
+        }
+        if !OF_A_RULE.iter().any(|prefix| set.starts_with(prefix)) {
+            return self.effect(Effect::Unclear(format!("set {set}")));
+        }
+        self.steps.push(Step::LookUp);
+        register.map_or(Ok(()), |register| self.write(register, &[]))
     }
 
     fn effect(&mut self, effect: Effect) -> io::Result<()> {

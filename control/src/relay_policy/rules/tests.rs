@@ -102,6 +102,10 @@ fn counters_matter_in_rules_without_a_verdict() {
     // Elements of a set may count as well.
     assert_eq!(walk(&[&[&[unknown(), Step::LookUp]]]), counted);
     assert_eq!(walk(&[&[&[unknown(), Step::LookUp, ACCEPT]]]), Ok(true));
+    assert_eq!(walk(&[&[&[Step::LookUp, ACCEPT], &[DROP]]]), drops("0.2"), "it may not hold");
+    assert_eq!(walk(&[&[&[Step::LookUp, name(Side::Out, "eth0", true), ACCEPT]]]), counted);
+    assert_eq!(walk(&[&[&[Step::LookUp, unknown(), ACCEPT]]]), counted);
+    assert_eq!(walk(&[&[&[name(Side::Out, "eth0", true), Step::LookUp, DROP]]]), Ok(true));
 }
 
 #[test]

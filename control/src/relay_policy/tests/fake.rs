@@ -50,6 +50,10 @@ pub struct FakeKernel {
     pub failure: Option<fn() -> io::Error>,
     /// Every netlink request so far: protocol, type and body.
     pub requests: Vec<(Protocol, u16, Vec<u8>)>,
+    /// Pauses so far.
+    pub pauses: u32,
+    /// What changes during the next pause.
+    pub change: Option<fn(&mut FakeKernel)>,
     /// An address family that rtnetlink does not support.
     pub failing_family: Option<u8>,
 }
@@ -138,6 +142,13 @@ impl Kernel for FakeKernel {
             Some(Ok(answer)) => Ok(answer.clone()),
             Some(Err(kind)) => Err((*kind).into()),
             None => Ok(Vec::new()),
+        }
+    }
+
+    fn pause(&mut self) {
+        self.pauses += 1;
+        if let Some(change) = self.change.take() {
+            change(self);
         }
     }
 

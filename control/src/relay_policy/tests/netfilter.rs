@@ -87,8 +87,12 @@ fn with_rules(family: u8, policy: u32, rules: &[&[Vec<u8>]]) -> impl FnOnce(&mut
     move |kernel: &mut FakeKernel| {
         let message = chain(family, 2, &[], rules.len() as u32, policy);
         kernel.push(Netfilter, GETCHAIN, message);
-        for one in rules {
-            kernel.push(Netfilter, GETRULE, rule(family, one));
+        for (number, one) in rules.iter().enumerate() {
+            let mut rule = rule(family, one);
+            if number > 0 {
+                rule.payload.extend(attribute(6, &5u64.to_be_bytes())); // the one before
+            }
+            kernel.push(Netfilter, GETRULE, rule);
         }
     }
 }
@@ -208,8 +212,10 @@ fn rules_of_nftables_are_followed() {
     // A jump to a chain that is not listed.
     expect(with_rules(1, ACCEPT, &[&[verdict(-3)]]), KERNEL, &said("immediate is not understood"));
     // Elements of a set may count, and TCP options may be removed.
-    let looked_up = [expression("lookup", &[text(1, "accounts"), number(2, 1)])];
+    let looked_up = [expression("lookup", &[text(1, "__set0"), number(2, 1)])];
     expect(with_rules(1, ACCEPT, &[&looked_up]), KERNEL, &said("counts packets"));
+    let named = rule(&[&[expression("lookup", &[text(1, "vip"), number(2, 1)])], &accept]);
+    expect(with_rules(1, ACCEPT, &[&named]), KERNEL, &said("set vip is not understood"));
     let accepted = rule(&[&looked_up, &accept]);
     expect(with_rules(1, ACCEPT, &[&accepted]), DIRECT, "");
     let removed = rule(&[&meta(OIFNAME, 0, b"eth0\0"), &[expression("exthdr", &[number(2, 2)])]]);
@@ -229,7 +235,23 @@ fn lists_that_contradict_each_other_are_read_again() {
         kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 0, ACCEPT));
         kernel.push(Netfilter, GETRULE, rule(1, &[verdict(0)]));
     };
-    expect(change, KERNEL, "cannot read nftables");
+    expect(change, KERNEL, "cannot read nftables: the rules keep changing");
+    // The rule before this one is missing.
+    let change = |kernel: &mut FakeKernel| {
+        kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
+        let mut rule = rule(1, &[verdict(1)]);
+        rule.payload.extend(attribute(6, &4u64.to_be_bytes()));
+        kernel.push(Netfilter, GETRULE, rule);
+    };
+    expect(change, KERNEL, "the rules keep changing");
+    // Listed twice.
+    let change = |kernel: &mut FakeKernel| {
+        for _ in 0..2 {
+            kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
+        }
+        kernel.push(Netfilter, GETRULE, rule(1, &[verdict(1)]));
+    };
+    expect(change, KERNEL, "the rules keep changing");
 }
 
 /// Each byte of a rule is changed, and rules are cut short: never a panic, and what is cut short is
@@ -239,7 +261,7 @@ fn broken_rules_never_panic() {
     let parts = [
         meta(6, 0, b"eth0\0").concat(),
         expression("payload", &[number(1, 8), number(2, 1), number(3, 12), number(4, 4)]),
-        expression("lookup", &[text(1, "set"), number(2, 8)]),
+        expression("lookup", &[text(1, "__set0"), number(2, 8)]),
         counter(),
         verdict(1),
     ];
@@ -286,16 +308,17 @@ fn broken_legacy_tables_never_panic() {
     }
 }
 
-/// A change between two dumps is noticed by the generation.
+/// The generation is asked for before and after the lists, and what contradicts itself is read
+/// again.
 #[test]
 fn rules_are_read_in_one_generation() {
     let mut kernel = FakeKernel::quiet();
-    with_rules(1, ACCEPT, &[&[counter()]])(&mut kernel);
     kernel.push(Netfilter, 0xa10, message(0xa0f, &[0; 4], &[number(1, 7)]));
-    let found = Source::Nftables.read(&mut kernel, &fake::at());
-    assert_eq!(found.len(), 1);
+    kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
+    kernel.change = Some(|kernel| kernel.push(Netfilter, GETRULE, rule(1, &[verdict(1)])));
+    assert_eq!(Source::Nftables.read(&mut kernel, &fake::at()), []);
     let asked = kernel.requests.iter().filter(|(_, kind, _)| *kind == 0xa10).count();
-    assert_eq!(asked, 2, "before and after");
+    assert_eq!((asked, kernel.pauses), (4, 1), "before and after each time");
 }
 
 #[test]
@@ -375,6 +398,11 @@ fn legacy_tables_count_with_rules_or_another_policy() {
         let chain = [("", 4 * next), ("", -1), accept, ("ERROR", 0), ("", -1), ("", -5)];
         let table = legacy(family, &[(0, 1), (2, 2)], &chain);
         expect(with(table), mine, ", rule 1: may drop packets between peers");
+        // What iptables(8) never writes: a target ERROR within a chain, a jump into one.
+        for bad in [("ERROR", 0), ("", 2 * next + 1), ("", 2 * next)] {
+            let table = legacy(family, &[(0, 2), (3, 3)], &[bad, accept, accept, accept]);
+            expect(with(table), mine, "cannot read");
+        }
         let dropping = legacy(family, &two, &[accept, ("", -1)]);
         expect(
             with(dropping),

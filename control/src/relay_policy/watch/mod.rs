@@ -35,7 +35,7 @@ use super::reason::{Finding, Reason};
 use super::routing;
 use super::source::{Change, Source};
 use crate::limits::{
-    RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATE_INTERVAL_MAX, RELAY_UPDATE_PAUSES,
+    NFTABLES_PAUSE_MAX, NFTABLES_PAUSES, RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL,
     RELAY_UPDATES_MAX,
 };
 use system::System;
@@ -72,6 +72,8 @@ pub fn start(
         view: None,
         findings: BTreeMap::new(),
         changed: BTreeSet::new(),
+        nftables_next: Millis::ZERO,
+        nftables_wait: false,
         events_lost: false,
         routes: 0,
         routes_changed: false,
@@ -102,6 +104,10 @@ struct Watch {
     findings: BTreeMap<Source, Vec<Finding>>,
     /// Sources to be read again.
     changed: BTreeSet<Source>,
+    /// Earliest time to read nftables again.
+    nftables_next: Millis,
+    /// They have changed, and wait for that.
+    nftables_wait: bool,
     /// Everything is to be read again at the next look: not at once, since events that come too
     /// fast are lost all the time.
     events_lost: bool,
@@ -131,21 +137,24 @@ impl Watch {
                 }
                 next_look = now + RELAY_POLL_INTERVAL;
             }
+            if self.nftables_wait && self.nftables_next <= now {
+                self.nftables_wait = false;
+                self.changed.insert(Source::Nftables);
+            }
             let has_news = self.routes_changed || !self.changed.is_empty();
             if has_news && next_update <= now {
                 if let Err(ended) = self.update() {
                     return ended;
                 }
-                let end = clock::boot_time();
-                let pause = Millis(RELAY_UPDATE_PAUSES * end.since(now).0);
-                next_update = end + pause.clamp(RELAY_UPDATE_INTERVAL, RELAY_UPDATE_INTERVAL_MAX);
+                next_update = clock::boot_time() + RELAY_UPDATE_INTERVAL;
                 continue;
             }
             if has_news {
                 // Further events accumulate in the meantime, and are read at once.
                 wait(&mut [], next_update.min(next_look).since(now));
             } else {
-                self.wait_for_events(next_look.since(now));
+                let next = if self.nftables_wait { self.nftables_next } else { next_look };
+                self.wait_for_events(next.min(next_look).since(now));
             }
             if let Err(ended) = self.take_events() {
                 return ended;
@@ -198,6 +207,7 @@ impl Watch {
                 self.route_queries = route_queries.into_iter().map(Some).collect();
                 self.view = Some(view);
                 self.changed.extend(Source::ALL);
+                self.nftables_next = Millis::ZERO;
                 self.routes_changed = true;
                 Ok(())
             }
@@ -257,7 +267,11 @@ impl Watch {
 
     fn read_sources(&mut self) -> io::Result<()> {
         let Some(view) = &self.view else { return Ok(()) };
-        let changed = std::mem::take(&mut self.changed);
+        let mut changed = std::mem::take(&mut self.changed);
+        let start = clock::boot_time();
+        if start < self.nftables_next && changed.remove(&Source::Nftables) {
+            self.nftables_wait = true;
+        }
         if changed.is_empty() {
             return Ok(());
         }
@@ -270,6 +284,11 @@ impl Watch {
             (changed.iter().map(read).collect::<Vec<_>>(), mtu)
         };
         let (findings, mtu) = view.run(&self.handle, read)?;
+        if changed.contains(&Source::Nftables) {
+            let end = clock::boot_time();
+            let pause = Millis(NFTABLES_PAUSES * end.since(start).0).min(NFTABLES_PAUSE_MAX);
+            self.nftables_next = end + pause;
+        }
         self.findings.extend(findings);
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
         Ok(())

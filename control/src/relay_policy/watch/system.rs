@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::thread;
 
 use wg_bounce_sys::{Family, bpf, xtables};
 
+use crate::limits::NFTABLES_ATTEMPT_PAUSE;
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::socket;
 use crate::relay_policy::kernel::{Direction, Kernel, NetfilterLink};
@@ -15,6 +17,10 @@ pub(super) struct System;
 impl Kernel for System {
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
         socket::request(protocol, request)
+    }
+
+    fn pause(&mut self) {
+        thread::sleep(NFTABLES_ATTEMPT_PAUSE);
     }
 
     fn setting(&mut self, path: &str) -> io::Result<String> {
