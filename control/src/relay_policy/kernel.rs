@@ -46,16 +46,12 @@ pub trait Kernel {
     /// PermissionDenied: CAP_NET_ADMIN is missing.
     fn legacy_outline(&mut self, family: Family, table: &str) -> io::Result<Vec<u8>>;
 
-    /// The entries of that table, one after the other: the whole table is copied.
+    /// The entries of that table, one after the other, which are `size` bytes according to its
+    /// outline: the whole table is copied.
     ///
     /// # Errors
-    /// As for [`Kernel::legacy_outline`]; WouldBlock: the table has another size than in `outline`.
-    fn legacy_entries(
-        &mut self,
-        family: Family,
-        table: &str,
-        outline: &[u8],
-    ) -> io::Result<Vec<u8>>;
+    /// As for [`Kernel::legacy_outline`]; WouldBlock: the table has another size.
+    fn legacy_entries(&mut self, family: Family, table: &str, size: u32) -> io::Result<Vec<u8>>;
 
     /// Number of BPF programs attached to a TCX hook of the interface.
     ///

@@ -7,16 +7,17 @@ use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
 use super::reason::{ChainEffect, Finding, Reason};
-use super::rules::legacy::Table;
+use super::rules::legacy::{self, Table};
 use super::rules::{self, Hook, Place};
 use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
 use crate::netlink::parse::{array, malformed};
 
-/// Offsets in `struct ipt_getinfo`: the mask of hooks, the offsets of their first entries, and of
-/// their policies.
+/// Offsets in `struct ipt_getinfo`: the mask of hooks, the offsets of their first entries and of
+/// their policies, and the size of all entries.
 const HOOKS_AT: usize = 32;
 const ENTRIES_AT: usize = 36;
 const POLICIES_AT: usize = 56;
+const SIZE_AT: usize = 80;
 
 /// Hooks on the path of a forwarded packet, with their built-in chains.
 const ON_THE_PATH: [(usize, &str, Hook); 3] = [
@@ -24,16 +25,6 @@ const ON_THE_PATH: [(usize, &str, Hook); 3] = [
     (2, "FORWARD", rules::FORWARD),
     (4, "POSTROUTING", rules::POSTROUTING),
 ];
-
-/// Position in an entry of the offset of its target: after `struct ipt_ip` (84 bytes) or `struct
-/// ip6t_ip6` (136 bytes), and `nfcache`.
-const TARGET_OFFSET_AT_V4: usize = 88;
-const TARGET_OFFSET_AT_V6: usize = 140;
-/// Within a target: its name (29 bytes, empty for a verdict), and the verdict.
-const TARGET_NAME_AT: usize = 2;
-const VERDICT_AT: usize = 32;
-/// `-NF_ACCEPT - 1`.
-const ACCEPT: i32 = -2;
 
 /// Rules on the path of a forwarded packet that may do something to it, and policies other than
 /// ACCEPT that it may reach.
@@ -86,11 +77,11 @@ fn read_table(
         }
         let rules = chains.iter().filter(|chain| chain.first != chain.policy);
         let rules: Vec<_> = rules.map(|one| finding(one.name, ChainEffect::Rules)).collect();
-        let size = outline.last_chunk().copied().map_or(0, u32::from_ne_bytes);
+        let size = number(&outline, SIZE_AT)?;
         if !rules.is_empty() && size > LEGACY_TABLE_MAX {
             return Ok(rules);
         }
-        let entries = match kernel.legacy_entries(family, name, &outline) {
+        let entries = match kernel.legacy_entries(family, name, size) {
             // The size has changed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             entries => entries?,
@@ -99,20 +90,23 @@ fn read_table(
         if kernel.legacy_outline(family, name)? != outline {
             continue;
         }
-        if rules.is_empty() {
-            return policies(&entries, family, chains, finding);
-        }
         let offsets: Vec<_> = chains
             .iter()
             .map(|chain| (chain.name, chain.first as usize, chain.policy as usize))
             .collect();
-        let table = Table::new(family, &entries, &offsets)?;
+        // Without rules on the path only the policies matter, of a table that may be large.
+        let table =
+            (!rules.is_empty()).then(|| Table::new(family, &entries, &offsets)).transpose()?;
         let mut findings = Vec::new();
         for (base, chain) in chains.into_iter().enumerate() {
-            match rules::find_obstacle(&table.chains, base, &Place::new(at, chain.hook, family)) {
+            let place = Place::new(at, chain.hook, family);
+            let reaches_policy = table
+                .as_ref()
+                .map_or(Ok(true), |table| rules::find_obstacle(&table.chains, base, &place));
+            match reaches_policy {
                 Ok(false) => {}
                 Ok(true) => {
-                    if verdict(&entries, family, chain.policy as usize)? != Some(ACCEPT) {
+                    if !legacy::accepts(family, &entries, chain.policy as usize)? {
                         findings.push(finding(chain.name, ChainEffect::Policy));
                     }
                 }
@@ -125,22 +119,6 @@ fn read_table(
         return Ok(findings);
     }
     Err(io::ErrorKind::Interrupted.into())
-}
-
-/// The findings in a table without rules on the path.
-fn policies(
-    entries: &[u8],
-    family: Family,
-    chains: Vec<BuiltIn>,
-    finding: impl Fn(&'static str, ChainEffect) -> Finding,
-) -> io::Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    for chain in chains {
-        if verdict(entries, family, chain.policy as usize)? != Some(ACCEPT) {
-            findings.push(finding(chain.name, ChainEffect::Policy));
-        }
-    }
-    Ok(findings)
 }
 
 /// A built-in chain on the path of a forwarded packet.
@@ -163,21 +141,6 @@ fn chains(outline: &[u8]) -> io::Result<Vec<BuiltIn>> {
             Ok(BuiltIn { name, hook, first, policy })
         })
         .collect()
-}
-
-/// The verdict of the entry at `offset`; none if its target is not a verdict.
-fn verdict(entries: &[u8], family: Family, offset: usize) -> io::Result<Option<i32>> {
-    let entry = entries.get(offset..).ok_or_else(malformed)?;
-    let at = match family {
-        Family::V4 => TARGET_OFFSET_AT_V4,
-        Family::V6 => TARGET_OFFSET_AT_V6,
-    };
-    let target = u16::from_ne_bytes(array(entry.get(at..).ok_or_else(malformed)?)?);
-    let target = entry.get(usize::from(target)..).ok_or_else(malformed)?;
-    if *target.get(TARGET_NAME_AT).ok_or_else(malformed)? != 0 {
-        return Ok(None);
-    }
-    Ok(Some(number(target, VERDICT_AT)?.cast_signed()))
 }
 
 fn number(bytes: &[u8], at: usize) -> io::Result<u32> {

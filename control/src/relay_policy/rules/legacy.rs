@@ -89,12 +89,11 @@ impl Table {
         entries: &[u8],
         built_in: &[(&str, usize, usize)],
     ) -> io::Result<Table> {
-        let layout = if family == Family::V4 { &V4 } else { &V6 };
         let chain = |name: &str| Chain { name: name.to_owned(), rules: Vec::new() };
         let chains = built_in.iter().map(|(name, ..)| chain(name)).collect();
         let mut table = Table { chains, of_user: HashMap::new() };
         let length = entries.len();
-        let entries = Entry::all(layout, entries)?;
+        let entries = Entry::all(family, entries)?;
         // A target may be in a chain that comes later, so the chains are found first.
         for entry in &entries {
             let next = entry.at + entry.bytes.len();
@@ -136,6 +135,15 @@ impl Table {
     }
 }
 
+/// Whether the entry at an offset accepts: a policy.
+///
+/// # Errors
+/// The entry is malformed.
+pub fn accepts(family: Family, entries: &[u8], offset: usize) -> io::Result<bool> {
+    let entry = Entry::read(family, entries, offset)?;
+    Ok(entry.target_name().is_empty() && entry.verdict()? == ACCEPT)
+}
+
 /// One entry.
 struct Entry<'a> {
     layout: &'static Layout,
@@ -147,29 +155,40 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn all(layout: &'static Layout, table: &'a [u8]) -> io::Result<Vec<Entry<'a>>> {
+    fn all(family: Family, table: &'a [u8]) -> io::Result<Vec<Entry<'a>>> {
         let mut entries = Vec::new();
         let mut at = 0;
         while at < table.len() {
-            let rest = &table[at..];
-            let offset = |position| number(rest, position).map(usize::from);
-            let (target, next) = (offset(layout.target_offset)?, offset(layout.target_offset + 2)?);
-            let bytes = rest.get(..next).ok_or_else(malformed)?;
-            if target < layout.matches {
-                return Err(malformed());
-            }
-            let target = bytes.get(target..).ok_or_else(malformed)?;
-            if target.len() < DATA_AT + 4 {
-                return Err(malformed());
-            }
-            entries.push(Entry { layout, at, bytes, target });
-            at += next;
+            let entry = Entry::read(family, table, at)?;
+            at += entry.bytes.len();
+            entries.push(entry);
         }
         Ok(entries)
     }
 
+    fn read(family: Family, table: &'a [u8], at: usize) -> io::Result<Entry<'a>> {
+        let layout = if family == Family::V4 { &V4 } else { &V6 };
+        let rest = table.get(at..).ok_or_else(malformed)?;
+        let offset = |position| number(rest, position).map(usize::from);
+        let (target, next) = (offset(layout.target_offset)?, offset(layout.target_offset + 2)?);
+        let bytes = rest.get(..next).ok_or_else(malformed)?;
+        if target < layout.matches {
+            return Err(malformed());
+        }
+        let target = bytes.get(target..).ok_or_else(malformed)?;
+        if target.len() < DATA_AT + 4 {
+            return Err(malformed());
+        }
+        Ok(Entry { layout, at, bytes, target })
+    }
+
     fn target_name(&self) -> String {
         text(&self.target[NAME_AT..NAME_AT + NAME_LEN])
+    }
+
+    /// Its verdict, if its target is one.
+    fn verdict(&self) -> io::Result<i32> {
+        Ok(i32::from_ne_bytes(array(&self.target[DATA_AT..DATA_AT + 4])?))
     }
 
     /// The name of the user's chain whose first entry follows. The table ends in such an entry too.
@@ -228,8 +247,7 @@ impl<'a> Entry<'a> {
             };
             return Ok(Some(Step::Do(effect)));
         }
-        let verdict = i32::from_ne_bytes(array(&self.target[DATA_AT..DATA_AT + 4])?);
-        let step = match verdict {
+        let step = match self.verdict()? {
             DROP => Step::Do(Effect::Drop),
             ACCEPT => Step::End(Verdict::Accept),
             RETURN => Step::End(Verdict::Return),

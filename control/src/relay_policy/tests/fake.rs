@@ -167,7 +167,7 @@ impl Kernel for FakeKernel {
         found(self.legacy.get(&(family, table.to_owned()))).map(|table| table.info)
     }
 
-    fn legacy_entries(&mut self, family: Family, table: &str, _: &[u8]) -> io::Result<Vec<u8>> {
+    fn legacy_entries(&mut self, family: Family, table: &str, _: u32) -> io::Result<Vec<u8>> {
         self.legacy_copies += 1;
         found(self.legacy.get(&(family, table.to_owned()))).map(|table| table.entries)
     }

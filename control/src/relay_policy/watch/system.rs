@@ -45,14 +45,8 @@ impl Kernel for System {
         Ok(xtables::info(&xtables::open(is_v6)?, is_v6, table)?.to_vec())
     }
 
-    fn legacy_entries(
-        &mut self,
-        family: Family,
-        table: &str,
-        outline: &[u8],
-    ) -> io::Result<Vec<u8>> {
+    fn legacy_entries(&mut self, family: Family, table: &str, size: u32) -> io::Result<Vec<u8>> {
         let is_v6 = family == Family::V6;
-        let size = outline.last_chunk().copied().map_or(0, u32::from_ne_bytes);
         xtables::entries(&xtables::open(is_v6)?, is_v6, table, size)
     }
 
