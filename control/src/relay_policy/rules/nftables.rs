@@ -126,12 +126,9 @@ impl Reader<'_> {
             "meta" => self.meta(data),
             "cmp" => self.compare(data),
             "immediate" => self.immediate(data),
-            // Each loads something that is not known here, unless it writes.
-            "payload" => self.load_or_apply(data, 1, &[5], "payload set"),
-            "ct" => self.load_or_apply(data, 1, &[4], "ct set"),
-            "exthdr" => self.load_or_apply(data, 1, &[7], "exthdr set"),
-            "fib" | "rt" => self.load_or_apply(data, 1, &[], ""),
-            "bitwise" | "byteorder" | "hash" => self.load_or_apply(data, 2, &[], ""),
+            "payload" | "ct" | "exthdr" | "fib" | "rt" | "bitwise" | "byteorder" | "hash" => {
+                self.load(name, data)
+            }
             "range" => {
                 self.unknown();
                 Ok(())
@@ -183,17 +180,19 @@ impl Reader<'_> {
         self.steps.push(Step::If(Condition::Unknown));
     }
 
-    /// An expression that loads into the register of attribute `to`, unless it has one of the
-    /// attributes `writes`. Where there is nothing to load, the rule does not apply.
-    fn load_or_apply(
-        &mut self,
-        data: &[Attribute<'_>],
-        to: u16,
-        writes: &[u16],
-        what: &str,
-    ) -> io::Result<()> {
-        if writes.iter().any(|write| find(data, *write).is_some()) {
-            return self.effect(Effect::Apply(what.to_owned()));
+    /// An expression that loads what is not known here into a register, or writes from one to the
+    /// packet. Where there is nothing to load, the rule does not apply.
+    fn load(&mut self, name: &str, data: &[Attribute<'_>]) -> io::Result<()> {
+        // NFTA_*_DREG, and NFTA_*_SREG of those that write.
+        let (to, from) = match name {
+            "payload" => (1, Some(5)),
+            "ct" => (1, Some(4)),
+            "exthdr" => (1, Some(7)),
+            "bitwise" | "byteorder" | "hash" => (2, None),
+            _ => (1, None),
+        };
+        if from.is_some_and(|from| find(data, from).is_some()) {
+            return self.effect(Effect::Apply(format!("{name} set")));
         }
         self.unknown();
         self.write(need(data, to)?.u32_be()?, &[])

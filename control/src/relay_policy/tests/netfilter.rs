@@ -3,6 +3,7 @@
 use wg_bounce_sys::Family;
 
 use super::super::kernel::NetfilterLink;
+use super::super::reason::Finding;
 use super::super::source::Source;
 use super::fake::{self, FakeKernel, LegacyTable};
 use super::{DIRECT, KERNEL, V4_ONLY, V6_ONLY, expect};
@@ -254,8 +255,19 @@ fn lists_that_contradict_each_other_are_read_again() {
     expect(change, KERNEL, "the rules keep changing");
 }
 
-/// Each byte of a rule is changed, and rules are cut short: never a panic, and what is cut short is
-/// not followed.
+/// Changes each byte, and cuts `whole` short: never a panic, and what is cut short is not followed.
+#[track_caller]
+fn break_everywhere(whole: &[u8], judge: impl Fn(Vec<u8>) -> Vec<Finding>) {
+    for at in 0..whole.len() {
+        assert_eq!(judge(whole[..at].to_vec()).len(), 1, "cut to {at} bytes");
+        let mut changed = whole.to_vec();
+        for value in [0, 1, 0x7f, 0xff] {
+            changed[at] = value;
+            judge(changed.clone());
+        }
+    }
+}
+
 #[test]
 fn broken_rules_never_panic() {
     let parts = [
@@ -273,16 +285,7 @@ fn broken_rules_never_panic() {
         Source::Nftables.read(&mut kernel, &fake::at())
     };
     assert_eq!(judge(whole.clone()), []);
-    for at in 0..whole.payload.len() {
-        let mut cut = whole.clone();
-        cut.payload.truncate(at);
-        assert_eq!(judge(cut).len(), 1, "cut to {at} bytes");
-        let mut changed = whole.clone();
-        for value in [0, 1, 0x7f, 0xff] {
-            changed.payload[at] = value;
-            judge(changed.clone());
-        }
-    }
+    break_everywhere(&whole.payload, |payload| judge(Message { payload, ..whole.clone() }));
 }
 
 #[test]
@@ -296,16 +299,7 @@ fn broken_legacy_tables_never_panic() {
         Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at())
     };
     assert_eq!(judge(whole.clone()).len(), 1);
-    for at in 0..whole.entries.len() {
-        let mut cut = whole.clone();
-        cut.entries.truncate(at);
-        assert_eq!(judge(cut).len(), 1, "cut to {at} bytes");
-        let mut changed = whole.clone();
-        for value in [0, 1, 0x7f, 0xff] {
-            changed.entries[at] = value;
-            judge(changed.clone());
-        }
-    }
+    break_everywhere(&whole.entries, |entries| judge(LegacyTable { entries, ..whole.clone() }));
 }
 
 /// The generation is asked for before and after the lists, and what contradicts itself is read

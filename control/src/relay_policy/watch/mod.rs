@@ -73,7 +73,6 @@ pub fn start(
         findings: BTreeMap::new(),
         changed: BTreeSet::new(),
         nftables_next: Millis::ZERO,
-        nftables_wait: false,
         events_lost: false,
         routes: 0,
         routes_changed: false,
@@ -104,10 +103,8 @@ struct Watch {
     findings: BTreeMap<Source, Vec<Finding>>,
     /// Sources to be read again.
     changed: BTreeSet<Source>,
-    /// Earliest time to read nftables again.
+    /// Earliest time to read nftables again; until then they wait among `changed`.
     nftables_next: Millis,
-    /// They have changed, and wait for that.
-    nftables_wait: bool,
     /// Everything is to be read again at the next look: not at once, since events that come too
     /// fast are lost all the time.
     events_lost: bool,
@@ -137,11 +134,8 @@ impl Watch {
                 }
                 next_look = now + RELAY_POLL_INTERVAL;
             }
-            if self.nftables_wait && self.nftables_next <= now {
-                self.nftables_wait = false;
-                self.changed.insert(Source::Nftables);
-            }
-            let has_news = self.routes_changed || !self.changed.is_empty();
+            let is_due = |source: &Source| self.is_due(*source, now);
+            let has_news = self.routes_changed || self.changed.iter().any(is_due);
             if has_news && next_update <= now {
                 if let Err(ended) = self.update() {
                     return ended;
@@ -153,13 +147,18 @@ impl Watch {
                 // Further events accumulate in the meantime, and are read at once.
                 wait(&mut [], next_update.min(next_look).since(now));
             } else {
-                let next = if self.nftables_wait { self.nftables_next } else { next_look };
+                let next = if self.changed.is_empty() { next_look } else { self.nftables_next };
                 self.wait_for_events(next.min(next_look).since(now));
             }
             if let Err(ended) = self.take_events() {
                 return ended;
             }
         }
+    }
+
+    /// Whether a changed source may be read at `now`.
+    fn is_due(&self, source: Source, now: Millis) -> bool {
+        source != Source::Nftables || self.nftables_next <= now
     }
 
     /// Marks the sources without events for reading.
@@ -267,11 +266,11 @@ impl Watch {
 
     fn read_sources(&mut self) -> io::Result<()> {
         let Some(view) = &self.view else { return Ok(()) };
-        let mut changed = std::mem::take(&mut self.changed);
         let start = clock::boot_time();
-        if start < self.nftables_next && changed.remove(&Source::Nftables) {
-            self.nftables_wait = true;
-        }
+        let (changed, later): (BTreeSet<Source>, _) = std::mem::take(&mut self.changed)
+            .into_iter()
+            .partition(|source| self.is_due(*source, start));
+        self.changed = later;
         if changed.is_empty() {
             return Ok(());
         }
