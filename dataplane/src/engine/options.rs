@@ -2,7 +2,7 @@
 
 use std::io;
 
-pub use crate::sizes::Sizes;
+use crate::sizes::Sizes;
 
 /// The I/O backend to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
