@@ -1,11 +1,12 @@
 //! Handshakes that someone tries to disturb without a key, and the lines of the log about those
 //! that are refused.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Backend, FakePeer, Flood, Forgery, HUB_PORT, KeyPair, RelayMode, Testbed, TestbedOptions,
-    endpoint, eventually, forged_responses, seconds, within,
+    Backend, Counter, FakePeer, Flood, Forgery, HUB_PORT, KeyPair, RelayMode, Testbed,
+    TestbedOptions, Uapi, endpoint, eventually, forged_responses, seconds, within,
 };
 
 /// Forged responses per second during which the control thread's time is measured.
@@ -116,6 +117,50 @@ fn refusals_and_moves_are_logged_once(backend: Backend) {
     assert_eq!(count(&testbed, refusal), 1);
 }
 
+/// Peers in each burst of packets, and bursts.
+const BURST: usize = 1000;
+const BURSTS: usize = 4;
+
+/// Packets for a thousand peers without a session begin as many handshakes, a fifth of a second of
+/// work. Requests of the control socket are answered in between.
+fn requests_do_not_wait_for_a_burst_of_handshakes(backend: Backend) {
+    let testbed = Testbed::new(&TestbedOptions::new(backend, RelayMode::Kernel));
+    // No ICMP errors: the peers are absent, not refusing.
+    let initiations = Counter::acting(&testbed.outside, "input", "udp dport 10000", "drop");
+    let address = |number: usize| [10, 88, (number / 250) as u8, (number % 250) as u8 + 1];
+    let config = (0..BURST * BURSTS).map(|number| {
+        let (key, [a, b, c, d]) = (KeyPair::new().public(), address(number));
+        format!(
+            "[Peer]\nPublicKey = {key}\nAllowedIPs = {a}.{b}.{c}.{d}/32\n\
+             Endpoint = 192.0.2.2:10000\n"
+        )
+    });
+    testbed.hub.configure("addconf", &config.collect::<String>());
+    let socket = testbed.hub.namespace.udp_socket("0.0.0.0:0");
+    let mut client = Uapi::connect(&testbed.hub.interface);
+    let mut longest = [Duration::ZERO; BURSTS];
+    for (burst, longest) in longest.iter_mut().enumerate() {
+        let before = initiations.packets();
+        for number in burst * BURST..(burst + 1) * BURST {
+            socket
+                .send_to(b"data", SocketAddr::from((address(number), 9)))
+                .expect("the queue has room");
+        }
+        let start = now();
+        while start.elapsed() < seconds(1) {
+            let asked = now();
+            assert_eq!(client.ask("set=1"), ["errno=0"]);
+            *longest = asked.elapsed().max(*longest);
+        }
+        let begun = initiations.packets() - before;
+        assert!(begun >= BURST as u64, "{begun} handshakes were begun");
+    }
+    println!("longest waits: {longest:?}");
+    // The machine may be busy with something else during some of them.
+    let least = longest.into_iter().min().expect("several bursts");
+    assert!(least < Duration::from_millis(50), "a request waited in each burst: {longest:?}");
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
 fn now() -> Instant {
     Instant::now()
@@ -125,4 +170,5 @@ on_both_backends!(
     forged_responses_for_a_pending_index,
     bursts_of_initiations_from_one_source,
     refusals_and_moves_are_logged_once,
+    requests_do_not_wait_for_a_burst_of_handshakes,
 );

@@ -5,7 +5,8 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
 
 use crate::harness::{
-    Backend, Daemon, KeyPair, Lab, Namespace, Program, eventually, ping, seconds, socket_path,
+    Backend, Daemon, KeyPair, Lab, Namespace, Program, eventually, holds_for, ping, seconds,
+    socket_path,
 };
 
 /// The host's own multicast does not wake an idle `::/0` tunnel: the interface is not a multicast
@@ -34,6 +35,28 @@ fn an_idle_tunnel_is_silent() {
     }
     eventually(seconds(5), "it listens again", || !ports(&namespace).is_empty());
     assert!(is_multicast(), "the operator's flag stays");
+}
+
+/// The daemon polls an interface that it cannot get events about. It suppresses the kernel's own
+/// messages there once; after that, the settings are the operator's.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn a_polled_interface_keeps_the_operators_settings() {
+    let lab = Lab::new();
+    let (namespace, inside) = (lab.namespace("alone"), lab.namespace("inside"));
+    // Events of other namespaces need CAP_NET_BROADCAST.
+    let wrapper = ["setpriv", "--bounding-set=-all,+net_admin,+sys_admin", "--inh-caps=-all"];
+    let program = Program::Ours(Backend::Uring);
+    let daemon = Daemon::start_under(&wrapper, &lab, &namespace, "alone", program, &[]);
+    namespace.run(&format!("ip link set {} netns {}", daemon.interface, inside.name()));
+    let setting = format!("net.ipv4.conf.{}.send_redirects", daemon.interface);
+    let value = || inside.run(&format!("sysctl -n {setting}")).trim().to_owned();
+    eventually(seconds(3), "the daemon follows", || value() == "0");
+    inside.sysctl(&format!("{setting}=1"));
+    inside.run(&format!("ip link set {} mtu 1400 up", daemon.interface));
+    let is_up = || daemon.log().contains("link is up (MTU 1400)");
+    eventually(seconds(3), "the daemon polls", is_up);
+    holds_for(seconds(3), "the setting stays", || value() == "1");
 }
 
 /// While the link is down no port is bound, and a stranger is told so; the port stays reserved in

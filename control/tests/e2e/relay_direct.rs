@@ -68,6 +68,24 @@ fn hidden_settings_let_nothing_out() {
     expect_log(&testbed, "IPv4 dropped (");
 }
 
+/// The kernel does not answer the daemon's first questions, as while another process holds its
+/// lock of network settings.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn an_unanswered_first_question_lets_nothing_out() {
+    // The testbed is ready after two seconds, or six on a busy machine.
+    let line = "strace -D -f --seccomp-bpf -qq -o /dev/null -e trace=openat \
+                -P /proc/sys/net/ipv6/conf/all/forwarding \
+                -e inject=openat:delay_enter=10s:when=1 --";
+    let wrapper: Vec<&str> = line.split_whitespace().collect();
+    let mut testbed = Testbed::new(&TestbedOptions { wrapper: wrapper.leak(), ..options() });
+    expect_drops(&mut testbed);
+    assert!(!testbed.hub.log().contains(" relay: IPv4"), "decided: {}", testbed.hub.log());
+    eventually(seconds(15), "the first decision", || {
+        testbed.hub.log().contains(" relay: IPv4 and IPv6 direct")
+    });
+}
+
 /// The process has run out of descriptors: the settings cannot be read.
 #[test]
 #[ignore = "needs root: creates network namespaces"]

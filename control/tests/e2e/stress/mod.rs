@@ -6,6 +6,7 @@ mod handshakes;
 mod link;
 mod many_peers;
 mod queues;
+mod refused_offloads;
 mod route_churn;
 mod routes;
 mod rules;
