@@ -26,6 +26,9 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HOST_IDENTITY: u8 = 139;
+const SHIM6: u8 = 140;
 
 /// ECN field: the transport does not understand ECN (RFC 3168 §5).
 pub const NOT_ECT: u8 = 0b00;
@@ -102,6 +105,22 @@ fn parse_v6(packet: &[u8]) -> Option<Packet> {
         ecn: (header[1] >> 4) & ECN_MASK,
         protocol: header[6],
     })
+}
+
+/// Whether an IPv6 next header is an extension header whose own next header follows (RFC 7045).
+#[must_use]
+pub fn is_extension_header(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP
+            | ROUTING
+            | FRAGMENT
+            | AUTHENTICATION
+            | DESTINATION_OPTIONS
+            | MOBILITY
+            | HOST_IDENTITY
+            | SHIM6
+    )
 }
 
 /// The ECN field of a packet that [`parse`] accepts.

@@ -22,6 +22,8 @@ const HOP_BY_HOP: u8 = 0;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// The flag "don't fragment" in the third word of an IPv4 header.
 const DONT_FRAGMENT: u16 = 0x4000;
+/// The flag "more fragments" in the third word of an IPv4 header.
+const MORE_FRAGMENTS: u16 = 0x2000;
 const ICMP_REDIRECT: u8 = 5;
 const NDISC_ROUTER_SOLICITATION: u8 = 133;
 const NDISC_REDIRECT: u8 = 137;
@@ -46,6 +48,37 @@ fn is_fast_path_v4(packet: &[u8], ip: &Packet) -> bool {
 
 fn is_fast_path_v6(packet: &[u8], ip: &Packet) -> bool {
     packet[V6_HOP_LIMIT_AT] > 1 && ip.protocol != HOP_BY_HOP
+}
+
+/// Whether rules of the kernel that read the transport header find all of it. This is false for a
+/// fragment, for IPv6 extension headers, and for a packet that was parsed to `ip` and ends within
+/// the header of TCP, UDP or ICMP (`hotdrop`, net/netfilter/xt_tcpudp.c).
+#[must_use]
+pub fn has_whole_header(packet: &[u8], ip: &Packet) -> bool {
+    const ICMP_HEADER_LEN: usize = 8;
+    const UDP_HEADER_LEN: usize = 8;
+    const UDP_LITE: u8 = 136;
+    const TCP_HEADER_LEN: usize = 20;
+    const TCP_OFFSET_AT: usize = 12;
+    /// The least that is read of any other protocol with ports.
+    const PORTS_LEN: usize = 4;
+    let is_v4 = ip::is_v4(packet);
+    if is_v4 && u16_at(packet, 6) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+        || !is_v4 && ip::is_extension_header(ip.protocol)
+    {
+        return false;
+    }
+    let transport = &packet[ip.header_len..ip.len];
+    let length = match ip.protocol {
+        ip::TCP => match transport.get(TCP_OFFSET_AT) {
+            Some(offset) => TCP_HEADER_LEN.max(usize::from(offset >> 4) * 4),
+            None => return false,
+        },
+        ip::UDP | UDP_LITE => UDP_HEADER_LEN,
+        ip::ICMP | ip::ICMPV6 => ICMP_HEADER_LEN,
+        _ => PORTS_LEN,
+    };
+    transport.len() >= length
 }
 
 /// The ICMP error of a router that cannot forward the packet that was parsed to `ip`, out of an
@@ -169,6 +202,39 @@ mod tests {
         assert!(!fast_path(&v4(), 31) && !fast_path(&v6(), 51), "larger");
         assert!(fast_path(&changed_v4(6, &[0x20, 0x00]), MTU), "fragments are forwarded");
         assert!(fast_path(&changed_v4(8, &[2]), MTU));
+    }
+
+    #[test]
+    fn headers_that_end_early_are_seen() {
+        let whole = |packet: &[u8]| has_whole_header(packet, &ip::parse(packet).expect("IP"));
+        let of_v4 = |protocol: u8, payload: &[u8]| {
+            let mut packet = changed_v4(9, &[protocol]);
+            packet.truncate(V4_HEADER_LEN);
+            packet.extend_from_slice(payload);
+            let len = packet.len();
+            ip::set_len(&mut packet, V4_HEADER_LEN, len);
+            packet
+        };
+        assert!(whole(&v4()) && whole(&v6()));
+        for (protocol, length) in [(ip::UDP, 8), (ip::ICMP, 8), (ip::TCP, 20), (136, 8), (132, 4)] {
+            assert!(whole(&of_v4(protocol, &vec![0; length])), "{protocol}");
+            assert!(!whole(&of_v4(protocol, &vec![0; length - 1])), "{protocol}");
+            let mut padded = of_v4(protocol, &vec![0; length - 1]);
+            padded.push(0); // WireGuard's padding is not of the packet
+            assert!(!whole(&padded), "{protocol}");
+        }
+        let mut options = [0; 24];
+        options[12] = 0x60;
+        assert!(whole(&of_v4(ip::TCP, &options)));
+        assert!(!whole(&of_v4(ip::TCP, &options[..23])));
+        for fragment in [[0x20, 0], [0, 1], [0x20, 1]] {
+            assert!(!whole(&changed_v4(6, &fragment)), "{fragment:?}");
+        }
+        for extension in [0, 43, 44, 51, 60, 135] {
+            let mut packet = v6();
+            packet[6] = extension;
+            assert!(!whole(&packet), "{extension}");
+        }
     }
 
     #[test]

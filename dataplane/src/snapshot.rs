@@ -47,6 +47,9 @@ pub struct Relay {
     /// The interface's MTU for IPv6 (bytes), if it has one of its own
     /// (`net.ipv6.conf.IF.mtu`).
     pub mtu_v6: Option<usize>,
+    /// Whether [`DirectRelay::IfRoutedBack`] is for packets with a whole transport header only, and
+    /// for no fragments: the kernel's rules read that header.
+    pub whole_headers: PerFamily<bool>,
 }
 
 /// The condition under which workers relay packets of one family between peers themselves.

@@ -213,6 +213,7 @@ impl Device {
         let Some(entry) = self.peers.get_mut(&id) else { return };
         for (prefix, _) in std::mem::take(&mut entry.allowed_ips) {
             self.routes.remove(prefix);
+            self.allowed_ips_version += 1;
             self.transaction.publish = true;
         }
     }
@@ -225,6 +226,7 @@ impl Device {
         }
         entry.allowed_ips.insert(prefix, self.allowed_ips_inserted);
         self.allowed_ips_inserted += 1;
+        self.allowed_ips_version += 1;
         self.transaction.publish = true;
         if let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared))
             && let Some(loser) = self.peers.get_mut(&previous.id)
@@ -261,6 +263,7 @@ impl Device {
         let entry = self.peers.get_mut(&id).expect("the caller found it");
         if entry.allowed_ips.remove(&prefix).is_some() {
             self.routes.remove(prefix);
+            self.allowed_ips_version += 1;
             self.transaction.publish = true;
         }
     }

@@ -29,6 +29,7 @@ mod timing;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rand_core::CryptoRng;
 use wg_bounce_dataplane::peer::Peer;
 use wg_bounce_dataplane::routes::Routes;
@@ -63,6 +64,7 @@ impl Device {
             next_id: 0,
             routes: Routes::default(),
             allowed_ips_inserted: 0,
+            allowed_ips_version: 0,
             transaction: Transaction::default(),
             lingering: VecDeque::new(),
             core: Core {
@@ -107,6 +109,16 @@ impl Device {
     /// Allowed IPs of all peers.
     pub fn routes(&self) -> Routes<Arc<Peer>> {
         self.routes.clone()
+    }
+
+    /// A number that changes with every change of the allowed IPs.
+    pub fn allowed_ips_version(&self) -> u64 {
+        self.allowed_ips_version
+    }
+
+    /// The allowed IPs of all peers.
+    pub fn allowed_ips(&self) -> impl Iterator<Item = IpNet> {
+        self.peers.values().flat_map(|peer| peer.allowed_ips.keys().copied())
     }
 
     /// The key of mac1 in messages to us; none without a private key.

@@ -27,6 +27,8 @@ pub struct Device {
     pub(super) routes: Routes<Arc<Peer>>,
     /// Allowed IPs inserted so far: `get` lists those of a peer in the order of insertion.
     pub(super) allowed_ips_inserted: u64,
+    /// See [`Device::allowed_ips_version`].
+    pub(super) allowed_ips_version: u64,
     pub(super) transaction: Transaction,
     /// Removed peers for which a worker may still stage a packet, with the end of that time.
     pub(super) lingering: VecDeque<(Millis, Arc<Peer>)>,

@@ -74,6 +74,10 @@ pub const TCA_FQ_FLOW_MAX_RATE: u16 = 7;
 
 // Rules (linux/fib_rules.h).
 
+/// A rule that applies where its selector does not.
+pub const FIB_RULE_INVERT: u32 = 2;
+/// A rule that looks into a table.
+pub const FR_ACT_TO_TBL: u8 = 1;
 /// Destination prefix.
 pub const FRA_DST: u16 = 1;
 /// Source prefix.
@@ -180,6 +184,8 @@ pub const NFTA_CHAIN_NAME: u16 = 3;
 pub const NFTA_CHAIN_HOOK: u16 = 4;
 /// A base chain's policy.
 pub const NFTA_CHAIN_POLICY: u16 = 5;
+/// A base chain's type.
+pub const NFTA_CHAIN_TYPE: u16 = 7;
 /// Number of rules of a base chain, which no rule can jump to.
 pub const NFTA_CHAIN_USE: u16 = 6;
 /// Number of the hook.
@@ -210,7 +216,7 @@ pub const NFTA_EXPR_NAME: u16 = 1;
 pub const NFTA_EXPR_DATA: u16 = 2;
 /// The register that `meta` loads into.
 pub const NFTA_META_DREG: u16 = 1;
-/// What `meta` loads.
+/// The key of the value that `meta` loads.
 pub const NFTA_META_KEY: u16 = 2;
 /// The register that `cmp` reads.
 pub const NFTA_CMP_SREG: u16 = 1;
@@ -218,6 +224,42 @@ pub const NFTA_CMP_SREG: u16 = 1;
 pub const NFTA_CMP_OP: u16 = 2;
 /// The value that `cmp` compares with.
 pub const NFTA_CMP_DATA: u16 = 3;
+/// The register that `payload` loads into.
+pub const NFTA_PAYLOAD_DREG: u16 = 1;
+/// The header that it reads from.
+pub const NFTA_PAYLOAD_BASE: u16 = 2;
+/// The offset in that header.
+pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
+/// The number of bytes.
+pub const NFTA_PAYLOAD_LEN: u16 = 4;
+/// The register that `payload` writes to the packet.
+pub const NFTA_PAYLOAD_SREG: u16 = 5;
+/// The register that `fib` loads into.
+pub const NFTA_FIB_DREG: u16 = 1;
+/// The kind of result that `fib` loads.
+pub const NFTA_FIB_RESULT: u16 = 2;
+/// The address that `fib` looks up.
+pub const NFTA_FIB_FLAGS: u16 = 3;
+/// It loads the type of an address.
+pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+/// It looks up the destination.
+pub const NFTA_FIB_F_DADDR: u32 = 2;
+/// The register that `bitwise` reads.
+pub const NFTA_BITWISE_SREG: u16 = 1;
+/// The register that it writes.
+pub const NFTA_BITWISE_DREG: u16 = 2;
+/// The bits that it keeps.
+pub const NFTA_BITWISE_MASK: u16 = 4;
+/// The bits that it flips then.
+pub const NFTA_BITWISE_XOR: u16 = 5;
+/// Another operation.
+pub const NFTA_BITWISE_OP: u16 = 6;
+/// The IP version of `nat`, as NFPROTO_*.
+pub const NFTA_NAT_FAMILY: u16 = 2;
+/// The register with the first address that it writes.
+pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+/// The register with the last one.
+pub const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
 /// The set that `lookup` looks into.
 pub const NFTA_LOOKUP_SET: u16 = 1;
 /// The register that `lookup` loads into; none: it is a condition.

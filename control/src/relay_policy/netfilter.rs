@@ -8,18 +8,21 @@ use std::io;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel, NetfilterLink};
-use super::reason::{ChainEffect, Families, Finding, Reason};
+use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
+use super::routing;
+use super::rules::addresses::Addresses;
 use super::rules::nftables::{self, Tables};
-use super::rules::{self, Chain, Hook, Place};
+use super::rules::place::{self, Facts, Hook, Place};
+use super::rules::{Chain, Obstacle, walk};
 use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
     NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWFLOWTABLE, NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
-    NFTA_CHAIN_TABLE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX, NFTA_FLOWTABLE_DEVS,
-    NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE, NFTA_GEN_ID, NFTA_HOOK_DEV,
-    NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM,
+    NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX,
+    NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE,
+    NFTA_GEN_ID, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM,
 };
 use crate::netlink::parse::malformed;
 
@@ -41,17 +44,21 @@ const IPVS_HEADING: usize = 3;
 
 /// Rules on the path of forwarded packets that may do something to them, policies other than accept
 /// that they may reach, and flowtables that contain the interface.
-pub fn tables(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
+pub fn tables(
+    kernel: &mut impl Kernel,
+    at: &Interface,
+    addresses: Option<&Addresses>,
+) -> io::Result<Reading> {
     // Each list is consistent, and all must be of the same generation.
     for attempt in 0..NFTABLES_ATTEMPTS_MAX {
         if attempt > 0 {
             kernel.pause();
         }
         let before = generation(kernel)?;
-        let result = chains(kernel, at);
+        let result = chains(kernel, at, addresses);
         let is_current = generation(kernel)? == before;
         match result {
-            Ok(findings) if is_current => return Ok(findings),
+            Ok(reading) if is_current => return Ok(reading),
             Err(error) if is_current && error.kind() != io::ErrorKind::Interrupted => {
                 return Err(error);
             }
@@ -76,8 +83,12 @@ fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
 }
 
 /// The findings. Interrupted: the lists contradict each other.
-fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> {
-    let mut findings = Vec::new();
+fn chains(
+    kernel: &mut impl Kernel,
+    at: &Interface,
+    addresses: Option<&Addresses>,
+) -> io::Result<Reading> {
+    let mut reading = Reading::default();
     let chains = listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)?;
     let mut bases = Vec::new();
     let mut count = 0u32;
@@ -85,30 +96,33 @@ fn chains(kernel: &mut impl Kernel, at: &Interface) -> io::Result<Vec<Finding>> 
         count = count.saturating_add(rules_of(message)?);
         bases.extend(base_chain(message, at)?);
     }
+    let facts = (!bases.is_empty()).then(|| routing::facts(kernel, at, addresses));
     let may_follow = count <= NFTABLES_RULES_MAX;
     let tables = match bases.is_empty() || !may_follow {
         true => Tables::new(),
         false => nftables::tables(&chains, &listed(kernel, NFT_MSG_GETRULE, NFT_MSG_NEWRULE)?)?,
     };
     for base in bases {
-        match (base.hook, tables.get(&(base.family, base.table.clone()))) {
-            (Some(hook), Some(table)) => {
+        match (base.hook, &facts, tables.get(&(base.family, base.table.clone()))) {
+            (Some(hook), Some(facts), Some(table)) => {
                 let number = table.number_of(&base.name)?;
                 // While a transaction is prepared, it counts already. And a list may end early.
                 if table.chains[number].rules.len() != base.rules as usize {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                findings.extend(base.follow(&table.chains, number, hook, at));
+                base.follow(&table.chains, number, hook, facts, &mut reading);
             }
-            _ if base.rules > 0 => findings.push(base.finding(ChainEffect::Rules)),
-            _ if base.policy != NF_ACCEPT => findings.push(base.finding(ChainEffect::Policy)),
+            _ if base.rules > 0 => reading.findings.push(base.finding(ChainEffect::Rules)),
+            _ if base.policy != NF_ACCEPT => {
+                reading.findings.push(base.finding(ChainEffect::Policy));
+            }
             _ => {}
         }
     }
     for message in listed(kernel, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWFLOWTABLE)? {
-        findings.extend(flowtable(&message, at)?);
+        reading.findings.extend(flowtable(&message, at)?);
     }
-    Ok(findings)
+    Ok(reading)
 }
 
 /// A base chain on the path of forwarded packets.
@@ -124,29 +138,49 @@ struct BaseChain {
     hook_name: String,
     rules: u32,
     policy: u32,
+    /// Whether its rules may translate addresses.
+    translates: bool,
 }
 
 impl BaseChain {
-    fn follow(&self, chains: &[Chain], number: usize, hook: Hook, at: &Interface) -> Vec<Finding> {
+    fn follow(
+        &self,
+        chains: &[Chain],
+        number: usize,
+        hook: Hook,
+        facts: &Facts<'_>,
+        reading: &mut Reading,
+    ) {
         let mut findings: Vec<Finding> = Vec::new();
         for family in Family::BOTH.into_iter().filter(|family| self.families.contain(*family)) {
-            let place = Place::new(at, hook, family);
-            let reason = match rules::find_obstacle(chains, number, &place) {
+            let needs = reading.needs.of_mut(family);
+            let between = Place::between_peers(facts, hook, family);
+            let others = Place::of_translations(facts, hook, family).filter(|_| self.translates);
+            let result = walk::find_obstacle(chains, number, &between, needs);
+            let result = result.and_then(|may_reach_policy| {
+                others.map_or(Ok(()), |place| {
+                    walk::find_translation(chains, number, &place, needs)
+                })?;
+                Ok(may_reach_policy)
+            });
+            let reason = match result {
                 Ok(may_reach_policy) if may_reach_policy && self.policy != NF_ACCEPT => {
                     self.reason(ChainEffect::Policy)
                 }
                 Ok(_) => continue,
-                Err(obstacle) => {
-                    let table = format!("table {} {}", family_name(self.family), self.table);
-                    Reason::Rule { table, program: "nftables", obstacle }
-                }
+                Err(obstacle) => self.rule(obstacle),
             };
             match findings.iter_mut().find(|finding| finding.reason == reason) {
                 Some(known) => known.families = Families::BOTH,
                 None => findings.push(Finding::of(family, reason)),
             }
         }
-        findings
+        reading.findings.extend(findings);
+    }
+
+    fn rule(&self, obstacle: Obstacle) -> Reason {
+        let table = format!("table {} {}", family_name(self.family), self.table);
+        Reason::Rule { table, program: "nftables", obstacle }
     }
 
     fn finding(&self, effect: ChainEffect) -> Finding {
@@ -202,6 +236,7 @@ fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<BaseChain>
         // No rule can jump to a base chain.
         rules: need(&attributes, NFTA_CHAIN_USE)?.u32_be()?,
         policy: need(&attributes, NFTA_CHAIN_POLICY)?.u32_be()?,
+        translates: find(&attributes, NFTA_CHAIN_TYPE).is_none_or(|kind| kind.text() == "nat"),
     }))
 }
 
@@ -229,12 +264,12 @@ fn on_the_path(family: u8, hook: u32) -> Option<(Families, Option<Hook>, String)
         _ => Families::BOTH,
     };
     let known = match (family, hook) {
-        (NETDEV, 0) | (INET, 5) => rules::INGRESS,
-        (NETDEV, 1) => rules::EGRESS,
-        (INET | IPV4 | IPV6, 0) => rules::PREROUTING,
+        (NETDEV, 0) | (INET, 5) => place::INGRESS,
+        (NETDEV, 1) => place::EGRESS,
+        (INET | IPV4 | IPV6, 0) => place::PREROUTING,
         (INET | IPV4 | IPV6, 1 | 3) => return None, // input, output
-        (INET | IPV4 | IPV6, 2) => rules::FORWARD,
-        (INET | IPV4 | IPV6, 4) => rules::POSTROUTING,
+        (INET | IPV4 | IPV6, 2) => place::FORWARD,
+        (INET | IPV4 | IPV6, 4) => place::POSTROUTING,
         _ => return Some((families, None, format!("number {hook}"))),
     };
     Some((families, Some(known), known.name.to_owned()))

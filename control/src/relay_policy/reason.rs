@@ -5,7 +5,7 @@ use std::fmt;
 
 use wg_bounce_sys::{Family, PerFamily};
 
-use super::rules::Obstacle;
+use super::rules::{Needs, Obstacle};
 
 /// The IP versions that a finding applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,21 @@ impl Finding {
     /// A reason that applies to one IP version.
     pub fn of(family: Family, reason: Reason) -> Finding {
         Finding { families: Families::only(family), reason }
+    }
+}
+
+/// The result of reading a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The reasons.
+    pub findings: Vec<Finding>,
+    /// The facts that they, or their absence, depend on.
+    pub needs: PerFamily<Needs>,
+}
+
+impl From<Vec<Finding>> for Reading {
+    fn from(findings: Vec<Finding>) -> Reading {
+        Reading { findings, ..Reading::default() }
     }
 }
 

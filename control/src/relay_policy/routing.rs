@@ -5,19 +5,22 @@ use std::io;
 
 use netlink_packet_route::rule::{RuleMessage, RuleMessageBuffer};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use wg_bounce_sys::Family;
+use wg_bounce_sys::{Family, PerFamily};
 
 use super::kernel::{Interface, Kernel};
 use super::reason::{Finding, Reason};
+use super::rules::addresses::Addresses;
+use super::rules::place::Facts;
 use crate::netlink::attribute::{attributes, find, need};
-use crate::netlink::message::{Protocol, Request};
+use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
-    FRA_DPORT_MASK, FRA_DPORT_RANGE, FRA_DSCP, FRA_DSCP_MASK, FRA_DST, FRA_FLOW, FRA_FLOWLABEL,
-    FRA_FLOWLABEL_MASK, FRA_FWMARK, FRA_FWMASK, FRA_GOTO, FRA_IIFNAME, FRA_IP_PROTO, FRA_L3MDEV,
-    FRA_OIFNAME, FRA_PAD, FRA_PRIORITY, FRA_PROTOCOL, FRA_SPORT_MASK, FRA_SPORT_RANGE, FRA_SRC,
-    FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_TUN_ID, FRA_UID_RANGE,
-    FRA_UNUSED2, FRA_UNUSED3, FRA_UNUSED4, FRA_UNUSED5, RTM_NEWRULE, XFRM_MSG_GETDEFAULT,
-    XFRM_MSG_GETSPDINFO, XFRM_MSG_NEWSPDINFO, XFRM_USERPOLICY_BLOCK, XFRMA_SPD_INFO,
+    FIB_RULE_INVERT, FR_ACT_TO_TBL, FRA_DPORT_MASK, FRA_DPORT_RANGE, FRA_DSCP, FRA_DSCP_MASK,
+    FRA_DST, FRA_FLOW, FRA_FLOWLABEL, FRA_FLOWLABEL_MASK, FRA_FWMARK, FRA_FWMASK, FRA_GOTO,
+    FRA_IIFNAME, FRA_IP_PROTO, FRA_L3MDEV, FRA_OIFNAME, FRA_PAD, FRA_PRIORITY, FRA_PROTOCOL,
+    FRA_SPORT_MASK, FRA_SPORT_RANGE, FRA_SRC, FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN,
+    FRA_TABLE, FRA_TUN_ID, FRA_UID_RANGE, FRA_UNUSED2, FRA_UNUSED3, FRA_UNUSED4, FRA_UNUSED5,
+    RTM_NEWRULE, XFRM_MSG_GETDEFAULT, XFRM_MSG_GETSPDINFO, XFRM_MSG_NEWSPDINFO,
+    XFRM_USERPOLICY_BLOCK, XFRMA_SPD_INFO,
 };
 use crate::netlink::parse::{array, malformed};
 
@@ -111,16 +114,52 @@ fn number(kernel: &mut impl Kernel, path: &str) -> io::Result<Option<i64>> {
     }
 }
 
-/// Rules with selectors that a route query does not cover.
-pub fn rules(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
+/// The routing rules, in their order.
+fn listed(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Message>> {
     let mut rule = RuleMessage::default();
     rule.header.family = match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     };
-    let request = Request::dump_route(&RouteNetlinkMessage::GetRule(rule));
+    kernel.query(Protocol::Route, &Request::dump_route(&RouteNetlinkMessage::GetRule(rule)))
+}
+
+/// Facts about the host, for the walk through its rules.
+pub fn facts<'a>(
+    kernel: &mut impl Kernel,
+    interface: &'a Interface,
+    addresses: Option<&'a Addresses>,
+) -> Facts<'a> {
+    let [v4, v6] = Family::BOTH.map(|family| is_host_first(kernel, family));
+    Facts { interface, addresses, host_first: PerFamily { v4, v6 } }
+}
+
+/// Whether the kernel looks for its own addresses first: the first rule is the usual one for table
+/// `local`. If the rules cannot be read, that is not known.
+fn is_host_first(kernel: &mut impl Kernel, family: Family) -> bool {
+    const SELECT_NOTHING: [u16; 4] =
+        [FRA_TABLE, FRA_PRIORITY, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN];
+    let is_first = |rules: &[Message]| {
+        let payload = rules.first()?.payload.as_slice();
+        let header = RuleMessageBuffer::new_checked(payload).ok()?;
+        let attributes = attributes(header.payload()).ok()?;
+        let is_plain = header.dst_len() == 0
+            && header.src_len() == 0
+            && header.tos() == 0
+            && header.flags() & FIB_RULE_INVERT == 0
+            && header.action() == FR_ACT_TO_TBL
+            && attributes.iter().all(|one| SELECT_NOTHING.contains(&one.kind));
+        let number = |kind| find(&attributes, kind).and_then(|value| value.u32().ok());
+        let suppresses = number(FRA_SUPPRESS_PREFIXLEN).is_some_and(|length| length != u32::MAX);
+        Some(is_plain && !suppresses && number(FRA_TABLE) == Some(libc::RT_TABLE_LOCAL.into()))
+    };
+    listed(kernel, family).ok().and_then(|rules| is_first(&rules)).unwrap_or(false)
+}
+
+/// Rules with selectors that a route query does not cover.
+pub fn rules(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for message in kernel.query(Protocol::Route, &request)? {
+    for message in listed(kernel, family)? {
         let payload = message.payload.as_slice();
         let header = RuleMessageBuffer::new_checked(payload).map_err(|_| malformed())?;
         let attributes = attributes(header.payload())?;

@@ -6,7 +6,8 @@ use netlink_packet_route::tc::TcHeader;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::reason::{Families, Finding, Reason};
+use super::reason::{Families, Finding, Reading, Reason};
+use super::rules::addresses::Addresses;
 use super::{interface, netfilter, packet_sockets, routing, xtables};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
@@ -60,22 +61,28 @@ impl Source {
         Source::Ipsec,
     ];
 
-    /// Reads the source. A source that cannot be read is a finding too.
-    pub fn read(self, kernel: &mut impl Kernel, at: &Interface) -> Vec<Finding> {
+    /// Reads the source. A source that cannot be read is a finding too. `addresses`: the peers', if
+    /// they are known.
+    pub fn read(
+        self,
+        kernel: &mut impl Kernel,
+        at: &Interface,
+        addresses: Option<&Addresses>,
+    ) -> Reading {
         let result = match self {
-            Source::Settings(family) => routing::settings(kernel, at, family),
-            Source::Rules(family) => routing::rules(kernel, family),
-            Source::Ipsec => routing::ipsec(kernel),
-            Source::Nftables => netfilter::tables(kernel, at),
-            Source::LegacyTables(family) => xtables::tables(kernel, at, family),
-            Source::VirtualServices => netfilter::virtual_services(kernel),
-            Source::NetfilterPrograms => netfilter::programs(kernel),
-            Source::Link => interface::link(kernel, at),
-            Source::TrafficControl => interface::traffic_control(kernel, at),
-            Source::TcxPrograms => interface::tcx(kernel, at),
-            Source::Captures => packet_sockets::captures(kernel, at),
+            Source::Nftables => netfilter::tables(kernel, at, addresses),
+            Source::LegacyTables(family) => xtables::tables(kernel, at, addresses, family),
+            Source::Settings(family) => routing::settings(kernel, at, family).map(Reading::from),
+            Source::Rules(family) => routing::rules(kernel, family).map(Reading::from),
+            Source::Ipsec => routing::ipsec(kernel).map(Reading::from),
+            Source::VirtualServices => netfilter::virtual_services(kernel).map(Reading::from),
+            Source::NetfilterPrograms => netfilter::programs(kernel).map(Reading::from),
+            Source::Link => interface::link(kernel, at).map(Reading::from),
+            Source::TrafficControl => interface::traffic_control(kernel, at).map(Reading::from),
+            Source::TcxPrograms => interface::tcx(kernel, at).map(Reading::from),
+            Source::Captures => packet_sockets::captures(kernel, at).map(Reading::from),
         };
-        result.unwrap_or_else(|error| self.unreadable_source(&error))
+        result.unwrap_or_else(|error| self.unreadable_source(&error).into())
     }
 
     /// Whether the source must be polled, because the kernel does not announce all its changes. (It
@@ -166,7 +173,13 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
         },
         RTM_NEWRULE | RTM_DELRULE => Change {
             routes: true,
-            sources: Family::BOTH.map(Source::Rules).to_vec(),
+            // Which rule is the first matters for firewalls as well.
+            sources: Family::BOTH
+                .map(Source::Rules)
+                .into_iter()
+                .chain(Family::BOTH.map(Source::LegacyTables))
+                .chain([Source::Nftables])
+                .collect(),
             presence: false,
         },
         RTM_NEWQDISC..=RTM_DELTFILTER | RTM_NEWCHAIN | RTM_DELCHAIN => {

@@ -6,9 +6,12 @@ use std::io;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::reason::{ChainEffect, Finding, Reason};
+use super::reason::{ChainEffect, Finding, Reading, Reason};
+use super::routing;
+use super::rules::addresses::Addresses;
 use super::rules::legacy::{self, Table};
-use super::rules::{self, Hook, Place};
+use super::rules::place::{self, Facts, Hook, Place};
+use super::rules::{Needs, Obstacle, walk};
 use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
 use crate::netlink::parse::{array, malformed};
 
@@ -21,9 +24,9 @@ const SIZE_AT: usize = 80;
 
 /// Hooks on the path of a forwarded packet, with their built-in chains.
 const ON_THE_PATH: [(usize, &str, Hook); 3] = [
-    (0, "PREROUTING", rules::PREROUTING),
-    (2, "FORWARD", rules::FORWARD),
-    (4, "POSTROUTING", rules::POSTROUTING),
+    (0, "PREROUTING", place::PREROUTING),
+    (2, "FORWARD", place::FORWARD),
+    (4, "POSTROUTING", place::POSTROUTING),
 ];
 
 /// Rules on the path of a forwarded packet that may do something to it, and policies other than
@@ -31,35 +34,42 @@ const ON_THE_PATH: [(usize, &str, Hook); 3] = [
 pub fn tables(
     kernel: &mut impl Kernel,
     at: &Interface,
+    addresses: Option<&Addresses>,
     family: Family,
-) -> io::Result<Vec<Finding>> {
+) -> io::Result<Reading> {
     let list = match family {
         Family::V4 => "ip_tables_names",
         Family::V6 => "ip6_tables_names",
     };
     let names = match kernel.listing(list) {
         Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::default()),
         Err(error) => return Err(error),
     };
-    let mut findings = Vec::new();
+    let mut reading = Reading::default();
+    if names.is_empty() {
+        return Ok(reading);
+    }
+    let facts = routing::facts(kernel, at, addresses);
     for name in names.lines() {
-        match read_table(kernel, at, family, name) {
-            Ok(found) => findings.extend(found),
+        let needs = reading.needs.of_mut(family);
+        match read_table(kernel, &facts, family, name, needs) {
+            Ok(found) => reading.findings.extend(found),
             // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(findings)
+    Ok(reading)
 }
 
 /// Reads a table. A large one with rules is not copied, as it would be each time that it is polled.
 fn read_table(
     kernel: &mut impl Kernel,
-    at: &Interface,
+    facts: &Facts<'_>,
     family: Family,
     name: &str,
+    needs: &mut Needs,
 ) -> io::Result<Vec<Finding>> {
     let program = match family {
         Family::V4 => "iptables-legacy",
@@ -99,10 +109,15 @@ fn read_table(
             (!rules.is_empty()).then(|| Table::new(family, &entries, &offsets)).transpose()?;
         let mut findings = Vec::new();
         for (base, chain) in chains.into_iter().enumerate() {
-            let place = Place::new(at, chain.hook, family);
-            let reaches_policy = table
-                .as_ref()
-                .map_or(Ok(true), |table| rules::find_obstacle(&table.chains, base, &place));
+            let reaches_policy = table.as_ref().map_or(Ok(true), |table| {
+                let between = Place::between_peers(facts, chain.hook, family);
+                let others = Place::of_translations(facts, chain.hook, family);
+                let result = walk::find_obstacle(&table.chains, base, &between, needs)?;
+                if let Some(place) = others.filter(|_| name == "nat") {
+                    walk::find_translation(&table.chains, base, &place, needs)?;
+                }
+                Ok::<bool, Obstacle>(result)
+            });
             match reaches_policy {
                 Ok(false) => {}
                 Ok(true) => {

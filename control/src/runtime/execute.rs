@@ -85,18 +85,21 @@ impl Runtime {
             mac1_key: device.mac1_key(),
             is_up: device.is_up(),
             mtu: self.mtu,
-            relay: self.relay.relay,
+            relay: self.relay.at(device.allowed_ips_version()),
         };
         self.epoch = self.components.engine.publish(snapshot);
+        self.relay.share_addresses(device);
     }
 
     /// Publishes the updates of the relay policy.
     pub(super) fn follow_relay_policy(&mut self) {
         let mut is_changed = false;
         let before = self.relay.decision.clone();
-        while let Ok(Update { relay, decision, route_queries }) = self.relay.updates.try_recv() {
+        while let Ok(update) = self.relay.updates.try_recv() {
+            let Update { relay, decision, route_queries, dependence } = update;
             is_changed = true;
             (self.relay.relay, self.relay.decision) = (relay, Some(decision));
+            self.relay.dependence = dependence;
             // Workers read this command together with the snapshot, so none uses the new policy
             // without its socket.
             for (worker, socket) in route_queries.into_iter().enumerate() {

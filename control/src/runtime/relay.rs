@@ -1,22 +1,30 @@
 //! State of the relay policy in the control thread, and its log lines.
 
 use crossbeam_channel::{Receiver, never};
-use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
 use wg_bounce_sys::PerFamily;
 
+use crate::device::Device;
 use crate::notify;
 use crate::relay_policy::decision::{PolicyDecision, listed};
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::reason::Reason;
-use crate::relay_policy::watch::Update;
+use crate::relay_policy::rules::addresses::Addresses;
+use crate::relay_policy::watch::{Dependence, Lanes, Update};
 
 /// The relay policy as known to the control thread.
 pub(super) struct RelayState {
     pub updates: Receiver<Update>,
+    /// None if there will be no updates.
+    lanes: Option<Lanes>,
     /// Whether there will be updates: not with `--relay kernel`.
     pub is_watched: bool,
-    /// The published policy.
+    /// The policy.
     pub relay: Relay,
+    /// Its dependence on the peers' addresses.
+    pub dependence: Dependence,
+    /// The version of them that the watch was told last.
+    shared: Option<u64>,
     /// The decision behind it; none before the first update.
     pub decision: Option<PolicyDecision>,
     /// The epoch of a decision not logged yet, because some worker has not reached it.
@@ -29,19 +37,49 @@ pub(super) struct RelayState {
 
 impl RelayState {
     /// Starts without relaying: until the first update, or for good with `--relay kernel`.
-    pub(super) fn new(mode: Mode, updates: Option<Receiver<Update>>) -> RelayState {
+    pub(super) fn new(mode: Mode, lanes: Option<Lanes>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
-        let is_watched = updates.is_some();
+        let is_watched = lanes.is_some();
         let decision = (!is_watched).then(by_kernel);
         let relaying = mode.without_forwarding();
         RelayState {
             is_watched,
-            updates: updates.unwrap_or_else(never),
+            updates: lanes.as_ref().map_or_else(never, |lanes| lanes.updates.clone()),
+            lanes,
+            dependence: Dependence::default(),
+            shared: None,
             relay: Relay { mode: PerFamily { v4: relaying, v6: relaying }, ..Relay::default() },
             unreported: decision.is_some().then_some(0),
             decision,
             changes: 0,
             bypassed: Vec::new(),
+        }
+    }
+
+    /// The policy for workers that know this version of the peers' addresses. Where rules were
+    /// judged by older ones, nothing is relayed until they are judged again.
+    pub(super) fn at(&self, version: u64) -> Relay {
+        let is_current = self.dependence.version.is_none_or(|known| known == version);
+        let mode = self.relay.mode.map(|mode| match mode {
+            DirectRelay::IfRoutedBack if !is_current => DirectRelay::Never,
+            mode => mode,
+        });
+        Relay { mode, ..self.relay }
+    }
+
+    /// Tells the watch the peers' addresses, if it asks for them and has older ones. While it has
+    /// not read the last ones, its next update is the occasion.
+    pub(super) fn share_addresses(&mut self, device: &Device) {
+        let version = device.allowed_ips_version();
+        let Some(lanes) = self.lanes.as_ref().filter(|_| self.dependence.asks) else { return };
+        if self.shared == Some(version) || lanes.addresses.is_full() {
+            return;
+        }
+        let addresses = Addresses::new(version, device.allowed_ips());
+        if lanes.addresses.try_send(addresses).is_ok() {
+            self.shared = Some(version);
+            // A counter at its limit is readable too.
+            let _ = lanes.wake.write(1);
         }
     }
 
@@ -84,7 +122,10 @@ impl RelayState {
 
 #[cfg(test)]
 mod tests {
-    use wg_bounce_dataplane::snapshot::DirectRelay;
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+    use nix::sys::eventfd::EventFd;
     use wg_bounce_sys::Family;
 
     use super::*;
@@ -95,7 +136,10 @@ mod tests {
         for (mode, expected) in
             [(Mode::Auto, DirectRelay::Never), (Mode::Direct, DirectRelay::LocalOnly)]
         {
-            let state = RelayState::new(mode, Some(never()));
+            let (addresses, _) = bounded(1);
+            let wake = Arc::new(EventFd::new().expect("a descriptor"));
+            let lanes = Lanes { updates: never(), addresses, wake };
+            let state = RelayState::new(mode, Some(lanes));
             let modes = Family::BOTH.map(|family| *state.relay.mode.of(family));
             assert_eq!(modes, [expected; 2], "{mode:?}");
         }

@@ -18,7 +18,7 @@ use crate::deferred_drop::DeferredDrop;
 use crate::device::{Device, Now, Output};
 use crate::link::LinkWatcher;
 use crate::relay_policy::mode::Mode;
-use crate::relay_policy::watch::Update;
+use crate::relay_policy::watch::Lanes;
 use crate::uapi_server::requests::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
 use crate::uplinks::UplinkWatch;
@@ -35,8 +35,8 @@ pub struct Components {
     pub link: LinkWatcher,
     /// The operator's choice (`--relay`).
     pub relay_mode: Mode,
-    /// Decisions of the relay policy; none with `--relay kernel`.
-    pub relay_policy: Option<Receiver<Update>>,
+    /// The relay policy's thread; none with `--relay kernel`.
+    pub relay_policy: Option<Lanes>,
     /// The UAPI socket's file.
     pub socket: SocketFile,
     /// Requests of UAPI clients.

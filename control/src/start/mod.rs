@@ -19,7 +19,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::Receiver;
 use getrandom::SysRng;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -35,7 +34,7 @@ use crate::logging;
 use crate::notify;
 use crate::options::Options;
 use crate::relay_policy::mode::Mode;
-use crate::relay_policy::watch::{self, Update};
+use crate::relay_policy::watch::{self, Lanes};
 use crate::runtime::{Components, Ending, Runtime};
 use crate::uapi_server;
 use crate::uapi_server::requests::{Limits, RuntimeHandle};
@@ -194,7 +193,7 @@ fn watch_relay_policy(
     handle: TunHandle,
     workers: usize,
     wake: &Arc<EventFd>,
-) -> Result<Option<Receiver<Update>>, Failure> {
+) -> Result<Option<Lanes>, Failure> {
     let start = || watch::start(handle, mode, workers, Arc::clone(wake));
     let started = (mode != Mode::Kernel).then(start).transpose();
     started.map_err(Failure::system("spawn a thread"))

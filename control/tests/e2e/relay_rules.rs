@@ -1,14 +1,18 @@
 //! `--relay auto` under real firewalls: rules that concern other interfaces, or that accept, leave
 //! the worker to relay directly; a rule that may do something to packets between peers is named.
 
-use crate::harness::{BOB, Backend, Family, Relay, eventually, ping};
+use crate::harness::{
+    BOB, Backend, Draft, Family, Relay, RelayMode, Testbed, TestbedOptions, eventually, ping,
+    seconds,
+};
 use crate::relay_auto::{
     BOTH, Direct, LATE, NONE, V4_ONLY, V6_ONLY, connected, direct, expect, said,
 };
 
 /// Rules of iptables that a hub has, without the program. IF stands for the hub's interface, NET
-/// for the network of the peers, PEER for one of them.
-const HARMLESS: [(&str, &[&str]); 7] = [
+/// for the network of the peers, PEER for one of them, DOCKER for a network of containers, POD for
+/// one of them, HOST for another address, ICMP for pings.
+const HARMLESS: [(&str, &[&str]); 13] = [
     (
         "the documentation's",
         &[
@@ -55,12 +59,105 @@ const HARMLESS: [(&str, &[&str]); 7] = [
             "-A FORWARD -j DROP",
         ],
     ),
-    ("accepted ranges", &["-A FORWARD -s NET -m comment --comment peers -j ACCEPT"]),
+    (
+        "accepted ranges",
+        &[
+            "-P FORWARD DROP",
+            "-A FORWARD -s NET -d NET -m comment --comment peers -j ACCEPT",
+            "-A FORWARD -j DROP",
+        ],
+    ),
+    ("an install script's", &["-t nat -A POSTROUTING -s NET ! -d NET -j MASQUERADE"]),
+    (
+        "Docker's",
+        &[
+            "-P FORWARD DROP",
+            "-N DOCKER-USER",
+            "-N DOCKER-FORWARD",
+            "-N DOCKER",
+            "-A FORWARD -j DOCKER-USER",
+            "-A FORWARD -j DOCKER-FORWARD",
+            "-A DOCKER-USER -i IF -o IF -j ACCEPT",
+            "-A DOCKER-FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-A DOCKER-FORWARD -o docker0 -j DOCKER",
+            "-A DOCKER-FORWARD -i docker0 -j ACCEPT",
+            "-A DOCKER -d POD ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT",
+            "-A DOCKER ! -i docker0 -o docker0 -j DROP",
+            "-t nat -N DOCKER",
+            "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+            "-t nat -A POSTROUTING -s DOCKER ! -o docker0 -j MASQUERADE",
+            "-t nat -A POSTROUTING -s POD -d POD -p tcp -m tcp --dport 80 -j MASQUERADE",
+            "-t nat -A DOCKER -i docker0 -j RETURN",
+            "-t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination POD",
+            "-t raw -A PREROUTING -d POD ! -i docker0 -j DROP",
+        ],
+    ),
+    (
+        "libvirt's",
+        &[
+            "-N LIBVIRT_FWI",
+            "-A FORWARD -j LIBVIRT_FWI",
+            "-A LIBVIRT_FWI -d DOCKER -o virbr0 -m conntrack --ctstate RELATED -j ACCEPT",
+            "-A LIBVIRT_FWI -o virbr0 -j REJECT",
+            "-t nat -A POSTROUTING -s DOCKER ! -d DOCKER -p tcp -j MASQUERADE",
+            "-t nat -A POSTROUTING -s DOCKER ! -d DOCKER -j MASQUERADE",
+            "-t mangle -A POSTROUTING -o virbr0 -p udp -m udp --dport 68 -j MARK --set-mark 1",
+        ],
+    ),
+    (
+        "Tailscale's",
+        &[
+            "-N ts-forward",
+            "-A FORWARD -j ts-forward",
+            "-A ts-forward -i tailscale0 -j MARK --set-xmark 0x40000/0xff0000",
+            "-A ts-forward -m mark --mark 0x40000/0xff0000 -j ACCEPT",
+            "-A ts-forward -s DOCKER -o tailscale0 -j DROP",
+            "-A ts-forward -o tailscale0 -j ACCEPT",
+            "-t nat -A POSTROUTING -m mark --mark 0x40000/0xff0000 -j MASQUERADE",
+        ],
+    ),
+    (
+        "kube-proxy's",
+        &[
+            "-N KUBE-FORWARD",
+            "-A FORWARD -j KUBE-FORWARD",
+            "-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT",
+            "-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-t nat -N KUBE-SVC",
+            "-t nat -N KUBE-POSTROUTING",
+            "-t nat -A PREROUTING -d HOST -p tcp -m tcp --dport 443 -j KUBE-SVC",
+            "-t nat -A KUBE-SVC -j MARK --set-xmark 0x4000/0x4000",
+            "-t nat -A KUBE-SVC -m statistic --mode random --probability 0.5 -j DNAT --to POD",
+            "-t nat -A KUBE-SVC -m recent --name one --set -j DNAT --to-destination POD",
+            "-t nat -A POSTROUTING -j KUBE-POSTROUTING",
+            "-t nat -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
+            "-t nat -A KUBE-POSTROUTING -j MASQUERADE",
+        ],
+    ),
+    (
+        "ufw's, with `route allow in on wg0 out on wg0`",
+        &[
+            "-P FORWARD DROP",
+            "-N ufw-before-forward",
+            "-N ufw-user-forward",
+            "-N ufw-track-forward",
+            "-A FORWARD -j ufw-before-forward",
+            "-A FORWARD -j ufw-track-forward",
+            "-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-A ufw-before-forward -p ICMP -j ACCEPT",
+            "-A ufw-before-forward -p udp -m udp --sport 67 --dport 68 -j ACCEPT",
+            "-A ufw-before-forward -p tcp -m multiport --dports 80,443 -j ACCEPT",
+            "-A ufw-before-forward -j ufw-user-forward",
+            "-A ufw-user-forward -i IF -o IF -j ACCEPT",
+            "-A ufw-track-forward -p tcp -m conntrack --ctstate NEW -j ACCEPT",
+            "-A FORWARD -m limit --limit 3/min --limit-burst 10 -j LOG",
+        ],
+    ),
 ];
 
 /// Rules that let pings pass and may do something to other packets, with what the log says of them
 /// for nftables and for legacy tables.
-const HARMFUL: [(&[&str], [&str; 2]); 6] = [
+const HARMFUL: [(&[&str], [&str; 2]); 8] = [
     (&["-t nat -A POSTROUTING -j MASQUERADE"], ["may apply", "may apply MASQUERADE"]),
     (&["-A FORWARD -m conntrack --ctstate INVALID -j DROP"], ["may drop", "rule 1: may drop"]),
     (&["-A FORWARD -i IF"], ["counts packets", "rule 1: counts packets"]),
@@ -73,18 +170,46 @@ const HARMFUL: [(&[&str], [&str; 2]); 6] = [
         ["limit", "rule 2: match limit is not understood"],
     ),
     (&["-A FORWARD -i IF -j MARK --set-mark 7"], ["", "rule 1: "]),
+    // Only the answers are between peers.
+    (
+        &["-t nat -A PREROUTING -d HOST -p udp -m udp --dport 53 -j DNAT --to-destination PEER"],
+        ["may translate to a peer's address", "DNAT may translate to a peer's address"],
+    ),
+    (
+        &["-t nat -A POSTROUTING -s HOST -j SNAT --to-source PEER"],
+        ["may translate to a peer's address", "SNAT may translate to a peer's address"],
+    ),
 ];
 
 /// Adds rules, judges, and takes them back.
 fn with_rules(relay: &Relay, program: &str, rules: &[&str], judge: impl FnOnce()) {
     let family = if program.starts_with("ip6") { Family::V6 } else { Family::V4 };
-    let (net, peer) = match family {
-        Family::V4 => ("10.77.0.0/24", "10.77.0.3:80".to_owned()),
-        Family::V6 => ("fd77::/64", "[fd77::3]:80".to_owned()),
+    let names = [" IF ", " NET ", " PEER ", " DOCKER ", " POD ", " HOST ", " ICMP "];
+    let interface = relay.hub.interface.as_str();
+    let meanings = match family {
+        Family::V4 => [
+            "10.77.0.0/24",
+            "10.77.0.3",
+            "172.17.0.0/16",
+            "172.17.0.2",
+            "10.96.0.1",
+            "icmp -m icmp --icmp-type echo-request",
+        ],
+        Family::V6 => [
+            "fd77::/64",
+            "fd77::3",
+            "fd17::/64",
+            "fd17::2",
+            "fd96::1",
+            "icmpv6 -m icmp6 --icmpv6-type echo-request",
+        ],
     };
     let run = |rule: &str| {
-        let rule = rule.replace("IF", &relay.hub.interface).replace("NET", net);
-        relay.hub.namespace.run(&format!("{program} {}", rule.replace("PEER", &peer)));
+        let mut rule = format!("{rule} ");
+        for (name, meaning) in names.into_iter().zip([interface].into_iter().chain(meanings)) {
+            rule = rule.replace(name, &format!(" {meaning} "));
+        }
+        relay.hub.namespace.run(&format!("{program} {rule}"));
     };
     rules.iter().for_each(|rule| run(rule));
     judge();
@@ -109,10 +234,16 @@ const PROGRAMS: [(&str, Direct); 4] = [
 fn rules_that_do_not_concern_peers_leave_relaying_direct() {
     let relay = connected(Backend::Uring, "auto");
     expect(&relay, BOTH, "");
-    for (program, _) in PROGRAMS {
+    for (program, expected) in PROGRAMS {
         for (name, rules) in HARMLESS {
             println!("{program}: {name}");
-            with_rules(&relay, program, rules, || expect(&relay, BOTH, ""));
+            // A rule that the daemon has seen go, so that it has seen the others come.
+            let last = ["-t mangle -A FORWARD -i IF"];
+            let judge = || with_rules(&relay, program, &last, || expect(&relay, expected, ""));
+            with_rules(&relay, program, rules, || {
+                judge();
+                expect(&relay, BOTH, "");
+            });
         }
     }
     assert!(relay.hub.counter("relayed") > 0);
@@ -209,3 +340,88 @@ fn rules_of_nft_are_followed() {
         expect(&relay, BOTH, "");
     }
 }
+
+/// The hub's last word about relaying.
+#[track_caller]
+fn expect_said(testbed: &Testbed, text: &str) {
+    eventually(seconds(5), text, || {
+        let log = testbed.hub.log();
+        let last = log.lines().rev().find(|line| line.contains(" relay: IPv4"));
+        last.is_some_and(|line| line.contains(text))
+    });
+}
+
+/// A rule that names addresses of no peer does not matter until a peer gets one of them: from that
+/// moment on, its packets meet the rule, even if the daemon is slow to read the rules again.
+fn rules_by_address_follow_the_allowed_ips(backend: Backend) {
+    let line = "strace -D -f --seccomp-bpf -qq -o /dev/null -e trace=openat \
+                -P /proc/thread-self/net/ip_tables_names \
+                -e inject=openat:delay_enter=200ms --";
+    let wrapper: Vec<&str> = line.split_whitespace().collect();
+    let wrapper: &[&str] = wrapper.leak();
+    let options = TestbedOptions { wrapper, ..TestbedOptions::new(backend, RelayMode::Auto) };
+    let mut testbed = Testbed::new(&options);
+    let table = "table ip t { chain f { type filter hook forward priority 0; \
+                 ip saddr 10.99.0.0/16 drop\n}\n}\n";
+    let key = testbed.alice.key.public();
+    let allow = |testbed: &Testbed, more: &str| {
+        testbed.hub.set(&format!("peer {key} allowed-ips 10.77.0.2/32{more}"));
+    };
+    testbed.hub.namespace.run_with("nft -f -", table);
+    allow(&testbed, ",10.99.0.1/32");
+    let by_the_kernel = "IPv4 by the kernel (nftables: chain f of table ip t, rule handle";
+    expect_said(&testbed, by_the_kernel);
+    for _ in 0..4 {
+        allow(&testbed, "");
+        expect_said(&testbed, "IPv4 and IPv6 direct");
+        let good = Draft::udp("10.77.0.2", "10.77.0.3", 100).build();
+        let seen = testbed.observe(&good);
+        assert_eq!((seen.entered, seen.bob.len()), (0, 1), "{seen:?}");
+        allow(&testbed, ",10.99.0.1/32");
+        let seen = testbed.observe(&Draft::udp("10.99.0.1", "10.77.0.3", 100).build());
+        assert_eq!((seen.entered, seen.bob.len()), (1, 0), "{seen:?}");
+        expect_said(&testbed, by_the_kernel);
+    }
+}
+
+/// A match of x_tables drops what ends within the transport header. The kernel gets such packets,
+/// and fragments, while rules have such a match.
+fn packets_without_a_whole_header_meet_the_rules(backend: Backend) {
+    let mut testbed = Testbed::new(&TestbedOptions::new(backend, RelayMode::Auto));
+    for program in ["iptables-legacy", "iptables-nft"] {
+        let run = |testbed: &Testbed, verb: &str, rule: &str| {
+            testbed.hub.namespace.run(&format!("{program} -{verb} FORWARD {rule}"));
+        };
+        let by_port = "-p udp -m multiport --dports 25,26 -j ACCEPT";
+        run(&testbed, "A", by_port);
+        run(&testbed, "A", "-m limit --limit 1000/s -j ACCEPT");
+        expect_said(&testbed, "limit is not understood");
+        run(&testbed, "D", "-m limit --limit 1000/s -j ACCEPT");
+        expect_said(&testbed, "IPv4 and IPv6 direct");
+        let (alice, bob) = ("10.77.0.2", "10.77.0.3");
+        let upper = |protocol, length| Draft::other(alice, bob, protocol, &vec![1; length]);
+        let first = Draft::udp(alice, bob, 60).fragment(0x2000);
+        let rest = Draft::other(alice, bob, 17, &[1; 40]).fragment(5);
+        for (packet, expected) in [
+            (Draft::udp(alice, bob, 60), (0, 1)),
+            (Draft::echo(alice, bob, 1, 60), (0, 1)),
+            (upper(47, 20), (0, 1)),
+            // Too short for ports: dropped by the match.
+            (upper(17, 3), (1, 0)),
+            (upper(17, 7), (1, 1)),
+            (upper(6, 12), (1, 1)),
+            (upper(1, 4), (1, 1)),
+            (first, (1, 1)),
+            (rest, (1, 1)),
+        ] {
+            let seen = testbed.observe(&packet.build());
+            assert_eq!((seen.entered, seen.bob.len()), expected, "{program}: {seen:?}");
+        }
+        run(&testbed, "D", by_port);
+    }
+}
+
+on_both_backends!(
+    rules_by_address_follow_the_allowed_ips,
+    packets_without_a_whole_header_meet_the_rules,
+);

@@ -9,7 +9,7 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
-use super::{Chain, Condition, Effect, Rule, Side, Step, Verdict, xt_match};
+use super::{Chain, Condition, Effect, Rule, Side, Step, Verdict, xt};
 use crate::netlink::parse::{array, malformed, text};
 
 /// Bytes of an interface's name (IFNAMSIZ), and of the name of a match or target.
@@ -17,6 +17,7 @@ const DEVICE_LEN: usize = 16;
 const NAME_LEN: usize = 29;
 /// Positions in a match or target: its size, its name, and its data.
 const NAME_AT: usize = 2;
+const REVISION_AT: usize = 31;
 const DATA_AT: usize = 32;
 
 /// `-NF_DROP - 1`, `-NF_ACCEPT - 1` and XT_RETURN. A verdict of zero or more is an offset.
@@ -24,14 +25,18 @@ const DROP: i32 = -1;
 const ACCEPT: i32 = -2;
 const RETURN: i32 = -5;
 
-/// XT_INV_VIA_IN and XT_INV_VIA_OUT.
+/// `IPT_INV_*` and `IP6T_INV_*`: inverted conditions.
 const NOT_IN: u8 = 1;
 const NOT_OUT: u8 = 2;
+const NOT_FROM: u8 = 8;
+const NOT_TO: u8 = 16;
 
 /// Where an entry has what, by its IP version.
 struct Layout {
-    /// The addresses with their masks.
-    addresses: std::ops::Range<usize>,
+    /// Bytes of an address. The entry begins with source and destination, then come their masks.
+    address: usize,
+    /// The offset of the source in a packet; the destination follows.
+    header: usize,
     /// The names of the interfaces, and behind them their masks.
     devices: usize,
     /// From the protocol to the flags; inverted conditions have a bit each in the last byte.
@@ -47,7 +52,8 @@ struct Layout {
 }
 
 const V4: Layout = Layout {
-    addresses: 0..16,
+    address: 4,
+    header: 12,
     devices: 16,
     protocol: 80..=81,
     flags: 82,
@@ -59,7 +65,8 @@ const V4: Layout = Layout {
 };
 
 const V6: Layout = Layout {
-    addresses: 0..64,
+    address: 16,
+    header: 8,
     devices: 64,
     protocol: 128..=130,
     flags: 131,
@@ -146,6 +153,7 @@ pub fn accepts(family: Family, entries: &[u8], offset: usize) -> io::Result<bool
 
 /// One entry.
 struct Entry<'a> {
+    family: Family,
     layout: &'static Layout,
     /// Its offset in the table.
     at: usize,
@@ -179,7 +187,7 @@ impl<'a> Entry<'a> {
         if target.len() < DATA_AT + 4 {
             return Err(malformed());
         }
-        Ok(Entry { layout, at, bytes, target })
+        Ok(Entry { family, layout, at, bytes, target })
     }
 
     fn target_name(&self) -> String {
@@ -210,42 +218,45 @@ impl<'a> Entry<'a> {
                 steps.push(Step::If(Condition::Name { side, name, mask, is_equal }));
             }
         }
-        if layout.drops_by_protocol && self.bytes[layout.flags] & 1 != 0 {
-            steps.push(Step::Do(Effect::Unclear(
-                "-p (which drops packets with broken headers)".to_owned(),
-            )));
+        for (number, bit) in [(0, NOT_FROM), (1, NOT_TO)] {
+            let at = number * layout.address;
+            let bytes = |at: usize| self.bytes[at..at + layout.address].to_vec();
+            let (value, mask) = (bytes(at), bytes(at + 2 * layout.address));
+            let is_equal = inverted & bit == 0;
+            if mask.iter().chain(&value).any(|byte| *byte != 0) || !is_equal {
+                let offset = layout.header + at;
+                steps.push(Step::If(Condition::Header { offset, value, mask, is_equal }));
+            }
         }
-        // Addresses, protocol, type of service, fragments: any of them may hold.
-        let is_set = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+        if layout.drops_by_protocol && self.bytes[layout.flags] & 1 != 0 {
+            steps.push(Step::If(Condition::Transport));
+        }
+        // Protocol, type of service, fragments: any of them may hold.
+        let is_set = self.bytes[layout.protocol.clone()].iter().any(|byte| *byte != 0);
         let flags = self.bytes[layout.flags] & !layout.goto;
-        if is_set(&self.bytes[layout.addresses.clone()])
-            || is_set(&self.bytes[layout.protocol.clone()])
-            || flags != 0
-            || inverted & !(NOT_IN | NOT_OUT) != 0
-        {
+        if is_set || flags != 0 || inverted & !(NOT_IN | NOT_OUT | NOT_FROM | NOT_TO) != 0 {
             steps.push(Step::If(Condition::Unknown));
         }
         let mut matches = &self.bytes[layout.matches..self.bytes.len() - self.target.len()];
         while !matches.is_empty() {
             let size = usize::from(number(matches, 0)?);
-            let name = matches.get(NAME_AT..NAME_AT + NAME_LEN).ok_or_else(malformed)?;
-            steps.push(xt_match(&text(name)));
-            matches = matches.get(size.max(1)..).ok_or_else(malformed)?;
+            let one = matches.get(..size).filter(|one| one.len() >= DATA_AT);
+            let one = one.ok_or_else(malformed)?;
+            let name = text(&one[NAME_AT..NAME_AT + NAME_LEN]);
+            steps.extend(xt::condition(&name, one[REVISION_AT], &one[DATA_AT..]));
+            matches = &matches[size..];
         }
         steps.push(Step::Count);
         steps.extend(self.end(table)?);
         Ok(steps)
     }
 
-    /// What its target does; nothing if it has none.
+    /// The step for its target; none if it has none.
     fn end(&self, table: &Table) -> io::Result<Option<Step>> {
         let name = self.target_name();
         if !name.is_empty() {
-            let effect = match name.as_str() {
-                "REJECT" => Effect::Drop,
-                _ => Effect::Apply(name),
-            };
-            return Ok(Some(Step::Do(effect)));
+            let (revision, data) = (self.target[REVISION_AT], &self.target[DATA_AT..]);
+            return Ok(Some(xt::target(self.family, &name, revision, data)));
         }
         let step = match self.verdict()? {
             DROP => Step::Do(Effect::Drop),

@@ -4,13 +4,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
-use super::{Chain, Condition, Effect, Rule, Side, Step, Verdict, xt_match};
+use wg_bounce_sys::Family;
+
+use super::{Chain, Condition, Effect, NewAddress, Rule, Side, Step, Verdict, xt};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
-    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG,
-    NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET, NFTA_META_DREG, NFTA_META_KEY, NFTA_RULE_CHAIN,
+    NFT_FIB_RESULT_ADDRTYPE, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_OP,
+    NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA,
+    NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
+    NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA,
+    NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET, NFTA_META_DREG, NFTA_META_KEY,
+    NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MAX, NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE,
+    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RULE_CHAIN,
     NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE,
     NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
@@ -21,6 +27,8 @@ const HEADER_LEN: usize = 4;
 /// Four-byte slots of the registers: 1 to 4 are four slots each, 8 to 23 one each, of the same
 /// memory (`nft_parse_register`, net/netfilter/nf_tables_api.c).
 const SLOTS: usize = 16;
+/// Bytes of the longest IP header without options.
+const HEADER_BYTES_MAX: usize = 40;
 /// Bytes of an interface's name (IFNAMSIZ).
 const NAME_LEN: usize = 16;
 
@@ -69,7 +77,7 @@ pub fn tables(chains: &[Message], rules: &[Message]) -> io::Result<Tables> {
             return Err(contradiction());
         }
         let expressions = need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()?;
-        let steps = table.steps(&expressions)?;
+        let steps = table.steps(header[0], &expressions)?;
         table.chains[chain].rules.push(Rule { label: label(handle), steps });
     }
     Ok(tables)
@@ -88,8 +96,9 @@ impl Table {
         self.numbers.get(chain).copied().ok_or_else(malformed)
     }
 
-    fn steps(&self, expressions: &[Attribute<'_>]) -> io::Result<Vec<Step>> {
-        let mut reader = Reader { table: self, registers: [Slot::Unknown; SLOTS], steps: vec![] };
+    fn steps(&self, family: u8, expressions: &[Attribute<'_>]) -> io::Result<Vec<Step>> {
+        let registers = [Slot::Unknown; SLOTS];
+        let mut reader = Reader { table: self, family, registers, steps: vec![] };
         for expression in expressions {
             let parts = expression.nested()?;
             let name = need(&parts, NFTA_EXPR_NAME)?.text();
@@ -111,10 +120,24 @@ enum Slot {
     Index(Side),
     /// NFPROTO_*, in the first byte.
     Version,
+    /// Bytes of the IP header from `offset` on, in the bits of `mask`: so many of them, then zeros.
+    Header {
+        offset: usize,
+        length: usize,
+        mask: [u8; 4],
+    },
+    /// The packet's mark, in some bits.
+    Mark,
+    /// RTN_* of the destination.
+    DestinationType,
+    /// Bytes that the rule has itself.
+    Data([u8; 4]),
 }
 
 struct Reader<'a> {
     table: &'a Table,
+    /// NFPROTO_* of the table.
+    family: u8,
     registers: [Slot; SLOTS],
     steps: Vec<Step>,
 }
@@ -126,9 +149,10 @@ impl Reader<'_> {
             "meta" => self.meta(data),
             "cmp" => self.compare(data),
             "immediate" => self.immediate(data),
-            "payload" | "ct" | "exthdr" | "fib" | "rt" | "bitwise" | "byteorder" | "hash" => {
-                self.load(name, data)
-            }
+            "payload" => self.payload(data),
+            "fib" => self.fib(data),
+            "bitwise" => self.bitwise(data),
+            "ct" | "exthdr" | "rt" | "byteorder" | "hash" => self.load(name, data),
             "range" => {
                 self.unknown();
                 Ok(())
@@ -140,16 +164,26 @@ impl Reader<'_> {
             }
             "reject" => self.effect(Effect::Drop),
             "match" => {
-                let name = need(data, 1)?.text();
-                self.steps.push(xt_match(&name));
+                let (name, revision, info) = of_x_tables(data)?;
+                self.steps.extend(xt::condition(&name, revision, info));
                 Ok(())
             }
             "target" => {
-                let name = need(data, 1)?.text();
-                self.effect(Effect::Apply(name))
+                let (name, revision, info) = of_x_tables(data)?;
+                // They exist in tables of one IP version only.
+                self.steps.push(match ip_version(self.family.into()) {
+                    Some(family) => xt::target(family, &name, revision, info),
+                    None => Step::Do(Effect::Apply(name)),
+                });
+                Ok(())
             }
-            "log" | "nat" | "masq" | "redir" | "queue" | "dup" | "fwd" | "tproxy" | "synproxy"
-            | "notrack" | "flow_offload" => self.effect(Effect::Apply(name.to_owned())),
+            "nat" => {
+                let address = self.new_address(data)?;
+                self.translate(name, address)
+            }
+            "masq" | "redir" => self.translate(name, NewAddress::OfHost),
+            "log" | "queue" | "dup" | "fwd" | "tproxy" | "synproxy" | "notrack"
+            | "flow_offload" => self.effect(Effect::Apply(name.to_owned())),
             _ => self.effect(Effect::Unclear(name.to_owned())),
         }
     }
@@ -176,6 +210,11 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn translate(&mut self, name: &str, to: NewAddress) -> io::Result<()> {
+        self.steps.push(Step::Translate(name.to_owned(), to));
+        Ok(())
+    }
+
     fn unknown(&mut self) {
         self.steps.push(Step::If(Condition::Unknown));
     }
@@ -188,7 +227,7 @@ impl Reader<'_> {
             "payload" => (1, Some(5)),
             "ct" => (1, Some(4)),
             "exthdr" => (1, Some(7)),
-            "bitwise" | "byteorder" | "hash" => (2, None),
+            "byteorder" | "hash" => (2, None),
             _ => (1, None),
         };
         if from.is_some_and(|from| find(data, from).is_some()) {
@@ -196,6 +235,90 @@ impl Reader<'_> {
         }
         self.unknown();
         self.write(need(data, to)?.u32_be()?, &[])
+    }
+
+    /// Bytes of a packet. Those of the IP header are known as far as addresses are.
+    fn payload(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
+        let value = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
+        let base = value(NFTA_PAYLOAD_BASE)?;
+        let is_header = base == Some(libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned());
+        let (offset, length) = (value(NFTA_PAYLOAD_OFFSET)?, value(NFTA_PAYLOAD_LEN)?);
+        let (Some(offset), Some(length), true) = (offset, length, is_header) else {
+            return self.load("payload", data);
+        };
+        let (offset, length) = (offset as usize, length as usize);
+        if find(data, NFTA_PAYLOAD_SREG).is_some() || offset + length > HEADER_BYTES_MAX {
+            return self.load("payload", data);
+        }
+        let words = (0..length).step_by(4).map(|at| Slot::Header {
+            offset: offset + at,
+            length: (length - at).min(4),
+            mask: [0xff; 4],
+        });
+        self.steps.push(Step::If(Condition::Length(offset + length)));
+        self.write(need(data, NFTA_PAYLOAD_DREG)?.u32_be()?, &words.collect::<Vec<_>>())
+    }
+
+    /// A query of the kernel's routes. Only the type of the destination is known.
+    fn fib(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
+        let value = |kind| need(data, kind)?.u32_be();
+        let known = (value(NFTA_FIB_RESULT)?, value(NFTA_FIB_FLAGS)?);
+        let is_type = known == (NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR);
+        if !is_type {
+            return self.load("fib", data);
+        }
+        self.write(value(NFTA_FIB_DREG)?, &[Slot::DestinationType])
+    }
+
+    /// Keeps some bits of a register.
+    fn bitwise(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
+        let bytes = |kind| {
+            let nested = find(data, kind).map(|one| one.nested()).transpose()?;
+            let value = nested.as_ref().and_then(|list| find(list, NFTA_DATA_VALUE));
+            Ok::<_, io::Error>(value.map(|one| one.value.to_vec()))
+        };
+        let operation = find(data, NFTA_BITWISE_OP).map_or(Ok(0), |one| one.u32_be())?;
+        let first = slot_of(need(data, NFTA_BITWISE_SREG)?.u32_be()?)?;
+        let mut known = Vec::new();
+        if let (0, Some(mask), Some(flip)) =
+            (operation, bytes(NFTA_BITWISE_MASK)?, bytes(NFTA_BITWISE_XOR)?)
+            && flip.iter().all(|byte| *byte == 0)
+        {
+            let words = mask.chunks(4).zip(&self.registers[first..]);
+            known.extend(words.map(|(word, slot)| match *slot {
+                Slot::Header { offset, length, mask: before } => {
+                    let mut mask = [0; 4];
+                    mask[..word.len()].copy_from_slice(word);
+                    let mask = std::array::from_fn(|at| mask[at] & before[at]);
+                    Slot::Header { offset, length: length.min(word.len()), mask }
+                }
+                Slot::Mark if word.len() == 4 => Slot::Mark,
+                _ => Slot::Unknown,
+            }));
+        }
+        self.write(need(data, NFTA_BITWISE_DREG)?.u32_be()?, &known)
+    }
+
+    /// The address that a translation writes, if the rule has it itself.
+    fn new_address(&self, data: &[Attribute<'_>]) -> io::Result<NewAddress> {
+        let register = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
+        let family = ip_version(need(data, NFTA_NAT_FAMILY)?.u32_be()?);
+        let first = register(NFTA_NAT_REG_ADDR_MIN)?;
+        let (Some(family), Some(first)) = (family, first) else { return Ok(NewAddress::Any) };
+        let last = register(NFTA_NAT_REG_ADDR_MAX)?.unwrap_or(first);
+        let words = if family == Family::V4 { 1 } else { 4 };
+        let address = |register| {
+            let at = slot_of(register)?;
+            let slots = self.registers.get(at..at + words).ok_or_else(malformed)?;
+            Ok::<_, io::Error>(slots.iter().try_fold(0u128, |bits, slot| match slot {
+                Slot::Data(word) => Some(bits << 32 | u128::from(u32::from_be_bytes(*word))),
+                _ => None,
+            }))
+        };
+        Ok(match (address(first)?, address(last)?) {
+            (Some(first), Some(last)) => NewAddress::Within(family, first, last),
+            _ => NewAddress::Any,
+        })
     }
 
     fn meta(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
@@ -212,6 +335,9 @@ impl Reader<'_> {
         let key = need(data, NFTA_META_KEY)?.u32_be()?.cast_signed();
         if key == libc::NFT_META_NFPROTO {
             return self.write(register, &[Slot::Version]);
+        }
+        if key == libc::NFT_META_MARK {
+            return self.write(register, &[Slot::Mark]);
         }
         match KEYS.iter().find(|(known, ..)| *known == key) {
             Some((_, side, true)) => {
@@ -254,6 +380,20 @@ impl Reader<'_> {
                 Condition::Index { side, index, is_equal }
             }
             (Slot::Version, 1) => Condition::Version { version: value[0], is_equal },
+            (Slot::Mark, 4) => {
+                Condition::Mark { value: u32::from_ne_bytes(array(value)?), is_equal }
+            }
+            (Slot::DestinationType, 4) => {
+                // Of the types only this one is known not to be it.
+                match u32::from_ne_bytes(array(value)?) == u32::from(libc::RTN_LOCAL) {
+                    true => Condition::ToHost { is_equal },
+                    false => Condition::Unknown,
+                }
+            }
+            (Slot::Header { offset, .. }, length) => match self.mask_of_header(first, length) {
+                Some(mask) => Condition::Header { offset, value: value.to_vec(), mask, is_equal },
+                None => Condition::Unknown,
+            },
             _ => Condition::Unknown,
         };
         self.steps.push(Step::If(condition));
@@ -265,12 +405,35 @@ impl Reader<'_> {
             .all(|word| self.registers.get(first + word) == Some(&Slot::Name(side, word)))
     }
 
+    /// The bits that are known of so many consecutive bytes of the header, if they are all there.
+    fn mask_of_header(&self, first: usize, length: usize) -> Option<Vec<u8>> {
+        let Slot::Header { offset: start, .. } = self.registers[first] else { return None };
+        let mut bits = Vec::with_capacity(length);
+        for at in (0..length).step_by(4) {
+            let part = (length - at).min(4);
+            match self.registers.get(first + at / 4) {
+                Some(Slot::Header { offset, length: known, mask })
+                    if *offset == start + at && *known >= part =>
+                {
+                    bits.extend_from_slice(&mask[..part]);
+                }
+                _ => return None,
+            }
+        }
+        Some(bits)
+    }
+
     fn immediate(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
         let register = need(data, NFTA_IMMEDIATE_DREG)?.u32_be()?;
-        if register != 0 {
-            return self.write(register, &[]);
-        }
         let value = need(data, NFTA_IMMEDIATE_DATA)?.nested()?;
+        if register != 0 {
+            let bytes = need(&value, NFTA_DATA_VALUE)?.value;
+            let words = bytes.chunks(4).map(|word| match <[u8; 4]>::try_from(word) {
+                Ok(word) => Slot::Data(word),
+                Err(_) => Slot::Unknown,
+            });
+            return self.write(register, &words.collect::<Vec<_>>());
+        }
         let verdict = need(&value, NFTA_DATA_VERDICT)?.nested()?;
         let code = need(&verdict, NFTA_VERDICT_CODE)?.u32_be()?.cast_signed();
         let target = || self.table.number_of(&need(&verdict, NFTA_VERDICT_CHAIN)?.text());
@@ -285,6 +448,24 @@ impl Reader<'_> {
         };
         self.steps.push(step);
         Ok(())
+    }
+}
+
+/// The name, the revision and the data of a match or target of x_tables (NFTA_MATCH_*,
+/// NFTA_TARGET_*).
+fn of_x_tables<'a>(data: &'a [Attribute<'_>]) -> io::Result<(String, u8, &'a [u8])> {
+    let revision = find(data, 2).map_or(Ok(0), |one| one.u32_be())?;
+    let info = find(data, 3).map_or(&[][..], |one| one.value);
+    // One that does not fit is of no known revision.
+    Ok((need(data, 1)?.text(), u8::try_from(revision).unwrap_or(u8::MAX), info))
+}
+
+/// The IP version of NFPROTO_*.
+fn ip_version(family: u32) -> Option<Family> {
+    match family.cast_signed() {
+        libc::NFPROTO_IPV4 => Some(Family::V4),
+        libc::NFPROTO_IPV6 => Some(Family::V6),
+        _ => None,
     }
 }
 

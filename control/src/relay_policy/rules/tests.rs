@@ -1,8 +1,33 @@
 //! Ways of packets through rules.
 
-use super::*;
+use wg_bounce_sys::PerFamily;
 
-const IN_FORWARD: Place<'static> = Place { name: "wg0", index: 7, hook: FORWARD, version: Some(2) };
+use super::addresses::Addresses;
+use super::place::{EGRESS, FORWARD, Facts, Hook, POSTROUTING, PREROUTING, Place};
+use super::*;
+use crate::relay_policy::kernel::Interface;
+
+fn interface(name: &str) -> Interface {
+    Interface { index: 7, name: name.to_owned() }
+}
+
+fn peers() -> Addresses {
+    let prefixes = ["10.7.0.0/25", "10.7.0.200/32", "fd77::/112"];
+    Addresses::new(3, prefixes.map(|prefix| prefix.parse().expect("a prefix")))
+}
+
+/// Follows IPv4 packets of wg0 between peers.
+fn follow(hook: Hook, chains: &[Chain]) -> Result<bool, Obstacle> {
+    follow_named("wg0", hook, chains)
+}
+
+fn follow_named(name: &str, hook: Hook, chains: &[Chain]) -> Result<bool, Obstacle> {
+    let (interface, addresses) = (interface(name), peers());
+    let host_first = PerFamily { v4: true, v6: false };
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let place = Place::between_peers(&facts, hook, Family::V4);
+    walk::find_obstacle(chains, 0, &place, &mut Needs::default())
+}
 
 fn name(side: Side, name: &str, is_equal: bool) -> Step {
     let mut name = name.as_bytes().to_vec();
@@ -32,7 +57,7 @@ fn chains(chains: &[&[&[Step]]]) -> Vec<Chain> {
 }
 
 fn walk(list: &[&[&[Step]]]) -> Result<bool, (String, Effect)> {
-    let result = find_obstacle(&chains(list), 0, &IN_FORWARD);
+    let result = follow(FORWARD, &chains(list));
     result.map_err(|found| (found.chain + "." + &found.rule, found.effect))
 }
 
@@ -111,28 +136,138 @@ fn counters_matter_in_rules_without_a_verdict() {
 #[test]
 fn hooks_know_different_interfaces() {
     let of_eth0 = |side| chains(&[&[&[name(side, "eth0", false), DROP]]]);
-    // Before routing there is no way out: its name is empty.
-    let early = Place { hook: PREROUTING, ..IN_FORWARD };
-    assert!(find_obstacle(&of_eth0(Side::Out), 0, &early).is_err());
+    // Before routing the name of the outgoing interface is empty.
+    assert!(follow(PREROUTING, &of_eth0(Side::Out)).is_err());
     let to_nothing = chains(&[&[&[name(Side::Out, "wg0", true), DROP]]]);
-    assert_eq!(find_obstacle(&to_nothing, 0, &early), Ok(true));
-    let late = Place { hook: EGRESS, ..IN_FORWARD };
+    assert_eq!(follow(PREROUTING, &to_nothing), Ok(true));
     let not_from_eth0 = chains(&[&[&[name(Side::In, "eth0", false), DROP]]]);
-    assert!(find_obstacle(&not_from_eth0, 0, &late).is_err());
-    let odd = Place { name: "wg\u{fffd}", ..IN_FORWARD };
-    assert!(find_obstacle(&not_from_eth0, 0, &odd).is_err());
+    assert!(follow(EGRESS, &not_from_eth0).is_err());
+    let odd = "wg\u{fffd}";
+    assert!(follow_named(odd, FORWARD, &not_from_eth0).is_err());
     let from_eth0 = chains(&[&[&[name(Side::In, "eth0", true), DROP]]]);
-    assert!(find_obstacle(&from_eth0, 0, &odd).is_err(), "its name is not known");
-    let index = |index, is_equal| {
-        let condition = Condition::Index { side: Side::In, index, is_equal };
-        chains(&[&[&[Step::If(condition), DROP]]])
+    assert!(follow_named(odd, FORWARD, &from_eth0).is_err(), "its name is not known");
+    assert_eq!(holds(Condition::Index { side: Side::In, index: 7, is_equal: false }), Some(false));
+    assert_eq!(holds(Condition::Index { side: Side::In, index: 7, is_equal: true }), Some(true));
+    assert_eq!(holds(Condition::Version { version: 10, is_equal: true }), Some(false));
+    assert_eq!(holds(Condition::Version { version: 2, is_equal: true }), Some(true));
+}
+
+/// Whether a condition holds for IPv4 packets between peers.
+fn holds(condition: Condition) -> Option<bool> {
+    let of_rule = |condition: &Condition| {
+        follow(FORWARD, &chains(&[&[&[Step::If(condition.clone()), ACCEPT], &[DROP]]])).is_ok()
     };
-    assert_eq!(find_obstacle(&index(7, false), 0, &IN_FORWARD), Ok(true));
-    assert!(find_obstacle(&index(7, true), 0, &IN_FORWARD).is_err());
-    let version = |version| {
-        let condition = Condition::Version { version, is_equal: true };
-        chains(&[&[&[Step::If(condition), DROP]]])
+    let never = chains(&[&[&[Step::If(condition.clone()), DROP], &[ACCEPT]]]);
+    match (of_rule(&condition), follow(FORWARD, &never).is_ok()) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
+}
+
+fn header(offset: usize, value: &[u8], bits: u32) -> Condition {
+    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be_bytes();
+    let mask = mask[..value.len().min(4)].iter().chain(&[0xff; 8]).take(value.len());
+    Condition::Header {
+        offset,
+        value: value.to_vec(),
+        mask: mask.copied().collect(),
+        is_equal: true,
+    }
+}
+
+#[test]
+fn both_addresses_are_allowed_ips() {
+    for at in [12, 16] {
+        assert_eq!(holds(header(at, &[10, 0, 0, 0], 8)), Some(true));
+        assert_eq!(holds(header(at, &[172, 17, 0, 0], 16)), Some(false));
+        assert_eq!(holds(header(at, &[10, 7, 0, 0], 25)), None, "one peer is elsewhere");
+        assert_eq!(holds(header(at, &[10, 7, 0, 128], 26)), Some(false));
+        assert_eq!(holds(header(at, &[10, 7, 0, 7], 24)), Some(false), "never equal");
+        // As iptables-nft writes a /24: three bytes.
+        assert_eq!(holds(header(at, &[10, 7, 0], 32)), Some(true));
+        assert_eq!(holds(header(at, &[10, 7, 1], 32)), Some(false));
+    }
+    // Both at once, as nft(8) joins them; and a byte before them, of which nothing is known.
+    assert_eq!(holds(header(12, &[10, 7, 0, 0, 192, 168, 0, 1], 24)), Some(false));
+    assert_eq!(holds(header(11, &[1, 10, 7], 32)), None);
+    assert_eq!(holds(header(11, &[1, 192, 168], 32)), Some(false));
+    assert_eq!(holds(header(9, &[17], 32)), None);
+    let odd = Condition::Header {
+        offset: 12,
+        value: vec![10, 0, 0, 1],
+        mask: vec![0xff, 0, 0, 0xff],
+        is_equal: true,
     };
-    assert_eq!(find_obstacle(&version(10), 0, &IN_FORWARD), Ok(true));
-    assert!(find_obstacle(&version(2), 0, &IN_FORWARD).is_err());
+    assert_eq!(holds(odd), None, "the mask of no prefix");
+}
+
+#[test]
+fn packets_between_peers_have_no_mark_and_are_not_for_the_host() {
+    for is_equal in [true, false] {
+        assert_eq!(holds(Condition::Mark { value: 0x4000, is_equal }), Some(!is_equal));
+        assert_eq!(holds(Condition::Mark { value: 0, is_equal }), Some(is_equal));
+        assert_eq!(holds(Condition::ToHost { is_equal }), Some(!is_equal));
+    }
+    for (length, expected) in [(20, Some(true)), (21, None), (40, None)] {
+        assert_eq!(holds(Condition::Length(length)), expected);
+    }
+    let impure = chains(&[&[&[Step::If(Condition::Unclear("recent".into())), ACCEPT]]]);
+    let found = follow(FORWARD, &impure).expect_err("it may keep state");
+    assert_eq!(found.effect, Effect::Unclear("match recent".into()));
+}
+
+/// Facts that a result depends on are noted on every way, whatever the result.
+#[test]
+fn the_walk_says_what_it_asked_for() {
+    let needs = |conditions: &[Condition]| {
+        let steps: Vec<Step> = conditions.iter().cloned().map(Step::If).chain([DROP]).collect();
+        let (interface, addresses) = (interface("wg0"), peers());
+        let host_first = PerFamily { v4: true, v6: true };
+        let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+        let place = Place::between_peers(&facts, FORWARD, Family::V4);
+        let mut needs = Needs::default();
+        let _ = walk::find_obstacle(&chains(&[&[&steps]]), 0, &place, &mut needs);
+        (needs.addresses, needs.headers)
+    };
+    assert_eq!(needs(&[Condition::Unknown]), (false, false));
+    assert_eq!(needs(&[header(12, &[10, 0, 0, 0], 8)]), (true, false));
+    assert_eq!(needs(&[Condition::Transport]), (false, true));
+    assert_eq!(needs(&[header(9, &[17], 32)]), (false, false));
+    let elsewhere = header(12, &[192, 168, 0, 0], 16);
+    assert_eq!(needs(&[elsewhere, Condition::Transport]), (true, false), "not reached");
+}
+
+#[test]
+fn translations_to_a_peer_matter_whatever_the_destination() {
+    let find = |hook: Hook, step: Step| {
+        let of_others = Condition::ToHost { is_equal: true };
+        let list = chains(&[&[&[Step::If(of_others), step]]]);
+        let (interface, addresses) = (interface("wg0"), peers());
+        let host_first = PerFamily { v4: true, v6: true };
+        let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+        let between = Place::between_peers(&facts, hook, Family::V4);
+        let mut needs = Needs::default();
+        assert_eq!(walk::find_obstacle(&list, 0, &between, &mut needs), Ok(true));
+        let place = Place::of_translations(&facts, hook, Family::V4)?;
+        Some(walk::find_translation(&list, 0, &place, &mut needs).is_err())
+    };
+    let to = |first: u32, last: u32| {
+        let address = NewAddress::Within(Family::V4, first.into(), last.into());
+        Step::Translate("DNAT".into(), address)
+    };
+    let (peer, container) = (0x0a07_0003, 0xac11_0002);
+    assert_eq!(find(FORWARD, to(peer, peer)), None);
+    assert_eq!(find(PREROUTING, to(peer, peer)), Some(true));
+    assert_eq!(find(PREROUTING, to(container, container)), Some(false));
+    assert_eq!(find(PREROUTING, to(0x0a00_0000, 0x0aff_ffff)), Some(true), "a range with peers");
+    let any = Step::Translate("NETMAP".into(), NewAddress::Any);
+    assert_eq!(find(PREROUTING, any), Some(true));
+    let own = || Step::Translate("REDIRECT".into(), NewAddress::OfHost);
+    assert_eq!(find(PREROUTING, own()), Some(false));
+    assert_eq!(find(POSTROUTING, own()), Some(false));
+    assert_eq!(find(POSTROUTING, to(peer, peer)), Some(true));
+    assert_eq!(find(PREROUTING, Step::Do(Effect::Apply("LOG".into()))), Some(false));
+    assert_eq!(find(PREROUTING, Step::Do(Effect::Apply("FULLCONENAT".into()))), Some(true));
+    assert_eq!(find(PREROUTING, DROP), Some(false));
 }

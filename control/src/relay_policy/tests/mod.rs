@@ -22,8 +22,10 @@ use fake::{FakeKernel, WG0};
 /// Whether each IP version is relayed directly, and the decision in words.
 #[track_caller]
 fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
-    let findings: Vec<_> =
-        Source::ALL.into_iter().flat_map(|source| source.read(kernel, &fake::at())).collect();
+    let findings: Vec<_> = Source::ALL
+        .into_iter()
+        .flat_map(|source| source.read(kernel, &fake::at(), None).findings)
+        .collect();
     let decision = PolicyDecision::new(Mode::Auto, findings.iter());
     let is_direct =
         Family::BOTH.map(|family| decision.relaying(family) == DirectRelay::IfRoutedBack);
@@ -68,7 +70,7 @@ fn an_unreadable_source_is_a_reason() {
     for source in Source::ALL {
         let mut kernel = FakeKernel::quiet();
         kernel.failure = Some(|| io::ErrorKind::PermissionDenied.into());
-        let findings = source.read(&mut kernel, &fake::at());
+        let findings = source.read(&mut kernel, &fake::at(), None).findings;
         let [finding] = &findings[..] else { panic!("{source:?}: {findings:?}") };
         let Reason::Unreadable { capability, .. } = &finding.reason else { panic!("{finding:?}") };
         let is_settings = matches!(source, Source::Settings(_));
@@ -80,7 +82,7 @@ fn an_unreadable_source_is_a_reason() {
         let is_root_s = matches!(source, Source::Nftables | Source::NetfilterPrograms);
         assert!(!is_root_s || capability.is_some(), "{finding:?}");
         kernel.failure = Some(malformed);
-        assert_eq!(source.read(&mut kernel, &fake::at()).len(), 1, "{source:?}");
+        assert_eq!(source.read(&mut kernel, &fake::at(), None).findings.len(), 1, "{source:?}");
     }
 }
 

@@ -188,8 +188,11 @@ fn rules_of_nftables_are_followed() {
     expect(with_rules(1, ACCEPT, &[&by_index]), DIRECT, "");
     let of_v6 = rule(&[&meta(NFPROTO, 0, &[10]), &drop]);
     expect(with_rules(1, ACCEPT, &[&of_v6]), V4_ONLY, &said("may drop"));
+    // No packet between peers has a mark.
     let marked = rule(&[&meta(MARK, 0, &[1, 0, 0, 0]), &drop]);
-    expect(with_rules(1, ACCEPT, &[&marked]), KERNEL, &said("may drop"));
+    expect(with_rules(1, ACCEPT, &[&marked]), DIRECT, "");
+    let unmarked = rule(&[&meta(MARK, 1, &[1, 0, 0, 0]), &drop]);
+    expect(with_rules(1, ACCEPT, &[&unmarked]), KERNEL, &said("may drop"));
     let marks = [expression("meta", &[number(3, 1), number(2, MARK)])];
     expect(with_rules(1, ACCEPT, &[&marks]), KERNEL, &said("may apply meta set"));
     let limited = rule(&[&[expression("limit", &[])], &accept]);
@@ -282,7 +285,7 @@ fn broken_rules_never_panic() {
         let mut kernel = FakeKernel::quiet();
         kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
         kernel.push(Netfilter, GETRULE, message);
-        Source::Nftables.read(&mut kernel, &fake::at())
+        Source::Nftables.read(&mut kernel, &fake::at(), None).findings
     };
     assert_eq!(judge(whole.clone()), []);
     break_everywhere(&whole.payload, |payload| judge(Message { payload, ..whole.clone() }));
@@ -296,7 +299,7 @@ fn broken_legacy_tables_never_panic() {
         let mut kernel = FakeKernel::quiet();
         kernel.list("ip_tables_names", "filter\n");
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
-        Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at())
+        Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), None).findings
     };
     assert_eq!(judge(whole.clone()).len(), 1);
     break_everywhere(&whole.entries, |entries| judge(LegacyTable { entries, ..whole.clone() }));
@@ -310,7 +313,7 @@ fn rules_are_read_in_one_generation() {
     kernel.push(Netfilter, 0xa10, message(0xa0f, &[0; 4], &[number(1, 7)]));
     kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
     kernel.change = Some(|kernel| kernel.push(Netfilter, GETRULE, rule(1, &[verdict(1)])));
-    assert_eq!(Source::Nftables.read(&mut kernel, &fake::at()), []);
+    assert_eq!(Source::Nftables.read(&mut kernel, &fake::at(), None).findings, []);
     let asked = kernel.requests.iter().filter(|(_, kind, _)| *kind == 0xa10).count();
     assert_eq!((asked, kernel.pauses), (4, 1), "before and after each time");
 }
@@ -422,7 +425,7 @@ fn large_legacy_tables_with_rules_are_not_copied() {
         let mut table = legacy(Family::V4, &hooks, &[accept; 3]);
         table.info[80..].copy_from_slice(&1_000_000u32.to_ne_bytes());
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
-        let found = Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at());
+        let found = Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), None).findings;
         assert_eq!((found.is_empty(), kernel.legacy_copies), (copies == 1, copies));
     }
 }

@@ -14,13 +14,14 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use wg_bounce_dataplane::snapshot::Relay;
 use wg_bounce_sys::Family;
 use wg_bounce_sys::PerFamily;
@@ -31,8 +32,9 @@ use wg_bounce_sys::tun::TunHandle;
 
 use super::decision::PolicyDecision;
 use super::mode::Mode;
-use super::reason::{Finding, Reason};
+use super::reason::{Finding, Reading, Reason};
 use super::routing;
+use super::rules::addresses::Addresses;
 use super::source::{Change, Source};
 use crate::limits::{
     NFTABLES_PAUSE_MAX, NFTABLES_PAUSES, RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL,
@@ -50,27 +52,56 @@ pub struct Update {
     /// The means by which workers query routes, one per worker: if the interface was found in
     /// another place. None: it cannot be accessed. Empty: no change.
     pub route_queries: Vec<Option<RouteSocket>>,
+    /// The dependence of the policy on the peers' addresses.
+    pub dependence: Dependence,
+}
+
+/// The dependence of a policy on the peers' addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dependence {
+    /// Rules ask for them: the watch wants to know their newest version.
+    pub asks: bool,
+    /// The oldest version that the policy was found with; none if it holds for any.
+    pub version: Option<u64>,
+}
+
+/// The control thread's side of the watch.
+pub struct Lanes {
+    /// Its decisions.
+    pub updates: Receiver<Update>,
+    /// The peers' addresses, when it asks for them; each is answered by an update.
+    pub addresses: Sender<Addresses>,
+    /// Written with each.
+    pub wake: Arc<EventFd>,
 }
 
 /// Starts the thread; `wake` is written with each update.
 ///
 /// # Errors
-/// The thread cannot be spawned.
+/// The thread cannot be spawned, or there are too many descriptors.
 pub fn start(
     handle: TunHandle,
     mode: Mode,
     workers: usize,
     wake: Arc<EventFd>,
-) -> io::Result<Receiver<Update>> {
-    let (updates, lane) = bounded(RELAY_UPDATES_MAX);
+) -> io::Result<Lanes> {
+    let (updates, decisions) = bounded(RELAY_UPDATES_MAX);
+    let (addresses, of_peers) = bounded(1);
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let news = Arc::new(EventFd::from_flags(flags)?);
+    let lanes = Lanes { updates: decisions, addresses, wake: Arc::clone(&news) };
     let watch = Watch {
         handle: Arc::new(handle),
         mode,
         workers,
         updates,
         wake,
+        news,
+        of_peers,
+        addresses: None,
+        addresses_unanswered: false,
         view: None,
-        findings: BTreeMap::new(),
+        readings: BTreeMap::new(),
         changed: BTreeSet::new(),
         nftables_next: Millis::ZERO,
         events_lost: false,
@@ -81,7 +112,7 @@ pub fn start(
         reported: None,
     };
     thread::Builder::new().name("relay-policy".into()).spawn(move || watch.run())?;
-    Ok(lane)
+    Ok(lanes)
 }
 
 /// The reason for which the watch ends.
@@ -98,9 +129,16 @@ struct Watch {
     workers: usize,
     updates: Sender<Update>,
     wake: Arc<EventFd>,
+    /// Written with the peers' addresses.
+    news: Arc<EventFd>,
+    of_peers: Receiver<Addresses>,
+    /// The peers' addresses, once they were asked for.
+    addresses: Option<Addresses>,
+    /// New ones have come since the last update.
+    addresses_unanswered: bool,
     /// None while the interface cannot be accessed.
     view: Option<View>,
-    findings: BTreeMap<Source, Vec<Finding>>,
+    readings: BTreeMap<Source, Dated>,
     /// Sources to be read again.
     changed: BTreeSet<Source>,
     /// Earliest time to read nftables again; until then they wait among `changed`.
@@ -114,8 +152,20 @@ struct Watch {
     /// See [`Relay::mtu_v6`].
     mtu_v6: Option<usize>,
     route_queries: Vec<Option<RouteSocket>>,
-    /// The last decision that was reported, and the MTU with it.
-    reported: Option<(PolicyDecision, Option<usize>)>,
+    /// The last decision that was reported, and what was reported with it.
+    reported: Option<(PolicyDecision, Option<usize>, PerFamily<bool>, Dependence)>,
+}
+
+/// A reading, and the version of the peers' addresses at that time, if they were known.
+struct Dated {
+    reading: Reading,
+    version: Option<u64>,
+}
+
+impl From<Vec<Finding>> for Dated {
+    fn from(findings: Vec<Finding>) -> Dated {
+        Dated { reading: findings.into(), version: None }
+    }
 }
 
 impl Watch {
@@ -170,9 +220,11 @@ impl Watch {
             };
             self.changed.extend(Source::ALL.into_iter().filter(is_polled));
             // What could not be read may be readable now, without an event.
-            let failed = self.findings.iter().filter(|(_, findings)| {
-                findings.iter().any(|one| matches!(one.reason, Reason::Unreadable { .. }))
-            });
+            let is_failure = |one: &Finding| matches!(one.reason, Reason::Unreadable { .. });
+            let failed = self
+                .readings
+                .iter()
+                .filter(|(_, dated)| dated.reading.findings.iter().any(is_failure));
             self.changed.extend(failed.map(|(source, _)| *source));
             self.routes_changed |= !view.has_events();
             if !view.has_events() || std::mem::take(&mut self.events_lost) {
@@ -229,7 +281,7 @@ impl Watch {
         if self.view.take().is_some() {
             self.route_queries = (0..self.workers).map(|_| None).collect();
         }
-        self.findings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)])]);
+        self.readings = BTreeMap::from([(Source::Link, vec![Finding::of_both(reason)].into())]);
         self.changed.clear();
         self.routes_changed = true;
         Ok(())
@@ -245,23 +297,45 @@ impl Watch {
                 self.lose(&error)?;
             }
         }
-        let decision = PolicyDecision::new(self.mode, self.findings.values().flatten());
-        let reported = Some((decision.clone(), self.mtu_v6));
+        let findings = self.readings.values().flat_map(|dated| &dated.reading.findings);
+        let decision = PolicyDecision::new(self.mode, findings);
+        let (whole_headers, dependence) = (self.whole_headers(), self.dependence());
+        let reported = Some((decision.clone(), self.mtu_v6, whole_headers, dependence));
         let is_new = self.reported != reported;
         let routes_changed = std::mem::take(&mut self.routes_changed);
-        if !is_new && !routes_changed {
+        let is_asked = std::mem::take(&mut self.addresses_unanswered);
+        if !is_new && !routes_changed && !is_asked {
             return Ok(());
         }
         self.routes += u64::from(routes_changed);
         let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
         let (routes, mtu_v6) = (self.routes, self.mtu_v6);
-        let relay = Relay { mode: PerFamily { v4, v6 }, routes, mtu_v6 };
+        let relay = Relay { mode: PerFamily { v4, v6 }, routes, mtu_v6, whole_headers };
         self.reported = reported;
         let route_queries = std::mem::take(&mut self.route_queries);
-        self.updates.send(Update { relay, decision, route_queries }).map_err(|_| Ended::Alone)?;
+        let update = Update { relay, decision, route_queries, dependence };
+        self.updates.send(update).map_err(|_| Ended::Alone)?;
         // A counter at its limit is readable too.
         let _ = self.wake.write(1);
         Ok(())
+    }
+
+    fn whole_headers(&self) -> PerFamily<bool> {
+        let needs = |family: Family| {
+            self.readings.values().any(|dated| dated.reading.needs.of(family).headers)
+        };
+        let [v4, v6] = Family::BOTH.map(needs);
+        PerFamily { v4, v6 }
+    }
+
+    fn dependence(&self) -> Dependence {
+        let asking = || {
+            self.readings.values().filter(|dated| {
+                Family::BOTH.into_iter().any(|family| dated.reading.needs.of(family).addresses)
+            })
+        };
+        let version = asking().filter_map(|dated| dated.version).min();
+        Dependence { asks: asking().next().is_some(), version }
     }
 
     fn read_sources(&mut self) -> io::Result<()> {
@@ -275,32 +349,52 @@ impl Watch {
             return Ok(());
         }
         let at = &view.interface;
+        let addresses = self.addresses.as_ref();
+        let version = addresses.map(|all| all.version);
         let read = || {
             let mtu = changed
                 .contains(&Source::Settings(Family::V6))
                 .then(|| routing::mtu_v6(&mut System, at));
-            let read = |source: &Source| (*source, source.read(&mut System, at));
+            let read = |source: &Source| {
+                let reading = source.read(&mut System, at, addresses);
+                (*source, Dated { reading, version })
+            };
             (changed.iter().map(read).collect::<Vec<_>>(), mtu)
         };
-        let (findings, mtu) = view.run(&self.handle, read)?;
+        let (readings, mtu) = view.run(&self.handle, read)?;
         if changed.contains(&Source::Nftables) {
             let end = clock::boot_time();
             let pause = Millis(NFTABLES_PAUSES * end.since(start).0).min(NFTABLES_PAUSE_MAX);
             self.nftables_next = end + pause;
         }
-        self.findings.extend(findings);
+        self.readings.extend(readings);
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
         Ok(())
     }
 
     fn wait_for_events(&self, span: Millis) {
-        let descriptors = self.view.iter().flat_map(View::descriptors);
+        let descriptors = self.view.iter().flat_map(View::descriptors).chain([self.news.as_fd()]);
         let mut descriptors: Vec<PollFd<'_>> =
             descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         wait(&mut descriptors, span);
     }
 
+    /// Takes the peers' addresses, if there are new ones.
+    fn take_addresses(&mut self) {
+        // Zero: nothing was written.
+        let _ = self.news.read();
+        if let Ok(addresses) = self.of_peers.try_recv() {
+            self.addresses = Some(addresses);
+            self.addresses_unanswered = true;
+            if self.view.is_some() {
+                self.changed.extend(Family::BOTH.map(Source::LegacyTables));
+                self.changed.insert(Source::Nftables);
+            }
+        }
+    }
+
     fn take_events(&mut self) -> Result<(), Ended> {
+        self.take_addresses();
         let Some(view) = &self.view else { return Ok(()) };
         let mut may_be_gone = false;
         for events in view.read_events() {

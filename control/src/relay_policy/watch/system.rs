@@ -71,7 +71,7 @@ mod tests {
     fn every_reply_of_this_kernel_can_be_parsed() {
         let at = Interface { index: 1, name: "lo".to_owned() };
         for source in Source::ALL {
-            for finding in source.read(&mut System, &at) {
+            for finding in source.read(&mut System, &at, None).findings {
                 if let Reason::Unreadable { error, .. } = &finding.reason {
                     assert!(!error.contains("cannot be parsed"), "{source:?}: {error}");
                 }

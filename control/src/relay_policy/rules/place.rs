@@ -1,0 +1,243 @@
+//! Facts about packets on their way through the hooks of netfilter.
+
+use std::ops::Range;
+
+use wg_bounce_sys::{Family, PerFamily};
+
+use super::addresses::Addresses;
+use super::{Condition, Needs, NewAddress, Side};
+use crate::relay_policy::kernel::Interface;
+
+/// Bytes of an IP header without options.
+const V4_HEADER_LEN: usize = 20;
+const V6_HEADER_LEN: usize = 40;
+
+/// The interface on one side, as rules see it at a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// It is our interface.
+    Ours,
+    /// Rules see none there: its name is empty and its index is zero.
+    Nothing,
+    /// Not known.
+    Any,
+}
+
+/// A hook on the path of a packet between peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Its name in nft(8).
+    pub name: &'static str,
+    /// The interface that packets enter by, as far as rules see it there.
+    pub incoming: Device,
+    /// The interface that they leave by.
+    pub outgoing: Device,
+}
+
+/// As soon as a packet is received.
+pub const INGRESS: Hook =
+    Hook { name: "ingress", incoming: Device::Ours, outgoing: Device::Nothing };
+/// Before the route is known.
+pub const PREROUTING: Hook = Hook { name: "prerouting", ..INGRESS };
+/// When a packet is forwarded.
+pub const FORWARD: Hook = Hook { name: "forward", incoming: Device::Ours, outgoing: Device::Ours };
+/// Before a packet leaves. Rules see where it came from since Linux 5.7.
+pub const POSTROUTING: Hook = Hook { name: "postrouting", ..FORWARD };
+/// When a packet is given to the device.
+pub const EGRESS: Hook = Hook { name: "egress", incoming: Device::Nothing, outgoing: Device::Ours };
+
+/// Facts about the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Our interface.
+    pub interface: &'a Interface,
+    /// The peers' addresses, if they are known.
+    pub addresses: Option<&'a Addresses>,
+    /// Whether the kernel looks for its own addresses before any other route, so that a packet
+    /// whose route leads to a peer is not for the host.
+    pub host_first: PerFamily<bool>,
+}
+
+/// Facts about packets at a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    interface: &'a Interface,
+    hook: Hook,
+    family: Family,
+    addresses: Option<&'a Addresses>,
+    /// Whether the source is an address of a peer.
+    is_from_peer: bool,
+    /// Whether the destination is an address of a peer.
+    is_to_peer: bool,
+    /// Whether it is none of the host.
+    is_not_to_host: bool,
+    /// Whether the packets have no mark.
+    is_unmarked: bool,
+}
+
+impl<'a> Place<'a> {
+    /// Packets of one IP version between peers, at `hook`. They have no mark: any rule that gives
+    /// them one is an effect by itself.
+    pub fn between_peers(facts: &Facts<'a>, hook: Hook, family: Family) -> Place<'a> {
+        Place {
+            interface: facts.interface,
+            hook,
+            family,
+            addresses: facts.addresses,
+            is_from_peer: true,
+            is_to_peer: true,
+            is_not_to_host: *facts.host_first.of(family),
+            is_unmarked: true,
+        }
+    }
+
+    /// Packets whose translation may make the answers to them packets between peers: from a peer
+    /// and translated before routing, or to a peer and translated before they leave. None at
+    /// another hook.
+    pub fn of_translations(facts: &Facts<'a>, hook: Hook, family: Family) -> Option<Place<'a>> {
+        let between = Place::between_peers(facts, hook, family);
+        let place = Place { is_not_to_host: false, is_unmarked: false, ..between };
+        match hook {
+            PREROUTING => Some(Place { is_to_peer: false, ..place }),
+            POSTROUTING => {
+                let hook = Hook { incoming: Device::Any, ..hook };
+                Some(Place { hook, is_from_peer: false, ..place })
+            }
+            _ => None,
+        }
+    }
+
+    /// NFPROTO_IPV4 or NFPROTO_IPV6; none at hooks of devices, where rules see another number.
+    fn version(&self) -> Option<u8> {
+        let version = match self.family {
+            Family::V4 => libc::NFPROTO_IPV4,
+            Family::V6 => libc::NFPROTO_IPV6,
+        };
+        (self.hook != INGRESS && self.hook != EGRESS).then_some(version as u8)
+    }
+
+    /// Whether a condition holds; none if that is not known. Adds what the answer depends on.
+    pub fn holds(&self, condition: &Condition, needs: &mut Needs) -> Option<bool> {
+        let name_of_ours = &self.interface.name;
+        match condition {
+            Condition::Name { side, name, mask, is_equal } => {
+                let actual = match self.side(*side) {
+                    // Not as the kernel has it.
+                    Device::Ours if name_of_ours.contains(char::REPLACEMENT_CHARACTER) => {
+                        return None;
+                    }
+                    Device::Ours => name_of_ours.as_bytes(),
+                    Device::Nothing => &[],
+                    Device::Any => return None,
+                };
+                let actual = actual.iter().chain(std::iter::repeat(&0));
+                let equal = name.iter().zip(mask).zip(actual).all(|((n, m), a)| n & m == a & m);
+                Some(equal == *is_equal)
+            }
+            Condition::Index { side, index, is_equal } => {
+                let actual = match self.side(*side) {
+                    Device::Ours => self.interface.index,
+                    Device::Nothing => 0,
+                    Device::Any => return None,
+                };
+                Some((actual == *index) == *is_equal)
+            }
+            Condition::Version { version, is_equal } => {
+                self.version().map(|actual| (actual == *version) == *is_equal)
+            }
+            Condition::Header { offset, value, mask, is_equal } => {
+                let holds = self.header_equals(*offset, value, mask, needs);
+                holds.map(|equal| equal == *is_equal)
+            }
+            // Every packet has the fixed part of its header.
+            Condition::Length(length) => match self.family {
+                _ if *length <= V4_HEADER_LEN => Some(true),
+                Family::V6 if self.version().is_some() && *length <= V6_HEADER_LEN => Some(true),
+                _ => None,
+            },
+            Condition::Mark { value, is_equal } => {
+                self.is_unmarked.then_some((*value == 0) == *is_equal)
+            }
+            Condition::ToHost { is_equal } => self.is_not_to_host.then_some(!is_equal),
+            Condition::Transport => {
+                needs.headers = true;
+                None
+            }
+            Condition::Unclear(_) | Condition::Unknown => None,
+        }
+    }
+
+    /// Whether the header's bytes equal `value` in the bits of `mask`: those of both addresses, and
+    /// others, of which nothing is known.
+    fn header_equals(
+        &self,
+        offset: usize,
+        value: &[u8],
+        mask: &[u8],
+        needs: &mut Needs,
+    ) -> Option<bool> {
+        self.version()?;
+        let ends = offset..offset + mask.len();
+        let bits = |bytes: &[u8], range: &Range<usize>| {
+            range.clone().fold(0u128, |bits, at| {
+                let byte = if ends.contains(&at) { bytes[at - offset] } else { 0 };
+                bits << 8 | u128::from(byte)
+            })
+        };
+        let (source, destination) = match self.family {
+            Family::V4 => (12..16, 16..20),
+            Family::V6 => (8..24, 24..40),
+        };
+        let mut all = Some(true);
+        for (field, is_of_peer) in [(&source, self.is_from_peer), (&destination, self.is_to_peer)] {
+            let (value, mask) = (bits(value, field), bits(mask, field));
+            let width = 8 * field.len() as u32;
+            let whole = u128::MAX >> (128 - width);
+            let host = whole & !mask;
+            let holds = if mask == 0 {
+                Some(value == 0)
+            } else if value & host != 0 {
+                Some(false)
+            } else if host & host.wrapping_add(1) == 0 && is_of_peer {
+                // The mask of a prefix.
+                needs.addresses = true;
+                self.addresses.and_then(|all| all.are_within(self.family, value, value | host))
+            } else {
+                None
+            };
+            all = both(all, holds);
+        }
+        let is_elsewhere = |at: usize| !source.contains(&at) && !destination.contains(&at);
+        let others = ends.clone().filter(|at| is_elsewhere(*at) && mask[at - offset] != 0);
+        if others.count() == 0 { all } else { both(all, None) }
+    }
+
+    /// Whether a translation may write the address of a peer.
+    pub fn may_become_peer(&self, address: NewAddress, needs: &mut Needs) -> bool {
+        match address {
+            NewAddress::OfHost => false,
+            NewAddress::Any => true,
+            NewAddress::Within(family, first, last) => {
+                needs.addresses = true;
+                let within = self.addresses.map(|all| all.are_within(family, first, last));
+                within != Some(Some(false))
+            }
+        }
+    }
+
+    fn side(&self, side: Side) -> Device {
+        match side {
+            Side::In => self.hook.incoming,
+            Side::Out => self.hook.outgoing,
+        }
+    }
+}
+
+/// Whether both hold.
+fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    match (one, other) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    }
+}

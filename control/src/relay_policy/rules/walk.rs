@@ -1,0 +1,176 @@
+//! Every way of packets through rules.
+
+use super::place::Place;
+use super::{Chain, Condition, Effect, Needs, NewAddress, Obstacle, Rule, Step, Verdict};
+
+/// Follows packets at `place` through the base chain with index `base`. Fails with the first rule
+/// that may do something to them. Returns whether they may reach the chain's policy. Adds what
+/// either depends on to `needs`.
+///
+/// The time is linear in the number of rules.
+pub fn find_obstacle(
+    chains: &[Chain],
+    base: usize,
+    place: &Place<'_>,
+    needs: &mut Needs,
+) -> Result<bool, Obstacle> {
+    Walk::new(chains, place, Purpose::Everything, needs).chain(base, 0)
+}
+
+/// As [`find_obstacle`], for rules that may translate to the address of a peer only.
+pub fn find_translation(
+    chains: &[Chain],
+    base: usize,
+    place: &Place<'_>,
+    needs: &mut Needs,
+) -> Result<(), Obstacle> {
+    Walk::new(chains, place, Purpose::Translations, needs).chain(base, 0).map(|_| ())
+}
+
+/// Statements and targets that translate no address, and after which a rule may go on.
+const NO_TRANSLATION: [&str; 9] =
+    ["LOG", "NFLOG", "MARK", "CONNMARK", "CHECKSUM", "log", "notrack", "meta set", "ct set"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Everything,
+    Translations,
+}
+
+/// Jumps within jumps at most; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`) and, for legacy tables,
+/// as many as there are chains.
+const DEPTH_MAX: usize = 64;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    New,
+    /// It is being followed: a jump to it is a circle.
+    Active,
+    /// Whether it may return.
+    Done(bool),
+}
+
+struct Walk<'a> {
+    chains: &'a [Chain],
+    place: &'a Place<'a>,
+    purpose: Purpose,
+    needs: &'a mut Needs,
+    ways: Vec<Way>,
+}
+
+/// Where a packet may go after a rule.
+struct After {
+    next: bool,
+    back: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(
+        chains: &'a [Chain],
+        place: &'a Place<'a>,
+        purpose: Purpose,
+        needs: &'a mut Needs,
+    ) -> Walk<'a> {
+        Walk { chains, place, purpose, needs, ways: vec![Way::New; chains.len()] }
+    }
+
+    /// Whether packets may return from the chain.
+    fn chain(&mut self, index: usize, depth: usize) -> Result<bool, Obstacle> {
+        let unclear = |chain: &str| Obstacle {
+            chain: chain.to_owned(),
+            rule: String::new(),
+            effect: Effect::Unclear("a jump".to_owned()),
+        };
+        let chains = self.chains;
+        let Some(chain) = chains.get(index) else { return Err(unclear("?")) };
+        match self.ways[index] {
+            Way::Done(may_return) => return Ok(may_return),
+            Way::Active => return Err(unclear(&chain.name)),
+            Way::New if depth > DEPTH_MAX => return Err(unclear(&chain.name)),
+            Way::New => self.ways[index] = Way::Active,
+        }
+        let mut may_return = false;
+        let mut goes_on = true;
+        for rule in &chain.rules {
+            let after = self.rule(chain, rule, depth)?;
+            may_return |= after.back;
+            goes_on = after.next;
+            if !goes_on {
+                break;
+            }
+        }
+        may_return |= goes_on;
+        self.ways[index] = Way::Done(may_return);
+        Ok(may_return)
+    }
+
+    fn rule(&mut self, chain: &Chain, rule: &Rule, depth: usize) -> Result<After, Obstacle> {
+        let obstacle = |effect: Effect| Obstacle {
+            chain: chain.name.clone(),
+            rule: rule.label.clone(),
+            effect,
+        };
+        let counting = self.purpose == Purpose::Everything;
+        // `next` holds from the first condition on that may be false.
+        let (mut next, mut counts, mut looks_up) = (false, false, false);
+        for step in &rule.steps {
+            match step {
+                Step::If(Condition::Unclear(name)) if counting => {
+                    return Err(obstacle(Effect::Unclear(format!("match {name}"))));
+                }
+                Step::If(condition) => match self.place.holds(condition, self.needs) {
+                    Some(true) => {}
+                    // What was counted before the condition was not counted for a verdict.
+                    _ if counts || looks_up => return Err(obstacle(Effect::Count)),
+                    Some(false) => return Ok(After { next: true, back: false }),
+                    None => next = true,
+                },
+                Step::Count => counts = counting,
+                Step::LookUp if counts || looks_up => return Err(obstacle(Effect::Count)),
+                Step::LookUp => (looks_up, next) = (counting, true),
+                Step::Do(Effect::Drop) if !counting => return Ok(After { next, back: false }),
+                Step::Do(effect) => self.effect(effect).map_err(obstacle)?,
+                Step::Translate(name, to) => {
+                    self.translation(name, *to).map_err(obstacle)?;
+                    return Ok(After { next, back: false });
+                }
+                Step::End(Verdict::Accept) => return Ok(After { next, back: false }),
+                Step::End(Verdict::Return) => return Ok(After { next, back: true }),
+                Step::End(Verdict::Jump(to)) => {
+                    let may_return = self.chain(*to, depth + 1)?;
+                    return Ok(After { next: next || may_return, back: false });
+                }
+                Step::End(Verdict::Goto(to)) => {
+                    let back = self.chain(*to, depth + 1)?;
+                    return Ok(After { next, back });
+                }
+            }
+        }
+        // A counter without a verdict: the operator counts these packets.
+        if counts || looks_up {
+            return Err(obstacle(Effect::Count));
+        }
+        Ok(After { next: true, back: false })
+    }
+
+    /// Passes an effect after which the rule may go on; fails with those that matter.
+    fn effect(&self, effect: &Effect) -> Result<(), Effect> {
+        match effect {
+            _ if self.purpose == Purpose::Everything => Err(effect.clone()),
+            Effect::Apply(name) if NO_TRANSLATION.contains(&name.as_str()) => Ok(()),
+            Effect::Apply(name) => Err(Effect::TranslateOther(name.clone())),
+            other => Err(other.clone()),
+        }
+    }
+
+    /// Passes a translation that does not matter.
+    fn translation(&mut self, name: &str, to: NewAddress) -> Result<(), Effect> {
+        match self.purpose {
+            Purpose::Everything => Err(Effect::Apply(name.to_owned())),
+            Purpose::Translations if self.place.may_become_peer(to, self.needs) => {
+                Err(Effect::TranslateOther(name.to_owned()))
+            }
+            Purpose::Translations => Ok(()),
+        }
+    }
+}

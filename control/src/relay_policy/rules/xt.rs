@@ -1,0 +1,105 @@
+//! Matches and targets of x_tables, by their name, revision and data. Legacy tables and
+//! iptables-nft use the same ones.
+
+use wg_bounce_sys::Family;
+
+use super::{Condition, Effect, NewAddress, Step};
+
+/// Matches that depend on nothing but the packet and its connection, and have no effect: they hold
+/// or not. Those that keep state (recent, hashlimit, quota, …) are not among them.
+const PURE: [&str; 15] = [
+    "addrtype",
+    "connmark",
+    "conntrack",
+    "dscp",
+    "ecn",
+    "hl",
+    "iprange",
+    "length",
+    "mac",
+    "mark",
+    "pkttype",
+    "realm",
+    "state",
+    "tos",
+    "ttl",
+];
+
+/// Pure matches that read the transport header: they drop a packet that ends before it
+/// (`hotdrop`), and no fragment but the first matches.
+const OF_TRANSPORT: [&str; 5] = ["icmp", "icmp6", "multiport", "tcp", "udp"];
+
+/// Flags of `struct xt_addrtype_info_v1`: XT_ADDRTYPE_INVERT_DEST.
+const INVERT_DESTINATION: u32 = 2;
+/// The bit of RTN_LOCAL in its sets of types.
+const LOCAL: u16 = 1 << libc::RTN_LOCAL;
+
+/// NF_NAT_RANGE_MAP_IPS: the range has addresses.
+const MAP_ADDRESSES: u32 = 1;
+
+/// The step for a match; none if it always holds.
+pub fn condition(name: &str, revision: u8, data: &[u8]) -> Option<Step> {
+    let condition = match name {
+        "comment" => return None,
+        "mark" if revision == 1 => mark(data),
+        "addrtype" if revision == 1 => address_type(data),
+        _ if OF_TRANSPORT.contains(&name) => Condition::Transport,
+        _ if PURE.contains(&name) => Condition::Unknown,
+        _ => Condition::Unclear(name.to_owned()),
+    };
+    Some(Step::If(condition))
+}
+
+/// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted.
+fn mark(data: &[u8]) -> Condition {
+    match (u32_at(data, 0), data.get(8)) {
+        (Some(value), Some(&inverted)) => Condition::Mark { value, is_equal: inverted == 0 },
+        _ => Condition::Unknown,
+    }
+}
+
+/// `struct xt_addrtype_info_v1`: types of the source and of the destination, flags.
+fn address_type(data: &[u8]) -> Condition {
+    let types = |at: usize| Some(u16::from_ne_bytes(data.get(at..at + 2)?.try_into().ok()?));
+    match (types(0), types(2), u32_at(data, 4)) {
+        (Some(0), Some(LOCAL), Some(flags)) => {
+            Condition::ToHost { is_equal: flags & INVERT_DESTINATION == 0 }
+        }
+        _ => Condition::Unknown,
+    }
+}
+
+/// The step for a target.
+pub fn target(family: Family, name: &str, revision: u8, data: &[u8]) -> Step {
+    let address = match name {
+        "REJECT" => return Step::Do(Effect::Drop),
+        "MASQUERADE" | "REDIRECT" => NewAddress::OfHost,
+        "SNAT" | "DNAT" => new_address(family, revision, data).unwrap_or(NewAddress::Any),
+        "NETMAP" => NewAddress::Any,
+        _ => return Step::Do(Effect::Apply(name.to_owned())),
+    };
+    Step::Translate(name.to_owned(), address)
+}
+
+/// The addresses of `struct nf_nat_ipv4_multi_range_compat` (revision 0), `struct nf_nat_range` or
+/// `struct nf_nat_range2`.
+fn new_address(family: Family, revision: u8, data: &[u8]) -> Option<NewAddress> {
+    let (flags, first, last) = match (revision, family) {
+        (0, Family::V4) if u32_at(data, 0)? == 1 => (4, 8, 12),
+        (1 | 2, _) => (0, 4, 20),
+        _ => return None,
+    };
+    if u32_at(data, flags)? & MAP_ADDRESSES == 0 {
+        return None;
+    }
+    let length = if family == Family::V4 { 4 } else { 16 };
+    let address = |at: usize| {
+        let bytes = data.get(at..at + length)?;
+        Some(bytes.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte)))
+    };
+    Some(NewAddress::Within(family, address(first)?, address(last)?))
+}
+
+fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(data.get(at..at + 4)?.try_into().ok()?))
+}
