@@ -213,6 +213,9 @@ pub const FOLLOW_ATTEMPTS_MAX: usize = 16;
 /// effect within a second.
 pub const RELAY_POLL_INTERVAL: Millis = Millis(500);
 const _: () = assert!(RELAY_POLL_INTERVAL.0 < 1000);
+/// Time for which packets stay with the kernel after the last reason of a firewall is gone, if the
+/// kernel tracks connections: longer than a firewall needs to be reloaded.
+pub const RELAY_SETTLING_TIME: Millis = Millis::from_secs(3);
 /// Minimum time between two updates: loading a full routing table must not keep the workers busy.
 pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
 /// Time after the rules of nftables were read until they are read again, in multiples of what the

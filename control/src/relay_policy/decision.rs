@@ -60,7 +60,8 @@ impl PolicyDecision {
     pub fn advice(&self) -> Option<&'static str> {
         let PerFamily { v4, v6 } = &self.families;
         let mut reasons = v4.reasons.iter().chain(&v6.reasons);
-        (self.mode == Mode::Auto && reasons.any(|reason| !reason.is_of_router()))
+        let may_bypass = |reason: &Reason| !reason.is_of_router() && *reason != Reason::Settling;
+        (self.mode == Mode::Auto && reasons.any(may_bypass))
             .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
     }
 }

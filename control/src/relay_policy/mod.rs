@@ -21,6 +21,7 @@ pub mod packet_sockets;
 pub mod reason;
 pub mod routing;
 pub mod rules;
+pub mod settling;
 pub mod source;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::fmt;
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::rules::{Needs, Obstacle};
+use crate::limits::RELAY_SETTLING_TIME;
 
 /// The IP versions that a finding applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub enum Reason {
         /// The rule and its effect.
         obstacle: Obstacle,
     },
+    /// Rules were a reason until just now.
+    Settling,
     /// A flowtable of nftables that contains the interface.
     Flowtable {
         /// The table.
@@ -223,6 +226,12 @@ impl fmt::Display for Reason {
             Reason::Rule { table, program, obstacle: Obstacle { chain, rule, effect } } => {
                 write!(f, "{program}: chain {chain} of {table}, rule {rule}: {effect}")
             }
+            Reason::Settling => write!(
+                f,
+                "rules for packets between peers were removed less than {} s ago, and connections \
+                 are tracked",
+                RELAY_SETTLING_TIME.0 / 1000
+            ),
             Reason::Flowtable { table, name } => {
                 write!(f, "nftables: flowtable {name} of table {table} contains the interface")
             }

@@ -91,6 +91,11 @@ impl Source {
         !matches!(self, Source::Rules(_) | Source::Nftables | Source::TrafficControl)
     }
 
+    /// Whether the source is a firewall.
+    pub fn is_firewall(self) -> bool {
+        matches!(self, Source::Nftables | Source::LegacyTables(_))
+    }
+
     fn unreadable_source(self, error: &io::Error) -> Vec<Finding> {
         let is_absent = error.kind() == io::ErrorKind::Unsupported
             || error.raw_os_error() == Some(libc::EAFNOSUPPORT);

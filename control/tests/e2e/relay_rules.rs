@@ -1,9 +1,11 @@
 //! `--relay auto` under real firewalls: rules that concern other interfaces, or that accept, leave
 //! the worker to relay directly; a rule that may do something to packets between peers is named.
 
+use std::time::Duration;
+
 use crate::harness::{
-    BOB, Backend, Draft, Family, Relay, RelayMode, Testbed, TestbedOptions, eventually, ping,
-    seconds,
+    BOB, Backend, Draft, Family, Iperf, IperfServer, Relay, RelayMode, Testbed, TestbedOptions,
+    eventually, ping, seconds,
 };
 use crate::relay_auto::{
     BOTH, Direct, LATE, NONE, V4_ONLY, V6_ONLY, connected, direct, expect, said,
@@ -213,6 +215,8 @@ fn with_rules(relay: &Relay, program: &str, rules: &[&str], judge: impl FnOnce()
     };
     rules.iter().for_each(|rule| run(rule));
     judge();
+    // Without tracked connections nothing has to settle.
+    relay.hub.namespace.run("conntrack -F");
     for rule in rules.iter().rev() {
         let undone = rule
             .replace("-A ", "-D ")
@@ -336,9 +340,44 @@ fn rules_of_nft_are_followed() {
         let content = content.replace("IF", &format!("\"{}\"", hub.interface));
         hub.namespace.run_with("nft -f -", &format!("table inet t {{\n{content}\n}}\n"));
         expect(&relay, expected, reason);
+        hub.namespace.run("conntrack -F");
         hub.namespace.run("nft delete table inet t");
         expect(&relay, BOTH, "");
     }
+}
+
+/// Connections that the kernel tracks stay with it while a firewall is reloaded: what it does not
+/// see for a moment would be INVALID to it, and dropped.
+fn a_reloaded_firewall_loses_no_connection(backend: Backend) {
+    let relay = connected(backend, "auto");
+    let hub = &relay.hub.namespace;
+    // Keeps the hooks of connection tracking registered.
+    let nat = "chain n { type nat hook postrouting priority 100; oifname eth0 masquerade; }";
+    let firewall = "chain f { type filter hook forward priority 0; ct state invalid drop; }";
+    let add = |name: &str, chain: &str| {
+        hub.run_with("nft -f -", &format!("table inet {name} {{\n{chain}\n}}\n"));
+    };
+    add("nat", nat);
+    add("firewall", firewall);
+    expect(&relay, NONE, "may drop packets between peers");
+    let _server = IperfServer::start(&relay.lab, &relay.bob.namespace);
+    let (relayed, bob) = (relay.hub.counter("relayed"), BOB.inner(Family::V4));
+    let options = "--time 4 --interval 0.5";
+    let flow = Iperf::spawn(&relay.lab, &relay.alice.namespace, bob, options);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(500));
+        hub.run("nft delete table inet firewall");
+        std::thread::sleep(Duration::from_millis(300));
+        add("firewall", firewall);
+    }
+    let flow = Iperf::finish(flow);
+    assert!(flow.longest_pause() < seconds(1), "{flow:?}: {}", said(&relay));
+    assert_eq!(relay.hub.counter("relayed"), relayed, "packets that the kernel did not see");
+
+    hub.run("nft delete table inet firewall");
+    expect(&relay, NONE, "removed less than 3 s ago");
+    eventually(seconds(5), "the pause ends", || direct(&said(&relay)) == BOTH);
+    expect(&relay, BOTH, "");
 }
 
 /// The hub's last word about relaying.
@@ -422,6 +461,7 @@ fn packets_without_a_whole_header_meet_the_rules(backend: Backend) {
 }
 
 on_both_backends!(
+    a_reloaded_firewall_loses_no_connection,
     rules_by_address_follow_the_allowed_ips,
     packets_without_a_whole_header_meet_the_rules,
 );

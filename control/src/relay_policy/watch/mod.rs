@@ -35,6 +35,7 @@ use super::mode::Mode;
 use super::reason::{Finding, Reading, Reason};
 use super::routing;
 use super::rules::addresses::Addresses;
+use super::settling::{self, Settling};
 use super::source::{Change, Source};
 use crate::limits::{
     NFTABLES_PAUSE_MAX, NFTABLES_PAUSES, RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL,
@@ -102,6 +103,7 @@ pub fn start(
         addresses_unanswered: false,
         view: None,
         readings: BTreeMap::new(),
+        settling: BTreeMap::new(),
         changed: BTreeSet::new(),
         nftables_next: Millis::ZERO,
         events_lost: false,
@@ -139,6 +141,7 @@ struct Watch {
     /// None while the interface cannot be accessed.
     view: Option<View>,
     readings: BTreeMap<Source, Dated>,
+    settling: BTreeMap<Source, Settling>,
     /// Sources to be read again.
     changed: BTreeSet<Source>,
     /// Earliest time to read nftables again; until then they wait among `changed`.
@@ -226,6 +229,9 @@ impl Watch {
                 .iter()
                 .filter(|(_, dated)| dated.reading.findings.iter().any(is_failure));
             self.changed.extend(failed.map(|(source, _)| *source));
+            let now = clock::boot_time();
+            let settled = self.settling.iter().filter(|(_, one)| one.is_over(now));
+            self.changed.extend(settled.map(|(source, _)| *source));
             self.routes_changed |= !view.has_events();
             if !view.has_events() || std::mem::take(&mut self.events_lost) {
                 self.changed.extend(Source::ALL);
@@ -359,13 +365,22 @@ impl Watch {
                 let reading = source.read(&mut System, at, addresses);
                 (*source, Dated { reading, version })
             };
-            (changed.iter().map(read).collect::<Vec<_>>(), mtu)
+            let readings: Vec<_> = changed.iter().map(read).collect();
+            let has_firewall = changed.iter().any(|source| source.is_firewall());
+            (readings, mtu, has_firewall && settling::tracks_connections(&mut System))
         };
-        let (readings, mtu) = view.run(&self.handle, read)?;
+        let (mut readings, mtu, tracks_connections) = view.run(&self.handle, read)?;
         if changed.contains(&Source::Nftables) {
             let end = clock::boot_time();
             let pause = Millis(NFTABLES_PAUSES * end.since(start).0).min(NFTABLES_PAUSE_MAX);
             self.nftables_next = end + pause;
+        }
+        // Nothing waits with `--relay direct`, which bypasses firewalls anyway.
+        let must_settle = tracks_connections && self.mode == Mode::Auto;
+        let now = clock::boot_time();
+        for (source, dated) in readings.iter_mut().filter(|(source, _)| source.is_firewall()) {
+            let settling = self.settling.entry(*source).or_default();
+            settling.note(&mut dated.reading.findings, must_settle, now);
         }
         self.readings.extend(readings);
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
