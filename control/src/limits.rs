@@ -194,6 +194,8 @@ pub const LEGACY_TABLE_MAX: u32 = 256 << 10;
 /// Rules of nftables at most that are followed, and jumps in them: a list of so many takes some ten
 /// milliseconds of the kernel's time and ours.
 pub const NFTABLES_RULES_MAX: u32 = 10_000;
+/// Elements of nftables' sets that are read, over all sets; a set beyond that is not understood.
+pub const NFTABLES_ELEMENTS_MAX: usize = 4096;
 /// Attempts to read rules of nftables that do not change meanwhile.
 pub const NFTABLES_ATTEMPTS_MAX: u32 = 4;
 /// Time between two of them: what a transaction may take to prepare.

@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE,
-    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO,
+    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 pub use wg_bounce_sys::netlink::Protocol;
@@ -50,6 +50,15 @@ impl Request {
     /// Asks for a whole table.
     pub fn dump(kind: u16, body: &[u8]) -> Request {
         Request { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, body: body.to_vec() }
+    }
+
+    /// Asks for all objects that these attributes select.
+    pub fn dump_some(kind: u16, header: &[u8], attributes: &[DefaultNla]) -> Request {
+        let mut body = header.to_vec();
+        let mut bytes = vec![0; attributes.buffer_len()];
+        attributes.emit(&mut bytes);
+        body.extend(bytes);
+        Request::dump(kind, &body)
     }
 
     /// Changes something with a message of rtnetlink; the reply is empty.

@@ -176,6 +176,58 @@ pub const NFT_MSG_OF_SETS: [u16; 9] = [
     nftables(21), // NFT_MSG_GETOBJ_RESET
 ];
 
+/// A set.
+pub const NFT_MSG_NEWSET: u16 = nftables(libc::NFT_MSG_NEWSET);
+/// Requests sets.
+pub const NFT_MSG_GETSET: u16 = nftables(libc::NFT_MSG_GETSET);
+/// Elements of a set.
+pub const NFT_MSG_NEWSETELEM: u16 = nftables(libc::NFT_MSG_NEWSETELEM);
+/// Elements of a set are gone.
+pub const NFT_MSG_DELSETELEM: u16 = nftables(libc::NFT_MSG_DELSETELEM);
+/// Requests the elements of a set.
+pub const NFT_MSG_GETSETELEM: u16 = nftables(libc::NFT_MSG_GETSETELEM);
+
+/// A set's table.
+pub const NFTA_SET_TABLE: u16 = 1;
+/// A set's name.
+pub const NFTA_SET_NAME: u16 = 2;
+/// A set's flags.
+pub const NFTA_SET_FLAGS: u16 = 3;
+/// A statement of each element.
+pub const NFTA_SET_EXPR: u16 = 17;
+/// Several of them.
+pub const NFTA_SET_EXPRESSIONS: u16 = 18;
+/// Its elements have ranges.
+pub const NFT_SET_INTERVAL: u32 = 4;
+/// Its elements have timeouts.
+pub const NFT_SET_TIMEOUT: u32 = 0x10;
+/// Rules add elements.
+pub const NFT_SET_EVAL: u32 = 0x20;
+/// Its elements name objects.
+pub const NFT_SET_OBJECT: u32 = 0x40;
+/// The table of a list of elements.
+pub const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+/// Its set.
+pub const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+/// The elements.
+pub const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+/// The key of an element.
+pub const NFTA_SET_ELEM_KEY: u16 = 1;
+/// The data of an element.
+pub const NFTA_SET_ELEM_DATA: u16 = 2;
+/// The flags of an element.
+pub const NFTA_SET_ELEM_FLAGS: u16 = 3;
+/// A statement of an element.
+pub const NFTA_SET_ELEM_EXPR: u16 = 7;
+/// The last key of an element.
+pub const NFTA_SET_ELEM_KEY_END: u16 = 10;
+/// Several statements of an element.
+pub const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
+/// The end of a range, which is not in it.
+pub const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+/// The element of all other keys.
+pub const NFT_SET_ELEM_CATCHALL: u32 = 2;
+
 /// A chain's table.
 pub const NFTA_CHAIN_TABLE: u16 = 1;
 /// A chain's name.
@@ -260,8 +312,22 @@ pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 /// The register with the last one.
 pub const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
+/// The register that `range` reads.
+pub const NFTA_RANGE_SREG: u16 = 1;
+/// Whether it must be within the range, or not (NFT_RANGE_NEQ).
+pub const NFTA_RANGE_OP: u16 = 2;
+/// The first value.
+pub const NFTA_RANGE_FROM: u16 = 3;
+/// The last value.
+pub const NFTA_RANGE_TO: u16 = 4;
 /// The set that `lookup` looks into.
 pub const NFTA_LOOKUP_SET: u16 = 1;
+/// The register that `lookup` looks for.
+pub const NFTA_LOOKUP_SREG: u16 = 2;
+/// The flags of `lookup`.
+pub const NFTA_LOOKUP_FLAGS: u16 = 5;
+/// It holds for what is not in the set.
+pub const NFT_LOOKUP_F_INV: u32 = 1;
 /// The register that `lookup` loads into; none: it is a condition.
 pub const NFTA_LOOKUP_DREG: u16 = 3;
 /// The register of `immediate`; zero: a verdict.

@@ -3,7 +3,10 @@
 //! Connection tracking itself does not count: packets that it reassembles take the kernel's path
 //! anyway, and only rules make a difference between connections.
 
+use std::collections::BTreeMap;
 use std::io;
+
+use netlink_packet_core::DefaultNla;
 
 use wg_bounce_sys::Family;
 
@@ -13,16 +16,18 @@ use super::routing;
 use super::rules::addresses::Addresses;
 use super::rules::nftables::{self, Tables};
 use super::rules::place::{self, Facts, Hook, Place};
+use super::rules::sets::{self, Kind, Name, Set, Sets};
 use super::rules::{Chain, Obstacle, walk};
-use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_RULES_MAX};
+use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
-    NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_NEWCHAIN,
-    NFT_MSG_NEWFLOWTABLE, NFT_MSG_NEWRULE, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
-    NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX,
-    NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE,
-    NFTA_GEN_ID, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM,
+    NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
+    NFT_MSG_GETSETELEM, NFT_MSG_NEWCHAIN, NFT_MSG_NEWFLOWTABLE, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
+    NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX, NFTA_FLOWTABLE_DEVS,
+    NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE, NFTA_GEN_ID, NFTA_HOOK_DEV,
+    NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
 };
 use crate::netlink::parse::malformed;
 
@@ -100,7 +105,10 @@ fn chains(
     let may_follow = count <= NFTABLES_RULES_MAX;
     let tables = match bases.is_empty() || !may_follow {
         true => Tables::new(),
-        false => nftables::tables(&chains, &listed(kernel, NFT_MSG_GETRULE, NFT_MSG_NEWRULE)?)?,
+        false => {
+            let rules = listed(kernel, NFT_MSG_GETRULE, NFT_MSG_NEWRULE)?;
+            nftables::tables(&chains, &rules, &mut KernelSets::new(kernel, &bases)?)?
+        }
     };
     for base in bases {
         match (base.hook, &facts, tables.get(&(base.family, base.table.clone()))) {
@@ -123,6 +131,52 @@ fn chains(
         reading.findings.extend(flowtable(&message, at)?);
     }
     Ok(reading)
+}
+
+/// The sets of tables with base chains on the path.
+struct KernelSets<'k, K> {
+    kernel: &'k mut K,
+    kinds: BTreeMap<Name, Kind>,
+    /// Elements that may be read.
+    left: usize,
+}
+
+impl<'k, K: Kernel> KernelSets<'k, K> {
+    fn new(kernel: &'k mut K, bases: &[BaseChain]) -> io::Result<KernelSets<'k, K>> {
+        let mut kinds = BTreeMap::new();
+        for message in listed(kernel, NFT_MSG_GETSET, NFT_MSG_NEWSET)? {
+            let (name, kind) = sets::kind(&message)?;
+            if bases.iter().any(|base| (base.family, &base.table) == (name.0, &name.1)) {
+                kinds.insert(name, kind);
+            }
+        }
+        Ok(KernelSets { kernel, kinds, left: NFTABLES_ELEMENTS_MAX })
+    }
+}
+
+impl<K: Kernel> Sets for KernelSets<'_, K> {
+    fn read(&mut self, name: &Name) -> io::Result<Option<Set>> {
+        let Some(kind) = self.kinds.get(name).filter(|kind| kind.is_plain()) else {
+            return Ok(None);
+        };
+        let (family, table, set) = name;
+        let text = |kind, text: &str| DefaultNla::new(kind, [text.as_bytes(), &[0]].concat());
+        let attributes = [text(NFTA_SET_ELEM_LIST_TABLE, table), text(NFTA_SET_ELEM_LIST_SET, set)];
+        let request = Request::dump_some(NFT_MSG_GETSETELEM, &[*family, 0, 0, 0], &attributes);
+        let lists = match self.kernel.query(Protocol::Netfilter, &request) {
+            // The set is gone: the lists are of different generations.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            lists => lists?,
+        };
+        if lists.iter().any(|message| message.kind != NFT_MSG_NEWSETELEM) {
+            return Err(malformed());
+        }
+        let read = kind.elements(&lists, self.left)?;
+        self.left -= read.as_ref().map_or(0, |set| set.elements.len());
+        Ok(read)
+    }
 }
 
 /// A base chain on the path of forwarded packets.

@@ -11,8 +11,9 @@ use super::rules::addresses::Addresses;
 use super::{interface, netfilter, packet_sockets, routing, xtables};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_MSG_OF_SETS, RTM_DELCHAIN, RTM_DELLINK, RTM_DELNETCONF, RTM_DELRULE, RTM_DELTFILTER,
-    RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE,
+    NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFT_MSG_OF_SETS, RTM_DELCHAIN, RTM_DELLINK,
+    RTM_DELNETCONF, RTM_DELRULE, RTM_DELTFILTER, RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWNETCONF,
+    RTM_NEWQDISC, RTM_NEWRULE,
 };
 
 /// A source of findings.
@@ -157,6 +158,8 @@ pub struct Change {
     pub sources: Vec<Source>,
     /// The interface may have been moved or renamed.
     pub presence: bool,
+    /// Elements of sets have changed: rules are to be read again if they were judged by any.
+    pub elements: bool,
 }
 
 /// In place of an interface index: the filter is in a shared block.
@@ -175,6 +178,7 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
             routes: true,
             sources: vec![Source::Link, Source::TrafficControl],
             presence: true,
+            ..Change::default()
         },
         RTM_NEWRULE | RTM_DELRULE => Change {
             routes: true,
@@ -185,7 +189,7 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
                 .chain(Family::BOTH.map(Source::LegacyTables))
                 .chain([Source::Nftables])
                 .collect(),
-            presence: false,
+            ..Change::default()
         },
         RTM_NEWQDISC..=RTM_DELTFILTER | RTM_NEWCHAIN | RTM_DELCHAIN => {
             let concerns_us = is_ours || index == Some(SHARED_BLOCK);
@@ -195,19 +199,20 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
         RTM_NEWNETCONF | RTM_DELNETCONF => Change {
             routes: true,
             sources: Family::BOTH.map(Source::Settings).to_vec(),
-            presence: false,
+            ..Change::default()
         },
         // Routes, addresses, next hops, other links.
         _ => Change { routes: true, ..Change::default() },
     }
 }
 
-/// The consequence of a message of nftables. Set elements change by the thousand, without effect on
-/// chains.
+/// The consequence of a message of nftables. Set elements change by the thousand, often without
+/// effect on chains.
 pub fn changed_by_nftables(message: &Message) -> Change {
     let sources =
         if NFT_MSG_OF_SETS.contains(&message.kind) { Vec::new() } else { vec![Source::Nftables] };
-    Change { sources, ..Change::default() }
+    let elements = matches!(message.kind, NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM);
+    Change { sources, elements, ..Change::default() }
 }
 
 #[cfg(test)]

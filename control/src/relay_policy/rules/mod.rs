@@ -14,6 +14,8 @@ pub mod addresses;
 pub mod legacy;
 pub mod nftables;
 pub mod place;
+pub mod registers;
+pub mod sets;
 #[cfg(test)]
 mod tests;
 pub mod walk;
@@ -48,8 +50,14 @@ pub enum Step {
     If(Condition),
     /// The rule has a counter, which would miss packets that are relayed directly.
     Count,
-    /// A condition that looks into a set, whose elements may have counters: it holds or not.
-    LookUp,
+    /// The first condition that holds says what happens; otherwise, the rest of the rule. No two
+    /// can hold at once.
+    Choose {
+        /// Conditions, each with a step that ends the rule.
+        cases: Vec<(Condition, Step)>,
+        /// The step if none holds; none: the rest of the rule.
+        otherwise: Option<Box<Step>>,
+    },
     /// It changes, observes or drops the packet, or it is not understood.
     Do(Effect),
     /// A statement or target of this name replaces an address, and ends the chain.
@@ -100,6 +108,27 @@ pub enum Condition {
         mask: Vec<u8>,
         /// Whether they must be equal.
         is_equal: bool,
+    },
+    /// The bytes of the IP header from `offset` on are from `first` to `last` (or are not). Both
+    /// have the same length.
+    Range {
+        /// Offset in the header (bytes).
+        offset: usize,
+        /// The first value.
+        first: Vec<u8>,
+        /// The last one.
+        last: Vec<u8>,
+        /// Whether they must be within.
+        is_within: bool,
+    },
+    /// One of these holds (or none does), each if all of its conditions do. Elements of a set.
+    AnyOf {
+        /// The elements.
+        elements: Vec<Vec<Condition>>,
+        /// Whether one must hold.
+        is_in: bool,
+        /// Elements may vanish by themselves.
+        may_expire: bool,
     },
     /// The packet has at least so many bytes from the IP header on.
     Length(usize),
@@ -204,4 +233,6 @@ pub struct Needs {
     pub addresses: bool,
     /// Whole transport headers: it holds only for packets that have one, and for no fragments.
     pub headers: bool,
+    /// The elements of sets.
+    pub sets: bool,
 }

@@ -6,31 +6,29 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
+use super::registers::{self, Registers, Slot};
+use super::sets::{Element, Sets};
 use super::{Chain, Condition, Effect, NewAddress, Rule, Side, Step, Verdict, xt};
-use crate::netlink::attribute::{Attribute, find, need};
+use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_FIB_RESULT_ADDRTYPE, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_OP,
-    NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA,
-    NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
-    NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA,
-    NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET, NFTA_META_DREG, NFTA_META_KEY,
-    NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MAX, NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE,
-    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RULE_CHAIN,
-    NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE,
-    NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
+    NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE,
+    NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT,
+    NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET,
+    NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MAX,
+    NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN,
+    NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG,
+    NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION,
+    NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::{array, malformed};
 
 /// Bytes of `struct nfgenmsg`; the first one is the family.
 const HEADER_LEN: usize = 4;
-/// Four-byte slots of the registers: 1 to 4 are four slots each, 8 to 23 one each, of the same
-/// memory (`nft_parse_register`, net/netfilter/nf_tables_api.c).
-const SLOTS: usize = 16;
 /// Bytes of the longest IP header without options.
 const HEADER_BYTES_MAX: usize = 40;
-/// Bytes of an interface's name (IFNAMSIZ).
-const NAME_LEN: usize = 16;
 
 /// The chains of one table, with their rules.
 #[derive(Default)]
@@ -48,8 +46,9 @@ pub type Tables = BTreeMap<(u8, String), Table>;
 /// # Errors
 /// InvalidData: a message is malformed. Interrupted: the lists contradict each other: two chains
 /// have one name, a rule belongs to no chain, or one is missing. While a transaction is prepared,
-/// the kernel may list chains twice and skip rules, of the same generation.
-pub fn tables(chains: &[Message], rules: &[Message]) -> io::Result<Tables> {
+/// the kernel may list chains twice and skip rules, of the same generation. Others: those of
+/// reading sets.
+pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io::Result<Tables> {
     let mut tables = Tables::new();
     for message in chains {
         let (header, attributes) = message.split(HEADER_LEN)?;
@@ -63,9 +62,9 @@ pub fn tables(chains: &[Message], rules: &[Message]) -> io::Result<Tables> {
     }
     for message in rules {
         let (header, attributes) = message.split(HEADER_LEN)?;
-        let table = (header[0], need(&attributes, NFTA_RULE_TABLE)?.text());
+        let key = (header[0], need(&attributes, NFTA_RULE_TABLE)?.text());
         let contradiction = || io::Error::from(io::ErrorKind::Interrupted);
-        let table = tables.get_mut(&table).ok_or_else(contradiction)?;
+        let table = tables.get_mut(&key).ok_or_else(contradiction)?;
         let chain = need(&attributes, NFTA_RULE_CHAIN)?.text();
         let chain = table.number_of(&chain).map_err(|_| contradiction())?;
         let handle = u64::from_be_bytes(array(need(&attributes, NFTA_RULE_HANDLE)?.value)?);
@@ -77,7 +76,7 @@ pub fn tables(chains: &[Message], rules: &[Message]) -> io::Result<Tables> {
             return Err(contradiction());
         }
         let expressions = need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()?;
-        let steps = table.steps(header[0], &expressions)?;
+        let steps = table.steps((key.0, &key.1), &expressions, sets)?;
         table.chains[chain].rules.push(Rule { label: label(handle), steps });
     }
     Ok(tables)
@@ -96,49 +95,51 @@ impl Table {
         self.numbers.get(chain).copied().ok_or_else(malformed)
     }
 
-    fn steps(&self, family: u8, expressions: &[Attribute<'_>]) -> io::Result<Vec<Step>> {
-        let registers = [Slot::Unknown; SLOTS];
-        let mut reader = Reader { table: self, family, registers, steps: vec![] };
+    fn steps(
+        &self,
+        (family, table_name): (u8, &str),
+        expressions: &[Attribute<'_>],
+        sets: &mut dyn Sets,
+    ) -> io::Result<Vec<Step>> {
+        let (registers, steps) = (Registers::new(), Vec::new());
+        let mut reader = Reader { table: self, table_name, family, sets, registers, steps };
         for expression in expressions {
             let parts = expression.nested()?;
             let name = need(&parts, NFTA_EXPR_NAME)?.text();
             let data = find(&parts, NFTA_EXPR_DATA).map_or(Ok(Vec::new()), |data| data.nested())?;
-            if reader.expression(&name, &data).is_err() {
-                reader.steps.push(Step::Do(Effect::Unclear(name)));
+            match reader.expression(&name, &data) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    reader.steps.push(Step::Do(Effect::Unclear(name)));
+                }
+                result => result?,
             }
         }
         Ok(reader.steps)
     }
-}
 
-/// What is known about four bytes of the registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    Unknown,
-    /// Bytes of an interface's name, from four times this on.
-    Name(Side, usize),
-    Index(Side),
-    /// NFPROTO_*, in the first byte.
-    Version,
-    /// Bytes of the IP header from `offset` on, in the bits of `mask`: so many of them, then zeros.
-    Header {
-        offset: usize,
-        length: usize,
-        mask: [u8; 4],
-    },
-    /// The packet's mark, in some bits.
-    Mark,
-    /// RTN_* of the destination.
-    DestinationType,
-    /// Bytes that the rule has itself.
-    Data([u8; 4]),
+    /// The step of a verdict; none if it goes on.
+    fn verdict(&self, verdict: &[Attribute<'_>]) -> io::Result<Option<Step>> {
+        let code = need(verdict, NFTA_VERDICT_CODE)?.u32_be()?.cast_signed();
+        let target = || self.number_of(&need(verdict, NFTA_VERDICT_CHAIN)?.text());
+        Ok(Some(match code {
+            libc::NFT_CONTINUE => return Ok(None),
+            libc::NF_DROP => Step::Do(Effect::Drop),
+            libc::NF_ACCEPT => Step::End(Verdict::Accept),
+            libc::NFT_JUMP => Step::End(Verdict::Jump(target()?)),
+            libc::NFT_GOTO => Step::End(Verdict::Goto(target()?)),
+            libc::NFT_RETURN => Step::End(Verdict::Return),
+            other => Step::Do(Effect::Unclear(format!("verdict {other}"))),
+        }))
+    }
 }
 
 struct Reader<'a> {
     table: &'a Table,
+    table_name: &'a str,
+    sets: &'a mut dyn Sets,
     /// NFPROTO_* of the table.
     family: u8,
-    registers: [Slot; SLOTS],
+    registers: Registers,
     steps: Vec<Step>,
 }
 
@@ -153,10 +154,7 @@ impl Reader<'_> {
             "fib" => self.fib(data),
             "bitwise" => self.bitwise(data),
             "ct" | "exthdr" | "rt" | "byteorder" | "hash" => self.load(name, data),
-            "range" => {
-                self.unknown();
-                Ok(())
-            }
+            "range" => self.range(data),
             "lookup" => self.look_up(data),
             "counter" => {
                 self.steps.push(Step::Count);
@@ -188,21 +186,38 @@ impl Reader<'_> {
         }
     }
 
-    /// The set of a rule itself has no more than what is written in the rule. Elements of others
-    /// may have quotas and limits.
+    /// A condition or, if the elements have verdicts, several of them.
     fn look_up(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
-        /// `nf_tables_set_alloc_name`: nft(8) numbers the sets of rules.
-        const OF_A_RULE: [&str; 2] = ["__set", "__map"];
-        let set = need(data, NFTA_LOOKUP_SET)?.text();
-        let register = find(data, NFTA_LOOKUP_DREG).map(|to| to.u32_be()).transpose()?;
-        if register == Some(0) {
-            return self.effect(Effect::Unclear("a verdict map".to_owned()));
+        let name = need(data, NFTA_LOOKUP_SET)?.text();
+        let value = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
+        let is_in = value(NFTA_LOOKUP_FLAGS)?.unwrap_or(0) & NFT_LOOKUP_F_INV == 0;
+        let target = value(NFTA_LOOKUP_DREG)?;
+        let key = (self.family, self.table_name.to_owned(), name.clone());
+        let Some(set) = self.sets.read(&key)? else {
+            return self.effect(Effect::Unclear(format!("set {name}")));
+        };
+        let slots = self.registers.from(need(data, NFTA_LOOKUP_SREG)?.u32_be()?)?;
+        let condition =
+            |element: &Element| registers::key(slots, &element.first, element.last.as_deref());
+        let conditions = set.elements.iter().map(condition).collect::<io::Result<Vec<_>>>()?;
+        let may_expire = set.may_expire;
+        let any = |elements| Condition::AnyOf { elements, is_in, may_expire };
+        if target != Some(0) {
+            let is_total = set.catch_all.is_some();
+            self.steps.push(Step::If(if is_total { Condition::Unknown } else { any(conditions) }));
+            return target.map_or(Ok(()), |register| self.write(register, &[]));
         }
-        if !OF_A_RULE.iter().any(|prefix| set.starts_with(prefix)) {
-            return self.effect(Effect::Unclear(format!("set {set}")));
-        }
-        self.steps.push(Step::LookUp);
-        register.map_or(Ok(()), |register| self.write(register, &[]))
+        let step = |verdict: &[u8]| {
+            let step = self.table.verdict(&attributes(verdict)?)?;
+            let other = || Step::Do(Effect::Unclear("verdict continue".to_owned()));
+            Ok::<_, io::Error>(step.unwrap_or_else(other))
+        };
+        let cases = conditions.into_iter().zip(&set.elements);
+        let cases = cases.map(|(one, element)| Ok((any(vec![one]), step(&element.verdict)?)));
+        let cases = cases.collect::<io::Result<Vec<_>>>()?;
+        let otherwise = set.catch_all.as_deref().map(step).transpose()?.map(Box::new);
+        self.steps.push(Step::Choose { cases, otherwise });
+        Ok(())
     }
 
     fn effect(&mut self, effect: Effect) -> io::Result<()> {
@@ -254,6 +269,7 @@ impl Reader<'_> {
             offset: offset + at,
             length: (length - at).min(4),
             mask: [0xff; 4],
+            begins: at == 0,
         });
         self.steps.push(Step::If(Condition::Length(offset + length)));
         self.write(need(data, NFTA_PAYLOAD_DREG)?.u32_be()?, &words.collect::<Vec<_>>())
@@ -278,19 +294,19 @@ impl Reader<'_> {
             Ok::<_, io::Error>(value.map(|one| one.value.to_vec()))
         };
         let operation = find(data, NFTA_BITWISE_OP).map_or(Ok(0), |one| one.u32_be())?;
-        let first = slot_of(need(data, NFTA_BITWISE_SREG)?.u32_be()?)?;
+        let slots = self.registers.from(need(data, NFTA_BITWISE_SREG)?.u32_be()?)?;
         let mut known = Vec::new();
         if let (0, Some(mask), Some(flip)) =
             (operation, bytes(NFTA_BITWISE_MASK)?, bytes(NFTA_BITWISE_XOR)?)
             && flip.iter().all(|byte| *byte == 0)
         {
-            let words = mask.chunks(4).zip(&self.registers[first..]);
+            let words = mask.chunks(4).zip(slots);
             known.extend(words.map(|(word, slot)| match *slot {
-                Slot::Header { offset, length, mask: before } => {
+                Slot::Header { offset, length, mask: before, begins } => {
                     let mut mask = [0; 4];
                     mask[..word.len()].copy_from_slice(word);
                     let mask = std::array::from_fn(|at| mask[at] & before[at]);
-                    Slot::Header { offset, length: length.min(word.len()), mask }
+                    Slot::Header { offset, length: length.min(word.len()), mask, begins }
                 }
                 Slot::Mark if word.len() == 4 => Slot::Mark,
                 _ => Slot::Unknown,
@@ -308,8 +324,7 @@ impl Reader<'_> {
         let last = register(NFTA_NAT_REG_ADDR_MAX)?.unwrap_or(first);
         let words = if family == Family::V4 { 1 } else { 4 };
         let address = |register| {
-            let at = slot_of(register)?;
-            let slots = self.registers.get(at..at + words).ok_or_else(malformed)?;
+            let slots = self.registers.from(register)?.get(..words).ok_or_else(malformed)?;
             Ok::<_, io::Error>(slots.iter().try_fold(0u128, |bits, slot| match slot {
                 Slot::Data(word) => Some(bits << 32 | u128::from(u32::from_be_bytes(*word))),
                 _ => None,
@@ -351,76 +366,33 @@ impl Reader<'_> {
         }
     }
 
-    /// Writes to a register what is known, and forgets everything behind it: how much an expression
-    /// writes is not always known.
     fn write(&mut self, register: u32, known: &[Slot]) -> io::Result<()> {
-        let first = slot_of(register)?;
-        self.registers[first..].fill(Slot::Unknown);
-        let to = self.registers.get_mut(first..first + known.len()).ok_or_else(malformed)?;
-        to.copy_from_slice(known);
-        Ok(())
+        self.registers.write(register, known)
     }
 
     fn compare(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
         const EQUAL: u32 = 0;
         const NOT_EQUAL: u32 = 1;
-        let first = slot_of(need(data, NFTA_CMP_SREG)?.u32_be()?)?;
+        let slots = self.registers.from(need(data, NFTA_CMP_SREG)?.u32_be()?)?;
         let operation = need(data, NFTA_CMP_OP)?.u32_be()?;
         let value = need(&need(data, NFTA_CMP_DATA)?.nested()?, NFTA_DATA_VALUE)?.value;
-        let is_equal = operation == EQUAL;
-        let condition = match (self.registers[first], value.len()) {
-            _ if operation > NOT_EQUAL => Condition::Unknown,
-            // The name is whole in its register, unless its slots were written to since.
-            (Slot::Name(side, 0), 1..=NAME_LEN) if self.has_name(first, side, value.len()) => {
-                let mask = vec![0xff; value.len()];
-                Condition::Name { side, name: value.to_vec(), mask, is_equal }
-            }
-            (Slot::Index(side), 4) => {
-                let index = u32::from_ne_bytes(array(value)?);
-                Condition::Index { side, index, is_equal }
-            }
-            (Slot::Version, 1) => Condition::Version { version: value[0], is_equal },
-            (Slot::Mark, 4) => {
-                Condition::Mark { value: u32::from_ne_bytes(array(value)?), is_equal }
-            }
-            (Slot::DestinationType, 4) => {
-                // Of the types only this one is known not to be it.
-                match u32::from_ne_bytes(array(value)?) == u32::from(libc::RTN_LOCAL) {
-                    true => Condition::ToHost { is_equal },
-                    false => Condition::Unknown,
-                }
-            }
-            (Slot::Header { offset, .. }, length) => match self.mask_of_header(first, length) {
-                Some(mask) => Condition::Header { offset, value: value.to_vec(), mask, is_equal },
-                None => Condition::Unknown,
-            },
+        let condition = match operation {
+            EQUAL | NOT_EQUAL => registers::compare(slots, value, operation == EQUAL)?,
             _ => Condition::Unknown,
         };
         self.steps.push(Step::If(condition));
         Ok(())
     }
 
-    fn has_name(&self, first: usize, side: Side, length: usize) -> bool {
-        (0..length.div_ceil(4))
-            .all(|word| self.registers.get(first + word) == Some(&Slot::Name(side, word)))
-    }
-
-    /// The bits that are known of so many consecutive bytes of the header, if they are all there.
-    fn mask_of_header(&self, first: usize, length: usize) -> Option<Vec<u8>> {
-        let Slot::Header { offset: start, .. } = self.registers[first] else { return None };
-        let mut bits = Vec::with_capacity(length);
-        for at in (0..length).step_by(4) {
-            let part = (length - at).min(4);
-            match self.registers.get(first + at / 4) {
-                Some(Slot::Header { offset, length: known, mask })
-                    if *offset == start + at && *known >= part =>
-                {
-                    bits.extend_from_slice(&mask[..part]);
-                }
-                _ => return None,
-            }
-        }
-        Some(bits)
+    fn range(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
+        const NOT_EQUAL: u32 = 1;
+        let slots = self.registers.from(need(data, NFTA_RANGE_SREG)?.u32_be()?)?;
+        let is_within = need(data, NFTA_RANGE_OP)?.u32_be()? != NOT_EQUAL;
+        let (first, last) =
+            (need(data, NFTA_RANGE_FROM)?.nested()?, need(data, NFTA_RANGE_TO)?.nested()?);
+        let (first, last) = (need(&first, NFTA_DATA_VALUE)?, need(&last, NFTA_DATA_VALUE)?);
+        self.steps.push(Step::If(registers::range(slots, first.value, last.value, is_within)));
+        Ok(())
     }
 
     fn immediate(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
@@ -435,18 +407,7 @@ impl Reader<'_> {
             return self.write(register, &words.collect::<Vec<_>>());
         }
         let verdict = need(&value, NFTA_DATA_VERDICT)?.nested()?;
-        let code = need(&verdict, NFTA_VERDICT_CODE)?.u32_be()?.cast_signed();
-        let target = || self.table.number_of(&need(&verdict, NFTA_VERDICT_CHAIN)?.text());
-        let step = match code {
-            libc::NFT_CONTINUE => return Ok(()),
-            libc::NF_DROP => Step::Do(Effect::Drop),
-            libc::NF_ACCEPT => Step::End(Verdict::Accept),
-            libc::NFT_JUMP => Step::End(Verdict::Jump(target()?)),
-            libc::NFT_GOTO => Step::End(Verdict::Goto(target()?)),
-            libc::NFT_RETURN => Step::End(Verdict::Return),
-            other => Step::Do(Effect::Unclear(format!("verdict {other}"))),
-        };
-        self.steps.push(step);
+        self.steps.extend(self.table.verdict(&verdict)?);
         Ok(())
     }
 }
@@ -466,13 +427,5 @@ fn ip_version(family: u32) -> Option<Family> {
         libc::NFPROTO_IPV4 => Some(Family::V4),
         libc::NFPROTO_IPV6 => Some(Family::V6),
         _ => None,
-    }
-}
-
-fn slot_of(register: u32) -> io::Result<usize> {
-    match register {
-        1..=4 => Ok((register as usize - 1) * 4),
-        8..=23 => Ok(register as usize - 8),
-        _ => Err(malformed()),
     }
 }

@@ -149,6 +149,19 @@ impl<'a> Place<'a> {
                 let holds = self.header_equals(*offset, value, mask, needs);
                 holds.map(|equal| equal == *is_equal)
             }
+            Condition::Range { offset, first, last, is_within } => {
+                let within = self.header_within(*offset, first, last, needs);
+                within.map(|within| within == *is_within)
+            }
+            Condition::AnyOf { elements, is_in, may_expire } => {
+                needs.sets = true;
+                let mut any = Some(false);
+                for element in elements {
+                    let holds = element.iter().map(|one| self.holds(one, needs));
+                    any = either(any, holds.fold(Some(true), both));
+                }
+                any.filter(|any| !(*any && *may_expire)).map(|any| any == *is_in)
+            }
             // Every packet has the fixed part of its header.
             Condition::Length(length) => match self.family {
                 _ if *length <= V4_HEADER_LEN => Some(true),
@@ -212,6 +225,29 @@ impl<'a> Place<'a> {
         if others.count() == 0 { all } else { both(all, None) }
     }
 
+    /// Whether one address in the header is from `first` to `last`.
+    fn header_within(
+        &self,
+        offset: usize,
+        first: &[u8],
+        last: &[u8],
+        needs: &mut Needs,
+    ) -> Option<bool> {
+        self.version()?;
+        let (source, destination, length) = match self.family {
+            Family::V4 => (12, 16, 4),
+            Family::V6 => (8, 24, 16),
+        };
+        let is_of_peer =
+            offset == source && self.is_from_peer || offset == destination && self.is_to_peer;
+        if !is_of_peer || first.len() != length {
+            return None;
+        }
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all << 8 | u128::from(*byte));
+        needs.addresses = true;
+        self.addresses?.are_within(self.family, number(first), number(last))
+    }
+
     /// Whether a translation may write the address of a peer.
     pub fn may_become_peer(&self, address: NewAddress, needs: &mut Needs) -> bool {
         match address {
@@ -240,4 +276,9 @@ fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
         (Some(true), Some(true)) => Some(true),
         _ => None,
     }
+}
+
+/// Whether one of both holds.
+fn either(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    both(one.map(|one| !one), other.map(|other| !other)).map(|neither| !neither)
 }

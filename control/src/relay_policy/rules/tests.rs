@@ -124,13 +124,6 @@ fn counters_matter_in_rules_without_a_verdict() {
     assert_eq!(walk(&[&[&[Step::Count, name(Side::In, "eth0", true), ACCEPT]]]), counted);
     assert_eq!(walk(&[&[&[Step::Count, unknown(), ACCEPT]]]), counted);
     assert_eq!(walk(&[&[&[Step::Count, name(Side::In, "wg0", true), ACCEPT]]]), Ok(false));
-    // Elements of a set may count as well.
-    assert_eq!(walk(&[&[&[unknown(), Step::LookUp]]]), counted);
-    assert_eq!(walk(&[&[&[unknown(), Step::LookUp, ACCEPT]]]), Ok(true));
-    assert_eq!(walk(&[&[&[Step::LookUp, ACCEPT], &[DROP]]]), drops("0.2"), "it may not hold");
-    assert_eq!(walk(&[&[&[Step::LookUp, name(Side::Out, "eth0", true), ACCEPT]]]), counted);
-    assert_eq!(walk(&[&[&[Step::LookUp, unknown(), ACCEPT]]]), counted);
-    assert_eq!(walk(&[&[&[name(Side::Out, "eth0", true), Step::LookUp, DROP]]]), Ok(true));
 }
 
 #[test]
@@ -270,4 +263,61 @@ fn translations_to_a_peer_matter_whatever_the_destination() {
     assert_eq!(find(PREROUTING, Step::Do(Effect::Apply("LOG".into()))), Some(false));
     assert_eq!(find(PREROUTING, Step::Do(Effect::Apply("FULLCONENAT".into()))), Some(true));
     assert_eq!(find(PREROUTING, DROP), Some(false));
+}
+
+/// A condition that holds (true), does not, or may.
+fn known(holds: Option<bool>) -> Condition {
+    match holds {
+        Some(is_equal) => Condition::Mark { value: 0, is_equal },
+        None => Condition::Unknown,
+    }
+}
+
+#[test]
+fn ranges_and_elements_are_known_as_far_as_addresses_are() {
+    let range = |offset: usize, first: [u8; 4], last: [u8; 4]| Condition::Range {
+        offset,
+        first: first.to_vec(),
+        last: last.to_vec(),
+        is_within: true,
+    };
+    for at in [12, 16] {
+        assert_eq!(holds(range(at, [10, 7, 0, 0], [10, 7, 0, 200])), Some(true));
+        assert_eq!(holds(range(at, [10, 7, 0, 0], [10, 7, 0, 199])), None);
+        assert_eq!(holds(range(at, [10, 7, 0, 128], [10, 7, 0, 199])), Some(false));
+    }
+    assert_eq!(holds(range(8, [0; 4], [255; 4])), None, "no address");
+    let any = |list: &[&[Option<bool>]], is_in, may_expire| {
+        let element = |element: &&[Option<bool>]| element.iter().copied().map(known).collect();
+        let elements = list.iter().map(element).collect();
+        holds(Condition::AnyOf { elements, is_in, may_expire })
+    };
+    let (yes, no) = (Some(true), Some(false));
+    assert_eq!(any(&[], true, false), no);
+    assert_eq!(any(&[], false, false), yes);
+    assert_eq!(any(&[&[no], &[yes]], true, false), yes);
+    assert_eq!(any(&[&[no], &[None]], true, false), None);
+    assert_eq!(any(&[&[yes, no], &[no, None]], true, false), no);
+    assert_eq!(any(&[&[yes, yes], &[None]], false, false), no);
+    assert_eq!(any(&[&[yes]], true, true), None, "it may expire");
+    assert_eq!(any(&[&[no]], true, true), no);
+}
+
+#[test]
+fn the_verdict_of_a_map_is_that_of_the_key() {
+    let choose = |cases: &[(Option<bool>, Step)], otherwise: Option<Step>| {
+        let cases = cases.iter().map(|(holds, step)| (known(*holds), step.clone())).collect();
+        let map = Step::Choose { cases, otherwise: otherwise.map(Box::new) };
+        walk(&[&[&[map], &[end(Verdict::Accept)]], &[&[DROP]]])
+    };
+    let (yes, no) = (Some(true), Some(false));
+    assert_eq!(choose(&[(no, DROP), (yes, ACCEPT)], None), Ok(false));
+    assert_eq!(choose(&[(no, ACCEPT), (yes, DROP)], None), drops("0.1"));
+    assert_eq!(choose(&[(None, ACCEPT), (None, DROP)], None), drops("0.1"));
+    assert_eq!(choose(&[(None, DROP), (yes, ACCEPT)], None), Ok(false), "only one can hold");
+    assert_eq!(choose(&[(no, DROP)], None), Ok(false));
+    assert_eq!(choose(&[(no, ACCEPT)], Some(DROP)), drops("0.1"));
+    assert_eq!(choose(&[(yes, ACCEPT)], Some(DROP)), Ok(false));
+    assert_eq!(choose(&[(None, end(Verdict::Jump(1)))], None), drops("1.1"));
+    assert_eq!(choose(&[(None, end(Verdict::Return))], None), Ok(true), "to the policy");
 }

@@ -59,9 +59,19 @@ struct Walk<'a> {
 }
 
 /// Where a packet may go after a rule.
+#[derive(Clone, Copy)]
 struct After {
     next: bool,
     back: bool,
+}
+
+impl After {
+    const NOWHERE: After = After { next: false, back: false };
+
+    /// As either of both.
+    fn or(self, other: After) -> After {
+        After { next: self.next || other.next, back: self.back || other.back }
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -111,8 +121,8 @@ impl<'a> Walk<'a> {
             effect,
         };
         let counting = self.purpose == Purpose::Everything;
-        // `next` holds from the first condition on that may be false.
-        let (mut next, mut counts, mut looks_up) = (false, false, false);
+        // The next rule follows from the first condition on that may be false.
+        let (mut after, mut counts) = (After::NOWHERE, false);
         for step in &rule.steps {
             match step {
                 Step::If(Condition::Unclear(name)) if counting => {
@@ -121,36 +131,88 @@ impl<'a> Walk<'a> {
                 Step::If(condition) => match self.place.holds(condition, self.needs) {
                     Some(true) => {}
                     // What was counted before the condition was not counted for a verdict.
-                    _ if counts || looks_up => return Err(obstacle(Effect::Count)),
-                    Some(false) => return Ok(After { next: true, back: false }),
-                    None => next = true,
+                    _ if counts => return Err(obstacle(Effect::Count)),
+                    Some(false) => return Ok(After { next: true, ..after }),
+                    None => after.next = true,
                 },
                 Step::Count => counts = counting,
-                Step::LookUp if counts || looks_up => return Err(obstacle(Effect::Count)),
-                Step::LookUp => (looks_up, next) = (counting, true),
-                Step::Do(Effect::Drop) if !counting => return Ok(After { next, back: false }),
-                Step::Do(effect) => self.effect(effect).map_err(obstacle)?,
-                Step::Translate(name, to) => {
-                    self.translation(name, *to).map_err(obstacle)?;
-                    return Ok(After { next, back: false });
+                Step::Choose { cases, otherwise } => {
+                    let (chosen, is_certain) = self.choose(chain, rule, cases, depth)?;
+                    after = after.or(chosen);
+                    match otherwise {
+                        _ if is_certain => return Ok(after),
+                        Some(step) => return Ok(after.or(self.end(chain, rule, step, depth)?)),
+                        None if counts => return Err(obstacle(Effect::Count)),
+                        None => after.next = true,
+                    }
                 }
-                Step::End(Verdict::Accept) => return Ok(After { next, back: false }),
-                Step::End(Verdict::Return) => return Ok(After { next, back: true }),
-                Step::End(Verdict::Jump(to)) => {
-                    let may_return = self.chain(*to, depth + 1)?;
-                    return Ok(After { next: next || may_return, back: false });
+                Step::Do(effect) if counting || *effect != Effect::Drop => {
+                    self.effect(effect).map_err(obstacle)?;
                 }
-                Step::End(Verdict::Goto(to)) => {
-                    let back = self.chain(*to, depth + 1)?;
-                    return Ok(After { next, back });
-                }
+                step => return Ok(after.or(self.end(chain, rule, step, depth)?)),
             }
         }
         // A counter without a verdict: the operator counts these packets.
-        if counts || looks_up {
+        if counts {
             return Err(obstacle(Effect::Count));
         }
-        Ok(After { next: true, back: false })
+        Ok(After { next: true, ..after })
+    }
+
+    /// Follows all cases that may hold, or the one that does: then the second value is true.
+    fn choose(
+        &mut self,
+        chain: &Chain,
+        rule: &Rule,
+        cases: &[(Condition, Step)],
+        depth: usize,
+    ) -> Result<(After, bool), Obstacle> {
+        self.needs.sets = true;
+        let mut all = After::NOWHERE;
+        let mut possible = Vec::new();
+        for (condition, step) in cases {
+            match self.place.holds(condition, self.needs) {
+                Some(true) => return Ok((self.end(chain, rule, step, depth)?, true)),
+                Some(false) => {}
+                None => possible.push(step),
+            }
+        }
+        for step in possible {
+            all = all.or(self.end(chain, rule, step, depth)?);
+        }
+        Ok((all, false))
+    }
+
+    /// Follows a step that ends a rule.
+    fn end(
+        &mut self,
+        chain: &Chain,
+        rule: &Rule,
+        step: &Step,
+        depth: usize,
+    ) -> Result<After, Obstacle> {
+        let obstacle = |effect: Effect| Obstacle {
+            chain: chain.name.clone(),
+            rule: rule.label.clone(),
+            effect,
+        };
+        let (next, back) = match step {
+            Step::Do(Effect::Drop) if self.purpose == Purpose::Translations => (false, false),
+            Step::Do(effect) => {
+                self.effect(effect).map_err(obstacle)?;
+                (true, false)
+            }
+            Step::Translate(name, to) => {
+                self.translation(name, *to).map_err(obstacle)?;
+                (false, false)
+            }
+            Step::End(Verdict::Accept) => (false, false),
+            Step::End(Verdict::Return) => (false, true),
+            Step::End(Verdict::Jump(to)) => (self.chain(*to, depth + 1)?, false),
+            Step::End(Verdict::Goto(to)) => (false, self.chain(*to, depth + 1)?),
+            Step::If(_) | Step::Count | Step::Choose { .. } => (true, false),
+        };
+        Ok(After { next, back })
     }
 
     /// Passes an effect after which the rule may go on; fails with those that matter.

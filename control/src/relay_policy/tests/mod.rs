@@ -2,6 +2,7 @@
 
 mod fake;
 mod netfilter;
+mod sets;
 
 use std::io;
 

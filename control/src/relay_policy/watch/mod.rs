@@ -411,14 +411,15 @@ impl Watch {
     fn take_events(&mut self) -> Result<(), Ended> {
         self.take_addresses();
         let Some(view) = &self.view else { return Ok(()) };
-        let mut may_be_gone = false;
+        let (mut may_be_gone, mut elements_changed) = (false, false);
         for events in view.read_events() {
             match events {
                 Events::Changes(changes) => {
-                    for Change { routes, sources, presence } in changes {
+                    for Change { routes, sources, presence, elements } in changes {
                         self.routes_changed |= routes;
                         self.changed.extend(sources);
                         may_be_gone |= presence;
+                        elements_changed |= elements;
                     }
                 }
                 Events::Lost => {
@@ -428,6 +429,13 @@ impl Watch {
                     may_be_gone = true;
                 }
             }
+        }
+        let is_judged_by_elements =
+            |dated: &Dated| Family::BOTH.iter().any(|one| dated.reading.needs.of(*one).sets);
+        if elements_changed
+            && self.readings.get(&Source::Nftables).is_some_and(is_judged_by_elements)
+        {
+            self.changed.insert(Source::Nftables);
         }
         if may_be_gone { self.follow() } else { Ok(()) }
     }

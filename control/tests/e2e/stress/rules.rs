@@ -69,7 +69,7 @@ const OTHERS: [(&str, &str, &[&str]); 4] = [
     ("-t raw -A PREROUTING", "-o", &["-j CT --notrack", "-j ACCEPT", "-j DROP"]),
 ];
 
-const EXPRESSIONS: [&str; 22] = [
+const EXPRESSIONS: [&str; 29] = [
     "",
     "iifname IF",
     "oifname IF",
@@ -92,8 +92,24 @@ const EXPRESSIONS: [&str; 22] = [
     "meta nfproto ipv6",
     "tcp dport { 22, 80 }",
     "th sport != 53",
+    "iifname { IF, lo }",
+    "oifname != { eth0, lo }",
+    "ip saddr { 10.77.0.2, 10.77.0.9 }",
+    "ip daddr { 10.9.0.0/16, 10.77.0.0-10.77.0.99, 172.16.0.0/12 }",
+    "ip saddr != { 10.9.0.0/16, 172.16.0.0/12 }",
+    "ip saddr . ip daddr { 10.77.0.2 . 10.77.0.3, 10.77.0.3 . 10.77.0.2 }",
+    "iifname . ip daddr { IF . 10.77.0.0/24, eth0 . 10.0.0.0/8 }",
 ];
-const VERDICTS: [&str; 5] = ["accept", "accept", "drop", "return", "jump own"];
+const VERDICTS: [&str; 8] = [
+    "accept",
+    "accept",
+    "drop",
+    "return",
+    "iifname vmap { IF : accept, eth0 : drop }",
+    "oifname vmap { eth0 : accept, lo : drop }",
+    "ip saddr vmap { 10.77.0.0/25 : jump own, 172.16.0.0/12 : drop }",
+    "jump own",
+];
 
 /// One random rule set.
 struct Rules {
@@ -104,7 +120,14 @@ struct Rules {
 }
 
 fn of_iptables(program: &str, pick: &mut impl FnMut(usize) -> usize) -> Rules {
-    let mut lines = vec!["-N OWN".to_owned()];
+    // Encrypted packets pass in any case.
+    let outer = [
+        "-t nat -A PREROUTING ! -i IF -j ACCEPT",
+        "-t nat -A POSTROUTING ! -o IF -j ACCEPT",
+        "-t raw -A PREROUTING ! -i IF -j ACCEPT",
+        "-N OWN",
+    ];
+    let mut lines = outer.map(str::to_owned).to_vec();
     let conditions = |pick: &mut dyn FnMut(usize) -> usize, without: &str| {
         let [one, two] = [(); 2].map(|()| CONDITIONS[pick(CONDITIONS.len())]);
         // The same option twice is refused.
@@ -139,7 +162,7 @@ fn of_nft(pick: &mut impl FnMut(usize) -> usize) -> Rules {
             })
             .collect::<String>()
     };
-    let (own, forward) = (rules(4, &VERDICTS[..4]), rules(5, &VERDICTS));
+    let (own, forward) = (rules(4, &VERDICTS[..6]), rules(5, &VERDICTS));
     let early = rules(2, &["accept", "return", "dnat to 10.77.0.3", "dnat to 172.17.0.2"]);
     let late = rules(2, &["accept", "masquerade", "snat to 10.77.0.9"]);
     let policy = ["accept", "drop"][pick(2)];
@@ -148,7 +171,9 @@ fn of_nft(pick: &mut impl FnMut(usize) -> usize) -> Rules {
     };
     let file = format!(
         "table ip t {{\nchain own {{\n{own}}}\n\
-         chain f {{\n{}\n{forward}}}\nchain d {{\n{}\n{early}}}\nchain s {{\n{}\n{late}}}\n}}\n",
+         chain f {{\n{}\n{forward}}}\n\
+         chain d {{\n{}\niifname != IF accept\n{early}}}\n\
+         chain s {{\n{}\noifname != IF accept\n{late}}}\n}}\n",
         base("filter", "forward", policy),
         base("nat", "prerouting", "accept"),
         base("nat", "postrouting", "accept"),
@@ -248,6 +273,8 @@ fn what_is_relayed_directly_the_kernel_lets_pass() {
             assert_eq!(converse(&relay), usual, "by the kernel: {}", text());
             drop(capture);
         }
+        // Without tracked connections nothing has to settle.
+        hub.run("conntrack -F");
         if is_file_added && !rules.file.is_empty() {
             hub.run("nft delete table ip t");
         }
