@@ -226,11 +226,12 @@ impl Device {
         }
         entry.allowed_ips.insert(prefix, self.allowed_ips_inserted);
         self.allowed_ips_inserted += 1;
-        self.allowed_ips_version += 1;
         self.transaction.publish = true;
-        if let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared))
-            && let Some(loser) = self.peers.get_mut(&previous.id)
-        {
+        let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared)) else {
+            self.allowed_ips_version += 1;
+            return;
+        };
+        if let Some(loser) = self.peers.get_mut(&previous.id) {
             loser.allowed_ips.remove(&prefix);
             let Transaction { doomed, moved, moved_count, .. } = &mut self.transaction;
             if doomed.contains(&previous.id) {

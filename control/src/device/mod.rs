@@ -111,7 +111,7 @@ impl Device {
         self.routes.clone()
     }
 
-    /// A number that changes with every change of the allowed IPs.
+    /// A number that changes with every change of the allowed IPs of all peers together.
     pub fn allowed_ips_version(&self) -> u64 {
         self.allowed_ips_version
     }

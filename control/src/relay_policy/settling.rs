@@ -30,13 +30,21 @@ enum State {
 
 impl Settling {
     /// Takes note of `findings` at `now`. Adds a reason for each IP version that still has to wait.
-    pub fn note(&mut self, findings: &mut Vec<Finding>, tracks_connections: bool, now: Millis) {
+    /// No pause begins if the rules are the same and the peers have other addresses.
+    pub fn note(
+        &mut self,
+        findings: &mut Vec<Finding>,
+        tracks_connections: bool,
+        has_new_addresses: bool,
+        now: Millis,
+    ) {
+        let may_begin = tracks_connections && !has_new_addresses;
         for family in Family::BOTH {
             let is_found = findings.iter().any(|finding| finding.families.contain(family));
             let state = self.0.of_mut(family);
             *state = match *state {
                 _ if is_found => State::Kernel,
-                State::Kernel if tracks_connections => State::Until(now + RELAY_SETTLING_TIME),
+                State::Kernel if may_begin => State::Until(now + RELAY_SETTLING_TIME),
                 State::Until(end) if tracks_connections && now < end => State::Until(end),
                 _ => State::Direct,
             };
@@ -68,7 +76,7 @@ mod tests {
     const LATER: Millis = Millis(1000 + RELAY_SETTLING_TIME.0);
 
     fn noted(settling: &mut Settling, mut findings: Vec<Finding>, now: Millis) -> Vec<Finding> {
-        settling.note(&mut findings, true, now);
+        settling.note(&mut findings, true, false, now);
         findings
     }
 
@@ -104,7 +112,16 @@ mod tests {
         let mut settling = Settling::default();
         noted(&mut settling, vec![Finding::of_both(Reason::Xdp)], Millis(0));
         let mut findings = Vec::new();
-        settling.note(&mut findings, false, Millis(0));
+        settling.note(&mut findings, false, false, Millis(0));
+        assert_eq!(findings, []);
+    }
+
+    #[test]
+    fn other_addresses_begin_no_pause() {
+        let mut settling = Settling::default();
+        noted(&mut settling, vec![Finding::of_both(Reason::Xdp)], Millis(0));
+        let mut findings = Vec::new();
+        settling.note(&mut findings, true, true, Millis(0));
         assert_eq!(findings, []);
     }
 }

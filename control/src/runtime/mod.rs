@@ -105,7 +105,8 @@ impl Runtime {
             }
             let epoch = self.components.engine.epoch_reached();
             self.replies.answer_reached(epoch);
-            self.relay.report_reached(epoch);
+            let version = self.components.device.allowed_ips_version();
+            self.relay.report_reached(epoch, version);
             self.withdrawn.sweep();
             self.follow_sockets(epoch);
         }

@@ -1,6 +1,7 @@
 //! State of the relay policy in the control thread, and its log lines.
 
 use crossbeam_channel::{Receiver, never};
+use ipnet::IpNet;
 use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
 use wg_bounce_sys::PerFamily;
 
@@ -56,10 +57,11 @@ impl RelayState {
         }
     }
 
-    /// The policy for workers that know this version of the peers' addresses. Where rules were
-    /// judged by older ones, nothing is relayed until they are judged again.
+    /// The policy for workers that know this version of the peers' addresses. Where `auto` judged
+    /// rules by older ones, nothing is relayed until they are judged again.
     pub(super) fn at(&self, version: u64) -> Relay {
-        let is_current = self.dependence.version.is_none_or(|known| known == version);
+        let Dependence { version: judged, .. } = self.dependence;
+        let is_current = judged.is_none_or(|judged| judged == version);
         let mode = self.relay.mode.map(|mode| match mode {
             DirectRelay::IfRoutedBack if !is_current => DirectRelay::Never,
             mode => mode,
@@ -67,15 +69,25 @@ impl RelayState {
         Relay { mode, ..self.relay }
     }
 
-    /// Tells the watch the peers' addresses, if it asks for them and has older ones. While it has
-    /// not read the last ones, its next update is the occasion.
+    /// Whether rules ask for newer addresses of the peers than they were judged by.
+    fn awaits_judgement(&self, version: u64) -> bool {
+        self.dependence.asks && self.dependence.version != Some(version)
+    }
+
+    /// Tells the watch the peers' addresses, if it asks for newer ones and has judged everything by
+    /// the last ones: collecting them costs time, and many changes come in a row.
     pub(super) fn share_addresses(&mut self, device: &Device) {
-        let version = device.allowed_ips_version();
-        let Some(lanes) = self.lanes.as_ref().filter(|_| self.dependence.asks) else { return };
-        if self.shared == Some(version) || lanes.addresses.is_full() {
+        self.share(device.allowed_ips_version(), device.allowed_ips());
+    }
+
+    fn share(&mut self, version: u64, prefixes: impl Iterator<Item = IpNet>) {
+        let Some(lanes) = self.lanes.as_ref().filter(|_| self.awaits_judgement(version)) else {
+            return;
+        };
+        if self.shared != self.dependence.version {
             return;
         }
-        let addresses = Addresses::new(version, device.allowed_ips());
+        let addresses = Addresses::new(version, prefixes);
         if lanes.addresses.try_send(addresses).is_ok() {
             self.shared = Some(version);
             // A counter at its limit is readable too.
@@ -83,17 +95,21 @@ impl RelayState {
         }
     }
 
-    /// The current policy in one line.
-    pub(super) fn summary(&self) -> String {
+    /// The current policy in one line, for this version of the peers' addresses.
+    pub(super) fn summary(&self, version: u64) -> String {
         let RelayState { decision, changes, relay, .. } = self;
         let decision =
             decision.as_ref().map_or("not determined yet".to_owned(), ToString::to_string);
-        format!("{decision}; changes={changes} routes-changed={}", relay.routes)
+        let awaits = self.awaits_judgement(version);
+        let more = if awaits { "; rules are being judged for new allowed IPs" } else { "" };
+        format!("{decision}{more}; changes={changes} routes-changed={}", relay.routes)
     }
 
-    /// Reports a decision once all workers have reached its epoch.
-    pub(super) fn report_reached(&mut self, epoch_reached: u64) {
-        if self.unreported.is_some_and(|epoch| epoch <= epoch_reached) {
+    /// Reports a decision once all workers have reached its epoch, unless another one is due for
+    /// this version of the peers' addresses.
+    pub(super) fn report_reached(&mut self, epoch_reached: u64, version: u64) {
+        let is_reached = self.unreported.is_some_and(|epoch| epoch <= epoch_reached);
+        if is_reached && !self.awaits_judgement(version) {
             self.unreported = None;
             self.report();
         }
@@ -130,18 +146,53 @@ mod tests {
 
     use super::*;
 
+    fn state(mode: Mode) -> (RelayState, Receiver<Addresses>) {
+        let (addresses, of_watch) = bounded(1);
+        let wake = Arc::new(EventFd::new().expect("a descriptor"));
+        let lanes = Lanes { updates: never(), addresses, wake };
+        (RelayState::new(mode, Some(lanes)), of_watch)
+    }
+
     /// The watch may be held up for long, for example by a held RTNL lock.
     #[test]
     fn before_the_first_decision_direct_gives_the_kernel_nothing_to_forward() {
         for (mode, expected) in
             [(Mode::Auto, DirectRelay::Never), (Mode::Direct, DirectRelay::LocalOnly)]
         {
-            let (addresses, _) = bounded(1);
-            let wake = Arc::new(EventFd::new().expect("a descriptor"));
-            let lanes = Lanes { updates: never(), addresses, wake };
-            let state = RelayState::new(mode, Some(lanes));
+            let (state, _) = state(mode);
             let modes = Family::BOTH.map(|family| *state.relay.mode.of(family));
             assert_eq!(modes, [expected; 2], "{mode:?}");
         }
+    }
+
+    #[test]
+    fn a_judgement_by_other_addresses_relays_nothing() {
+        let (mut state, _) = state(Mode::Auto);
+        let relaying = |state: &RelayState, version| *state.at(version).mode.of(Family::V6);
+        state.relay.mode.v6 = DirectRelay::IfRoutedBack;
+        assert_eq!(relaying(&state, 7), DirectRelay::IfRoutedBack, "it holds for any");
+        state.dependence = Dependence { asks: true, version: Some(7) };
+        assert_eq!(relaying(&state, 7), DirectRelay::IfRoutedBack);
+        assert_eq!(relaying(&state, 8), DirectRelay::Never);
+        state.relay.mode.v6 = DirectRelay::Always;
+        assert_eq!(relaying(&state, 8), DirectRelay::Always, "rules do not matter to it");
+    }
+
+    #[test]
+    fn addresses_are_shared_once_the_last_ones_were_judged() {
+        let (mut state, of_watch) = state(Mode::Auto);
+        let share = |state: &mut RelayState, version, prefixes: &[&str]| {
+            let prefixes = prefixes.iter().map(|prefix| prefix.parse().expect("a prefix"));
+            state.share(version, prefixes);
+            of_watch.try_recv().ok().map(|addresses| addresses.version)
+        };
+        assert_eq!(share(&mut state, 1, &["10.0.0.1/32"]), None, "not asked for");
+        state.dependence = Dependence { asks: true, version: None };
+        assert_eq!(share(&mut state, 1, &["10.0.0.1/32"]), Some(1));
+        assert_eq!(share(&mut state, 2, &[]), None, "the last ones are being judged");
+        assert!(state.awaits_judgement(2));
+        state.dependence.version = Some(1);
+        assert_eq!(share(&mut state, 1, &["10.0.0.1/32"]), None, "it has them");
+        assert_eq!(share(&mut state, 2, &[]), Some(2));
     }
 }

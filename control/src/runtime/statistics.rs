@@ -63,7 +63,7 @@ impl Runtime {
                 .list()
                 .chain([("drop_queue_full", self.handshakes.dropped)])
                 .collect(),
-            relay: self.relay.summary(),
+            relay: self.relay.summary(self.components.device.allowed_ips_version()),
         }
     }
 }

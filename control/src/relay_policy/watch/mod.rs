@@ -62,7 +62,8 @@ pub struct Update {
 pub struct Dependence {
     /// Rules ask for them: the watch wants to know their newest version.
     pub asks: bool,
-    /// The oldest version that the policy was found with; none if it holds for any.
+    /// The oldest version that rules were judged by. None: they were judged without knowing any,
+    /// which holds for all.
     pub version: Option<u64>,
 }
 
@@ -163,6 +164,16 @@ struct Watch {
 struct Dated {
     reading: Reading,
     version: Option<u64>,
+}
+
+impl Dated {
+    fn asks_for_addresses(&self) -> bool {
+        Family::BOTH.into_iter().any(|family| self.reading.needs.of(family).addresses)
+    }
+
+    fn asks_for_elements(&self) -> bool {
+        Family::BOTH.into_iter().any(|family| self.reading.needs.of(family).sets)
+    }
 }
 
 impl From<Vec<Finding>> for Dated {
@@ -309,8 +320,8 @@ impl Watch {
         let reported = Some((decision.clone(), self.mtu_v6, whole_headers, dependence));
         let is_new = self.reported != reported;
         let routes_changed = std::mem::take(&mut self.routes_changed);
-        let is_asked = std::mem::take(&mut self.addresses_unanswered);
-        if !is_new && !routes_changed && !is_asked {
+        let owes_answer = std::mem::take(&mut self.addresses_unanswered);
+        if !is_new && !routes_changed && !owes_answer {
             return Ok(());
         }
         self.routes += u64::from(routes_changed);
@@ -335,11 +346,11 @@ impl Watch {
     }
 
     fn dependence(&self) -> Dependence {
-        let asking = || {
-            self.readings.values().filter(|dated| {
-                Family::BOTH.into_iter().any(|family| dated.reading.needs.of(family).addresses)
-            })
-        };
+        // No rule is asked with `--relay direct`.
+        if self.mode != Mode::Auto {
+            return Dependence::default();
+        }
+        let asking = || self.readings.values().filter(|dated| dated.asks_for_addresses());
         let version = asking().filter_map(|dated| dated.version).min();
         Dependence { asks: asking().next().is_some(), version }
     }
@@ -380,7 +391,11 @@ impl Watch {
         let now = clock::boot_time();
         for (source, dated) in readings.iter_mut().filter(|(source, _)| source.is_firewall()) {
             let settling = self.settling.entry(*source).or_default();
-            settling.note(&mut dated.reading.findings, must_settle, now);
+            let before = self.readings.get(source);
+            let is_other = before.is_some_and(|before| {
+                before.asks_for_addresses() && before.version != dated.version
+            });
+            settling.note(&mut dated.reading.findings, must_settle, is_other, now);
         }
         self.readings.extend(readings);
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
@@ -396,15 +411,14 @@ impl Watch {
 
     /// Takes the peers' addresses, if there are new ones.
     fn take_addresses(&mut self) {
-        // Zero: nothing was written.
+        // EAGAIN: nothing was written.
         let _ = self.news.read();
         if let Ok(addresses) = self.of_peers.try_recv() {
             self.addresses = Some(addresses);
             self.addresses_unanswered = true;
-            if self.view.is_some() {
-                self.changed.extend(Family::BOTH.map(Source::LegacyTables));
-                self.changed.insert(Source::Nftables);
-            }
+            // Other readings hold for any addresses.
+            let asking = self.readings.iter().filter(|(_, dated)| dated.asks_for_addresses());
+            self.changed.extend(asking.map(|(source, _)| *source));
         }
     }
 
@@ -430,11 +444,8 @@ impl Watch {
                 }
             }
         }
-        let is_judged_by_elements =
-            |dated: &Dated| Family::BOTH.iter().any(|one| dated.reading.needs.of(*one).sets);
-        if elements_changed
-            && self.readings.get(&Source::Nftables).is_some_and(is_judged_by_elements)
-        {
+        let nftables = self.readings.get(&Source::Nftables);
+        if elements_changed && nftables.is_some_and(Dated::asks_for_elements) {
             self.changed.insert(Source::Nftables);
         }
         if may_be_gone { self.follow() } else { Ok(()) }
