@@ -81,6 +81,16 @@ pub fn has_whole_header(packet: &[u8], ip: &Packet) -> bool {
     transport.len() >= length
 }
 
+/// Whether the packet that was parsed to `ip`, and that [`has_whole_header`], is a TCP segment with
+/// SYN.
+#[must_use]
+pub fn is_syn(packet: &[u8], ip: &Packet) -> bool {
+    const FLAGS_AT: usize = 13;
+    const SYN: u8 = 2;
+    ip.protocol == ip::TCP
+        && packet[..ip.len].get(ip.header_len + FLAGS_AT).is_some_and(|flags| flags & SYN != 0)
+}
+
 /// The ICMP error of a router that cannot forward the packet that was parsed to `ip`, out of an
 /// interface with this MTU (bytes); none if it can, if it drops the packet silently, or if the
 /// packet has options, which the kernel must look at. The order of the checks is that of
@@ -235,6 +245,24 @@ mod tests {
             packet[6] = extension;
             assert!(!whole(&packet), "{extension}");
         }
+    }
+
+    #[test]
+    fn segments_with_syn_are_seen() {
+        let is_syn = |protocol: u8, flags: u8, length: usize| {
+            let mut packet = changed_v4(9, &[protocol]);
+            packet.truncate(V4_HEADER_LEN);
+            packet.extend([0; 20]);
+            packet[V4_HEADER_LEN + 13] = flags;
+            ip::set_len(&mut packet, V4_HEADER_LEN, V4_HEADER_LEN + length);
+            super::is_syn(&packet, &ip::parse(&packet).expect("IP"))
+        };
+        assert!(
+            is_syn(ip::TCP, 0x02, 20) && is_syn(ip::TCP, 0x12, 20) && is_syn(ip::TCP, 0xff, 20)
+        );
+        assert!(!is_syn(ip::TCP, 0x10, 20) && !is_syn(ip::TCP, 0, 20));
+        assert!(!is_syn(ip::UDP, 0x02, 20));
+        assert!(!is_syn(ip::TCP, 0x02, 13), "padding is not of the packet");
     }
 
     #[test]

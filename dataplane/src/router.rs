@@ -16,10 +16,10 @@ use crate::counters::DropReason;
 use crate::flows::{Flow, FlowKey, Flows};
 use crate::icmp::IcmpError;
 use crate::ip::{self, Packet};
-use crate::ip_forward::{has_whole_header, is_fast_path, refusal};
+use crate::ip_forward::{has_whole_header, is_fast_path, is_syn, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
 use crate::peer::{Peer, PeerId};
-use crate::snapshot::{DirectRelay, Snapshot};
+use crate::snapshot::{DirectRelay, Exceptions, Snapshot};
 
 /// The router's decision about one packet.
 #[derive(Clone, Copy)]
@@ -110,12 +110,15 @@ impl Router {
         let Reply { route, mtu } = flow.reply;
         let link_mtu = snapshot.forwarding_mtu(Family::of(ip.destination));
         let mtu = mtu.map_or(link_mtu, |mtu| link_mtu.min(mtu as usize));
-        let needs_header = mode == DirectRelay::IfRoutedBack
-            && *snapshot.relay.whole_headers.of(Family::of(ip.source));
+        let exceptions = match mode {
+            DirectRelay::IfRoutedBack => *snapshot.relay.exceptions.of(Family::of(ip.source)),
+            _ => Exceptions::default(),
+        };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
             && is_fast_path(packet, ip, mtu)
-            && (!needs_header || has_whole_header(packet, ip));
+            && (!exceptions.without_header || has_whole_header(packet, ip))
+            && (!exceptions.syn || !is_syn(packet, ip));
         let is_stale = flow.routes != snapshot.relay.routes;
         match decide(mode, route, may_relay) {
             Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),

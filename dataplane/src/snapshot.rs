@@ -47,9 +47,17 @@ pub struct Relay {
     /// The interface's MTU for IPv6 (bytes), if it has one of its own
     /// (`net.ipv6.conf.IF.mtu`).
     pub mtu_v6: Option<usize>,
-    /// Whether [`DirectRelay::IfRoutedBack`] is for packets with a whole transport header only, and
-    /// for no fragments: the kernel's rules read that header.
-    pub whole_headers: PerFamily<bool>,
+    /// The packets that [`DirectRelay::IfRoutedBack`] leaves to the kernel all the same.
+    pub exceptions: PerFamily<Exceptions>,
+}
+
+/// Packets that stay with the kernel, because its rules read their transport header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exceptions {
+    /// Packets that end before that header does, fragments, and IPv6 extension headers.
+    pub without_header: bool,
+    /// TCP segments with SYN: rules change their MSS option.
+    pub syn: bool,
 }
 
 /// The condition under which workers relay packets of one family between peers themselves.

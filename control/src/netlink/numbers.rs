@@ -296,6 +296,14 @@ pub const NFTA_FIB_FLAGS: u16 = 3;
 pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 /// It looks up the destination.
 pub const NFTA_FIB_F_DADDR: u32 = 2;
+/// The kind of option that `exthdr` reads or writes.
+pub const NFTA_EXTHDR_TYPE: u16 = 2;
+/// Its place.
+pub const NFTA_EXTHDR_OP: u16 = 6;
+/// The register that it writes from.
+pub const NFTA_EXTHDR_SREG: u16 = 7;
+/// The options of TCP.
+pub const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
 /// The register that `bitwise` reads.
 pub const NFTA_BITWISE_SREG: u16 = 1;
 /// The register that it writes.

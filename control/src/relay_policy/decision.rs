@@ -24,6 +24,8 @@ struct FamilyDecision {
     reasons: Vec<Reason>,
     /// Reasons that `--relay direct` bypasses.
     bypassed: Vec<Reason>,
+    /// TCP segments with SYN are left to the kernel.
+    is_syn_by_kernel: bool,
 }
 
 impl PolicyDecision {
@@ -37,6 +39,16 @@ impl PolicyDecision {
             FamilyDecision::new(mode, findings.map(|finding| finding.reason.clone()).collect())
         });
         PolicyDecision { families, mode }
+    }
+
+    /// The same decision, but TCP segments with SYN of these IP versions are left to the kernel.
+    pub fn with_syn_by_kernel(mut self, families: PerFamily<bool>) -> PolicyDecision {
+        for family in Family::BOTH {
+            let one = self.families.of_mut(family);
+            one.is_syn_by_kernel =
+                *families.of(family) && one.relaying == DirectRelay::IfRoutedBack;
+        }
+        self
     }
 
     /// The relaying of packets of this IP version.
@@ -72,6 +84,7 @@ impl FamilyDecision {
             relaying: mode.without_forwarding(),
             reasons,
             bypassed: Vec::new(),
+            is_syn_by_kernel: false,
         };
         match mode {
             Mode::Kernel => no_relaying(Vec::new()),
@@ -79,13 +92,19 @@ impl FamilyDecision {
                 relaying: DirectRelay::IfRoutedBack,
                 reasons,
                 bypassed: Vec::new(),
+                is_syn_by_kernel: false,
             },
             Mode::Auto => no_relaying(reasons),
             Mode::Direct => {
                 let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
                 let reasons: Vec<Reason> = of_router;
                 if reasons.is_empty() {
-                    FamilyDecision { relaying: DirectRelay::Always, reasons, bypassed }
+                    FamilyDecision {
+                        relaying: DirectRelay::Always,
+                        reasons,
+                        bypassed,
+                        is_syn_by_kernel: false,
+                    }
                 } else {
                     no_relaying(reasons)
                 }
@@ -100,7 +119,9 @@ impl fmt::Display for PolicyDecision {
         let PerFamily { v4, v6 } = &self.families;
         if self.mode == Mode::Kernel {
             f.write_str("IPv4 and IPv6 by the kernel (--relay kernel)")
-        } else if (v4.relaying, &v4.reasons) == (v6.relaying, &v6.reasons) {
+        } else if (v4.relaying, &v4.reasons, v4.is_syn_by_kernel)
+            == (v6.relaying, &v6.reasons, v6.is_syn_by_kernel)
+        {
             write!(f, "IPv4 and IPv6 {v4}")
         } else {
             write!(f, "IPv4 {v4}, IPv6 {v6}")
@@ -114,6 +135,9 @@ impl fmt::Display for FamilyDecision {
         match self.relaying {
             DirectRelay::Never => write!(f, "by the kernel ({})", reasons()),
             DirectRelay::LocalOnly => write!(f, "dropped ({})", reasons()),
+            DirectRelay::IfRoutedBack if self.is_syn_by_kernel => {
+                f.write_str("direct (TCP SYN by the kernel, which sets the MSS)")
+            }
             DirectRelay::IfRoutedBack | DirectRelay::Always => f.write_str("direct"),
         }
     }

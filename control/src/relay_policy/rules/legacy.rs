@@ -243,7 +243,7 @@ impl<'a> Entry<'a> {
             let one = matches.get(..size).filter(|one| one.len() >= DATA_AT);
             let one = one.ok_or_else(malformed)?;
             let name = text(&one[NAME_AT..NAME_AT + NAME_LEN]);
-            steps.extend(xt::condition(&name, one[REVISION_AT], &one[DATA_AT..]));
+            steps.extend(xt::conditions(&name, one[REVISION_AT], &one[DATA_AT..]));
             matches = &matches[size..];
         }
         steps.push(Step::Count);

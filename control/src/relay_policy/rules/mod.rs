@@ -60,6 +60,8 @@ pub enum Step {
     },
     /// It changes, observes or drops the packet, or it is not understood.
     Do(Effect),
+    /// A statement or target of this name sets the MSS option of a TCP segment.
+    Clamp(String),
     /// A statement or target of this name replaces an address, and ends the chain.
     Translate(String, NewAddress),
     /// Ends the rule.
@@ -146,6 +148,8 @@ pub enum Condition {
     },
     /// A match that reads the transport header, and drops a packet that is too short for it.
     Transport,
+    /// It holds for TCP segments with SYN only.
+    Syn,
     /// A match that is not understood: it may keep state.
     Unclear(String),
     /// Anything else: it may hold or not.
@@ -235,4 +239,6 @@ pub struct Needs {
     pub headers: bool,
     /// The elements of sets.
     pub sets: bool,
+    /// The kernel's way for TCP segments with SYN, whose MSS it sets.
+    pub syn: bool,
 }

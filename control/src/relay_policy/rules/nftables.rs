@@ -12,10 +12,11 @@ use super::{Chain, Condition, Effect, NewAddress, Rule, Side, Step, Verdict, xt}
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
-    NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE,
-    NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA,
-    NFTA_EXPR_NAME, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT,
+    NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG,
+    NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME,
+    NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
+    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_OP, NFTA_EXTHDR_SREG,
+    NFTA_EXTHDR_TYPE, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT,
     NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET,
     NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MAX,
     NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN,
@@ -27,6 +28,8 @@ use crate::netlink::parse::{array, malformed};
 
 /// Bytes of `struct nfgenmsg`; the first one is the family.
 const HEADER_LEN: usize = 4;
+/// The offset of the flags in a TCP header.
+const TCP_FLAGS_AT: u32 = 13;
 /// Bytes of the longest IP header without options.
 const HEADER_BYTES_MAX: usize = 40;
 
@@ -153,6 +156,10 @@ impl Reader<'_> {
             "payload" => self.payload(data),
             "fib" => self.fib(data),
             "bitwise" => self.bitwise(data),
+            "exthdr" if is_mss(data) => {
+                self.steps.push(Step::Clamp("tcp option maxseg".to_owned()));
+                Ok(())
+            }
             "ct" | "exthdr" | "rt" | "byteorder" | "hash" => self.load(name, data),
             "range" => self.range(data),
             "lookup" => self.look_up(data),
@@ -163,7 +170,7 @@ impl Reader<'_> {
             "reject" => self.effect(Effect::Drop),
             "match" => {
                 let (name, revision, info) = of_x_tables(data)?;
-                self.steps.extend(xt::condition(&name, revision, info));
+                self.steps.extend(xt::conditions(&name, revision, info));
                 Ok(())
             }
             "target" => {
@@ -257,7 +264,15 @@ impl Reader<'_> {
         let value = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
         let base = value(NFTA_PAYLOAD_BASE)?;
         let is_header = base == Some(libc::NFT_PAYLOAD_NETWORK_HEADER.cast_unsigned());
+        let is_transport = base == Some(libc::NFT_PAYLOAD_TRANSPORT_HEADER.cast_unsigned());
         let (offset, length) = (value(NFTA_PAYLOAD_OFFSET)?, value(NFTA_PAYLOAD_LEN)?);
+        if is_transport
+            && (offset, length) == (Some(TCP_FLAGS_AT), Some(1))
+            && let Some(register) = find(data, NFTA_PAYLOAD_DREG)
+        {
+            self.unknown();
+            return self.write(register.u32_be()?, &[Slot::TcpFlags(0xff)]);
+        }
         let (Some(offset), Some(length), true) = (offset, length, is_header) else {
             return self.load("payload", data);
         };
@@ -309,6 +324,7 @@ impl Reader<'_> {
                     Slot::Header { offset, length: length.min(word.len()), mask, begins }
                 }
                 Slot::Mark if word.len() == 4 => Slot::Mark,
+                Slot::TcpFlags(before) => Slot::TcpFlags(before & word[0]),
                 _ => Slot::Unknown,
             }));
         }
@@ -410,6 +426,17 @@ impl Reader<'_> {
         self.steps.extend(self.table.verdict(&verdict)?);
         Ok(())
     }
+}
+
+/// Whether an `exthdr` writes the MSS option of TCP.
+fn is_mss(data: &[Attribute<'_>]) -> bool {
+    /// RFC 9293 §3.2.
+    const MAXIMUM_SEGMENT_SIZE: &[u8] = &[2];
+    let operation = find(data, NFTA_EXTHDR_OP).and_then(|one| one.u32_be().ok());
+    let kind = find(data, NFTA_EXTHDR_TYPE).map(|one| one.value);
+    find(data, NFTA_EXTHDR_SREG).is_some()
+        && operation == Some(NFT_EXTHDR_OP_TCPOPT)
+        && kind == Some(MAXIMUM_SEGMENT_SIZE)
 }
 
 /// The name, the revision and the data of a match or target of x_tables (NFTA_MATCH_*,

@@ -176,7 +176,7 @@ impl<'a> Place<'a> {
                 needs.headers = true;
                 None
             }
-            Condition::Unclear(_) | Condition::Unknown => None,
+            Condition::Syn | Condition::Unclear(_) | Condition::Unknown => None,
         }
     }
 

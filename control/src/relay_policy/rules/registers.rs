@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::xt::TCP_SYN;
 use super::{Condition, Side};
 use crate::netlink::parse::{array, malformed};
 
@@ -35,6 +36,8 @@ pub enum Slot {
     },
     /// The packet's mark, in some bits.
     Mark,
+    /// The flags of a TCP header, in these bits, in the first byte.
+    TcpFlags(u8),
     /// RTN_* of the destination.
     DestinationType,
     /// Bytes that the rule has itself.
@@ -85,6 +88,13 @@ pub fn compare(slots: &[Slot], value: &[u8], is_equal: bool) -> io::Result<Condi
         }
         (Slot::Version, 1) => Condition::Version { version: value[0], is_equal },
         (Slot::Mark, 4) => Condition::Mark { value: u32::from_ne_bytes(array(value)?), is_equal },
+        (Slot::TcpFlags(mask), 1) => {
+            let has_syn = match is_equal {
+                true => mask & value[0] & TCP_SYN != 0,
+                false => mask == TCP_SYN && value[0] == 0,
+            };
+            if has_syn { Condition::Syn } else { Condition::Unknown }
+        }
         (Slot::DestinationType, 4) => {
             // Of the types only this one is known not to be it.
             match u32::from_ne_bytes(array(value)?) == u32::from(libc::RTN_LOCAL) {

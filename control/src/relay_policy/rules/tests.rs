@@ -321,3 +321,16 @@ fn the_verdict_of_a_map_is_that_of_the_key() {
     assert_eq!(choose(&[(None, end(Verdict::Jump(1)))], None), drops("1.1"));
     assert_eq!(choose(&[(None, end(Verdict::Return))], None), Ok(true), "to the policy");
 }
+
+#[test]
+fn clamps_leave_segments_with_syn_to_the_kernel() {
+    let clamp = || Step::Clamp("TCPMSS".to_owned());
+    let syn = || Step::If(Condition::Syn);
+    let applies = Err(("0.1".to_owned(), Effect::Apply("TCPMSS".into())));
+    assert_eq!(walk(&[&[&[syn(), clamp()], &[ACCEPT]]]), Ok(false));
+    assert_eq!(walk(&[&[&[syn(), Step::Count, clamp(), Step::Count]]]), Ok(true), "it counts too");
+    assert_eq!(walk(&[&[&[syn(), clamp()], &[DROP]]]), drops("0.2"));
+    assert_eq!(walk(&[&[&[clamp()]]]), applies);
+    assert_eq!(walk(&[&[&[unknown(), clamp()]]]), applies);
+    assert_eq!(walk(&[&[&[syn(), DROP]]]), drops("0.1"), "no clamp");
+}

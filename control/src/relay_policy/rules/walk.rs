@@ -123,6 +123,7 @@ impl<'a> Walk<'a> {
         let counting = self.purpose == Purpose::Everything;
         // The next rule follows from the first condition on that may be false.
         let (mut after, mut counts) = (After::NOWHERE, false);
+        let (mut is_syn, mut clamps) = (false, false);
         for step in &rule.steps {
             match step {
                 Step::If(Condition::Unclear(name)) if counting => {
@@ -133,9 +134,19 @@ impl<'a> Walk<'a> {
                     // What was counted before the condition was not counted for a verdict.
                     _ if counts => return Err(obstacle(Effect::Count)),
                     Some(false) => return Ok(After { next: true, ..after }),
-                    None => after.next = true,
+                    None => {
+                        after.next = true;
+                        is_syn |= *condition == Condition::Syn;
+                    }
                 },
-                Step::Count => counts = counting,
+                // The kernel gets these segments, and counts them too.
+                Step::Clamp(_) if is_syn || !counting => {
+                    (clamps, counts) = (true, false);
+                    self.needs.syn |= counting;
+                    self.needs.headers |= counting;
+                }
+                Step::Clamp(name) => return Err(obstacle(Effect::Apply(name.clone()))),
+                Step::Count => counts = counting && !clamps,
                 Step::Choose { cases, otherwise } => {
                     let (chosen, is_certain) = self.choose(chain, rule, cases, depth)?;
                     after = after.or(chosen);
@@ -210,7 +221,7 @@ impl<'a> Walk<'a> {
             Step::End(Verdict::Return) => (false, true),
             Step::End(Verdict::Jump(to)) => (self.chain(*to, depth + 1)?, false),
             Step::End(Verdict::Goto(to)) => (false, self.chain(*to, depth + 1)?),
-            Step::If(_) | Step::Count | Step::Choose { .. } => (true, false),
+            Step::If(_) | Step::Count | Step::Clamp(_) | Step::Choose { .. } => (true, false),
         };
         Ok(After { next, back })
     }

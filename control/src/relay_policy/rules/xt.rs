@@ -34,20 +34,35 @@ const INVERT_DESTINATION: u32 = 2;
 /// The bit of RTN_LOCAL in its sets of types.
 const LOCAL: u16 = 1 << libc::RTN_LOCAL;
 
+/// The flag SYN of TCP.
+pub const TCP_SYN: u8 = 2;
+
 /// NF_NAT_RANGE_MAP_IPS: the range has addresses.
 const MAP_ADDRESSES: u32 = 1;
 
-/// The step for a match; none if it always holds.
-pub fn condition(name: &str, revision: u8, data: &[u8]) -> Option<Step> {
+/// The conditions for a match; none if it always holds.
+pub fn conditions(name: &str, revision: u8, data: &[u8]) -> Vec<Step> {
     let condition = match name {
-        "comment" => return None,
+        "comment" => return Vec::new(),
+        "tcp" if is_of_syn(data) => {
+            return vec![Step::If(Condition::Transport), Step::If(Condition::Syn)];
+        }
         "mark" if revision == 1 => mark(data),
         "addrtype" if revision == 1 => address_type(data),
         _ if OF_TRANSPORT.contains(&name) => Condition::Transport,
         _ if PURE.contains(&name) => Condition::Unknown,
         _ => Condition::Unclear(name.to_owned()),
     };
-    Some(Step::If(condition))
+    vec![Step::If(condition)]
+}
+
+/// Whether a match for TCP (`struct xt_tcp`: mask, flags, and what is inverted) is for segments
+/// with SYN only.
+fn is_of_syn(data: &[u8]) -> bool {
+    const FLAGS_AT: usize = 9;
+    const INVERT_FLAGS: u8 = 4;
+    let flags = data.get(FLAGS_AT..FLAGS_AT + 3);
+    flags.is_some_and(|flags| flags[0] & flags[1] & TCP_SYN != 0 && flags[2] & INVERT_FLAGS == 0)
 }
 
 /// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted.
@@ -76,6 +91,7 @@ pub fn target(family: Family, name: &str, revision: u8, data: &[u8]) -> Step {
         "MASQUERADE" | "REDIRECT" => NewAddress::OfHost,
         "SNAT" | "DNAT" => new_address(family, revision, data).unwrap_or(NewAddress::Any),
         "NETMAP" => NewAddress::Any,
+        "TCPMSS" => return Step::Clamp(name.to_owned()),
         _ => return Step::Do(Effect::Apply(name.to_owned())),
     };
     Step::Translate(name.to_owned(), address)

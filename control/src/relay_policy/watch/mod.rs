@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use wg_bounce_dataplane::snapshot::Relay;
+use wg_bounce_dataplane::snapshot::{Exceptions, Relay};
 use wg_bounce_sys::Family;
 use wg_bounce_sys::PerFamily;
 use wg_bounce_sys::clock;
@@ -157,7 +157,7 @@ struct Watch {
     mtu_v6: Option<usize>,
     route_queries: Vec<Option<RouteSocket>>,
     /// The last decision that was reported, and what was reported with it.
-    reported: Option<(PolicyDecision, Option<usize>, PerFamily<bool>, Dependence)>,
+    reported: Option<(PolicyDecision, Option<usize>, PerFamily<Exceptions>, Dependence)>,
 }
 
 /// A reading, and the version of the peers' addresses at that time, if they were known.
@@ -316,8 +316,9 @@ impl Watch {
         }
         let findings = self.readings.values().flat_map(|dated| &dated.reading.findings);
         let decision = PolicyDecision::new(self.mode, findings);
-        let (whole_headers, dependence) = (self.whole_headers(), self.dependence());
-        let reported = Some((decision.clone(), self.mtu_v6, whole_headers, dependence));
+        let (exceptions, dependence) = (self.exceptions(), self.dependence());
+        let decision = decision.with_syn_by_kernel(exceptions.map(|one| one.syn));
+        let reported = Some((decision.clone(), self.mtu_v6, exceptions, dependence));
         let is_new = self.reported != reported;
         let routes_changed = std::mem::take(&mut self.routes_changed);
         let owes_answer = std::mem::take(&mut self.addresses_unanswered);
@@ -327,7 +328,7 @@ impl Watch {
         self.routes += u64::from(routes_changed);
         let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
         let (routes, mtu_v6) = (self.routes, self.mtu_v6);
-        let relay = Relay { mode: PerFamily { v4, v6 }, routes, mtu_v6, whole_headers };
+        let relay = Relay { mode: PerFamily { v4, v6 }, routes, mtu_v6, exceptions };
         self.reported = reported;
         let route_queries = std::mem::take(&mut self.route_queries);
         let update = Update { relay, decision, route_queries, dependence };
@@ -337,11 +338,15 @@ impl Watch {
         Ok(())
     }
 
-    fn whole_headers(&self) -> PerFamily<bool> {
-        let needs = |family: Family| {
-            self.readings.values().any(|dated| dated.reading.needs.of(family).headers)
+    fn exceptions(&self) -> PerFamily<Exceptions> {
+        let of = |family: Family| {
+            let needs = || self.readings.values().map(|dated| dated.reading.needs.of(family));
+            Exceptions {
+                without_header: needs().any(|needs| needs.headers),
+                syn: needs().any(|needs| needs.syn),
+            }
         };
-        let [v4, v6] = Family::BOTH.map(needs);
+        let [v4, v6] = Family::BOTH.map(of);
         PerFamily { v4, v6 }
     }
 

@@ -65,7 +65,16 @@ const OTHERS: [(&str, &str, &[&str]); 4] = [
         "-i",
         &["-j MASQUERADE", "-j SNAT --to-source 10.77.0.9", "-j ACCEPT", "-j RETURN"],
     ),
-    ("-t mangle -A FORWARD", "none", &["-j MARK --set-mark 7", "-j ACCEPT", "-j DROP"]),
+    (
+        "-t mangle -A FORWARD",
+        "none",
+        &[
+            "-j MARK --set-mark 7",
+            "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1000",
+            "-j ACCEPT",
+            "-j DROP",
+        ],
+    ),
     ("-t raw -A PREROUTING", "-o", &["-j CT --notrack", "-j ACCEPT", "-j DROP"]),
 ];
 
