@@ -119,3 +119,80 @@ fn new_address(family: Family, revision: u8, data: &[u8]) -> Option<NewAddress> 
 fn u32_at(data: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(data.get(at..at + 4)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(numbers: &[u32]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_ne_bytes()).collect()
+    }
+
+    fn condition(name: &str, revision: u8, data: &[u8]) -> Condition {
+        match conditions(name, revision, data).pop() {
+            Some(Step::If(condition)) => condition,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn data_of_matches_is_read_in_known_revisions_only() {
+        let mark = [numbers(&[0x4000, 0xff00]), vec![1, 0, 0, 0]].concat();
+        let marked = Condition::Mark { value: 0x4000, is_equal: false };
+        assert_eq!(condition("mark", 1, &mark), marked);
+        assert_eq!(condition("mark", 2, &mark), Condition::Unknown);
+        let local =
+            |flags: u32| [vec![0, 0], 4u16.to_ne_bytes().to_vec(), numbers(&[flags])].concat();
+        assert_eq!(condition("addrtype", 1, &local(0)), Condition::ToHost { is_equal: true });
+        assert_eq!(condition("addrtype", 1, &local(2)), Condition::ToHost { is_equal: false });
+        assert_eq!(condition("addrtype", 0, &local(0)), Condition::Unknown);
+        let source = [4u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat();
+        let source = [source, numbers(&[0])].concat();
+        assert_eq!(condition("addrtype", 1, &source), Condition::Unknown);
+        let tcp = |mask, flags, inverted| [vec![0; 9], vec![mask, flags, inverted]].concat();
+        assert_eq!(condition("tcp", 0, &tcp(6, 2, 0)), Condition::Syn);
+        for data in [tcp(6, 4, 0), tcp(4, 2, 0), tcp(6, 2, 4)] {
+            assert_eq!(condition("tcp", 0, &data), Condition::Transport, "{data:?}");
+        }
+        assert_eq!(conditions("comment", 0, &[]), []);
+        assert_eq!(condition("recent", 0, &[]), Condition::Unclear("recent".into()));
+    }
+
+    #[test]
+    fn addresses_of_translations_are_read_in_known_revisions_only() {
+        let (first, last) = ([10, 0, 0, 1], [10, 0, 0, 9]);
+        let old = [numbers(&[1, 1]), [first, last].concat(), vec![0; 4]].concat();
+        let wide = |address: [u8; 4]| [address.to_vec(), vec![0; 12]].concat();
+        let new = |flags: u32| [numbers(&[flags]), wide(first), wide(last), vec![0; 8]].concat();
+        let within = NewAddress::Within(Family::V4, 0x0a00_0001, 0x0a00_0009);
+        for (revision, data, expected) in [
+            (0, old.clone(), within),
+            (2, new(1), within),
+            (2, new(2), NewAddress::Any), // ports only
+            (3, new(1), NewAddress::Any),
+        ] {
+            let step = Step::Translate("DNAT".into(), expected);
+            assert_eq!(target(Family::V4, "DNAT", revision, &data), step, "{revision}");
+        }
+        let of_v6 = target(Family::V6, "DNAT", 0, &old);
+        assert_eq!(of_v6, Step::Translate("DNAT".into(), NewAddress::Any));
+    }
+
+    #[test]
+    fn data_of_any_length_never_panics() {
+        for length in 0..64 {
+            for byte in [0, 1, 0xff] {
+                let data = vec![byte; length];
+                for revision in 0..4 {
+                    for name in ["mark", "addrtype", "tcp"] {
+                        assert!(!conditions(name, revision, &data).is_empty());
+                    }
+                    for family in Family::BOTH {
+                        let step = target(family, "SNAT", revision, &data);
+                        assert!(matches!(step, Step::Translate(..)));
+                    }
+                }
+            }
+        }
+    }
+}

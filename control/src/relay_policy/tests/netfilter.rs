@@ -254,6 +254,12 @@ fn lists_that_contradict_each_other_are_read_again() {
     expect(change, KERNEL, "the rules keep changing");
 }
 
+/// An expression with numbers and bytes.
+fn bytes(name: &str, numbers: &[Vec<u8>], values: &[(u16, &[u8])]) -> Vec<u8> {
+    let values = values.iter().map(|(kind, value)| attribute(*kind, &attribute(1, value)));
+    expression(name, &[numbers.to_vec(), values.collect()].concat())
+}
+
 /// Changes each byte, and cuts `whole` short: never a panic, and what is cut short is not followed.
 #[track_caller]
 fn break_everywhere(whole: &[u8], judge: impl Fn(Vec<u8>) -> Vec<Finding>) {
@@ -272,6 +278,14 @@ fn broken_rules_never_panic() {
     let parts = [
         meta(6, 0, b"eth0\0").concat(),
         expression("payload", &[number(1, 8), number(2, 1), number(3, 12), number(4, 4)]),
+        bytes(
+            "bitwise",
+            &[number(1, 8), number(2, 9), number(3, 4)],
+            &[(4, &[255; 4]), (5, &[0; 4])],
+        ),
+        bytes("range", &[number(1, 9), number(2, 0)], &[(3, &[10, 0, 0, 0]), (4, &[11, 0, 0, 0])]),
+        expression("fib", &[number(1, 8), number(2, 3), number(3, 2)]),
+        bytes("immediate", &[number(1, 8)], &[(2, &[10, 0, 0, 1])]),
         expression("lookup", &[text(1, "__set0"), number(2, 8)]),
         counter(),
         verdict(1),

@@ -1,6 +1,7 @@
 //! Sets and maps of nftables.
 
-use super::fake::FakeKernel;
+use super::super::source::Source;
+use super::fake::{self, FakeKernel};
 use super::netfilter::{ACCEPT, expression, number, verdict, with_rules};
 use super::{DIRECT, KERNEL, expect};
 use crate::netlink::message::Message;
@@ -109,4 +110,35 @@ fn ranges_end_before_the_next_key() {
     assert_eq!(found.elements, expected);
     assert_eq!(read(4, &keys, 4), None, "too many");
     assert!(read(0x10, &keys[..1], 5).expect("few").may_expire);
+}
+
+/// Each byte of a set and of its elements is changed, and both are cut short.
+#[test]
+fn broken_sets_never_panic() {
+    let says = |code: u32| attribute(2, &attribute(2, &number(1, code)));
+    let elements = [
+        element(&name("wg0"), &[says(0), number(3, 0)]),
+        element(&name("wg1"), &[number(3, 1)]),
+        element(&name("eth0"), &[says(1), attribute(10, &attribute(1, &name("eth9")))]),
+    ];
+    let judge = |change: &dyn Fn(&mut Vec<u8>, usize), question: u16| {
+        let mut length = 1;
+        let mut at = 0;
+        while at < length {
+            let mut kernel = FakeKernel::quiet();
+            with_set(4 | 8, &elements, &[])(&mut kernel);
+            let answer = kernel.answers.get_mut(&(Netfilter, question)).expect("pushed");
+            let message = &mut answer.as_mut().expect("not refused")[0];
+            length = message.payload.len();
+            change(&mut message.payload, at);
+            Source::Nftables.read(&mut kernel, &fake::at(), None);
+            at += 1;
+        }
+    };
+    for question in [0xa0a, 0xa0d] {
+        judge(&|payload, at| payload.truncate(at), question);
+        for value in [0, 1, 0x7f, 0xff] {
+            judge(&|payload, at| payload[at] = value, question);
+        }
+    }
 }
