@@ -136,6 +136,9 @@ fn requests_do_not_wait_for_a_burst_of_handshakes(backend: Backend) {
         )
     });
     testbed.hub.configure("addconf", &config.collect::<String>());
+    // The workers may not get a CPU at once.
+    let queue = format!("ip link set {} txqueuelen {}", testbed.hub.interface, 2 * BURST);
+    testbed.hub.namespace.run(&queue);
     let socket = testbed.hub.namespace.udp_socket("0.0.0.0:0");
     let mut client = Uapi::connect(&testbed.hub.interface);
     let mut longest = [Duration::ZERO; BURSTS];
@@ -147,18 +150,18 @@ fn requests_do_not_wait_for_a_burst_of_handshakes(backend: Backend) {
                 .expect("the queue has room");
         }
         let start = now();
-        while start.elapsed() < seconds(1) {
+        let all_begun = || initiations.packets() - before >= BURST as u64;
+        while start.elapsed() < Duration::from_millis(500) || !all_begun() {
+            assert!(start.elapsed() < seconds(10), "{} of all", initiations.packets() - before);
             let asked = now();
             assert_eq!(client.ask("set=1"), ["errno=0"]);
             *longest = asked.elapsed().max(*longest);
         }
-        let begun = initiations.packets() - before;
-        assert!(begun >= BURST as u64, "{begun} handshakes were begun");
     }
     println!("longest waits: {longest:?}");
     // The machine may be busy with something else during some of them.
     let least = longest.into_iter().min().expect("several bursts");
-    assert!(least < Duration::from_millis(50), "a request waited in each burst: {longest:?}");
+    assert!(least < Duration::from_millis(100), "a request waited in each burst: {longest:?}");
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]

@@ -27,7 +27,7 @@ const PURE: [&str; 15] = [
 
 /// Pure matches that read the transport header: they drop a packet that ends before it
 /// (`hotdrop`), and no fragment but the first matches.
-const OF_TRANSPORT: [&str; 5] = ["icmp", "icmp6", "multiport", "tcp", "udp"];
+const OF_TRANSPORT: [&str; 6] = ["icmp", "icmp6", "multiport", "tcp", "tcpmss", "udp"];
 
 /// Flags of `struct xt_addrtype_info_v1`: XT_ADDRTYPE_INVERT_DEST.
 const INVERT_DESTINATION: u32 = 2;
