@@ -58,7 +58,6 @@ pub fn has_whole_header(packet: &[u8], ip: &Packet) -> bool {
     const ICMP_HEADER_LEN: usize = 8;
     const UDP_HEADER_LEN: usize = 8;
     const UDP_LITE: u8 = 136;
-    const TCP_HEADER_LEN: usize = 20;
     const TCP_OFFSET_AT: usize = 12;
     /// The least that is read of any other protocol with ports.
     const PORTS_LEN: usize = 4;
@@ -71,8 +70,8 @@ pub fn has_whole_header(packet: &[u8], ip: &Packet) -> bool {
     let transport = &packet[ip.header_len..ip.len];
     let length = match ip.protocol {
         ip::TCP => match transport.get(TCP_OFFSET_AT) {
-            Some(offset) => TCP_HEADER_LEN.max(usize::from(offset >> 4) * 4),
-            None => return false,
+            Some(offset) if offset >> 4 >= 5 => usize::from(offset >> 4) * 4,
+            _ => return false,
         },
         ip::UDP | UDP_LITE => UDP_HEADER_LEN,
         ip::ICMP | ip::ICMPV6 => ICMP_HEADER_LEN,
@@ -226,7 +225,7 @@ mod tests {
             packet
         };
         assert!(whole(&v4()) && whole(&v6()));
-        for (protocol, length) in [(ip::UDP, 8), (ip::ICMP, 8), (ip::TCP, 20), (136, 8), (132, 4)] {
+        for (protocol, length) in [(ip::UDP, 8), (ip::ICMP, 8), (136, 8), (132, 4)] {
             assert!(whole(&of_v4(protocol, &vec![0; length])), "{protocol}");
             assert!(!whole(&of_v4(protocol, &vec![0; length - 1])), "{protocol}");
             let mut padded = of_v4(protocol, &vec![0; length - 1]);
@@ -237,6 +236,11 @@ mod tests {
         options[12] = 0x60;
         assert!(whole(&of_v4(ip::TCP, &options)));
         assert!(!whole(&of_v4(ip::TCP, &options[..23])));
+        options[12] = 0x50;
+        assert!(whole(&of_v4(ip::TCP, &options[..20])));
+        assert!(!whole(&of_v4(ip::TCP, &options[..19])));
+        options[12] = 0x40;
+        assert!(!whole(&of_v4(ip::TCP, &options)), "less than a header");
         for fragment in [[0x20, 0], [0, 1], [0x20, 1]] {
             assert!(!whole(&changed_v4(6, &fragment)), "{fragment:?}");
         }

@@ -199,6 +199,8 @@ pub const NFTA_SET_EXPR: u16 = 17;
 pub const NFTA_SET_EXPRESSIONS: u16 = 18;
 /// Its elements have ranges.
 pub const NFT_SET_INTERVAL: u32 = 4;
+/// Its keys have several fields.
+pub const NFT_SET_CONCAT: u32 = 0x80;
 /// Its elements have timeouts.
 pub const NFT_SET_TIMEOUT: u32 = 0x10;
 /// Rules add elements.
@@ -304,6 +306,8 @@ pub const NFTA_EXTHDR_OP: u16 = 6;
 pub const NFTA_EXTHDR_SREG: u16 = 7;
 /// The options of TCP.
 pub const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
+/// The set that `dynset` changes.
+pub const NFTA_DYNSET_SET_NAME: u16 = 1;
 /// The register that `bitwise` reads.
 pub const NFTA_BITWISE_SREG: u16 = 1;
 /// The register that it writes.

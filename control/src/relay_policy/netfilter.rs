@@ -1,10 +1,11 @@
 //! Netfilter on the path of a forwarded packet: nftables (including iptables-nft), IPVS, BPF.
 //!
-//! Connection tracking itself does not count: packets that it reassembles take the kernel's path
-//! anyway, and only rules make a difference between connections.
+//! Connection tracking itself does not count: only rules make a difference between connections. (It
+//! would drop fragments of which some are missing; a worker relays them one by one.)
 
 use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 
 use netlink_packet_core::DefaultNla;
 
@@ -137,6 +138,8 @@ fn chains(
 struct KernelSets<'k, K> {
     kernel: &'k mut K,
     kinds: BTreeMap<Name, Kind>,
+    /// What was read already.
+    known: BTreeMap<Name, Option<Rc<Set>>>,
     /// Elements that may be read.
     left: usize,
 }
@@ -150,12 +153,24 @@ impl<'k, K: Kernel> KernelSets<'k, K> {
                 kinds.insert(name, kind);
             }
         }
-        Ok(KernelSets { kernel, kinds, left: NFTABLES_ELEMENTS_MAX })
+        let known = BTreeMap::new();
+        Ok(KernelSets { kernel, kinds, known, left: NFTABLES_ELEMENTS_MAX })
     }
 }
 
 impl<K: Kernel> Sets for KernelSets<'_, K> {
-    fn read(&mut self, name: &Name) -> io::Result<Option<Set>> {
+    fn read(&mut self, name: &Name) -> io::Result<Option<Rc<Set>>> {
+        if let Some(set) = self.known.get(name) {
+            return Ok(set.clone());
+        }
+        let set = self.ask(name)?.map(Rc::new);
+        self.known.insert(name.clone(), set.clone());
+        Ok(set)
+    }
+}
+
+impl<K: Kernel> KernelSets<'_, K> {
+    fn ask(&mut self, name: &Name) -> io::Result<Option<Set>> {
         let Some(kind) = self.kinds.get(name).filter(|kind| kind.is_plain()) else {
             return Ok(None);
         };

@@ -277,7 +277,7 @@ fn rules_of_nft_are_followed() {
     let relay = connected(Backend::Uring, "auto");
     let hub = &relay.hub;
     expect(&relay, BOTH, "");
-    let tables: [(&str, Direct, &str); 12] = [
+    let tables: [(&str, Direct, &str); 13] = [
         (
             "chain f { type filter hook forward priority 0; policy drop; \
              ct state established,related accept; iifname IF oifname IF counter accept; }",
@@ -336,6 +336,13 @@ fn rules_of_nft_are_followed() {
             BOTH,
             "",
         ),
+        // The first element that was added wins, where ranges overlap.
+        (
+            "chain f { type filter hook forward priority 0; udp dport 9 ip saddr . ip daddr vmap \
+             { 10.77.0.2 . 10.77.0.3 : drop, 10.77.0.0/24 . 10.77.0.0/24 : accept }; }",
+            V6_ONLY,
+            "may drop packets",
+        ),
         (
             "map services { type ipv4_addr : ipv4_addr; elements = { 10.96.0.1 : 172.17.0.2 }; }\n\
              chain p { type nat hook prerouting priority -100; ip daddr 172.20.0.0/16 \
@@ -366,6 +373,24 @@ fn rules_of_nft_are_followed() {
         hub.namespace.run("nft delete table inet t");
         expect(&relay, BOTH, "");
     }
+}
+
+/// Packets may fill a set by a rule that has nothing to do with the one that looks into it, and
+/// without any event. The set need not be declared as dynamic.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn sets_that_packets_fill_are_not_understood() {
+    let relay = connected(Backend::Uring, "auto");
+    let hub = &relay.hub.namespace;
+    hub.run_with("nft -f -", "table inet t {\nset seen { type ipv4_addr; }\n}\n");
+    let looks = "table inet t {\nchain f { type filter hook forward priority 0; \
+                 ip saddr @seen drop; }\n}\n";
+    hub.run_with("nft -f -", looks);
+    expect(&relay, BOTH, "");
+    let fills = "table inet t {\nchain i { type filter hook input priority 0; \
+                 tcp dport 23 add @seen { ip saddr }; }\n}\n";
+    hub.run_with("nft -f -", fills);
+    expect(&relay, V6_ONLY, "set seen is not understood");
 }
 
 /// Clamps of the MSS: segments with SYN pass the kernel, which sets it, and nothing else does.

@@ -221,7 +221,11 @@ impl<'a> Entry<'a> {
         for (number, bit) in [(0, NOT_FROM), (1, NOT_TO)] {
             let at = number * layout.address;
             let bytes = |at: usize| self.bytes[at..at + layout.address].to_vec();
-            let (value, mask) = (bytes(at), bytes(at + 2 * layout.address));
+            let (mut value, mask) = (bytes(at), bytes(at + 2 * layout.address));
+            if self.family == Family::V6 {
+                // Other bits do not count (`ipv6_masked_addr_cmp`).
+                value.iter_mut().zip(&mask).for_each(|(byte, mask)| *byte &= mask);
+            }
             let is_equal = inverted & bit == 0;
             if mask.iter().chain(&value).any(|byte| *byte != 0) || !is_equal {
                 let offset = layout.header + at;

@@ -50,8 +50,7 @@ pub enum Step {
     If(Condition),
     /// The rule has a counter, which would miss packets that are relayed directly.
     Count,
-    /// The first condition that holds says what happens; otherwise, the rest of the rule. No two
-    /// can hold at once.
+    /// One of the conditions that hold says what happens; if none holds, the rest of the rule.
     Choose {
         /// Conditions, each with a step that ends the rule.
         cases: Vec<(Condition, Step)>,

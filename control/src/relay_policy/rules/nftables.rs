@@ -1,13 +1,14 @@
 //! Rules of nftables as the kernel lists them (linux/netfilter/nf_tables.h), including those that
 //! iptables-nft writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::rc::Rc;
 
 use wg_bounce_sys::Family;
 
 use super::registers::{self, Registers, Slot};
-use super::sets::{Element, Sets};
+use super::sets::{Element, Name, Set, Sets};
 use super::{Chain, Condition, Effect, NewAddress, Rule, Side, Step, Verdict, xt};
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
@@ -15,14 +16,14 @@ use crate::netlink::numbers::{
     NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG,
     NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME,
     NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
-    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_OP, NFTA_EXTHDR_SREG,
-    NFTA_EXTHDR_TYPE, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT,
-    NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET,
-    NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MAX,
-    NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN,
-    NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG,
-    NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION,
-    NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_OP,
+    NFTA_EXTHDR_SREG, NFTA_EXTHDR_TYPE, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS,
+    NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS,
+    NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_NAT_FAMILY,
+    NFTA_NAT_REG_ADDR_MAX, NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG,
+    NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP,
+    NFTA_RANGE_SREG, NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
+    NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::{array, malformed};
 
@@ -63,6 +64,8 @@ pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io:
         }
         table.chains.push(Chain { name, rules: Vec::new() });
     }
+    let updated = updated_sets(rules)?;
+    let sets = &mut Unchanged { sets, updated: &updated };
     for message in rules {
         let (header, attributes) = message.split(HEADER_LEN)?;
         let key = (header[0], need(&attributes, NFTA_RULE_TABLE)?.text());
@@ -83,6 +86,37 @@ pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io:
         table.chains[chain].rules.push(Rule { label: label(handle), steps });
     }
     Ok(tables)
+}
+
+/// The sets whose elements packets add or remove, in whatever chain: a set need not be declared as
+/// dynamic for that, and the kernel announces no such change.
+fn updated_sets(rules: &[Message]) -> io::Result<HashSet<Name>> {
+    let mut names = HashSet::new();
+    for message in rules {
+        let (header, attributes) = message.split(HEADER_LEN)?;
+        let table = need(&attributes, NFTA_RULE_TABLE)?.text();
+        for expression in need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()? {
+            let parts = expression.nested()?;
+            if need(&parts, NFTA_EXPR_NAME)?.text() == "dynset" {
+                let data = need(&parts, NFTA_EXPR_DATA)?.nested()?;
+                let set = need(&data, NFTA_DYNSET_SET_NAME)?.text();
+                names.insert((header[0], table.clone(), set));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// The sets that packets do not change.
+struct Unchanged<'a> {
+    sets: &'a mut dyn Sets,
+    updated: &'a HashSet<Name>,
+}
+
+impl Sets for Unchanged<'_> {
+    fn read(&mut self, name: &Name) -> io::Result<Option<Rc<Set>>> {
+        if self.updated.contains(name) { Ok(None) } else { self.sets.read(name) }
+    }
 }
 
 fn label(handle: u64) -> String {
@@ -221,8 +255,11 @@ impl Reader<'_> {
         };
         let cases = conditions.into_iter().zip(&set.elements);
         let cases = cases.map(|(one, element)| Ok((any(vec![one]), step(&element.verdict)?)));
-        let cases = cases.collect::<io::Result<Vec<_>>>()?;
-        let otherwise = set.catch_all.as_deref().map(step).transpose()?.map(Box::new);
+        let mut cases = cases.collect::<io::Result<Vec<_>>>()?;
+        let mut otherwise = set.catch_all.as_deref().map(step).transpose()?.map(Box::new);
+        if may_expire {
+            cases.extend(otherwise.take().map(|step| (Condition::Unknown, *step)));
+        }
         self.steps.push(Step::Choose { cases, otherwise });
         Ok(())
     }
@@ -277,7 +314,9 @@ impl Reader<'_> {
             return self.load("payload", data);
         };
         let (offset, length) = (offset as usize, length as usize);
-        if find(data, NFTA_PAYLOAD_SREG).is_some() || offset + length > HEADER_BYTES_MAX {
+        if find(data, NFTA_PAYLOAD_SREG).is_some()
+            || offset.saturating_add(length) > HEADER_BYTES_MAX
+        {
             return self.load("payload", data);
         }
         let words = (0..length).step_by(4).map(|at| Slot::Header {

@@ -1,15 +1,16 @@
 //! Sets and maps of nftables, and their elements, as the kernel lists them.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_SET_ELEM_CATCHALL, NFT_SET_ELEM_INTERVAL_END, NFT_SET_EVAL, NFT_SET_INTERVAL,
-    NFT_SET_OBJECT, NFT_SET_TIMEOUT, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_SET_ELEM_DATA,
-    NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_EXPRESSIONS, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY,
-    NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_EXPR, NFTA_SET_EXPRESSIONS,
-    NFTA_SET_FLAGS, NFTA_SET_NAME, NFTA_SET_TABLE,
+    NFT_SET_CONCAT, NFT_SET_ELEM_CATCHALL, NFT_SET_ELEM_INTERVAL_END, NFT_SET_EVAL,
+    NFT_SET_INTERVAL, NFT_SET_OBJECT, NFT_SET_TIMEOUT, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
+    NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_EXPRESSIONS, NFTA_SET_ELEM_FLAGS,
+    NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_EXPR,
+    NFTA_SET_EXPRESSIONS, NFTA_SET_FLAGS, NFTA_SET_NAME, NFTA_SET_TABLE,
 };
 
 /// Bytes of `struct nfgenmsg`; the first one is the family.
@@ -28,7 +29,7 @@ pub struct Kind {
 /// A set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
-    /// Its elements; no key is in two of them.
+    /// Its elements. A key may be in two of them if they are ranges of several fields.
     pub elements: Vec<Element>,
     /// The data of all other keys; none if they are not in the set.
     pub catch_all: Option<Vec<u8>>,
@@ -53,7 +54,7 @@ pub trait Sets {
     ///
     /// # Errors
     /// Those of the kernel; InvalidData: a message is malformed.
-    fn read(&mut self, name: &Name) -> io::Result<Option<Set>>;
+    fn read(&mut self, name: &Name) -> io::Result<Option<Rc<Set>>>;
 }
 
 /// Reads the description of a set.
@@ -71,7 +72,7 @@ pub fn kind(message: &Message) -> io::Result<(Name, Kind)> {
 }
 
 impl Kind {
-    /// Whether packets do not change it, neither by adding elements nor by counters in these.
+    /// Whether it is not declared to be changed by packets, as by counters in its elements.
     pub fn is_plain(self) -> bool {
         self.flags & (NFT_SET_EVAL | NFT_SET_OBJECT) == 0 && !self.has_statements
     }
@@ -110,7 +111,8 @@ impl Kind {
                 set.elements.push(Element { first: key, last: last.transpose()?, verdict });
             }
         }
-        if self.flags & NFT_SET_INTERVAL != 0 {
+        // With several fields, an element without a last key has only one.
+        if self.flags & (NFT_SET_INTERVAL | NFT_SET_CONCAT) == NFT_SET_INTERVAL {
             set.close_ranges(ends);
         }
         Ok(Some(set))

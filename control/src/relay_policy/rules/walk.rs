@@ -170,7 +170,8 @@ impl<'a> Walk<'a> {
         Ok(After { next: true, ..after })
     }
 
-    /// Follows all cases that may hold, or the one that does: then the second value is true.
+    /// Follows all cases that may hold. The second value says whether one does: ranges of several
+    /// fields may overlap, and then the kernel takes the one that was added first.
     fn choose(
         &mut self,
         chain: &Chain,
@@ -179,19 +180,15 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> Result<(After, bool), Obstacle> {
         self.needs.sets = true;
-        let mut all = After::NOWHERE;
-        let mut possible = Vec::new();
+        let (mut all, mut is_certain) = (After::NOWHERE, false);
         for (condition, step) in cases {
-            match self.place.holds(condition, self.needs) {
-                Some(true) => return Ok((self.end(chain, rule, step, depth)?, true)),
-                Some(false) => {}
-                None => possible.push(step),
+            let holds = self.place.holds(condition, self.needs);
+            is_certain |= holds == Some(true);
+            if holds != Some(false) {
+                all = all.or(self.end(chain, rule, step, depth)?);
             }
         }
-        for step in possible {
-            all = all.or(self.end(chain, rule, step, depth)?);
-        }
-        Ok((all, false))
+        Ok((all, is_certain))
     }
 
     /// Follows a step that ends a rule.

@@ -69,6 +69,11 @@ fn elements_of_sets_and_maps_are_looked_at() {
     let others = [number(3, 2), says(0).remove(0)].concat();
     let map = [element(&name("eth0"), &says(1)), attribute(1, &others)];
     expect(with_set(8, &map, &[]), KERNEL, "may drop");
+    // The element of all other keys accepts, until it expires.
+    let others = [number(3, 2), says(1).remove(0)].concat();
+    let map = [attribute(1, &others)];
+    expect(with_set(8, &map, &drop), DIRECT, "");
+    expect(with_set(8 | 0x10, &map, &drop), KERNEL, "may drop");
 }
 
 /// The elements of a set with these flags and keys; those with `true` end a range.
@@ -110,6 +115,9 @@ fn ranges_end_before_the_next_key() {
     assert_eq!(found.elements, expected);
     assert_eq!(read(4, &keys, 4), None, "too many");
     assert!(read(0x10, &keys[..1], 5).expect("few").may_expire);
+    // Several fields: their ends come with them.
+    let found = read(0x84, &keys[..1], 5).expect("few");
+    assert_eq!(found.elements[0].last, None);
 }
 
 /// Each byte of a set and of its elements is changed, and both are cut short.
