@@ -81,9 +81,13 @@ impl Iperf {
             let too_early = [
                 "unable to connect to server: Connection refused",
                 "unable to connect to server: Connection reset by peer",
+                // Reset right after it was connected: nothing was measured.
+                "unable to receive control message: Connection reset by peer",
                 "server is busy",
             ];
-            let is_too_early = too_early.iter().any(|error| outcome.stdout.contains(error));
+            let is_measured = !outcome.stdout.contains("\"connected\":\t[]");
+            let is_too_early =
+                !is_measured && too_early.iter().any(|error| outcome.stdout.contains(error));
             if is_too_early {
                 outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
             }
