@@ -145,7 +145,6 @@ impl Relay {
         let relay = snapshot::Relay {
             mode: wg_bounce_sys::PerFamily { v4: relaying, v6: relaying },
             routes: 1,
-            mtu_v6: None,
             ..snapshot::Relay::default()
         };
         let peers = Snapshot { is_up: true, mtu: 1420, relay, ..Snapshot::default() };

@@ -176,6 +176,9 @@ pub const NFT_MSG_OF_SETS: [u16; 9] = [
     nftables(21), // NFT_MSG_GETOBJ_RESET
 ];
 
+/// Bytes of `struct nfgenmsg`, before the attributes; the first one is the family.
+pub const NFGENMSG_LEN: usize = 4;
+
 /// A set.
 pub const NFT_MSG_NEWSET: u16 = nftables(libc::NFT_MSG_NEWSET);
 /// Requests sets.

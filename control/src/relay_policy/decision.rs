@@ -34,7 +34,7 @@ impl PolicyDecision {
         mode: Mode,
         findings: impl Iterator<Item = &'a Finding> + Clone,
     ) -> PolicyDecision {
-        let families = PerFamily { v4: Family::V4, v6: Family::V6 }.map(|family| {
+        let families = PerFamily::each(|family| {
             let findings = findings.clone().filter(|finding| finding.families.contain(family));
             FamilyDecision::new(mode, findings.map(|finding| finding.reason.clone()).collect())
         });
@@ -80,36 +80,19 @@ impl PolicyDecision {
 
 impl FamilyDecision {
     fn new(mode: Mode, reasons: Vec<Reason>) -> FamilyDecision {
-        let no_relaying = |reasons| FamilyDecision {
-            relaying: mode.without_forwarding(),
-            reasons,
-            bypassed: Vec::new(),
-            is_syn_by_kernel: false,
+        let (reasons, bypassed) = match mode {
+            Mode::Kernel => (Vec::new(), Vec::new()),
+            Mode::Auto => (reasons, Vec::new()),
+            Mode::Direct => reasons.into_iter().partition(Reason::is_of_router),
         };
-        match mode {
-            Mode::Kernel => no_relaying(Vec::new()),
-            Mode::Auto if reasons.is_empty() => FamilyDecision {
-                relaying: DirectRelay::IfRoutedBack,
-                reasons,
-                bypassed: Vec::new(),
-                is_syn_by_kernel: false,
-            },
-            Mode::Auto => no_relaying(reasons),
-            Mode::Direct => {
-                let (of_router, bypassed) = reasons.into_iter().partition(Reason::is_of_router);
-                let reasons: Vec<Reason> = of_router;
-                if reasons.is_empty() {
-                    FamilyDecision {
-                        relaying: DirectRelay::Always,
-                        reasons,
-                        bypassed,
-                        is_syn_by_kernel: false,
-                    }
-                } else {
-                    no_relaying(reasons)
-                }
-            }
-        }
+        let relaying = match mode {
+            Mode::Auto if reasons.is_empty() => DirectRelay::IfRoutedBack,
+            Mode::Direct if reasons.is_empty() => DirectRelay::Always,
+            _ => mode.without_forwarding(),
+        };
+        // What is not relayed bypasses nothing.
+        let bypassed = if relaying == DirectRelay::Always { bypassed } else { Vec::new() };
+        FamilyDecision { relaying, reasons, bypassed, is_syn_by_kernel: false }
     }
 }
 

@@ -14,26 +14,25 @@ use wg_bounce_sys::Family;
 use super::kernel::{Interface, Kernel, NetfilterLink};
 use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
 use super::routing;
+use super::rules::Chain;
 use super::rules::addresses::Addresses;
 use super::rules::nftables::{self, Tables};
-use super::rules::place::{self, Facts, Hook, Place};
+use super::rules::place::{self, Facts, Hook};
 use super::rules::sets::{self, Kind, Name, Set, Sets};
-use super::rules::{Chain, Obstacle, walk};
+use super::rules::walk::{self, Base};
 use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
-    NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETSET,
-    NFT_MSG_GETSETELEM, NFT_MSG_NEWCHAIN, NFT_MSG_NEWFLOWTABLE, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
-    NFT_MSG_NEWSETELEM, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE,
-    NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX, NFTA_FLOWTABLE_DEVS,
-    NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE, NFTA_GEN_ID, NFTA_HOOK_DEV,
-    NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
+    NFGENMSG_LEN, NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE, NFT_MSG_GETGEN, NFT_MSG_GETRULE,
+    NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_NEWCHAIN, NFT_MSG_NEWFLOWTABLE, NFT_MSG_NEWRULE,
+    NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
+    NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX,
+    NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE,
+    NFTA_GEN_ID, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM, NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE,
 };
 use crate::netlink::parse::malformed;
-
-/// Bytes of `struct nfgenmsg`; the first one is the family.
-const HEADER_LEN: usize = 4;
 
 /// NFPROTO_*: the families of tables.
 const INET: u8 = libc::NFPROTO_INET as u8;
@@ -76,11 +75,11 @@ pub fn tables(
 
 /// The number of the last transaction; none if the kernel has no nftables.
 fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
-    let request = Request::get(NFT_MSG_GETGEN, &[0; HEADER_LEN]);
+    let request = Request::get(NFT_MSG_GETGEN, &[0; NFGENMSG_LEN]);
     match kernel.query(Protocol::Netfilter, &request) {
         Ok(reply) => {
             let Some(message) = reply.first() else { return Ok(None) };
-            let (_, attributes) = message.split(HEADER_LEN)?;
+            let (_, attributes) = message.split(NFGENMSG_LEN)?;
             Ok(Some(need(&attributes, NFTA_GEN_ID)?.u32_be()?))
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
@@ -102,13 +101,13 @@ fn chains(
         count = count.saturating_add(rules_of(message)?);
         bases.extend(base_chain(message, at)?);
     }
-    let facts = (!bases.is_empty()).then(|| routing::facts(kernel, at, addresses));
+    let facts = (!bases.is_empty()).then(|| routing::facts(kernel, at, addresses, Families::BOTH));
     let may_follow = count <= NFTABLES_RULES_MAX;
     let tables = match bases.is_empty() || !may_follow {
         true => Tables::new(),
         false => {
             let rules = listed(kernel, NFT_MSG_GETRULE, NFT_MSG_NEWRULE)?;
-            nftables::tables(&chains, &rules, &mut KernelSets::new(kernel, &bases)?)?
+            nftables::tables(&chains, &rules, &mut KernelSets::new(kernel, &bases, &rules)?)?
         }
     };
     for base in bases {
@@ -134,7 +133,7 @@ fn chains(
     Ok(reading)
 }
 
-/// The sets of tables with base chains on the path.
+/// The sets of tables with base chains on the path that packets do not change.
 struct KernelSets<'k, K> {
     kernel: &'k mut K,
     kinds: BTreeMap<Name, Kind>,
@@ -145,13 +144,20 @@ struct KernelSets<'k, K> {
 }
 
 impl<'k, K: Kernel> KernelSets<'k, K> {
-    fn new(kernel: &'k mut K, bases: &[BaseChain]) -> io::Result<KernelSets<'k, K>> {
+    fn new(
+        kernel: &'k mut K,
+        bases: &[BaseChain],
+        rules: &[Message],
+    ) -> io::Result<KernelSets<'k, K>> {
         let mut kinds = BTreeMap::new();
         for message in listed(kernel, NFT_MSG_GETSET, NFT_MSG_NEWSET)? {
             let (name, kind) = sets::kind(&message)?;
             if bases.iter().any(|base| (base.family, &base.table) == (name.0, &name.1)) {
                 kinds.insert(name, kind);
             }
+        }
+        for name in nftables::updated_sets(rules)? {
+            kinds.remove(&name);
         }
         let known = BTreeMap::new();
         Ok(KernelSets { kernel, kinds, known, left: NFTABLES_ELEMENTS_MAX })
@@ -220,24 +226,19 @@ impl BaseChain {
         facts: &Facts<'_>,
         reading: &mut Reading,
     ) {
+        let base = Base { chains, number, hook, translates: self.translates };
         let mut findings: Vec<Finding> = Vec::new();
         for family in Family::BOTH.into_iter().filter(|family| self.families.contain(*family)) {
             let needs = reading.needs.of_mut(family);
-            let between = Place::between_peers(facts, hook, family);
-            let others = Place::of_translations(facts, hook, family).filter(|_| self.translates);
-            let result = walk::find_obstacle(chains, number, &between, needs);
-            let result = result.and_then(|may_reach_policy| {
-                others.map_or(Ok(()), |place| {
-                    walk::find_translation(chains, number, &place, needs)
-                })?;
-                Ok(may_reach_policy)
-            });
-            let reason = match result {
+            let reason = match walk::find_obstacle(&base, facts, family, needs) {
                 Ok(may_reach_policy) if may_reach_policy && self.policy != NF_ACCEPT => {
                     self.reason(ChainEffect::Policy)
                 }
                 Ok(_) => continue,
-                Err(obstacle) => self.rule(obstacle),
+                Err(obstacle) => {
+                    let table = format!("table {} {}", family_name(self.family), self.table);
+                    Reason::Rule { table, program: "nftables", obstacle }
+                }
             };
             match findings.iter_mut().find(|finding| finding.reason == reason) {
                 Some(known) => known.families = Families::BOTH,
@@ -245,11 +246,6 @@ impl BaseChain {
             }
         }
         reading.findings.extend(findings);
-    }
-
-    fn rule(&self, obstacle: Obstacle) -> Reason {
-        let table = format!("table {} {}", family_name(self.family), self.table);
-        Reason::Rule { table, program: "nftables", obstacle }
     }
 
     fn finding(&self, effect: ChainEffect) -> Finding {
@@ -269,7 +265,7 @@ impl BaseChain {
 
 /// All objects of a kind; none if the kernel has no nftables.
 fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<Message>> {
-    match kernel.query(Protocol::Netfilter, &Request::dump(request, &[0; HEADER_LEN])) {
+    match kernel.query(Protocol::Netfilter, &Request::dump(request, &[0; NFGENMSG_LEN])) {
         Ok(reply) if reply.iter().all(|message| message.kind == kind) => Ok(reply),
         Ok(_) => Err(malformed()),
         // `nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c: the subsystem is not registered.
@@ -280,12 +276,12 @@ fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<M
 
 /// Rules of a chain and jumps to it (`nft_chain.use`): at least its rules.
 fn rules_of(message: &Message) -> io::Result<u32> {
-    let (_, attributes) = message.split(HEADER_LEN)?;
+    let (_, attributes) = message.split(NFGENMSG_LEN)?;
     find(&attributes, NFTA_CHAIN_USE).map_or(Ok(0), |count| count.u32_be())
 }
 
 fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<BaseChain>> {
-    let (header, attributes) = message.split(HEADER_LEN)?;
+    let (header, attributes) = message.split(NFGENMSG_LEN)?;
     let Some(place) = find(&attributes, NFTA_CHAIN_HOOK) else { return Ok(None) };
     let place = place.nested()?;
     let number = need(&place, NFTA_HOOK_HOOKNUM)?.u32_be()?;
@@ -310,7 +306,7 @@ fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<BaseChain>
 }
 
 fn flowtable(message: &Message, at: &Interface) -> io::Result<Option<Finding>> {
-    let (_, attributes) = message.split(HEADER_LEN)?;
+    let (_, attributes) = message.split(NFGENMSG_LEN)?;
     let hook = need(&attributes, NFTA_FLOWTABLE_HOOK)?.nested()?;
     let devices = find(&hook, NFTA_FLOWTABLE_DEVS);
     if !devices.map_or(Ok(false), |devices| has_interface(&devices, at))? {

@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::kernel::{Interface, Kernel};
-use super::reason::{Finding, Reason};
+use super::reason::{Families, Finding, Reason};
 use super::rules::addresses::Addresses;
 use super::rules::place::Facts;
 use crate::netlink::attribute::{attributes, find, need};
@@ -124,14 +124,16 @@ fn listed(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Message>> 
     kernel.query(Protocol::Route, &Request::dump_route(&RouteNetlinkMessage::GetRule(rule)))
 }
 
-/// Facts about the host, for the walk through its rules.
+/// Facts about the host, for the walk through its rules for these IP versions.
 pub fn facts<'a>(
     kernel: &mut impl Kernel,
     interface: &'a Interface,
     addresses: Option<&'a Addresses>,
+    families: Families,
 ) -> Facts<'a> {
-    let [v4, v6] = Family::BOTH.map(|family| is_host_first(kernel, family));
-    Facts { interface, addresses, host_first: PerFamily { v4, v6 } }
+    let host_first =
+        PerFamily::each(|family| families.contain(family) && is_host_first(kernel, family));
+    Facts { interface, addresses, host_first }
 }
 
 /// Whether the kernel looks for its own addresses first: the first rule is the usual one for table

@@ -6,12 +6,13 @@ use std::io;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::reason::{ChainEffect, Finding, Reading, Reason};
+use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
 use super::routing;
+use super::rules::Needs;
 use super::rules::addresses::Addresses;
 use super::rules::legacy::{self, Table};
-use super::rules::place::{self, Facts, Hook, Place};
-use super::rules::{Needs, Obstacle, walk};
+use super::rules::place::{self, Facts, Hook};
+use super::rules::walk::{self, Base};
 use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
 use crate::netlink::parse::{array, malformed};
 
@@ -50,7 +51,7 @@ pub fn tables(
     if names.is_empty() {
         return Ok(reading);
     }
-    let facts = routing::facts(kernel, at, addresses);
+    let facts = routing::facts(kernel, at, addresses, Families::only(family));
     for name in names.lines() {
         let needs = reading.needs.of_mut(family);
         match read_table(kernel, &facts, family, name, needs) {
@@ -108,15 +109,11 @@ fn read_table(
         let table =
             (!rules.is_empty()).then(|| Table::new(family, &entries, &offsets)).transpose()?;
         let mut findings = Vec::new();
-        for (base, chain) in chains.into_iter().enumerate() {
+        for (number, chain) in chains.into_iter().enumerate() {
             let reaches_policy = table.as_ref().map_or(Ok(true), |table| {
-                let between = Place::between_peers(facts, chain.hook, family);
-                let others = Place::of_translations(facts, chain.hook, family);
-                let result = walk::find_obstacle(&table.chains, base, &between, needs)?;
-                if let Some(place) = others.filter(|_| name == "nat") {
-                    walk::find_translation(&table.chains, base, &place, needs)?;
-                }
-                Ok::<bool, Obstacle>(result)
+                let (chains, translates) = (&table.chains, name == "nat");
+                let base = Base { chains, number, hook: chain.hook, translates };
+                walk::find_obstacle(&base, facts, family, needs)
             });
             match reaches_policy {
                 Ok(false) => {}

@@ -95,7 +95,7 @@ impl Runtime {
     pub(super) fn follow_relay_policy(&mut self) {
         let mut is_changed = false;
         let before = self.relay.decision.clone();
-        while let Ok(update) = self.relay.updates.try_recv() {
+        while let Some(update) = self.relay.next_update() {
             let Update { relay, decision, route_queries, dependence } = update;
             is_changed = true;
             (self.relay.relay, self.relay.decision) = (relay, Some(decision));
@@ -119,7 +119,7 @@ impl Runtime {
     /// source of ICMP errors. In another network namespace than ours they do without.
     pub(super) fn offer_route_queries(&self) {
         let Components { link, engine, .. } = &self.components;
-        if self.relay.is_watched {
+        if self.relay.is_watched() {
             return;
         }
         let is_here = link.is_in_our_namespace();

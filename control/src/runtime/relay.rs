@@ -1,6 +1,5 @@
 //! State of the relay policy in the control thread, and its log lines.
 
-use crossbeam_channel::{Receiver, never};
 use ipnet::IpNet;
 use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
 use wg_bounce_sys::PerFamily;
@@ -15,11 +14,8 @@ use crate::relay_policy::watch::{Dependence, Lanes, Update};
 
 /// The relay policy as known to the control thread.
 pub(super) struct RelayState {
-    pub updates: Receiver<Update>,
-    /// None if there will be no updates.
+    /// None with `--relay kernel`: there will be no updates.
     lanes: Option<Lanes>,
-    /// Whether there will be updates: not with `--relay kernel`.
-    pub is_watched: bool,
     /// The policy.
     pub relay: Relay,
     /// Its dependence on the peers' addresses.
@@ -40,12 +36,9 @@ impl RelayState {
     /// Starts without relaying: until the first update, or for good with `--relay kernel`.
     pub(super) fn new(mode: Mode, lanes: Option<Lanes>) -> RelayState {
         let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
-        let is_watched = lanes.is_some();
-        let decision = (!is_watched).then(by_kernel);
+        let decision = lanes.is_none().then(by_kernel);
         let relaying = mode.without_forwarding();
         RelayState {
-            is_watched,
-            updates: lanes.as_ref().map_or_else(never, |lanes| lanes.updates.clone()),
             lanes,
             dependence: Dependence::default(),
             shared: None,
@@ -55,6 +48,16 @@ impl RelayState {
             changes: 0,
             bypassed: Vec::new(),
         }
+    }
+
+    /// Whether there will be updates.
+    pub(super) fn is_watched(&self) -> bool {
+        self.lanes.is_some()
+    }
+
+    /// The next update that waits.
+    pub(super) fn next_update(&self) -> Option<Update> {
+        self.lanes.as_ref()?.updates.try_recv().ok()
     }
 
     /// The policy for workers that know this version of the peers' addresses. Where `auto` judged
@@ -140,7 +143,7 @@ impl RelayState {
 mod tests {
     use std::sync::Arc;
 
-    use crossbeam_channel::bounded;
+    use crossbeam_channel::{Receiver, bounded, never};
     use nix::sys::eventfd::EventFd;
     use wg_bounce_sys::Family;
 

@@ -1,9 +1,11 @@
 //! `--relay direct` while the daemon cannot see whether, or where to, the kernel would forward:
 //! nothing of another peer reaches the kernel, whose routes lead out of another interface.
 
+use std::time::Duration;
+
 use crate::harness::{
     Backend, Counter, DF, DefaultRoute, Draft, Family, RelayMode, Testbed, TestbedOptions,
-    eventually, seconds,
+    eventually, seconds, slow_reads,
 };
 
 /// A hub whose kernel routes some of bob's addresses out of another interface.
@@ -48,7 +50,13 @@ fn expect_drops(testbed: &mut Testbed) {
 
 #[track_caller]
 fn expect_log(testbed: &Testbed, text: &str) {
-    eventually(seconds(2), text, || {
+    expect_log_within(seconds(2), testbed, text);
+}
+
+/// Waits until the hub's last line about relaying has `text`.
+#[track_caller]
+pub fn expect_log_within(limit: Duration, testbed: &Testbed, text: &str) {
+    eventually(limit, text, || {
         let log = testbed.hub.log();
         log.lines()
             .rev()
@@ -74,11 +82,9 @@ fn hidden_settings_let_nothing_out() {
 #[ignore = "needs root: creates network namespaces"]
 fn an_unanswered_first_question_lets_nothing_out() {
     // The testbed is ready after two seconds, or six on a busy machine.
-    let line = "strace -D -f --seccomp-bpf -qq -o /dev/null -e trace=openat \
-                -P /proc/sys/net/ipv6/conf/all/forwarding \
-                -e inject=openat:delay_enter=10s:when=1 --";
-    let wrapper: Vec<&str> = line.split_whitespace().collect();
-    let mut testbed = Testbed::new(&TestbedOptions { wrapper: wrapper.leak(), ..options() });
+    let path = "/proc/sys/net/ipv6/conf/all/forwarding";
+    let wrapper = slow_reads(path, "delay_enter=10s:when=1");
+    let mut testbed = Testbed::new(&TestbedOptions { wrapper, ..options() });
     expect_drops(&mut testbed);
     assert!(!testbed.hub.log().contains(" relay: IPv4"), "decided: {}", testbed.hub.log());
     eventually(seconds(15), "the first decision", || {

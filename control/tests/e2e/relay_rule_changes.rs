@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::harness::{
     BOB, Backend, Draft, Family, Iperf, IperfServer, RelayMode, Testbed, TestbedOptions,
-    eventually, ping, seconds,
+    eventually, ping, seconds, slow_reads,
 };
 use crate::relay_auto::{BOTH, LATE, NONE, connected, direct, expect, said};
+use crate::relay_direct::expect_log_within;
 
 /// An element that is added to a set takes effect as a rule does, and so does its removal.
 fn elements_take_effect(backend: Backend) {
@@ -61,24 +62,15 @@ fn a_reloaded_firewall_loses_no_connection(backend: Backend) {
     expect(&relay, BOTH, "");
 }
 
-/// The hub's last word about relaying.
 #[track_caller]
 fn expect_said(testbed: &Testbed, text: &str) {
-    eventually(seconds(5), text, || {
-        let log = testbed.hub.log();
-        let last = log.lines().rev().find(|line| line.contains(" relay: IPv4"));
-        last.is_some_and(|line| line.contains(text))
-    });
+    expect_log_within(seconds(5), testbed, text);
 }
 
 /// A rule that names addresses of no peer does not matter until a peer gets one of them: from that
 /// moment on, its packets meet the rule, even if the daemon is slow to read the rules again.
 fn rules_by_address_follow_the_allowed_ips(backend: Backend) {
-    let line = "strace -D -f --seccomp-bpf -qq -o /dev/null -e trace=openat \
-                -P /proc/thread-self/net/ip_tables_names \
-                -e inject=openat:delay_enter=200ms --";
-    let wrapper: Vec<&str> = line.split_whitespace().collect();
-    let wrapper: &[&str] = wrapper.leak();
+    let wrapper = slow_reads("/proc/thread-self/net/ip_tables_names", "delay_enter=200ms");
     let options = TestbedOptions { wrapper, ..TestbedOptions::new(backend, RelayMode::Auto) };
     let mut testbed = Testbed::new(&options);
     let table = "table ip t { chain f { type filter hook forward priority 0; \

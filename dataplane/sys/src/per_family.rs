@@ -32,6 +32,12 @@ pub struct PerFamily<T> {
 }
 
 impl<T> PerFamily<T> {
+    /// The values of a function.
+    #[must_use]
+    pub fn each(mut function: impl FnMut(Family) -> T) -> PerFamily<T> {
+        PerFamily { v4: function(Family::V4), v6: function(Family::V6) }
+    }
+
     /// The value for `family`.
     #[must_use]
     pub fn of(&self, family: Family) -> &T {

@@ -54,6 +54,11 @@ impl Addresses {
     }
 }
 
+/// The number of an address.
+pub fn number(address: &[u8]) -> u128 {
+    address.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,21 +1,21 @@
 //! Rules of nftables as the kernel lists them (linux/netfilter/nf_tables.h), including those that
 //! iptables-nft writes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::rc::Rc;
 
+use wg_bounce_dataplane::ip::V6_HEADER_LEN;
 use wg_bounce_sys::Family;
 
 use super::registers::{self, Registers, Slot};
-use super::sets::{Element, Name, Set, Sets};
+use super::sets::{Element, Name, Sets};
 use super::{Chain, Condition, Effect, NewAddress, Rule, Side, Step, Verdict, xt};
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG,
-    NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME,
-    NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
+    NFGENMSG_LEN, NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV,
+    NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR,
+    NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
     NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_OP,
     NFTA_EXTHDR_SREG, NFTA_EXTHDR_TYPE, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS,
     NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS,
@@ -27,12 +27,8 @@ use crate::netlink::numbers::{
 };
 use crate::netlink::parse::{array, malformed};
 
-/// Bytes of `struct nfgenmsg`; the first one is the family.
-const HEADER_LEN: usize = 4;
 /// The offset of the flags in a TCP header.
 const TCP_FLAGS_AT: u32 = 13;
-/// Bytes of the longest IP header without options.
-const HEADER_BYTES_MAX: usize = 40;
 
 /// The chains of one table, with their rules.
 #[derive(Default)]
@@ -55,7 +51,7 @@ pub type Tables = BTreeMap<(u8, String), Table>;
 pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io::Result<Tables> {
     let mut tables = Tables::new();
     for message in chains {
-        let (header, attributes) = message.split(HEADER_LEN)?;
+        let (header, attributes) = message.split(NFGENMSG_LEN)?;
         let table = (header[0], need(&attributes, NFTA_CHAIN_TABLE)?.text());
         let name = need(&attributes, NFTA_CHAIN_NAME)?.text();
         let table = tables.entry(table).or_default();
@@ -64,10 +60,8 @@ pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io:
         }
         table.chains.push(Chain { name, rules: Vec::new() });
     }
-    let updated = updated_sets(rules)?;
-    let sets = &mut Unchanged { sets, updated: &updated };
     for message in rules {
-        let (header, attributes) = message.split(HEADER_LEN)?;
+        let (header, attributes) = message.split(NFGENMSG_LEN)?;
         let key = (header[0], need(&attributes, NFTA_RULE_TABLE)?.text());
         let contradiction = || io::Error::from(io::ErrorKind::Interrupted);
         let table = tables.get_mut(&key).ok_or_else(contradiction)?;
@@ -90,33 +84,24 @@ pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io:
 
 /// The sets whose elements packets add or remove, in whatever chain: a set need not be declared as
 /// dynamic for that, and the kernel announces no such change.
-fn updated_sets(rules: &[Message]) -> io::Result<HashSet<Name>> {
-    let mut names = HashSet::new();
+///
+/// # Errors
+/// InvalidData: a message is malformed.
+pub fn updated_sets(rules: &[Message]) -> io::Result<Vec<Name>> {
+    let mut names = Vec::new();
     for message in rules {
-        let (header, attributes) = message.split(HEADER_LEN)?;
+        let (header, attributes) = message.split(NFGENMSG_LEN)?;
         let table = need(&attributes, NFTA_RULE_TABLE)?.text();
         for expression in need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()? {
             let parts = expression.nested()?;
             if need(&parts, NFTA_EXPR_NAME)?.text() == "dynset" {
                 let data = need(&parts, NFTA_EXPR_DATA)?.nested()?;
                 let set = need(&data, NFTA_DYNSET_SET_NAME)?.text();
-                names.insert((header[0], table.clone(), set));
+                names.push((header[0], table.clone(), set));
             }
         }
     }
     Ok(names)
-}
-
-/// The sets that packets do not change.
-struct Unchanged<'a> {
-    sets: &'a mut dyn Sets,
-    updated: &'a HashSet<Name>,
-}
-
-impl Sets for Unchanged<'_> {
-    fn read(&mut self, name: &Name) -> io::Result<Option<Rc<Set>>> {
-        if self.updated.contains(name) { Ok(None) } else { self.sets.read(name) }
-    }
 }
 
 fn label(handle: u64) -> String {
@@ -314,8 +299,7 @@ impl Reader<'_> {
             return self.load("payload", data);
         };
         let (offset, length) = (offset as usize, length as usize);
-        if find(data, NFTA_PAYLOAD_SREG).is_some()
-            || offset.saturating_add(length) > HEADER_BYTES_MAX
+        if find(data, NFTA_PAYLOAD_SREG).is_some() || offset.saturating_add(length) > V6_HEADER_LEN
         {
             return self.load("payload", data);
         }

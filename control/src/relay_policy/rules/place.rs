@@ -2,15 +2,12 @@
 
 use std::ops::Range;
 
+use wg_bounce_dataplane::ip::{V4_HEADER_LEN, V6_HEADER_LEN};
 use wg_bounce_sys::{Family, PerFamily};
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, number};
 use super::{Condition, Needs, NewAddress, Side};
 use crate::relay_policy::kernel::Interface;
-
-/// Bytes of an IP header without options.
-const V4_HEADER_LEN: usize = 20;
-const V6_HEADER_LEN: usize = 40;
 
 /// The interface on one side, as rules see it at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +177,15 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// The places of source and destination in the header, and whether they are of peers.
+    fn addresses_in_header(&self) -> [(Range<usize>, bool); 2] {
+        let [source, destination] = match self.family {
+            Family::V4 => [12..16, 16..20],
+            Family::V6 => [8..24, 24..40],
+        };
+        [(source, self.is_from_peer), (destination, self.is_to_peer)]
+    }
+
     /// Whether the header's bytes equal `value` in the bits of `mask`: those of both addresses, and
     /// others, of which nothing is known.
     fn header_equals(
@@ -197,12 +203,9 @@ impl<'a> Place<'a> {
                 bits << 8 | u128::from(byte)
             })
         };
-        let (source, destination) = match self.family {
-            Family::V4 => (12..16, 16..20),
-            Family::V6 => (8..24, 24..40),
-        };
+        let fields = self.addresses_in_header();
         let mut all = Some(true);
-        for (field, is_of_peer) in [(&source, self.is_from_peer), (&destination, self.is_to_peer)] {
+        for (field, is_of_peer) in &fields {
             let (value, mask) = (bits(value, field), bits(mask, field));
             let width = 8 * field.len() as u32;
             let whole = u128::MAX >> (128 - width);
@@ -211,7 +214,7 @@ impl<'a> Place<'a> {
                 Some(value == 0)
             } else if value & host != 0 {
                 Some(false)
-            } else if host & host.wrapping_add(1) == 0 && is_of_peer {
+            } else if host & host.wrapping_add(1) == 0 && *is_of_peer {
                 // The mask of a prefix.
                 needs.addresses = true;
                 self.addresses.and_then(|all| all.are_within(self.family, value, value | host))
@@ -220,7 +223,7 @@ impl<'a> Place<'a> {
             };
             all = both(all, holds);
         }
-        let is_elsewhere = |at: usize| !source.contains(&at) && !destination.contains(&at);
+        let is_elsewhere = |at: usize| !fields.iter().any(|(field, _)| field.contains(&at));
         let others = ends.clone().filter(|at| is_elsewhere(*at) && mask[at - offset] != 0);
         if others.count() == 0 { all } else { both(all, None) }
     }
@@ -234,16 +237,9 @@ impl<'a> Place<'a> {
         needs: &mut Needs,
     ) -> Option<bool> {
         self.version()?;
-        let (source, destination, length) = match self.family {
-            Family::V4 => (12, 16, 4),
-            Family::V6 => (8, 24, 16),
-        };
-        let is_of_peer =
-            offset == source && self.is_from_peer || offset == destination && self.is_to_peer;
-        if !is_of_peer || first.len() != length {
-            return None;
-        }
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all << 8 | u128::from(*byte));
+        let end = offset + first.len();
+        let fields = self.addresses_in_header();
+        fields.iter().find(|(field, is_of_peer)| *is_of_peer && *field == (offset..end))?;
         needs.addresses = true;
         self.addresses?.are_within(self.family, number(first), number(last))
     }

@@ -6,15 +6,12 @@ use std::rc::Rc;
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_SET_CONCAT, NFT_SET_ELEM_CATCHALL, NFT_SET_ELEM_INTERVAL_END, NFT_SET_EVAL,
+    NFGENMSG_LEN, NFT_SET_CONCAT, NFT_SET_ELEM_CATCHALL, NFT_SET_ELEM_INTERVAL_END, NFT_SET_EVAL,
     NFT_SET_INTERVAL, NFT_SET_OBJECT, NFT_SET_TIMEOUT, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
     NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_EXPRESSIONS, NFTA_SET_ELEM_FLAGS,
     NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_EXPR,
     NFTA_SET_EXPRESSIONS, NFTA_SET_FLAGS, NFTA_SET_NAME, NFTA_SET_TABLE,
 };
-
-/// Bytes of `struct nfgenmsg`; the first one is the family.
-const HEADER_LEN: usize = 4;
 
 /// The family (NFPROTO_*), the table and the name of a set.
 pub type Name = (u8, String, String);
@@ -62,7 +59,7 @@ pub trait Sets {
 /// # Errors
 /// InvalidData: it is malformed.
 pub fn kind(message: &Message) -> io::Result<(Name, Kind)> {
-    let (header, attributes) = message.split(HEADER_LEN)?;
+    let (header, attributes) = message.split(NFGENMSG_LEN)?;
     let text = |kind| need(&attributes, kind).map(|one| one.text());
     let flags = find(&attributes, NFTA_SET_FLAGS).map_or(Ok(0), |flags| flags.u32_be())?;
     let has_statements =
@@ -86,7 +83,7 @@ impl Kind {
         let mut set = Set { may_expire: self.flags & NFT_SET_TIMEOUT != 0, ..Set::default() };
         let mut ends = Vec::new();
         for message in lists {
-            let (_, attributes) = message.split(HEADER_LEN)?;
+            let (_, attributes) = message.split(NFGENMSG_LEN)?;
             let Some(list) = find(&attributes, NFTA_SET_ELEM_LIST_ELEMENTS) else { continue };
             for element in list.nested()? {
                 let parts = element.nested()?;

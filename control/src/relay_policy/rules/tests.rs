@@ -3,7 +3,8 @@
 use wg_bounce_sys::PerFamily;
 
 use super::addresses::Addresses;
-use super::place::{EGRESS, FORWARD, Facts, Hook, POSTROUTING, PREROUTING, Place};
+use super::place::{EGRESS, FORWARD, Facts, Hook, POSTROUTING, PREROUTING};
+use super::walk::Base;
 use super::*;
 use crate::relay_policy::kernel::Interface;
 
@@ -25,8 +26,8 @@ fn follow_named(name: &str, hook: Hook, chains: &[Chain]) -> Result<bool, Obstac
     let (interface, addresses) = (interface(name), peers());
     let host_first = PerFamily { v4: true, v6: false };
     let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    let place = Place::between_peers(&facts, hook, Family::V4);
-    walk::find_obstacle(chains, 0, &place, &mut Needs::default())
+    let base = Base { chains, number: 0, hook, translates: false };
+    walk::find_obstacle(&base, &facts, Family::V4, &mut Needs::default())
 }
 
 fn name(side: Side, name: &str, is_equal: bool) -> Step {
@@ -218,9 +219,10 @@ fn the_walk_says_what_it_asked_for() {
         let (interface, addresses) = (interface("wg0"), peers());
         let host_first = PerFamily { v4: true, v6: true };
         let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-        let place = Place::between_peers(&facts, FORWARD, Family::V4);
+        let list = chains(&[&[&steps]]);
+        let base = Base { chains: &list, number: 0, hook: FORWARD, translates: false };
         let mut needs = Needs::default();
-        let _ = walk::find_obstacle(&chains(&[&[&steps]]), 0, &place, &mut needs);
+        let _ = walk::find_obstacle(&base, &facts, Family::V4, &mut needs);
         (needs.addresses, needs.headers)
     };
     assert_eq!(needs(&[Condition::Unknown]), (false, false));
@@ -239,30 +241,31 @@ fn translations_to_a_peer_matter_whatever_the_destination() {
         let (interface, addresses) = (interface("wg0"), peers());
         let host_first = PerFamily { v4: true, v6: true };
         let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-        let between = Place::between_peers(&facts, hook, Family::V4);
-        let mut needs = Needs::default();
-        assert_eq!(walk::find_obstacle(&list, 0, &between, &mut needs), Ok(true));
-        let place = Place::of_translations(&facts, hook, Family::V4)?;
-        Some(walk::find_translation(&list, 0, &place, &mut needs).is_err())
+        let find = |translates| {
+            let base = Base { chains: &list, number: 0, hook, translates };
+            walk::find_obstacle(&base, &facts, Family::V4, &mut Needs::default())
+        };
+        assert_eq!(find(false), Ok(true));
+        find(true).is_err()
     };
     let to = |first: u32, last: u32| {
         let address = NewAddress::Within(Family::V4, first.into(), last.into());
         Step::Translate("DNAT".into(), address)
     };
     let (peer, container) = (0x0a07_0003, 0xac11_0002);
-    assert_eq!(find(FORWARD, to(peer, peer)), None);
-    assert_eq!(find(PREROUTING, to(peer, peer)), Some(true));
-    assert_eq!(find(PREROUTING, to(container, container)), Some(false));
-    assert_eq!(find(PREROUTING, to(0x0a00_0000, 0x0aff_ffff)), Some(true), "a range with peers");
+    assert!(!find(FORWARD, to(peer, peer)));
+    assert!(find(PREROUTING, to(peer, peer)));
+    assert!(!find(PREROUTING, to(container, container)));
+    assert!(find(PREROUTING, to(0x0a00_0000, 0x0aff_ffff)), "a range with peers");
     let any = Step::Translate("NETMAP".into(), NewAddress::Any);
-    assert_eq!(find(PREROUTING, any), Some(true));
+    assert!(find(PREROUTING, any));
     let own = || Step::Translate("REDIRECT".into(), NewAddress::OfHost);
-    assert_eq!(find(PREROUTING, own()), Some(false));
-    assert_eq!(find(POSTROUTING, own()), Some(false));
-    assert_eq!(find(POSTROUTING, to(peer, peer)), Some(true));
-    assert_eq!(find(PREROUTING, Step::Do(Effect::Apply("LOG".into()))), Some(false));
-    assert_eq!(find(PREROUTING, Step::Do(Effect::Apply("FULLCONENAT".into()))), Some(true));
-    assert_eq!(find(PREROUTING, DROP), Some(false));
+    assert!(!find(PREROUTING, own()));
+    assert!(!find(POSTROUTING, own()));
+    assert!(find(POSTROUTING, to(peer, peer)));
+    assert!(!find(PREROUTING, Step::Do(Effect::Apply("LOG".into()))));
+    assert!(find(PREROUTING, Step::Do(Effect::Apply("FULLCONENAT".into()))));
+    assert!(!find(PREROUTING, DROP));
 }
 
 /// A condition that holds (true), does not, or may.

@@ -1,30 +1,43 @@
 //! Every way of packets through rules.
 
-use super::place::Place;
+use wg_bounce_sys::Family;
+
+use super::place::{Facts, Hook, Place};
 use super::{Chain, Condition, Effect, Needs, NewAddress, Obstacle, Rule, Step, Verdict};
 
-/// Follows packets at `place` through the base chain with index `base`. Fails with the first rule
-/// that may do something to them. Returns whether they may reach the chain's policy. Adds what
-/// either depends on to `needs`.
+/// Follows packets between peers through a base chain, and in a chain that `translates` also those
+/// packets whose answers may be packets between peers. Fails with the first rule that matters.
+/// Returns whether packets between peers may reach the chain's policy. Adds what either depends on
+/// to `needs`.
 ///
 /// The time is linear in the number of rules.
 pub fn find_obstacle(
-    chains: &[Chain],
-    base: usize,
-    place: &Place<'_>,
+    base: &Base<'_>,
+    facts: &Facts<'_>,
+    family: Family,
     needs: &mut Needs,
 ) -> Result<bool, Obstacle> {
-    Walk::new(chains, place, Purpose::Everything, needs).chain(base, 0)
+    let Base { chains, number, hook, translates } = *base;
+    let between = Place::between_peers(facts, hook, family);
+    let reaches_policy =
+        Walk::new(chains, &between, Purpose::Everything, needs).chain(number, 0)?;
+    if translates && let Some(others) = Place::of_translations(facts, hook, family) {
+        Walk::new(chains, &others, Purpose::Translations, needs).chain(number, 0)?;
+    }
+    Ok(reaches_policy)
 }
 
-/// As [`find_obstacle`], for rules that may translate to the address of a peer only.
-pub fn find_translation(
-    chains: &[Chain],
-    base: usize,
-    place: &Place<'_>,
-    needs: &mut Needs,
-) -> Result<(), Obstacle> {
-    Walk::new(chains, place, Purpose::Translations, needs).chain(base, 0).map(|_| ())
+/// A base chain.
+#[derive(Clone, Copy)]
+pub struct Base<'a> {
+    /// The chains of its table.
+    pub chains: &'a [Chain],
+    /// Its index among them.
+    pub number: usize,
+    /// Its hook.
+    pub hook: Hook,
+    /// Whether its rules may translate addresses.
+    pub translates: bool,
 }
 
 /// Statements and targets that translate no address, and after which a rule may go on.
@@ -115,11 +128,7 @@ impl<'a> Walk<'a> {
     }
 
     fn rule(&mut self, chain: &Chain, rule: &Rule, depth: usize) -> Result<After, Obstacle> {
-        let obstacle = |effect: Effect| Obstacle {
-            chain: chain.name.clone(),
-            rule: rule.label.clone(),
-            effect,
-        };
+        let obstacle = |effect| obstacle(chain, rule, effect);
         let counting = self.purpose == Purpose::Everything;
         // The next rule follows from the first condition on that may be false.
         let (mut after, mut counts) = (After::NOWHERE, false);
@@ -199,11 +208,7 @@ impl<'a> Walk<'a> {
         step: &Step,
         depth: usize,
     ) -> Result<After, Obstacle> {
-        let obstacle = |effect: Effect| Obstacle {
-            chain: chain.name.clone(),
-            rule: rule.label.clone(),
-            effect,
-        };
+        let obstacle = |effect| obstacle(chain, rule, effect);
         let (next, back) = match step {
             Step::Do(Effect::Drop) if self.purpose == Purpose::Translations => (false, false),
             Step::Do(effect) => {
@@ -243,4 +248,8 @@ impl<'a> Walk<'a> {
             Purpose::Translations => Ok(()),
         }
     }
+}
+
+fn obstacle(chain: &Chain, rule: &Rule, effect: Effect) -> Obstacle {
+    Obstacle { chain: chain.name.clone(), rule: rule.label.clone(), effect }
 }

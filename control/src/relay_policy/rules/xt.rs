@@ -3,6 +3,7 @@
 
 use wg_bounce_sys::Family;
 
+use super::addresses::number;
 use super::{Condition, Effect, NewAddress, Step};
 
 /// Matches that depend on nothing but the packet and its connection, and have no effect: they hold
@@ -109,10 +110,7 @@ fn new_address(family: Family, revision: u8, data: &[u8]) -> Option<NewAddress> 
         return None;
     }
     let length = if family == Family::V4 { 4 } else { 16 };
-    let address = |at: usize| {
-        let bytes = data.get(at..at + length)?;
-        Some(bytes.iter().fold(0u128, |bits, byte| bits << 8 | u128::from(*byte)))
-    };
+    let address = |at: usize| data.get(at..at + length).map(number);
     Some(NewAddress::Within(family, address(first)?, address(last)?))
 }
 

@@ -326,9 +326,9 @@ impl Watch {
             return Ok(());
         }
         self.routes += u64::from(routes_changed);
-        let [v4, v6] = Family::BOTH.map(|family| decision.relaying(family));
+        let mode = PerFamily::each(|family| decision.relaying(family));
         let (routes, mtu_v6) = (self.routes, self.mtu_v6);
-        let relay = Relay { mode: PerFamily { v4, v6 }, routes, mtu_v6, exceptions };
+        let relay = Relay { mode, routes, mtu_v6, exceptions };
         self.reported = reported;
         let route_queries = std::mem::take(&mut self.route_queries);
         let update = Update { relay, decision, route_queries, dependence };
@@ -339,15 +339,13 @@ impl Watch {
     }
 
     fn exceptions(&self) -> PerFamily<Exceptions> {
-        let of = |family: Family| {
+        PerFamily::each(|family| {
             let needs = || self.readings.values().map(|dated| dated.reading.needs.of(family));
             Exceptions {
                 without_header: needs().any(|needs| needs.headers),
                 syn: needs().any(|needs| needs.syn),
             }
-        };
-        let [v4, v6] = Family::BOTH.map(of);
-        PerFamily { v4, v6 }
+        })
     }
 
     fn dependence(&self) -> Dependence {

@@ -45,7 +45,7 @@ pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};
 pub use proxy::{Proxy, SlowPath};
 pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, MALLORY, Options, Relay, endpoint};
-pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions};
+pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions, slow_reads};
 pub use threads::Threads;
 pub use traffic::{Iperf, IperfServer, counters_sum, ping, ping_until_answered, tcp_reorders};
 pub use uapi::{Uapi, socket_path};

@@ -71,6 +71,17 @@ impl TestbedOptions {
     }
 }
 
+/// A wrapper under which the daemon reads the file at `path` late; `when` as in strace(1), for
+/// example "delay_enter=200ms".
+pub fn slow_reads(path: &str, when: &str) -> &'static [&'static str] {
+    let line = format!(
+        "strace -D -f --seccomp-bpf -qq -o /dev/null -e trace=openat -P {path} \
+         -e inject=openat:{when} --"
+    );
+    let words: Vec<&str> = String::leak(line).split_whitespace().collect();
+    words.leak()
+}
+
 /// The hub and its peers. The daemon is the first field, so that it ends before its namespace.
 pub struct Testbed {
     /// The hub.
