@@ -10,6 +10,7 @@ use wg_bounce_sys::route::Reply;
 
 use crate::hash::mix;
 use crate::ip::Packet;
+use crate::pairs::Exceptions;
 use crate::peer::{Peer, PeerId};
 
 /// Slots that a pair may occupy.
@@ -66,12 +67,14 @@ impl FlowKey {
 pub struct Flow {
     /// The pair.
     pub key: FlowKey,
-    /// The epoch of the snapshot that `sender` and `receiver` come from.
+    /// The epoch of the snapshot that `sender`, `receiver` and `exceptions` come from.
     pub epoch: u64,
     /// The owner of the source by allowed IPs.
     pub sender: Option<PeerId>,
     /// The owner of the destination.
     pub receiver: Option<Arc<Peer>>,
+    /// The packets of the pair that are left to the kernel.
+    pub exceptions: Exceptions,
     /// The generation of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `reply`
     /// comes from.
     pub routes: u64,
@@ -153,7 +156,15 @@ mod tests {
     }
 
     fn flow(key: FlowKey) -> Flow {
-        Flow { key, epoch: 1, sender: None, receiver: None, routes: 1, reply: Reply::default() }
+        Flow {
+            key,
+            epoch: 1,
+            sender: None,
+            receiver: None,
+            exceptions: Exceptions::default(),
+            routes: 1,
+            reply: Reply::default(),
+        }
     }
 
     #[test]

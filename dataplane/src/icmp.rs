@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::checksum;
-use crate::ip::{self, ICMP, ICMPV6, Packet, V4_HEADER_LEN, V6_HEADER_LEN};
+use crate::ip::{self, ICMP, ICMPV6, Packet, UpperLayer, V4_HEADER_LEN, V6_HEADER_LEN};
 
 /// Bytes of an ICMP error before the packet that it quotes.
 const ERROR_HEADER_LEN: usize = 8;
@@ -106,16 +106,32 @@ fn write_error(error: &mut [u8], (kind, code, word): (u8, u8, u32), quoted: &[u8
 #[must_use]
 pub fn may_answer(offending: &[u8], ip: &Packet) -> bool {
     let Some(upper) = ip::upper_layer(offending, ip) else { return false };
-    if upper.is_later_fragment || !is_unicast(ip.source) || !is_unicast(ip.destination) {
-        return false;
+    !upper.is_later_fragment
+        && is_unicast(ip.source)
+        && is_unicast(ip.destination)
+        && !has_error_type(offending, ip, &upper)
+}
+
+/// Whether the packet that was parsed to `ip` is an ICMP error or redirect, or may be a part of
+/// one.
+#[must_use]
+pub fn is_error(packet: &[u8], ip: &Packet) -> bool {
+    let Some(upper) = ip::upper_layer(packet, ip) else { return true };
+    match upper.is_later_fragment {
+        true => matches!(upper.protocol, ICMP | ICMPV6),
+        false => has_error_type(packet, ip, &upper),
     }
-    let kind = offending[..ip.len].get(upper.start).copied();
+}
+
+/// Whether the upper layer has the type of an ICMP error or redirect, or ends before its type.
+fn has_error_type(packet: &[u8], ip: &Packet, upper: &UpperLayer) -> bool {
+    let kind = packet[..ip.len].get(upper.start).copied();
     match upper.protocol {
         // Unreachable, source quench, redirect, time exceeded, parameter problem.
-        ICMP if ip.source.is_ipv4() => !matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
+        ICMP if ip.source.is_ipv4() => matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
         // Errors have a type below 128; 137 is a redirect.
-        ICMPV6 if ip.source.is_ipv6() => !matches!(kind, None | Some(0..128 | 137)),
-        _ => true,
+        ICMPV6 if ip.source.is_ipv6() => matches!(kind, None | Some(0..128 | 137)),
+        _ => false,
     }
 }
 
@@ -221,6 +237,24 @@ mod tests {
         let mut offending = v4_packet(ip::UDP, &[7; 8]);
         offending.extend([0xee; 40]);
         assert_eq!(answer(&offending).unwrap().len(), 28 + 28);
+    }
+
+    #[test]
+    fn errors_are_told_from_other_packets() {
+        let is_error = |packet: &[u8]| super::is_error(packet, &ip::parse(packet).expect("IP"));
+        for (kind, expected) in [(0, false), (3, true), (5, true), (8, false), (11, true)] {
+            assert_eq!(is_error(&v4_packet(ICMP, &[kind, 0, 0, 0])), expected, "{kind}");
+            assert!(!is_error(&v4_packet(ip::UDP, &[kind, 0, 0, 0])), "{kind}");
+        }
+        for (kind, expected) in [(1, true), (2, true), (127, true), (128, false), (129, false)] {
+            assert_eq!(is_error(&v6_packet(ICMPV6, &[kind, 0, 0, 0])), expected, "{kind}");
+            let behind_options = v6_packet(60, &[ICMPV6, 0, 1, 4, 0, 0, 0, 0, kind, 0, 0, 0]);
+            assert_eq!(is_error(&behind_options), expected, "{kind}");
+        }
+        assert!(is_error(&v4_packet(ICMP, &[])), "its type is cut off");
+        let mut fragment = v4_packet(ICMP, &[8, 0, 0, 0]);
+        fragment[7] = 1;
+        assert!(is_error(&fragment), "the first fragment may be of an error");
     }
 
     #[test]

@@ -14,12 +14,13 @@ use wg_bounce_sys::route::{Reply, Route, RouteSocket};
 
 use crate::counters::DropReason;
 use crate::flows::{Flow, FlowKey, Flows};
-use crate::icmp::IcmpError;
+use crate::icmp::{self, IcmpError};
 use crate::ip::{self, Packet};
 use crate::ip_forward::{has_whole_header, is_fast_path, is_syn, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
+use crate::pairs::{self, Exceptions};
 use crate::peer::{Peer, PeerId};
-use crate::snapshot::{DirectRelay, Exceptions, Snapshot};
+use crate::snapshot::{DirectRelay, Snapshot};
 
 /// The router's decision about one packet.
 #[derive(Clone, Copy)]
@@ -111,14 +112,16 @@ impl Router {
         let link_mtu = snapshot.forwarding_mtu(Family::of(ip.destination));
         let mtu = mtu.map_or(link_mtu, |mtu| link_mtu.min(mtu as usize));
         let exceptions = match mode {
-            DirectRelay::IfRoutedBack => *snapshot.relay.exceptions.of(Family::of(ip.source)),
+            DirectRelay::IfRoutedBack => flow.exceptions,
             _ => Exceptions::default(),
         };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
+            && !exceptions.all
             && is_fast_path(packet, ip, mtu)
             && (!exceptions.without_header || has_whole_header(packet, ip))
-            && (!exceptions.syn || !is_syn(packet, ip));
+            && (!exceptions.syn || !is_syn(packet, ip))
+            && (!exceptions.icmp_errors || !icmp::is_error(packet, ip));
         let is_stale = flow.routes != snapshot.relay.routes;
         match decide(mode, route, may_relay) {
             Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),
@@ -172,6 +175,7 @@ impl Router {
                 let flow = self.flows.get_mut(slot);
                 if flow.epoch != snapshot.epoch {
                     (flow.sender, flow.receiver) = owners(&key, snapshot);
+                    flow.exceptions = exceptions(&key, snapshot);
                     flow.epoch = snapshot.epoch;
                 }
                 slot
@@ -181,8 +185,15 @@ impl Router {
                 if owner != Some(sender) {
                     return None; // a spoofed source must not evict a legitimate flow
                 }
-                let (epoch, reply) = (snapshot.epoch, Reply::default());
-                self.flows.insert(Flow { key, epoch, sender: owner, receiver, routes: 0, reply })
+                self.flows.insert(Flow {
+                    key,
+                    epoch: snapshot.epoch,
+                    sender: owner,
+                    receiver,
+                    exceptions: exceptions(&key, snapshot),
+                    routes: 0,
+                    reply: Reply::default(),
+                })
             }
         };
         self.last = Some((key, slot));
@@ -209,6 +220,11 @@ impl Router {
 fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Peer>>) {
     let sender = snapshot.routes.lookup(key.source()).map(|peer| peer.id);
     (sender, snapshot.routes.lookup(key.destination()).cloned())
+}
+
+fn exceptions(key: &FlowKey, snapshot: &Snapshot) -> Exceptions {
+    let all = snapshot.relay.exceptions.of(Family::of(key.source()));
+    pairs::between(all, key.source(), key.destination())
 }
 
 /// A verdict about a packet from peer to peer.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wg_bounce_sys::{Family, PerFamily};
 
+use crate::pairs::Pairs;
 use crate::peer::Peer;
 use crate::routes::Routes;
 
@@ -37,7 +38,7 @@ impl Snapshot {
 }
 
 /// The forwarding of packets between peers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
     /// The mode of each address family.
     pub mode: PerFamily<DirectRelay>,
@@ -48,16 +49,7 @@ pub struct Relay {
     /// (`net.ipv6.conf.IF.mtu`).
     pub mtu_v6: Option<usize>,
     /// The packets that [`DirectRelay::IfRoutedBack`] leaves to the kernel all the same.
-    pub exceptions: PerFamily<Exceptions>,
-}
-
-/// Packets that stay with the kernel, because its rules read their transport header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exceptions {
-    /// Packets that end before that header does, fragments, and IPv6 extension headers.
-    pub without_header: bool,
-    /// TCP segments with SYN: rules change their MSS option.
-    pub syn: bool,
+    pub exceptions: PerFamily<Vec<Arc<Pairs>>>,
 }
 
 /// The condition under which workers relay packets of one family between peers themselves.

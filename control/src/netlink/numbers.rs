@@ -139,6 +139,35 @@ pub const FRA_DPORT_MASK: u16 = 29;
 /// Mask of the DSCP.
 pub const FRA_DSCP_MASK: u16 = 30;
 
+// Tracked connections (linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h).
+
+/// A connection.
+pub const CT_MSG_NEW: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8) as u16;
+/// Requests connections.
+pub const CT_MSG_GET: u16 = CT_MSG_NEW | 1;
+/// The addresses and ports of the original direction.
+pub const CTA_TUPLE_ORIG: u16 = 1;
+/// Those of the other direction.
+pub const CTA_TUPLE_REPLY: u16 = 2;
+/// IPS_*; in a request, the bits that are asked for.
+pub const CTA_STATUS: u16 = 3;
+/// In a request, the bits that count.
+pub const CTA_STATUS_MASK: u16 = 26;
+/// The addresses.
+pub const CTA_TUPLE_IP: u16 = 1;
+/// Source, IPv4.
+pub const CTA_IP_V4_SRC: u16 = 1;
+/// Destination, IPv4.
+pub const CTA_IP_V4_DST: u16 = 2;
+/// Source, IPv6.
+pub const CTA_IP_V6_SRC: u16 = 3;
+/// Destination, IPv6.
+pub const CTA_IP_V6_DST: u16 = 4;
+/// The source is translated.
+pub const IPS_SRC_NAT: u32 = 1 << 4;
+/// The destination is translated.
+pub const IPS_DST_NAT: u32 = 1 << 5;
+
 // nftables (linux/netfilter/nf_tables.h): the subsystem is the upper byte of a message's type.
 
 /// The event group of nftables.

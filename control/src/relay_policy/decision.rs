@@ -22,6 +22,8 @@ struct FamilyDecision {
     relaying: DirectRelay,
     /// The reasons to leave forwarding to the kernel.
     reasons: Vec<Reason>,
+    /// The reasons to leave forwarding between some pairs of addresses to the kernel.
+    of_pairs: Vec<Reason>,
     /// Reasons that `--relay direct` bypasses.
     bypassed: Vec<Reason>,
     /// TCP segments with SYN are left to the kernel.
@@ -29,14 +31,20 @@ struct FamilyDecision {
 }
 
 impl PolicyDecision {
-    /// Decides on the basis of the findings.
+    /// Decides on the basis of the findings about all packets, and of those about some pairs of
+    /// addresses.
     pub fn new<'a>(
         mode: Mode,
         findings: impl Iterator<Item = &'a Finding> + Clone,
+        of_pairs: impl Iterator<Item = &'a Finding> + Clone,
     ) -> PolicyDecision {
         let families = PerFamily::each(|family| {
-            let findings = findings.clone().filter(|finding| finding.families.contain(family));
-            FamilyDecision::new(mode, findings.map(|finding| finding.reason.clone()).collect())
+            let is_of_family = |finding: &&Finding| finding.families.contain(family);
+            let reasons = findings.clone().filter(is_of_family);
+            let of_pairs = of_pairs.clone().filter(is_of_family);
+            let reasons = reasons.map(|finding| finding.reason.clone()).collect();
+            let of_pairs = of_pairs.map(|finding| finding.reason.clone()).collect();
+            FamilyDecision::new(mode, reasons, of_pairs)
         });
         PolicyDecision { families, mode }
     }
@@ -71,7 +79,8 @@ impl PolicyDecision {
     /// The option that enables direct relay all the same; none if it would make no difference.
     pub fn advice(&self) -> Option<&'static str> {
         let PerFamily { v4, v6 } = &self.families;
-        let mut reasons = v4.reasons.iter().chain(&v6.reasons);
+        let mut reasons =
+            [v4, v6].into_iter().flat_map(|one| one.reasons.iter().chain(&one.of_pairs));
         let may_bypass = |reason: &Reason| !reason.is_of_router() && *reason != Reason::Settling;
         (self.mode == Mode::Auto && reasons.any(may_bypass))
             .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
@@ -79,11 +88,13 @@ impl PolicyDecision {
 }
 
 impl FamilyDecision {
-    fn new(mode: Mode, reasons: Vec<Reason>) -> FamilyDecision {
+    fn new(mode: Mode, reasons: Vec<Reason>, of_pairs: Vec<Reason>) -> FamilyDecision {
         let (reasons, bypassed) = match mode {
             Mode::Kernel => (Vec::new(), Vec::new()),
             Mode::Auto => (reasons, Vec::new()),
-            Mode::Direct => reasons.into_iter().partition(Reason::is_of_router),
+            Mode::Direct => {
+                reasons.into_iter().chain(of_pairs.clone()).partition(Reason::is_of_router)
+            }
         };
         let relaying = match mode {
             Mode::Auto if reasons.is_empty() => DirectRelay::IfRoutedBack,
@@ -92,7 +103,9 @@ impl FamilyDecision {
         };
         // What is not relayed bypasses nothing.
         let bypassed = if relaying == DirectRelay::Always { bypassed } else { Vec::new() };
-        FamilyDecision { relaying, reasons, bypassed, is_syn_by_kernel: false }
+        // Where nothing is relayed, one reason for that is enough.
+        let of_pairs = if relaying == DirectRelay::IfRoutedBack { of_pairs } else { Vec::new() };
+        FamilyDecision { relaying, reasons, of_pairs, bypassed, is_syn_by_kernel: false }
     }
 }
 
@@ -102,9 +115,7 @@ impl fmt::Display for PolicyDecision {
         let PerFamily { v4, v6 } = &self.families;
         if self.mode == Mode::Kernel {
             f.write_str("IPv4 and IPv6 by the kernel (--relay kernel)")
-        } else if (v4.relaying, &v4.reasons, v4.is_syn_by_kernel)
-            == (v6.relaying, &v6.reasons, v6.is_syn_by_kernel)
-        {
+        } else if v4.to_string() == v6.to_string() {
             write!(f, "IPv4 and IPv6 {v4}")
         } else {
             write!(f, "IPv4 {v4}, IPv6 {v6}")
@@ -114,14 +125,20 @@ impl fmt::Display for PolicyDecision {
 
 impl fmt::Display for FamilyDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reasons = || listed(&self.reasons.iter().collect::<Vec<_>>());
+        let text = |reasons: &[Reason]| listed(&reasons.iter().collect::<Vec<_>>());
         match self.relaying {
-            DirectRelay::Never => write!(f, "by the kernel ({})", reasons()),
-            DirectRelay::LocalOnly => write!(f, "dropped ({})", reasons()),
-            DirectRelay::IfRoutedBack if self.is_syn_by_kernel => {
-                f.write_str("direct (TCP SYN by the kernel, which sets the MSS)")
+            DirectRelay::Never => write!(f, "by the kernel ({})", text(&self.reasons)),
+            DirectRelay::LocalOnly => write!(f, "dropped ({})", text(&self.reasons)),
+            DirectRelay::IfRoutedBack | DirectRelay::Always => {
+                f.write_str("direct")?;
+                if self.is_syn_by_kernel {
+                    f.write_str(" (TCP SYN by the kernel, which sets the MSS)")?;
+                }
+                if !self.of_pairs.is_empty() {
+                    write!(f, ", but some pairs by the kernel ({})", text(&self.of_pairs))?;
+                }
+                Ok(())
             }
-            DirectRelay::IfRoutedBack | DirectRelay::Always => f.write_str("direct"),
         }
     }
 }
@@ -146,7 +163,7 @@ mod tests {
     }
 
     fn decision(mode: Mode, findings: &[Finding]) -> PolicyDecision {
-        PolicyDecision::new(mode, findings.iter())
+        PolicyDecision::new(mode, findings.iter(), [].iter())
     }
 
     fn relaying(decision: &PolicyDecision) -> [DirectRelay; 2] {
@@ -189,6 +206,26 @@ mod tests {
         assert_eq!(found.advice(), None);
         assert_eq!(relaying(&decision(Mode::Auto, &findings)), [DirectRelay::Never; 2]);
         assert!(decision(Mode::Auto, &findings).advice().is_some());
+    }
+
+    #[test]
+    fn reasons_about_pairs_are_named_where_others_are_relayed() {
+        let of_pairs = [Finding::of(Family::V4, Reason::Xdp)];
+        let decide = |mode, findings: &[Finding]| {
+            PolicyDecision::new(mode, findings.iter(), of_pairs.iter())
+        };
+        let found = decide(Mode::Auto, &[]);
+        assert_eq!(relaying(&found), [DirectRelay::IfRoutedBack; 2]);
+        assert_eq!(
+            found.to_string(),
+            format!("IPv4 direct, but some pairs by the kernel ({}), IPv6 direct", Reason::Xdp)
+        );
+        assert!(found.advice().is_some());
+        let found = decide(Mode::Auto, &[Finding::of_both(Reason::IpsecDefault)]);
+        assert!(!found.to_string().contains(&Reason::Xdp.to_string()), "{found}");
+        let found = decide(Mode::Direct, &[]);
+        assert_eq!(found.to_string(), "IPv4 and IPv6 direct");
+        assert_eq!(found.bypassed(), [&Reason::Xdp]);
     }
 
     #[test]

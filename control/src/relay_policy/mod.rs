@@ -12,6 +12,7 @@
 //!
 //! All modules but `watch` are pure: tests run them against a fake kernel.
 
+pub mod connections;
 pub mod decision;
 pub mod interface;
 pub mod kernel;

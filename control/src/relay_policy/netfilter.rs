@@ -16,10 +16,11 @@ use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
 use super::routing;
 use super::rules::Chain;
 use super::rules::addresses::Addresses;
+use super::rules::judge::{Cause, judge};
 use super::rules::nftables::{self, Tables};
 use super::rules::place::{self, Facts, Hook};
 use super::rules::sets::{self, Kind, Name, Set, Sets};
-use super::rules::walk::{self, Base};
+use super::rules::walk::Base;
 use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
@@ -118,7 +119,7 @@ fn chains(
                 if table.chains[number].rules.len() != base.rules as usize {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                base.follow(&table.chains, number, hook, facts, &mut reading);
+                base.judge(&table.chains, number, hook, facts, &mut reading);
             }
             _ if base.rules > 0 => reading.findings.push(base.finding(ChainEffect::Rules)),
             _ if base.policy != NF_ACCEPT => {
@@ -218,7 +219,7 @@ struct BaseChain {
 }
 
 impl BaseChain {
-    fn follow(
+    fn judge(
         &self,
         chains: &[Chain],
         number: usize,
@@ -226,26 +227,18 @@ impl BaseChain {
         facts: &Facts<'_>,
         reading: &mut Reading,
     ) {
-        let base = Base { chains, number, hook, translates: self.translates };
-        let mut findings: Vec<Finding> = Vec::new();
+        let (translates, accepts) = (self.translates, self.policy == NF_ACCEPT);
+        let base = Base { chains, number, hook, translates, accepts };
         for family in Family::BOTH.into_iter().filter(|family| self.families.contain(*family)) {
-            let needs = reading.needs.of_mut(family);
-            let reason = match walk::find_obstacle(&base, facts, family, needs) {
-                Ok(may_reach_policy) if may_reach_policy && self.policy != NF_ACCEPT => {
-                    self.reason(ChainEffect::Policy)
-                }
-                Ok(_) => continue,
-                Err(obstacle) => {
+            let judgement = judge(&base, facts, family, reading.needs.of_mut(family));
+            reading.add(family, judgement, |cause| match cause {
+                Cause::Policy => self.reason(ChainEffect::Policy),
+                Cause::Rule(obstacle) => {
                     let table = format!("table {} {}", family_name(self.family), self.table);
                     Reason::Rule { table, program: "nftables", obstacle }
                 }
-            };
-            match findings.iter_mut().find(|finding| finding.reason == reason) {
-                Some(known) => known.families = Families::BOTH,
-                None => findings.push(Finding::of(family, reason)),
-            }
+            });
         }
-        reading.findings.extend(findings);
     }
 
     fn finding(&self, effect: ChainEffect) -> Finding {

@@ -2,9 +2,12 @@
 //! observe packets between peers.
 
 use std::fmt;
+use std::sync::Arc;
 
+use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
 use wg_bounce_sys::{Family, PerFamily};
 
+use super::rules::judge::{Cause, Judgement};
 use super::rules::{Needs, Obstacle};
 use crate::limits::RELAY_SETTLING_TIME;
 
@@ -53,10 +56,34 @@ impl Finding {
 /// The result of reading a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The reasons.
+    /// The reasons that concern all packets between peers.
     pub findings: Vec<Finding>,
+    /// Those that concern some pairs of addresses only.
+    pub of_pairs: Vec<Finding>,
+    /// The packets that these leave to the kernel.
+    pub pairs: PerFamily<Vec<Arc<Pairs>>>,
     /// The facts that they, or their absence, depend on.
     pub needs: PerFamily<Needs>,
+}
+
+impl Reading {
+    /// Adds a judgement about a base chain, for one IP version; `reason` words its causes.
+    pub fn add(&mut self, family: Family, judgement: Judgement, reason: impl Fn(Cause) -> Reason) {
+        let is_of_all = judgement.is_of_all();
+        let findings = if is_of_all { &mut self.findings } else { &mut self.of_pairs };
+        // The first one is enough where the others are about parts of the same.
+        let count = if is_of_all { 1 } else { usize::MAX };
+        for cause in judgement.causes.into_iter().take(count) {
+            let reason = reason(cause);
+            match findings.iter_mut().find(|finding| finding.reason == reason) {
+                Some(known) => *known.families.0.of_mut(family) = true,
+                None => findings.push(Finding::of(family, reason)),
+            }
+        }
+        if !is_of_all && judgement.pairs != Pairs::Alike(Exceptions::NONE) {
+            self.pairs.of_mut(family).push(Arc::new(judgement.pairs));
+        }
+    }
 }
 
 impl From<Vec<Finding>> for Reading {
@@ -115,6 +142,8 @@ pub enum Reason {
     },
     /// Rules were a reason until just now.
     Settling,
+    /// Connections between peers whose addresses the kernel translates.
+    Translated,
     /// A flowtable of nftables that contains the interface.
     Flowtable {
         /// The table.
@@ -231,6 +260,9 @@ impl fmt::Display for Reason {
                 "rules for packets between peers were removed less than {} s ago, and connections \
                  are tracked",
                 RELAY_SETTLING_TIME.0 / 1000
+            ),
+            Reason::Translated => f.write_str(
+                "connections between peers were translated (NAT) and have not ended (conntrack -L)",
             ),
             Reason::Flowtable { table, name } => {
                 write!(f, "nftables: flowtable {name} of table {table} contains the interface")

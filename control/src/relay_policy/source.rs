@@ -8,7 +8,7 @@ use wg_bounce_sys::Family;
 use super::kernel::{Interface, Kernel};
 use super::reason::{Families, Finding, Reading, Reason};
 use super::rules::addresses::Addresses;
-use super::{interface, netfilter, packet_sockets, routing, xtables};
+use super::{connections, interface, netfilter, packet_sockets, routing, xtables};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
     NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFT_MSG_OF_SETS, RTM_DELCHAIN, RTM_DELLINK,
@@ -29,6 +29,8 @@ pub enum Source {
     Nftables,
     /// Tables of legacy iptables.
     LegacyTables(Family),
+    /// Connections whose addresses are translated.
+    Connections,
     /// IPVS.
     VirtualServices,
     /// BPF programs linked to netfilter.
@@ -45,7 +47,7 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Source; 14] = [
+    pub const ALL: [Source; 15] = [
         Source::Settings(Family::V4),
         Source::Settings(Family::V6),
         Source::Rules(Family::V4),
@@ -53,6 +55,7 @@ impl Source {
         Source::Nftables,
         Source::LegacyTables(Family::V4),
         Source::LegacyTables(Family::V6),
+        Source::Connections,
         Source::VirtualServices,
         Source::NetfilterPrograms,
         Source::Link,
@@ -73,6 +76,7 @@ impl Source {
         let result = match self {
             Source::Nftables => netfilter::tables(kernel, at, addresses),
             Source::LegacyTables(family) => xtables::tables(kernel, at, addresses, family),
+            Source::Connections => connections::translated(kernel, addresses),
             Source::Settings(family) => routing::settings(kernel, at, family).map(Reading::from),
             Source::Rules(family) => routing::rules(kernel, family).map(Reading::from),
             Source::Ipsec => routing::ipsec(kernel).map(Reading::from),
@@ -87,9 +91,13 @@ impl Source {
     }
 
     /// Whether the source must be polled, because the kernel does not announce all its changes. (It
-    /// announces links, but not an XDP program attached by a BPF link.)
+    /// announces links, but not an XDP program attached by a BPF link.) Connections matter only
+    /// where rules have changed.
     pub fn is_polled(self) -> bool {
-        !matches!(self, Source::Rules(_) | Source::Nftables | Source::TrafficControl)
+        !matches!(
+            self,
+            Source::Rules(_) | Source::Nftables | Source::TrafficControl | Source::Connections
+        )
     }
 
     /// Whether the source is a firewall.
@@ -130,6 +138,7 @@ impl Source {
             Source::Nftables => "nftables",
             Source::LegacyTables(Family::V4) => "iptables-legacy tables",
             Source::LegacyTables(Family::V6) => "ip6tables-legacy tables",
+            Source::Connections => "tracked connections",
             Source::VirtualServices => "IPVS",
             Source::NetfilterPrograms => "netfilter BPF programs",
             Source::Link => "the interface's state",
@@ -141,7 +150,9 @@ impl Source {
 
     fn capability(self) -> Option<&'static str> {
         match self {
-            Source::Ipsec | Source::Nftables | Source::LegacyTables(_) => Some("CAP_NET_ADMIN"),
+            Source::Ipsec | Source::Nftables | Source::LegacyTables(_) | Source::Connections => {
+                Some("CAP_NET_ADMIN")
+            }
             Source::TcxPrograms => Some("CAP_NET_ADMIN, and CAP_BPF where seccomp guards bpf(2)"),
             Source::NetfilterPrograms => Some("CAP_SYS_ADMIN"),
             _ => None,

@@ -8,11 +8,11 @@ use wg_bounce_sys::Family;
 use super::kernel::{Interface, Kernel};
 use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
 use super::routing;
-use super::rules::Needs;
 use super::rules::addresses::Addresses;
+use super::rules::judge::{Cause, judge};
 use super::rules::legacy::{self, Table};
 use super::rules::place::{self, Facts, Hook};
-use super::rules::walk::{self, Base};
+use super::rules::walk::Base;
 use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
 use crate::netlink::parse::{array, malformed};
 
@@ -53,12 +53,10 @@ pub fn tables(
     }
     let facts = routing::facts(kernel, at, addresses, Families::only(family));
     for name in names.lines() {
-        let needs = reading.needs.of_mut(family);
-        match read_table(kernel, &facts, family, name, needs) {
-            Ok(found) => reading.findings.extend(found),
+        match read_table(kernel, &facts, family, name, &mut reading) {
             // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            result => result?,
         }
     }
     Ok(reading)
@@ -70,27 +68,27 @@ fn read_table(
     facts: &Facts<'_>,
     family: Family,
     name: &str,
-    needs: &mut Needs,
-) -> io::Result<Vec<Finding>> {
+    reading: &mut Reading,
+) -> io::Result<()> {
     let program = match family {
         Family::V4 => "iptables-legacy",
         Family::V6 => "ip6tables-legacy",
     };
-    let finding = |chain, effect| {
-        let reason = Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
-        Finding::of(family, reason)
-    };
+    let reason =
+        |chain, effect| Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
     for _ in 0..NETLINK_ATTEMPTS_MAX {
         let outline = kernel.legacy_outline(family, name)?;
         let chains = chains(&outline)?;
         if chains.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let rules = chains.iter().filter(|chain| chain.first != chain.policy);
-        let rules: Vec<_> = rules.map(|one| finding(one.name, ChainEffect::Rules)).collect();
+        let rules: Vec<_> =
+            rules.map(|one| Finding::of(family, reason(one.name, ChainEffect::Rules))).collect();
         let size = number(&outline, SIZE_AT)?;
         if !rules.is_empty() && size > LEGACY_TABLE_MAX {
-            return Ok(rules);
+            reading.findings.extend(rules);
+            return Ok(());
         }
         let entries = match kernel.legacy_entries(family, name, size) {
             // The size has changed in the meantime.
@@ -108,27 +106,24 @@ fn read_table(
         // Without rules on the path only the policies matter, of a table that may be large.
         let table =
             (!rules.is_empty()).then(|| Table::new(family, &entries, &offsets)).transpose()?;
-        let mut findings = Vec::new();
         for (number, chain) in chains.into_iter().enumerate() {
-            let reaches_policy = table.as_ref().map_or(Ok(true), |table| {
-                let (chains, translates) = (&table.chains, name == "nat");
-                let base = Base { chains, number, hook: chain.hook, translates };
-                walk::find_obstacle(&base, facts, family, needs)
+            let accepts = legacy::accepts(family, &entries, chain.policy as usize)?;
+            let Some(table) = &table else {
+                let policy = reason(chain.name, ChainEffect::Policy);
+                reading.findings.extend((!accepts).then(|| Finding::of(family, policy)));
+                continue;
+            };
+            let (chains, translates) = (&table.chains, name == "nat");
+            let base = Base { chains, number, hook: chain.hook, translates, accepts };
+            let judgement = judge(&base, facts, family, reading.needs.of_mut(family));
+            reading.add(family, judgement, |cause| match cause {
+                Cause::Policy => reason(chain.name, ChainEffect::Policy),
+                Cause::Rule(obstacle) => {
+                    Reason::Rule { table: format!("table {name}"), program, obstacle }
+                }
             });
-            match reaches_policy {
-                Ok(false) => {}
-                Ok(true) => {
-                    if !legacy::accepts(family, &entries, chain.policy as usize)? {
-                        findings.push(finding(chain.name, ChainEffect::Policy));
-                    }
-                }
-                Err(obstacle) => {
-                    let table = format!("table {name}");
-                    findings.push(Finding::of(family, Reason::Rule { table, program, obstacle }));
-                }
-            }
         }
-        return Ok(findings);
+        return Ok(());
     }
     Err(io::ErrorKind::Interrupted.into())
 }

@@ -35,7 +35,7 @@ pub(super) struct RelayState {
 impl RelayState {
     /// Starts without relaying: until the first update, or for good with `--relay kernel`.
     pub(super) fn new(mode: Mode, lanes: Option<Lanes>) -> RelayState {
-        let by_kernel = || PolicyDecision::new(Mode::Kernel, std::iter::empty());
+        let by_kernel = || PolicyDecision::new(Mode::Kernel, [].iter(), [].iter());
         let decision = lanes.is_none().then(by_kernel);
         let relaying = mode.without_forwarding();
         RelayState {
@@ -65,11 +65,12 @@ impl RelayState {
     pub(super) fn at(&self, version: u64) -> Relay {
         let Dependence { version: judged, .. } = self.dependence;
         let is_current = judged.is_none_or(|judged| judged == version);
-        let mode = self.relay.mode.map(|mode| match mode {
+        let relay = self.relay.clone();
+        let mode = relay.mode.map(|mode| match mode {
             DirectRelay::IfRoutedBack if !is_current => DirectRelay::Never,
             mode => mode,
         });
-        Relay { mode, ..self.relay }
+        Relay { mode, ..relay }
     }
 
     /// Whether rules ask for newer addresses of the peers than they were judged by.

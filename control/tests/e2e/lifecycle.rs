@@ -7,8 +7,13 @@ use nix::unistd::Pid;
 
 use crate::harness::{Backend, Daemon, Lab, Program, eventually, seconds, socket_path, within};
 
+/// A daemon that ignores no signal, also if the tests run under nohup(1) or in the background.
 fn daemon(backend: Backend) -> (Daemon, Lab) {
-    let (daemon, lab) = Daemon::alone(backend);
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let wrapper = ["env", "--default-signal"];
+    let program = Program::Ours(backend);
+    let daemon = Daemon::start_under(&wrapper, &lab, &namespace, "alone", program, &[]);
     // Configured and with an open port, as in production.
     daemon.set("listen-port 0");
     daemon.set_private_key();

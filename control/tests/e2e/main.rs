@@ -28,6 +28,7 @@ mod quick;
 mod rekey;
 mod relay_auto;
 mod relay_direct;
+mod relay_pairs;
 mod relay_rule_changes;
 mod relay_rules;
 mod roaming;

@@ -34,10 +34,12 @@ pub fn said(relay: &Relay) -> String {
     last.map(|(_, text)| format!("IPv4{text}")).unwrap_or_default()
 }
 
-/// The mode announced by such a line.
+/// The mode announced by such a line. "Some pairs" are all pairs here: alice and bob have one
+/// address each.
 pub fn direct(said: &str) -> Direct {
-    let both = said.starts_with("IPv4 and IPv6 direct");
-    [both || said.starts_with("IPv4 direct"), both || said.contains(", IPv6 direct")]
+    let is_said = |text: &str| said.contains(text) && !said.contains(&format!("{text}, but"));
+    let both = is_said("IPv4 and IPv6 direct");
+    [both || is_said("IPv4 direct"), both || is_said("IPv6 direct")]
 }
 
 /// Waits until the hub announces this mode with this reason, and checks that packets take that

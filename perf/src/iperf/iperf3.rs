@@ -25,7 +25,12 @@ pub fn parse(text: &str, is_udp: bool) -> Result<Value, String> {
     };
     let bytes = sum("received", "bytes")?;
     if bytes <= 0.0 {
-        return Err("iperf3 received nothing".to_owned());
+        let hint = match end["sum_received_bidir_reverse"].is_null() {
+            true => "",
+            // The server tells the connections apart by the order in which it accepts them.
+            false => ": with --bidir it may have mixed up its connections; try again",
+        };
+        return Err(format!("iperf3 received nothing{hint}"));
     }
     let retransmits = if is_udp { None } else { Some(sum("sent", "retransmits")?) };
     let unknown = if is_udp { "" } else { "unknown" };

@@ -6,11 +6,14 @@
 //! 2. [`walk`] follows every way that such a packet may take through a base chain. [`place`] knows
 //!    which conditions hold: the interfaces and the IP version are known, both addresses are
 //!    allowed IPs, the mark is zero. Any other condition may hold or not.
+//! 3. [`judge`] does that for all pairs of addresses at once. Where a rule stands in the way, it
+//!    splits them by the conditions on addresses that it met, and looks again.
 //!
 //! If no rule that may be reached does more than accept, return or jump, the rules let every packet
 //! pass as it is. A rule whose condition cannot hold does not matter, whatever it does.
 
 pub mod addresses;
+pub mod judge;
 pub mod legacy;
 pub mod nftables;
 pub mod place;
@@ -23,6 +26,8 @@ pub mod xt;
 
 use std::fmt;
 
+use wg_bounce_dataplane::pairs::{End, Exceptions};
+use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
 /// One chain.
@@ -234,10 +239,35 @@ pub struct Obstacle {
 pub struct Needs {
     /// The peers' addresses: it holds for this version of them only.
     pub addresses: bool,
-    /// Whole transport headers: it holds only for packets that have one, and for no fragments.
-    pub headers: bool,
     /// The elements of sets.
     pub sets: bool,
-    /// The kernel's way for TCP segments with SYN, whose MSS it sets.
-    pub syn: bool,
+}
+
+/// Notes of a walk through rules, whatever it ends with.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// The facts that its result depends on.
+    pub needs: Needs,
+    /// The packets that its result does not hold for.
+    pub exceptions: Exceptions,
+    /// Conditions on one address that some of the addresses meet, in the order of the walk.
+    pub splits: Vec<(End, Ranges)>,
+    /// Number of conditions that were evaluated.
+    pub work: usize,
+}
+
+impl Notes {
+    /// Adds the splits by all that was noted since there were `count`: first by the whole list of a
+    /// set, then by its elements.
+    pub fn join_splits(&mut self, count: usize) {
+        for end in [End::Source, End::Destination] {
+            let of_end = |split: &&(End, Ranges)| split.0 == end;
+            let parts: Vec<&(End, Ranges)> = self.splits[count..].iter().filter(of_end).collect();
+            if parts.len() > 1 {
+                let ranges = parts.iter().flat_map(|(_, ranges)| ranges.as_slice());
+                let all = Ranges::new(ranges.copied().collect());
+                self.splits.push((end, all));
+            }
+        }
+    }
 }

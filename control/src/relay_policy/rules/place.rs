@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use wg_bounce_dataplane::ip::{V4_HEADER_LEN, V6_HEADER_LEN};
+use wg_bounce_dataplane::pairs::End;
+use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::addresses::{Addresses, number};
-use super::{Condition, Needs, NewAddress, Side};
+use super::{Condition, NewAddress, Notes, Side};
 use crate::relay_policy::kernel::Interface;
 
 /// The interface on one side, as rules see it at a hook.
@@ -55,17 +57,27 @@ pub struct Facts<'a> {
     pub host_first: PerFamily<bool>,
 }
 
+/// The addresses that one end of a packet may have.
+#[derive(Clone, Copy, Debug)]
+enum Candidates<'a> {
+    /// Any.
+    All,
+    /// Those of peers, which are not known.
+    OfPeers,
+    /// These.
+    Known(&'a Ranges),
+}
+
 /// Facts about packets at a hook.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     interface: &'a Interface,
     hook: Hook,
     family: Family,
-    addresses: Option<&'a Addresses>,
-    /// Whether the source is an address of a peer.
-    is_from_peer: bool,
-    /// Whether the destination is an address of a peer.
-    is_to_peer: bool,
+    /// The addresses that the source is one of.
+    sources: Candidates<'a>,
+    /// The addresses that the destination is one of.
+    destinations: Candidates<'a>,
     /// Whether it is none of the host.
     is_not_to_host: bool,
     /// Whether the packets have no mark.
@@ -76,13 +88,16 @@ impl<'a> Place<'a> {
     /// Packets of one IP version between peers, at `hook`. They have no mark: any rule that gives
     /// them one is an effect by itself.
     pub fn between_peers(facts: &Facts<'a>, hook: Hook, family: Family) -> Place<'a> {
+        let of_peers = match facts.addresses {
+            Some(addresses) => Candidates::Known(addresses.ranges.of(family)),
+            None => Candidates::OfPeers,
+        };
         Place {
             interface: facts.interface,
             hook,
             family,
-            addresses: facts.addresses,
-            is_from_peer: true,
-            is_to_peer: true,
+            sources: of_peers,
+            destinations: of_peers,
             is_not_to_host: *facts.host_first.of(family),
             is_unmarked: true,
         }
@@ -95,13 +110,19 @@ impl<'a> Place<'a> {
         let between = Place::between_peers(facts, hook, family);
         let place = Place { is_not_to_host: false, is_unmarked: false, ..between };
         match hook {
-            PREROUTING => Some(Place { is_to_peer: false, ..place }),
+            PREROUTING => Some(Place { destinations: Candidates::All, ..place }),
             POSTROUTING => {
                 let hook = Hook { incoming: Device::Any, ..hook };
-                Some(Place { hook, is_from_peer: false, ..place })
+                Some(Place { hook, sources: Candidates::All, ..place })
             }
             _ => None,
         }
+    }
+
+    /// The same packets, as far as they have these addresses.
+    pub fn between(self, sources: &'a Ranges, destinations: &'a Ranges) -> Place<'a> {
+        let (sources, destinations) = (Candidates::Known(sources), Candidates::Known(destinations));
+        Place { sources, destinations, ..self }
     }
 
     /// NFPROTO_IPV4 or NFPROTO_IPV6; none at hooks of devices, where rules see another number.
@@ -113,8 +134,9 @@ impl<'a> Place<'a> {
         (self.hook != INGRESS && self.hook != EGRESS).then_some(version as u8)
     }
 
-    /// Whether a condition holds; none if that is not known. Adds what the answer depends on.
-    pub fn holds(&self, condition: &Condition, needs: &mut Needs) -> Option<bool> {
+    /// Whether a condition holds; none if that is not known. Notes what the answer depends on.
+    pub fn holds(&self, condition: &Condition, notes: &mut Notes) -> Option<bool> {
+        notes.work += 1;
         let name_of_ours = &self.interface.name;
         match condition {
             Condition::Name { side, name, mask, is_equal } => {
@@ -143,20 +165,21 @@ impl<'a> Place<'a> {
                 self.version().map(|actual| (actual == *version) == *is_equal)
             }
             Condition::Header { offset, value, mask, is_equal } => {
-                let holds = self.header_equals(*offset, value, mask, needs);
+                let holds = self.header_equals(*offset, value, mask, notes);
                 holds.map(|equal| equal == *is_equal)
             }
             Condition::Range { offset, first, last, is_within } => {
-                let within = self.header_within(*offset, first, last, needs);
+                let within = self.header_within(*offset, first, last, notes);
                 within.map(|within| within == *is_within)
             }
             Condition::AnyOf { elements, is_in, may_expire } => {
-                needs.sets = true;
-                let mut any = Some(false);
+                notes.needs.sets = true;
+                let (mut any, count) = (Some(false), notes.splits.len());
                 for element in elements {
-                    let holds = element.iter().map(|one| self.holds(one, needs));
+                    let holds = element.iter().map(|one| self.holds(one, notes));
                     any = either(any, holds.fold(Some(true), both));
                 }
+                notes.join_splits(count);
                 any.filter(|any| !(*any && *may_expire)).map(|any| any == *is_in)
             }
             // Every packet has the fixed part of its header.
@@ -170,20 +193,35 @@ impl<'a> Place<'a> {
             }
             Condition::ToHost { is_equal } => self.is_not_to_host.then_some(!is_equal),
             Condition::Transport => {
-                needs.headers = true;
+                notes.exceptions.without_header = true;
                 None
             }
             Condition::Syn | Condition::Unclear(_) | Condition::Unknown => None,
         }
     }
 
-    /// The places of source and destination in the header, and whether they are of peers.
-    fn addresses_in_header(&self) -> [(Range<usize>, bool); 2] {
+    /// The places of source and destination in the header.
+    fn addresses_in_header(&self) -> [(End, Range<usize>); 2] {
         let [source, destination] = match self.family {
             Family::V4 => [12..16, 16..20],
             Family::V6 => [8..24, 24..40],
         };
-        [(source, self.is_from_peer), (destination, self.is_to_peer)]
+        [(End::Source, source), (End::Destination, destination)]
+    }
+
+    /// Whether an address is from `first` to `last`.
+    fn is_within(&self, end: End, first: u128, last: u128, notes: &mut Notes) -> Option<bool> {
+        let candidates = match end {
+            End::Source => self.sources,
+            End::Destination => self.destinations,
+        };
+        notes.needs.addresses |= !matches!(candidates, Candidates::All);
+        let Candidates::Known(ranges) = candidates else { return None };
+        let are_within = ranges.are_within(first, last);
+        if are_within.is_none() {
+            notes.splits.push((end, Ranges::new(vec![(first, last)])));
+        }
+        are_within
     }
 
     /// Whether the header's bytes equal `value` in the bits of `mask`: those of both addresses, and
@@ -193,7 +231,7 @@ impl<'a> Place<'a> {
         offset: usize,
         value: &[u8],
         mask: &[u8],
-        needs: &mut Needs,
+        notes: &mut Notes,
     ) -> Option<bool> {
         self.version()?;
         let ends = offset..offset + mask.len();
@@ -205,7 +243,7 @@ impl<'a> Place<'a> {
         };
         let fields = self.addresses_in_header();
         let mut all = Some(true);
-        for (field, is_of_peer) in &fields {
+        for (end, field) in &fields {
             let (value, mask) = (bits(value, field), bits(mask, field));
             let width = 8 * field.len() as u32;
             let whole = u128::MAX >> (128 - width);
@@ -214,16 +252,15 @@ impl<'a> Place<'a> {
                 Some(value == 0)
             } else if value & host != 0 {
                 Some(false)
-            } else if host & host.wrapping_add(1) == 0 && *is_of_peer {
+            } else if host & host.wrapping_add(1) == 0 {
                 // The mask of a prefix.
-                needs.addresses = true;
-                self.addresses.and_then(|all| all.are_within(self.family, value, value | host))
+                self.is_within(*end, value, value | host, notes)
             } else {
                 None
             };
             all = both(all, holds);
         }
-        let is_elsewhere = |at: usize| !fields.iter().any(|(field, _)| field.contains(&at));
+        let is_elsewhere = |at: usize| !fields.iter().any(|(_, field)| field.contains(&at));
         let others = ends.clone().filter(|at| is_elsewhere(*at) && mask[at - offset] != 0);
         if others.count() == 0 { all } else { both(all, None) }
     }
@@ -234,26 +271,32 @@ impl<'a> Place<'a> {
         offset: usize,
         first: &[u8],
         last: &[u8],
-        needs: &mut Needs,
+        notes: &mut Notes,
     ) -> Option<bool> {
         self.version()?;
-        let end = offset + first.len();
+        let place = offset..offset + first.len();
         let fields = self.addresses_in_header();
-        fields.iter().find(|(field, is_of_peer)| *is_of_peer && *field == (offset..end))?;
-        needs.addresses = true;
-        self.addresses?.are_within(self.family, number(first), number(last))
+        let (end, _) = fields.iter().find(|(_, field)| *field == place)?;
+        self.is_within(*end, number(first), number(last), notes)
     }
 
-    /// Whether a translation may write the address of a peer.
-    pub fn may_become_peer(&self, address: NewAddress, needs: &mut Needs) -> bool {
+    /// The addresses of peers that a translation to `address` may write; none if they are not
+    /// known.
+    pub fn translated(&self, address: NewAddress, notes: &mut Notes) -> Option<Ranges> {
         match address {
-            NewAddress::OfHost => false,
-            NewAddress::Any => true,
-            NewAddress::Within(family, first, last) => {
-                needs.addresses = true;
-                let within = self.addresses.map(|all| all.are_within(family, first, last));
-                within != Some(Some(false))
+            NewAddress::OfHost => Some(Ranges::default()),
+            // Only for packets of that version (`nft_nat_inet_eval`, net/netfilter/nft_nat.c).
+            NewAddress::Within(family, ..) if family != self.family => Some(Ranges::default()),
+            NewAddress::Within(_, first, last) => {
+                notes.needs.addresses = true;
+                let peers =
+                    [self.sources, self.destinations].into_iter().find_map(|one| match one {
+                        Candidates::Known(ranges) => Some(ranges),
+                        Candidates::All | Candidates::OfPeers => None,
+                    });
+                Some(peers?.split(&Ranges::new(vec![(first, last)])).0)
             }
+            NewAddress::Any => None,
         }
     }
 

@@ -3,7 +3,8 @@
 use wg_bounce_sys::PerFamily;
 
 use super::addresses::Addresses;
-use super::place::{EGRESS, FORWARD, Facts, Hook, POSTROUTING, PREROUTING};
+use super::judge::{Cause, judge};
+use super::place::{EGRESS, FORWARD, Facts, Hook, POSTROUTING, PREROUTING, Place};
 use super::walk::Base;
 use super::*;
 use crate::relay_policy::kernel::Interface;
@@ -26,8 +27,9 @@ fn follow_named(name: &str, hook: Hook, chains: &[Chain]) -> Result<bool, Obstac
     let (interface, addresses) = (interface(name), peers());
     let host_first = PerFamily { v4: true, v6: false };
     let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    let base = Base { chains, number: 0, hook, translates: false };
-    walk::find_obstacle(&base, &facts, Family::V4, &mut Needs::default())
+    let base = Base { chains, number: 0, hook, translates: false, accepts: true };
+    let place = Place::between_peers(&facts, hook, Family::V4);
+    walk::find_obstacle(&base, &place, &mut Notes::default())
 }
 
 fn name(side: Side, name: &str, is_equal: bool) -> Step {
@@ -220,10 +222,12 @@ fn the_walk_says_what_it_asked_for() {
         let host_first = PerFamily { v4: true, v6: true };
         let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
         let list = chains(&[&[&steps]]);
-        let base = Base { chains: &list, number: 0, hook: FORWARD, translates: false };
-        let mut needs = Needs::default();
-        let _ = walk::find_obstacle(&base, &facts, Family::V4, &mut needs);
-        (needs.addresses, needs.headers)
+        let base =
+            Base { chains: &list, number: 0, hook: FORWARD, translates: false, accepts: true };
+        let mut notes = Notes::default();
+        let place = Place::between_peers(&facts, FORWARD, Family::V4);
+        let _ = walk::find_obstacle(&base, &place, &mut notes);
+        (notes.needs.addresses, notes.exceptions.without_header)
     };
     assert_eq!(needs(&[Condition::Unknown]), (false, false));
     assert_eq!(needs(&[header(12, &[10, 0, 0, 0], 8)]), (true, false));
@@ -242,11 +246,11 @@ fn translations_to_a_peer_matter_whatever_the_destination() {
         let host_first = PerFamily { v4: true, v6: true };
         let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
         let find = |translates| {
-            let base = Base { chains: &list, number: 0, hook, translates };
-            walk::find_obstacle(&base, &facts, Family::V4, &mut Needs::default())
+            let base = Base { chains: &list, number: 0, hook, translates, accepts: true };
+            judge(&base, &facts, Family::V4, &mut Needs::default()).causes
         };
-        assert_eq!(find(false), Ok(true));
-        find(true).is_err()
+        assert_eq!(find(false), []);
+        !find(true).is_empty()
     };
     let to = |first: u32, last: u32| {
         let address = NewAddress::Within(Family::V4, first.into(), last.into());
@@ -337,4 +341,109 @@ fn clamps_leave_segments_with_syn_to_the_kernel() {
     assert_eq!(walk(&[&[&[clamp()]]]), applies);
     assert_eq!(walk(&[&[&[unknown(), clamp()]]]), applies);
     assert_eq!(walk(&[&[&[syn(), DROP]]]), drops("0.1"), "no clamp");
+}
+
+/// Judges IPv4 packets of wg0 between peers, at FORWARD: the obstacles, and whether the kernel gets
+/// all packets between two peers.
+fn judged(list: &[&[&[Step]]], accepts: bool) -> (Vec<String>, impl Fn(u8, u8) -> bool + use<>) {
+    let (interface, addresses) = (interface("wg0"), peers());
+    let host_first = PerFamily { v4: true, v6: true };
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let chains = chains(list);
+    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: true, accepts };
+    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
+    let label = |cause: &Cause| match cause {
+        Cause::Rule(obstacle) => format!("{}.{}", obstacle.chain, obstacle.rule),
+        Cause::Policy => "policy".to_owned(),
+    };
+    let all = [std::sync::Arc::new(judgement.pairs)];
+    let is_by_kernel = move |one: u8, other: u8| {
+        let address = |host| std::net::IpAddr::from([10, 7, 0, host]);
+        wg_bounce_dataplane::pairs::between(&all, address(one), address(other)).all
+    };
+    (judgement.causes.iter().map(label).collect(), is_by_kernel)
+}
+
+fn host(at: usize, host: u8) -> Step {
+    Step::If(header(at, &[10, 7, 0, host], 32))
+}
+
+#[test]
+fn a_drop_between_two_peers_is_about_these_two() {
+    let rules = [&[host(12, 2), host(16, 3), DROP][..]];
+    let (causes, is_by_kernel) = judged(&[&rules], true);
+    assert_eq!(causes, ["0.1"]);
+    for (one, other, expected) in
+        [(2, 3, true), (3, 2, true), (2, 4, false), (4, 3, false), (5, 6, false)]
+    {
+        assert_eq!(is_by_kernel(one, other), expected, "{one} and {other}");
+    }
+}
+
+#[test]
+fn a_policy_of_drop_is_about_the_pairs_that_no_rule_accepts() {
+    let established = &[unknown(), ACCEPT][..];
+    let one = &[host(12, 2), host(16, 3), ACCEPT][..];
+    let other = &[host(12, 3), host(16, 2), ACCEPT][..];
+    let (causes, is_by_kernel) = judged(&[&[established, one, other]], false);
+    assert_eq!(causes, ["policy"]);
+    assert!(!is_by_kernel(2, 3) && is_by_kernel(2, 4) && is_by_kernel(4, 5));
+    // In one direction only the replies are accepted: the kernel must see both.
+    let (_, is_by_kernel) = judged(&[&[established, one]], false);
+    assert!(is_by_kernel(2, 3));
+}
+
+#[test]
+fn a_chain_for_each_peer_and_lists_are_told_apart() {
+    let jump = |to: usize, at: u8| vec![host(12, at), end(Verdict::Jump(to))];
+    let (first, second) = (jump(1, 2), jump(2, 3));
+    let (of_second, to_drop) = ([host(16, 4), DROP], [DROP]);
+    let list: &[&[&[Step]]] = &[&[&first, &second], &[&of_second], &[&to_drop]];
+    let (causes, is_by_kernel) = judged(list, true);
+    assert_eq!(causes, ["1.1", "2.1"]);
+    assert!(is_by_kernel(2, 4) && is_by_kernel(3, 9) && is_by_kernel(9, 3));
+    assert!(!is_by_kernel(2, 9) && !is_by_kernel(4, 9));
+    let elements = (20..120).map(|at| vec![header(16, &[10, 7, 0, at], 32)]).collect();
+    let blocked = Condition::AnyOf { elements, is_in: true, may_expire: true };
+    let (causes, is_by_kernel) = judged(&[&[&[Step::If(blocked), DROP]]], true);
+    assert_eq!(causes, ["0.1"], "one split by the whole list");
+    assert!(is_by_kernel(1, 20) && is_by_kernel(119, 1) && is_by_kernel(20, 21));
+    assert!(!is_by_kernel(1, 19) && !is_by_kernel(1, 120));
+}
+
+#[test]
+fn what_is_not_about_addresses_is_about_all_pairs() {
+    let (causes, is_by_kernel) = judged(&[&[&[host(12, 2), unknown(), DROP], &[DROP]]], true);
+    assert_eq!(causes, ["0.1", "0.2"]);
+    assert!(is_by_kernel(2, 3) && is_by_kernel(4, 5));
+}
+
+#[test]
+fn too_many_rules_about_pairs_are_about_all_others() {
+    let rule = |at: u8| vec![host(12, at), host(16, at + 1), DROP];
+    let rules: Vec<Vec<Step>> = (0..125).map(rule).collect();
+    let rules: Vec<&[Step]> = rules.iter().map(Vec::as_slice).collect();
+    let (_, is_by_kernel) = judged(&[&rules], true);
+    for at in 0..125 {
+        assert!(is_by_kernel(at, at + 1), "{at}");
+    }
+}
+
+#[test]
+fn answers_from_a_translated_peer_are_by_the_kernel() {
+    let (interface, addresses) = (interface("wg0"), peers());
+    let host_first = PerFamily { v4: true, v6: true };
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let to = NewAddress::Within(Family::V4, 0x0a07_0003, 0x0a07_0004);
+    let of_others = Step::If(Condition::ToHost { is_equal: true });
+    let chains = chains(&[&[&[of_others, Step::Translate("DNAT".into(), to)]]]);
+    let base =
+        Base { chains: &chains, number: 0, hook: PREROUTING, translates: true, accepts: true };
+    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
+    let pairs = judgement.pairs;
+    let address = |host: u8| 0x0a07_0000 + u128::from(host);
+    for host in [3, 4] {
+        assert!(pairs.one_way(address(9), address(host)).all, "{host}");
+    }
+    assert!(!pairs.one_way(address(9), address(5)).all);
 }

@@ -1,30 +1,36 @@
 //! Every way of packets through rules.
 
-use wg_bounce_sys::Family;
+use wg_bounce_dataplane::ranges::Ranges;
 
-use super::place::{Facts, Hook, Place};
-use super::{Chain, Condition, Effect, Needs, NewAddress, Obstacle, Rule, Step, Verdict};
+use super::place::{Hook, Place};
+use super::{Chain, Condition, Effect, NewAddress, Notes, Obstacle, Rule, Step, Verdict};
 
-/// Follows packets between peers through a base chain, and in a chain that `translates` also those
-/// packets whose answers may be packets between peers. Fails with the first rule that matters.
-/// Returns whether packets between peers may reach the chain's policy. Adds what either depends on
-/// to `needs`.
+/// Follows packets between peers through a base chain. Fails with the first rule that matters.
+/// Returns whether they may reach the chain's policy.
 ///
 /// The time is linear in the number of rules.
 pub fn find_obstacle(
     base: &Base<'_>,
-    facts: &Facts<'_>,
-    family: Family,
-    needs: &mut Needs,
+    place: &Place<'_>,
+    notes: &mut Notes,
 ) -> Result<bool, Obstacle> {
-    let Base { chains, number, hook, translates } = *base;
-    let between = Place::between_peers(facts, hook, family);
-    let reaches_policy =
-        Walk::new(chains, &between, Purpose::Everything, needs).chain(number, 0)?;
-    if translates && let Some(others) = Place::of_translations(facts, hook, family) {
-        Walk::new(chains, &others, Purpose::Translations, needs).chain(number, 0)?;
-    }
-    Ok(reaches_policy)
+    Walk::new(base.chains, place, Purpose::Everything, notes).chain(base.number, 0)
+}
+
+/// Follows packets whose answers may be packets between peers through a base chain. Returns the
+/// addresses of peers that rules may translate to, with the first such rule. Fails with a rule that
+/// may translate to any address.
+pub fn find_translations(
+    base: &Base<'_>,
+    place: &Place<'_>,
+    notes: &mut Notes,
+) -> Result<Option<(Ranges, Obstacle)>, Obstacle> {
+    let mut walk = Walk::new(base.chains, place, Purpose::Translations, notes);
+    walk.chain(base.number, 0)?;
+    let translated = walk.translated;
+    let Some((_, first)) = translated.first().cloned() else { return Ok(None) };
+    let ranges = translated.iter().flat_map(|(ranges, _)| ranges.as_slice());
+    Ok(Some((Ranges::new(ranges.copied().collect()), first)))
 }
 
 /// A base chain.
@@ -38,6 +44,8 @@ pub struct Base<'a> {
     pub hook: Hook,
     /// Whether its rules may translate addresses.
     pub translates: bool,
+    /// Whether its policy is to accept.
+    pub accepts: bool,
 }
 
 /// Statements and targets that translate no address, and after which a rule may go on.
@@ -67,8 +75,10 @@ struct Walk<'a> {
     chains: &'a [Chain],
     place: &'a Place<'a>,
     purpose: Purpose,
-    needs: &'a mut Needs,
+    notes: &'a mut Notes,
     ways: Vec<Way>,
+    /// Addresses of peers that packets may be translated to, with the rule.
+    translated: Vec<(Ranges, Obstacle)>,
 }
 
 /// Where a packet may go after a rule.
@@ -92,9 +102,10 @@ impl<'a> Walk<'a> {
         chains: &'a [Chain],
         place: &'a Place<'a>,
         purpose: Purpose,
-        needs: &'a mut Needs,
+        notes: &'a mut Notes,
     ) -> Walk<'a> {
-        Walk { chains, place, purpose, needs, ways: vec![Way::New; chains.len()] }
+        let (ways, translated) = (vec![Way::New; chains.len()], Vec::new());
+        Walk { chains, place, purpose, notes, ways, translated }
     }
 
     /// Whether packets may return from the chain.
@@ -130,6 +141,7 @@ impl<'a> Walk<'a> {
     fn rule(&mut self, chain: &Chain, rule: &Rule, depth: usize) -> Result<After, Obstacle> {
         let obstacle = |effect| obstacle(chain, rule, effect);
         let counting = self.purpose == Purpose::Everything;
+        self.notes.work += 1;
         // The next rule follows from the first condition on that may be false.
         let (mut after, mut counts) = (After::NOWHERE, false);
         let (mut is_syn, mut clamps) = (false, false);
@@ -138,7 +150,7 @@ impl<'a> Walk<'a> {
                 Step::If(Condition::Unclear(name)) if counting => {
                     return Err(obstacle(Effect::Unclear(format!("match {name}"))));
                 }
-                Step::If(condition) => match self.place.holds(condition, self.needs) {
+                Step::If(condition) => match self.place.holds(condition, self.notes) {
                     Some(true) => {}
                     // What was counted before the condition was not counted for a verdict.
                     _ if counts => return Err(obstacle(Effect::Count)),
@@ -151,8 +163,8 @@ impl<'a> Walk<'a> {
                 // The kernel gets these segments, and counts them too.
                 Step::Clamp(_) if is_syn || !counting => {
                     (clamps, counts) = (true, false);
-                    self.needs.syn |= counting;
-                    self.needs.headers |= counting;
+                    self.notes.exceptions.syn |= counting;
+                    self.notes.exceptions.without_header |= counting;
                 }
                 Step::Clamp(name) => return Err(obstacle(Effect::Apply(name.clone()))),
                 Step::Count => counts = counting && !clamps,
@@ -188,10 +200,13 @@ impl<'a> Walk<'a> {
         cases: &[(Condition, Step)],
         depth: usize,
     ) -> Result<(After, bool), Obstacle> {
-        self.needs.sets = true;
+        self.notes.needs.sets = true;
         let (mut all, mut is_certain) = (After::NOWHERE, false);
-        for (condition, step) in cases {
-            let holds = self.place.holds(condition, self.needs);
+        let count = self.notes.splits.len();
+        let holding: Vec<_> =
+            cases.iter().map(|(one, _)| self.place.holds(one, self.notes)).collect();
+        self.notes.join_splits(count);
+        for ((_, step), holds) in cases.iter().zip(holding) {
             is_certain |= holds == Some(true);
             if holds != Some(false) {
                 all = all.or(self.end(chain, rule, step, depth)?);
@@ -216,7 +231,7 @@ impl<'a> Walk<'a> {
                 (true, false)
             }
             Step::Translate(name, to) => {
-                self.translation(name, *to).map_err(obstacle)?;
+                self.translation(chain, rule, name, *to)?;
                 (false, false)
             }
             Step::End(Verdict::Accept) => (false, false),
@@ -238,15 +253,25 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Passes a translation that does not matter.
-    fn translation(&mut self, name: &str, to: NewAddress) -> Result<(), Effect> {
-        match self.purpose {
-            Purpose::Everything => Err(Effect::Apply(name.to_owned())),
-            Purpose::Translations if self.place.may_become_peer(to, self.needs) => {
-                Err(Effect::TranslateOther(name.to_owned()))
-            }
-            Purpose::Translations => Ok(()),
+    /// Notes a translation; fails if it may be to any address.
+    fn translation(
+        &mut self,
+        chain: &Chain,
+        rule: &Rule,
+        name: &str,
+        to: NewAddress,
+    ) -> Result<(), Obstacle> {
+        let obstacle = |effect| obstacle(chain, rule, effect);
+        if self.purpose == Purpose::Everything {
+            return Err(obstacle(Effect::Apply(name.to_owned())));
         }
+        let found = obstacle(Effect::TranslateOther(name.to_owned()));
+        match self.place.translated(to, self.notes) {
+            None => return Err(found),
+            Some(ranges) if ranges.is_empty() => {}
+            Some(ranges) => self.translated.push((ranges, found)),
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every reason, with a fake kernel.
 
+mod connections;
 mod fake;
 mod netfilter;
 mod sets;
@@ -27,7 +28,7 @@ fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
         .into_iter()
         .flat_map(|source| source.read(kernel, &fake::at(), None).findings)
         .collect();
-    let decision = PolicyDecision::new(Mode::Auto, findings.iter());
+    let decision = PolicyDecision::new(Mode::Auto, findings.iter(), [].iter());
     let is_direct =
         Family::BOTH.map(|family| decision.relaying(family) == DirectRelay::IfRoutedBack);
     (is_direct, decision.to_string())

@@ -22,7 +22,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use wg_bounce_dataplane::snapshot::{Exceptions, Relay};
+use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
+use wg_bounce_dataplane::snapshot::Relay;
 use wg_bounce_sys::Family;
 use wg_bounce_sys::PerFamily;
 use wg_bounce_sys::clock;
@@ -30,16 +31,17 @@ use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
 
+use super::connections;
 use super::decision::PolicyDecision;
 use super::mode::Mode;
 use super::reason::{Finding, Reading, Reason};
 use super::routing;
 use super::rules::addresses::Addresses;
-use super::settling::{self, Settling};
+use super::settling::Settling;
 use super::source::{Change, Source};
 use crate::limits::{
-    NFTABLES_PAUSE_MAX, NFTABLES_PAUSES, RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL,
-    RELAY_UPDATES_MAX,
+    CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, NFTABLES_PAUSE_MAX, NFTABLES_PAUSES,
+    RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
 };
 use system::System;
 use view::{Events, View};
@@ -107,6 +109,7 @@ pub fn start(
         settling: BTreeMap::new(),
         changed: BTreeSet::new(),
         nftables_next: Millis::ZERO,
+        connections_next: None,
         events_lost: false,
         routes: 0,
         routes_changed: false,
@@ -147,6 +150,8 @@ struct Watch {
     changed: BTreeSet<Source>,
     /// Earliest time to read nftables again; until then they wait among `changed`.
     nftables_next: Millis,
+    /// Time to look at translated connections again, while they are a reason.
+    connections_next: Option<Millis>,
     /// Everything is to be read again at the next look: not at once, since events that come too
     /// fast are lost all the time.
     events_lost: bool,
@@ -156,8 +161,8 @@ struct Watch {
     /// See [`Relay::mtu_v6`].
     mtu_v6: Option<usize>,
     route_queries: Vec<Option<RouteSocket>>,
-    /// The last decision that was reported, and what was reported with it.
-    reported: Option<(PolicyDecision, Option<usize>, PerFamily<Exceptions>, Dependence)>,
+    /// What was reported last.
+    reported: Option<(Relay, PolicyDecision, Dependence)>,
 }
 
 /// A reading, and the version of the peers' addresses at that time, if they were known.
@@ -242,7 +247,11 @@ impl Watch {
             self.changed.extend(failed.map(|(source, _)| *source));
             let now = clock::boot_time();
             let settled = self.settling.iter().filter(|(_, one)| one.is_over(now));
-            self.changed.extend(settled.map(|(source, _)| *source));
+            let settled: Vec<Source> = settled.map(|(source, _)| *source).collect();
+            if !settled.is_empty() || self.connections_next.is_some_and(|at| at <= now) {
+                self.changed.insert(Source::Connections);
+            }
+            self.changed.extend(settled);
             self.routes_changed |= !view.has_events();
             if !view.has_events() || std::mem::take(&mut self.events_lost) {
                 self.changed.extend(Source::ALL);
@@ -315,20 +324,22 @@ impl Watch {
             }
         }
         let findings = self.readings.values().flat_map(|dated| &dated.reading.findings);
-        let decision = PolicyDecision::new(self.mode, findings);
+        let of_pairs = self.readings.values().flat_map(|dated| &dated.reading.of_pairs);
+        let decision = PolicyDecision::new(self.mode, findings, of_pairs);
         let (exceptions, dependence) = (self.exceptions(), self.dependence());
-        let decision = decision.with_syn_by_kernel(exceptions.map(|one| one.syn));
-        let reported = Some((decision.clone(), self.mtu_v6, exceptions, dependence));
-        let is_new = self.reported != reported;
-        let routes_changed = std::mem::take(&mut self.routes_changed);
-        let owes_answer = std::mem::take(&mut self.addresses_unanswered);
-        if !is_new && !routes_changed && !owes_answer {
-            return Ok(());
-        }
-        self.routes += u64::from(routes_changed);
+        let is_syn_by_kernel = PerFamily::each(|family| {
+            exceptions.of(family).iter().any(|pairs| pairs.any(|one| one.syn))
+        });
+        let decision = decision.with_syn_by_kernel(is_syn_by_kernel);
+        self.routes += u64::from(std::mem::take(&mut self.routes_changed));
         let mode = PerFamily::each(|family| decision.relaying(family));
         let (routes, mtu_v6) = (self.routes, self.mtu_v6);
         let relay = Relay { mode, routes, mtu_v6, exceptions };
+        let reported = Some((relay.clone(), decision.clone(), dependence));
+        let owes_answer = std::mem::take(&mut self.addresses_unanswered);
+        if self.reported == reported && !owes_answer {
+            return Ok(());
+        }
         self.reported = reported;
         let route_queries = std::mem::take(&mut self.route_queries);
         let update = Update { relay, decision, route_queries, dependence };
@@ -338,13 +349,17 @@ impl Watch {
         Ok(())
     }
 
-    fn exceptions(&self) -> PerFamily<Exceptions> {
+    fn exceptions(&self) -> PerFamily<Vec<Arc<Pairs>>> {
         PerFamily::each(|family| {
-            let needs = || self.readings.values().map(|dated| dated.reading.needs.of(family));
-            Exceptions {
-                without_header: needs().any(|needs| needs.headers),
-                syn: needs().any(|needs| needs.syn),
+            let readings = self.readings.values().map(|dated| &dated.reading);
+            let mut all: Vec<_> =
+                readings.flat_map(|reading| reading.pairs.of(family)).cloned().collect();
+            // What an ICMP error quotes may have been translated between other addresses.
+            if all.iter().any(|pairs| pairs.any(|one| one.all)) {
+                let errors = Exceptions { icmp_errors: true, ..Exceptions::NONE };
+                all.push(Arc::new(Pairs::Alike(errors)));
             }
+            all
         })
     }
 
@@ -381,13 +396,20 @@ impl Watch {
             };
             let readings: Vec<_> = changed.iter().map(read).collect();
             let has_firewall = changed.iter().any(|source| source.is_firewall());
-            (readings, mtu, has_firewall && settling::tracks_connections(&mut System))
+            (readings, mtu, has_firewall && connections::are_tracked(&mut System))
         };
         let (mut readings, mtu, tracks_connections) = view.run(&self.handle, read)?;
         if changed.contains(&Source::Nftables) {
             let end = clock::boot_time();
             let pause = Millis(NFTABLES_PAUSES * end.since(start).0).min(NFTABLES_PAUSE_MAX);
             self.nftables_next = end + pause;
+        }
+        if let Some((_, dated)) = readings.iter().find(|(one, _)| *one == Source::Connections) {
+            let Reading { findings, of_pairs, .. } = &dated.reading;
+            let end = clock::boot_time();
+            let pause = Millis(CONNECTIONS_PAUSES * end.since(start).0).max(CONNECTIONS_PAUSE_MIN);
+            let is_reason = !findings.is_empty() || !of_pairs.is_empty();
+            self.connections_next = is_reason.then_some(end + pause);
         }
         // Nothing waits with `--relay direct`, which bypasses firewalls anyway.
         let must_settle = tracks_connections && self.mode == Mode::Auto;
@@ -398,7 +420,7 @@ impl Watch {
             let is_other = before.is_some_and(|before| {
                 before.asks_for_addresses() && before.version != dated.version
             });
-            settling.note(&mut dated.reading.findings, must_settle, is_other, now);
+            settling.note(&mut dated.reading, must_settle, is_other, now);
         }
         self.readings.extend(readings);
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
@@ -422,6 +444,7 @@ impl Watch {
             // Other readings hold for any addresses.
             let asking = self.readings.iter().filter(|(_, dated)| dated.asks_for_addresses());
             self.changed.extend(asking.map(|(source, _)| *source));
+            self.changed.insert(Source::Connections);
         }
     }
 

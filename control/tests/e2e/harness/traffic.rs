@@ -74,6 +74,10 @@ impl Iperf {
     /// Runs a client with iperf3's own `options`; panics if it fails. The server is busy until the
     /// previous client's last message has crossed the tunnel, and then closes its listening socket
     /// and opens another: a client that connects meanwhile is rejected or reset, and retries.
+    ///
+    /// With `--bidir`, iperf3 tells its two connections apart by the order in which the server
+    /// accepts them. One may overtake the other, since they may have different workers; then both
+    /// ends send on the same one, and neither ever reads. This is tried again too.
     #[track_caller]
     pub fn run(from: &Namespace, server: &str, options: &str) -> Iperf {
         let mut outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
@@ -88,10 +92,11 @@ impl Iperf {
             let is_measured = !outcome.stdout.contains("\"connected\":\t[]");
             let is_too_early =
                 !is_measured && too_early.iter().any(|error| outcome.stdout.contains(error));
-            if is_too_early {
+            let must_retry = is_too_early || is_mixed_up(&outcome);
+            if must_retry {
                 outcome = from.attempt(&format!("iperf3 --json --client {server} {options}"));
             }
-            !is_too_early
+            !must_retry
         });
         Iperf::of(outcome)
     }
@@ -155,6 +160,15 @@ impl Iperf {
         }
         Duration::from_secs_f64(longest)
     }
+}
+
+/// Whether both ends of `--bidir` sent and none received.
+fn is_mixed_up(outcome: &Outcome) -> bool {
+    let Ok(report) = serde_json::from_str::<Value>(&outcome.stdout) else { return false };
+    let bytes = |sum: &str| report["end"][sum]["bytes"].as_u64();
+    let both = |side: &str| [format!("sum_{side}"), format!("sum_{side}_bidir_reverse")];
+    both("received").iter().all(|sum| bytes(sum) == Some(0))
+        && both("sent").iter().all(|sum| bytes(sum) > Some(0))
 }
 
 /// Number of times TCP in this namespace detected reordering of its segments. Losses do not count.

@@ -1,0 +1,90 @@
+//! Translated connections.
+
+use wg_bounce_dataplane::pairs;
+
+use super::fake::{self, FakeKernel};
+use crate::netlink::message::build::{attribute, message};
+use crate::netlink::message::{Message, Protocol};
+use crate::relay_policy::reason::{Finding, Reading, Reason};
+use crate::relay_policy::rules::addresses::Addresses;
+use crate::relay_policy::source::Source;
+use wg_bounce_sys::Family;
+
+const CT_MSG_NEW: u16 = 0x100;
+const CT_MSG_GET: u16 = 0x101;
+const SRC_NAT: u32 = 0x10;
+const DST_NAT: u32 = 0x20;
+
+/// A connection of IPv4 with the last bytes of the addresses of both directions.
+fn connection(status: u32, original: [u8; 2], reply: [u8; 2]) -> Message {
+    let tuple = |kind, hosts: [u8; 2]| {
+        let [source, destination] = hosts.map(|host| [10, 7, 0, host]);
+        let addresses = [attribute(1, &source), attribute(2, &destination)].concat();
+        attribute(kind, &attribute(1, &addresses))
+    };
+    let attributes = [tuple(1, original), tuple(2, reply), attribute(3, &status.to_be_bytes())];
+    message(CT_MSG_NEW, &[2, 0, 0, 0], &attributes)
+}
+
+fn read(connections: &[Message], peers: Option<&str>) -> Reading {
+    let mut kernel = FakeKernel::quiet();
+    kernel.set("netfilter/nf_conntrack_count", "9");
+    for connection in connections {
+        kernel.push(Protocol::Netfilter, CT_MSG_GET, connection.clone());
+    }
+    let addresses = peers.map(|peers| Addresses::new(1, [peers.parse().expect("a prefix")]));
+    Source::Connections.read(&mut kernel, &fake::at(), addresses.as_ref())
+}
+
+fn is_by_kernel(reading: &Reading, one: u8, other: u8) -> bool {
+    let address = |host| std::net::IpAddr::from([10, 7, 0, host]);
+    pairs::between(&reading.pairs.v4, address(one), address(other)).all
+}
+
+#[test]
+fn translated_connections_keep_their_pairs_with_the_kernel() {
+    let connections = [
+        // To the hub, and on to peer 3.
+        connection(DST_NAT, [2, 1], [3, 2]),
+        connection(SRC_NAT | DST_NAT, [4, 1], [5, 1]),
+        connection(0x8, [6, 7], [7, 6]),
+    ];
+    let reading = read(&connections, Some("10.7.0.0/29"));
+    assert_eq!(reading.findings, []);
+    assert!(is_by_kernel(&reading, 2, 3) && is_by_kernel(&reading, 3, 2));
+    assert!(!is_by_kernel(&reading, 6, 7) && !is_by_kernel(&reading, 2, 5));
+    assert_eq!(reading.of_pairs, [Finding::of(Family::V4, Reason::Translated)]);
+    // The second address of a pair is of no peer.
+    let reading = read(&connections[..1], Some("10.7.0.2/32"));
+    assert_eq!((reading.findings.len(), reading.of_pairs.len()), (0, 0));
+    assert!(reading.needs.v4.addresses);
+}
+
+#[test]
+fn translated_connections_matter_until_the_peers_are_known() {
+    let reading = read(&[connection(SRC_NAT, [2, 9], [9, 1])], None);
+    let expected = Finding::of(Family::V4, Reason::Translated);
+    assert!(reading.findings.contains(&expected) && reading.needs.v4.addresses);
+    let reading = read(&[connection(0x8, [2, 3], [3, 2])], None);
+    assert_eq!((reading.findings.len(), reading.needs.v4.addresses), (0, false));
+}
+
+#[test]
+fn a_kernel_without_tracked_connections_is_not_asked() {
+    for count in [None, Some("0")] {
+        let mut kernel = FakeKernel::quiet();
+        if let Some(count) = count {
+            kernel.set("netfilter/nf_conntrack_count", count);
+        }
+        assert_eq!(Source::Connections.read(&mut kernel, &fake::at(), None), Reading::default());
+        assert!(kernel.requests.iter().all(|(_, kind, _)| *kind != CT_MSG_GET));
+    }
+    let mut kernel = FakeKernel::quiet();
+    kernel.set("netfilter/nf_conntrack_count", "9");
+    kernel.refuse(Protocol::Netfilter, CT_MSG_GET, std::io::ErrorKind::InvalidInput);
+    let reading = Source::Connections.read(&mut kernel, &fake::at(), None);
+    assert_eq!(reading, Reading::default(), "it cannot list them");
+    kernel.refuse(Protocol::Netfilter, CT_MSG_GET, std::io::ErrorKind::PermissionDenied);
+    let reading = Source::Connections.read(&mut kernel, &fake::at(), None);
+    assert_eq!(reading.findings.len(), 1, "it may have some");
+}
