@@ -194,12 +194,16 @@ pub const LEGACY_TABLE_MAX: u32 = 256 << 10;
 /// Rules of nftables at most that are followed, and jumps in them: a list of so many takes some ten
 /// milliseconds of the kernel's time and ours.
 pub const NFTABLES_RULES_MAX: u32 = 10_000;
+/// Time that `wg-bounce explain` waits for the daemon.
+pub const EXPLAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Questions about the relay policy that may wait.
+pub const RELAY_QUESTIONS_MAX: usize = 16;
 /// Changes of rules about pairs of addresses at most that are waited for at a time: with more, all
 /// packets between peers wait.
 pub const RELAY_SETTLING_MAX: usize = 8;
-/// Pairs of peers with translated connections at most that are told from others: with more, all
-/// packets between peers wait for the end of these connections.
-pub const TRANSLATED_PAIRS_MAX: usize = 256;
+/// Pairs of peers with translated connections at most that are told from others (32 bytes each):
+/// with more, all packets between peers wait for the end of these connections.
+pub const TRANSLATED_PAIRS_MAX: usize = 65_536;
 /// Pause at least between two looks at translated connections, while they keep pairs with the
 /// kernel.
 pub const CONNECTIONS_PAUSE_MIN: Millis = Millis::from_secs(2);
@@ -208,7 +212,8 @@ pub const CONNECTIONS_PAUSES: u64 = 99;
 /// Walks through the rules of a base chain at most, to tell pairs of addresses apart. (Workers walk
 /// through at most as many splits once per flow: some microseconds.)
 pub const RULE_WALKS_MAX: usize = 256;
-/// Conditions that all these walks evaluate at most, but for the last one (some milliseconds).
+/// Conditions that these walks evaluate, and ranges of addresses that they split, before no more
+/// splits are made (some milliseconds); all walks end at twice as many.
 pub const RULE_WORK_MAX: usize = 200_000;
 /// Elements of nftables' sets that are read, over all sets; a set beyond that is not understood.
 pub const NFTABLES_ELEMENTS_MAX: usize = 4096;

@@ -28,7 +28,9 @@ use crate::relay_policy::mode::Mode;
         The daemon exits when the interface or the socket is deleted, and on SIGTERM, SIGINT, \
         SIGQUIT or SIGHUP. To reload a configuration file, use wg syncconf. \
         On SIGUSR1 it logs its counters. \
-        To use it with wg-quick(8), set WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce.",
+        To use it with wg-quick(8), set WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce. \
+        wg-bounce explain SRC DST [--on NAME] asks a running daemon whether packets between two \
+        peers are relayed directly, and which firewall rules they meet.",
     after_long_help = "The environment variables of wireguard-go are supported too: \
         WG_PROCESS_FOREGROUND=1, LOG_LEVEL (verbose, error or silent), WG_TUN_FD and WG_UAPI_FD \
         (numbers of inherited file descriptors). A flag overrides an environment variable, and a \

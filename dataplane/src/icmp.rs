@@ -113,13 +113,31 @@ pub fn may_answer(offending: &[u8], ip: &Packet) -> bool {
 }
 
 /// Whether the packet that was parsed to `ip` is an ICMP error or redirect, or may be a part of
-/// one.
+/// one: the same for all fragments of a packet.
 #[must_use]
 pub fn is_error(packet: &[u8], ip: &Packet) -> bool {
     let Some(upper) = ip::upper_layer(packet, ip) else { return true };
-    match upper.is_later_fragment {
-        true => matches!(upper.protocol, ICMP | ICMPV6),
+    match upper.is_fragment {
+        true => upper.protocol == ICMP || ip.source.is_ipv6(),
         false => has_error_type(packet, ip, &upper),
+    }
+}
+
+/// Source and destination of the packet that an ICMP error quotes; none if it is no whole error.
+#[must_use]
+pub fn quoted(packet: &[u8], ip: &Packet) -> Option<(IpAddr, IpAddr)> {
+    let upper = ip::upper_layer(packet, ip).filter(|upper| !upper.is_fragment)?;
+    let quoted = packet[..ip.len].get(upper.start + ERROR_HEADER_LEN..)?;
+    match ip.source {
+        IpAddr::V4(_) if quoted.first()? >> 4 == 4 => {
+            let address = |at: usize| Some(IpAddr::from(*quoted.get(at..)?.first_chunk::<4>()?));
+            Some((address(12)?, address(16)?))
+        }
+        IpAddr::V6(_) if quoted.first()? >> 4 == 6 => {
+            let address = |at: usize| Some(IpAddr::from(*quoted.get(at..)?.first_chunk::<16>()?));
+            Some((address(8)?, address(24)?))
+        }
+        _ => None,
     }
 }
 
@@ -255,6 +273,33 @@ mod tests {
         let mut fragment = v4_packet(ICMP, &[8, 0, 0, 0]);
         fragment[7] = 1;
         assert!(is_error(&fragment), "the first fragment may be of an error");
+        (fragment[6], fragment[7]) = (0x20, 0);
+        assert!(is_error(&fragment), "and so this is no other case");
+        for next in [ICMPV6, ip::UDP, 60] {
+            for offset in [[0, 1], [0, 8]] {
+                let header = [next, 0, offset[0], offset[1], 0, 0, 0, 1];
+                let rest = [128, 0, 0, 0, 0, 0, 0, 0];
+                assert!(is_error(&v6_packet(44, &[header, rest].concat())), "{next} {offset:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_the_pair_that_they_quote() {
+        let quoted = |packet: &[u8]| super::quoted(packet, &ip::parse(packet).expect("IP"));
+        let offending = v4_packet(ip::UDP, &[0; 8]);
+        let pair = |source: &str, destination: &str| {
+            Some((source.parse().expect("address"), destination.parse().expect("address")))
+        };
+        let error = [&[3, 1, 0, 0, 0, 0, 0, 0], &offending[..]].concat();
+        assert_eq!(quoted(&v4_packet(ICMP, &error)), pair("10.0.0.1", "10.0.0.99"));
+        assert_eq!(quoted(&v4_packet(ICMP, &error[..27])), None, "cut short");
+        assert_eq!(quoted(&v4_packet(ICMP, &[3, 1])), None);
+        let of_v6 = v6_packet(ip::UDP, &[0; 8]);
+        let error = [&[1, 0, 0, 0, 0, 0, 0, 0], &of_v6[..]].concat();
+        assert_eq!(quoted(&v6_packet(ICMPV6, &error)), pair("fd00::1", "fd00::99"));
+        let mixed = [&[3, 1, 0, 0, 0, 0, 0, 0], &of_v6[..]].concat();
+        assert_eq!(quoted(&v4_packet(ICMP, &mixed)), None);
     }
 
     #[test]

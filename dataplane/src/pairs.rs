@@ -39,6 +39,9 @@ impl Exceptions {
     }
 }
 
+/// Source and destination of a packet, by their numbers.
+pub type Pair = (u128, u128);
+
 /// The end of a packet's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -53,6 +56,8 @@ pub enum End {
 pub enum Pairs {
     /// Those of all pairs.
     Alike(Exceptions),
+    /// All packets of these pairs of source and destination, in order, and none of others.
+    These(Vec<Pair>),
     /// They depend on an address.
     Split {
         /// The address.
@@ -83,6 +88,7 @@ impl Pairs {
     pub fn any(&self, is: fn(&Exceptions) -> bool) -> bool {
         match self {
             Pairs::Alike(exceptions) => is(exceptions),
+            Pairs::These(list) => !list.is_empty() && is(&Exceptions::ALL),
             Pairs::Split { inside, outside, .. } => inside.any(is) || outside.any(is),
         }
     }
@@ -94,6 +100,10 @@ impl Pairs {
         loop {
             match pairs {
                 Pairs::Alike(exceptions) => return *exceptions,
+                Pairs::These(list) => {
+                    let is_listed = list.binary_search(&(source, destination)).is_ok();
+                    return if is_listed { Exceptions::ALL } else { Exceptions::NONE };
+                }
                 Pairs::Split { end, ranges, inside, outside } => {
                     let address = match end {
                         End::Source => source,
@@ -110,7 +120,12 @@ impl Pairs {
 /// kernel sees only half of may be dropped by it.
 #[must_use]
 pub fn between(all: &[Arc<Pairs>], one: IpAddr, other: IpAddr) -> Exceptions {
-    let (one, other) = (number(one), number(other));
+    between_numbers(all, number(one), number(other))
+}
+
+/// As [`between`], by the numbers of the addresses.
+#[must_use]
+pub fn between_numbers(all: &[Arc<Pairs>], one: u128, other: u128) -> Exceptions {
     let both_ways = |pairs: &Arc<Pairs>| pairs.one_way(one, other).and(pairs.one_way(other, one));
     all.iter().map(both_ways).fold(Exceptions::default(), Exceptions::and)
 }
@@ -137,7 +152,8 @@ mod tests {
         let first = Pairs::split(End::Destination, to((2, 3)), KERNEL, NONE);
         let first = Pairs::split(End::Source, to((1, 1)), first, NONE);
         let second = Pairs::split(End::Source, to((5, 5)), SYN, NONE);
-        let all = [Arc::new(first), Arc::new(second)];
+        let third = Pairs::These(vec![(4, 6), (6, 7)]);
+        let all = [Arc::new(first), Arc::new(second), Arc::new(third)];
         let address = |number: u8| IpAddr::from([0, 0, 0, number]);
         let between = |one, other| super::between(&all, address(one), address(other));
         for (one, other, is_kernel, is_syn) in [
@@ -148,6 +164,9 @@ mod tests {
             (2, 3, false, false),
             (2, 5, false, true),
             (5, 2, false, true),
+            (4, 6, true, false),
+            (7, 6, true, false),
+            (4, 7, false, false),
         ] {
             let expected = Exceptions { all: is_kernel, syn: is_syn, ..Exceptions::NONE };
             assert_eq!(between(one, other), expected, "{one} and {other}");

@@ -121,7 +121,9 @@ impl Router {
             && is_fast_path(packet, ip, mtu)
             && (!exceptions.without_header || has_whole_header(packet, ip))
             && (!exceptions.syn || !is_syn(packet, ip))
-            && (!exceptions.icmp_errors || !icmp::is_error(packet, ip));
+            && (!exceptions.icmp_errors
+                || !icmp::is_error(packet, ip)
+                || quotes_direct(packet, ip, snapshot));
         let is_stale = flow.routes != snapshot.relay.routes;
         match decide(mode, route, may_relay) {
             Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),
@@ -225,6 +227,16 @@ fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Pee
 fn exceptions(key: &FlowKey, snapshot: &Snapshot) -> Exceptions {
     let all = snapshot.relay.exceptions.of(Family::of(key.source()));
     pairs::between(all, key.source(), key.destination())
+}
+
+/// Whether an ICMP error is about a packet between peers that workers may relay: the kernel knows
+/// nothing of it.
+fn quotes_direct(packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> bool {
+    let Some((source, destination)) = icmp::quoted(packet, ip) else { return false };
+    let all = snapshot.relay.exceptions.of(Family::of(source));
+    snapshot.routes.lookup(source).is_some()
+        && snapshot.routes.lookup(destination).is_some()
+        && !pairs::between(all, source, destination).all
 }
 
 /// A verdict about a packet from peer to peer.

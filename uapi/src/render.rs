@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::types::{Change, DeviceState, Errno, PeerChange, PeerState, SetRequest};
+use crate::types::{Change, DeviceState, Errno, Explain, PeerChange, PeerState, SetRequest};
 
 /// Longest text of an `allowed_ip` line in bytes: `allowed_ip=-`, the prefix, the newline.
 const ALLOWED_IP_V4_LEN: usize = 12 + "255.255.255.255/32".len() + 1;
@@ -37,6 +37,18 @@ pub fn render_get(state: &DeviceState) -> Zeroizing<String> {
 /// The reply to a `set`, and to a failed `get`.
 pub fn render_errno(errno: Errno) -> String {
     format!("errno={}\n\n", errno.0)
+}
+
+/// The reply to an `explain`, with its text.
+pub fn render_explanation(text: &str) -> String {
+    let lines: String = text.lines().map(|line| format!("line={line}\n")).collect();
+    lines + &render_errno(Errno::OK)
+}
+
+/// An `explain` as a client sends it.
+pub fn render_explain(question: &Explain) -> String {
+    let Explain { source, destination } = question;
+    format!("explain=1\nsource={source}\ndestination={destination}\n\n")
 }
 
 /// A `set` as a client sends it. `rejected` is ignored.

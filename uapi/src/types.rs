@@ -1,6 +1,6 @@
 //! Requests and replies of the protocol.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use zeroize::Zeroizing;
@@ -19,6 +19,8 @@ impl Errno {
     pub const IO: Errno = Errno(-5);
     /// EINVAL: unknown setting or bad value.
     pub const INVALID: Errno = Errno(-22);
+    /// EBUSY: the daemon cannot answer now.
+    pub const BUSY: Errno = Errno(-16);
     /// EPROTO: a line without `=`.
     pub const PROTOCOL: Errno = Errno(-71);
     /// EADDRINUSE: the listen port is in use.
@@ -31,6 +33,17 @@ pub enum Request {
     Get,
     /// `set=1`.
     Set(SetRequest),
+    /// `explain=1`, an operation of ours.
+    Explain(Explain),
+}
+
+/// A question for the way of packets between two addresses of one IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explain {
+    /// The address of one peer.
+    pub source: IpAddr,
+    /// The address of another one.
+    pub destination: IpAddr,
 }
 
 /// A `set`. Changes keep the order of their lines: later lines win, and those before an error

@@ -2,6 +2,7 @@
 
 use wg_bounce_uapi::limits::{LINE_LEN_MAX, REQUEST_LEN_MAX};
 use wg_bounce_uapi::parse::{Incoming, RequestReader};
+use wg_bounce_uapi::render::render_explain;
 use wg_bounce_uapi::types::{Change, Errno, Request, SetRequest};
 
 /// Everything that a reader yields for these bytes.
@@ -46,6 +47,35 @@ fn one_call_yields_one_request_and_leaves_the_rest() {
     assert!(is_get(&reader.read(&mut input, &|_| None).expect("complete")));
     assert_eq!(input, b"set=1\n\n");
     assert!(reader.is_idle());
+}
+
+#[test]
+fn explain_needs_two_addresses_of_one_ip_version() {
+    let read = |lines: &str| {
+        let text = format!("explain=1\n{lines}\n");
+        let mut all = read_all(&mut RequestReader::new(), text.as_bytes());
+        assert_eq!(all.len(), 1, "{lines}");
+        match all.remove(0) {
+            Incoming::Request(Request::Explain(question)) => {
+                assert_eq!(render_explain(&question), text);
+                None
+            }
+            Incoming::Refused(rejection) => Some(rejection.errno),
+            _ => panic!("{lines}"),
+        }
+    };
+    assert_eq!(read("source=10.0.0.1\ndestination=10.0.0.2\n"), None);
+    assert_eq!(read("source=fd00::1\ndestination=fd00::2\n"), None);
+    for wrong in [
+        "",
+        "source=10.0.0.1\n",
+        "source=10.0.0.1\ndestination=fd00::2\n",
+        "source=10.0.0.1\ndestination=10.0.0.2\nport=9\n",
+        "source=10.0.0.1\ndestination=10.0.0.2\nsource=me\n",
+        "source 10.0.0.1\ndestination=10.0.0.2\n",
+    ] {
+        assert_eq!(read(wrong), Some(Errno::INVALID), "{wrong}");
+    }
 }
 
 #[test]

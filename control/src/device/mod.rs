@@ -27,6 +27,7 @@ mod state;
 mod timing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -119,6 +120,12 @@ impl Device {
     /// The allowed IPs of all peers.
     pub fn allowed_ips(&self) -> impl Iterator<Item = IpNet> {
         self.peers.values().flat_map(|peer| peer.allowed_ips.keys().copied())
+    }
+
+    /// The public key of the peer that owns an address.
+    pub fn owner_of(&self, address: IpAddr) -> Option<&[u8; 32]> {
+        let owner = self.routes.lookup(address)?.id;
+        self.peers.get(&owner).map(|peer| &peer.shared.public_key)
     }
 
     /// The key of mac1 in messages to us; none without a private key.

@@ -276,6 +276,8 @@ pub const NFTA_CHAIN_TYPE: u16 = 7;
 pub const NFTA_CHAIN_USE: u16 = 6;
 /// Number of the hook.
 pub const NFTA_HOOK_HOOKNUM: u16 = 1;
+/// The priority of a base chain.
+pub const NFTA_HOOK_PRIORITY: u16 = 2;
 /// The one device of a hook.
 pub const NFTA_HOOK_DEV: u16 = 3;
 /// The devices of a hook.

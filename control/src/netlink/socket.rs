@@ -57,12 +57,41 @@ impl NetlinkSocket {
     /// # Errors
     /// The refusal; `InvalidData` for a reply that cannot be parsed; ENOBUFS if it was lost.
     pub fn request(&mut self, request: &Request) -> io::Result<Reply> {
+        let mut messages = Vec::new();
+        let mut reply = self.exchange(request, &mut |some| {
+            messages.append(some);
+            Ok(())
+        })?;
+        reply.messages = messages;
+        Ok(reply)
+    }
+
+    /// As [`NetlinkSocket::request`], but passes each message to `each` as it arrives.
+    ///
+    /// # Errors
+    /// Those of `each` too.
+    pub fn request_each(
+        &mut self,
+        request: &Request,
+        each: &mut dyn FnMut(&Message) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.exchange(request, &mut |some| some.drain(..).try_for_each(|one| each(&one)))?;
+        Ok(())
+    }
+
+    /// Passes the messages of each datagram of the reply to `take`.
+    fn exchange(
+        &mut self,
+        request: &Request,
+        take: &mut dyn FnMut(&mut Vec<Message>) -> io::Result<()>,
+    ) -> io::Result<Reply> {
         self.sequence = self.sequence.wrapping_add(1);
         send(self.socket.as_raw_fd(), &request.bytes(self.sequence), MsgFlags::empty())?;
         let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
         let mut reply = Reply::to(request, self.sequence);
         while !reply.is_complete {
             reply.add(self.receive(&mut buffer)?.0)?;
+            take(&mut reply.messages)?;
         }
         Ok(reply)
     }

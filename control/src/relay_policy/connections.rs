@@ -1,17 +1,18 @@
 //! Connections whose addresses the kernel translates: it goes on with that after the rule is gone
 //! (nf_nat). Their packets between peers stay with the kernel until they end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use netlink_packet_core::DefaultNla;
-use wg_bounce_dataplane::pairs::{End, Exceptions, Pairs};
+use wg_bounce_dataplane::pairs::{self, Pair, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
-use wg_bounce_sys::Family;
+use wg_bounce_sys::{Family, PerFamily};
 
 use super::kernel::Kernel;
-use super::reason::{Finding, Reading, Reason};
+use super::reading::Reading;
+use super::reason::{Finding, Reason};
 use super::rules::addresses::{Addresses, number};
 use crate::limits::TRANSLATED_PAIRS_MAX;
 use crate::netlink::attribute::{Attribute, need};
@@ -22,9 +23,6 @@ use crate::netlink::numbers::{
     NFGENMSG_LEN,
 };
 
-/// Two addresses, by their numbers.
-type Pair = (u128, u128);
-
 /// Whether the kernel tracks connections in this network namespace. If that cannot be read, it may.
 pub fn are_tracked(kernel: &mut impl Kernel) -> bool {
     match kernel.setting("netfilter/nf_conntrack_count") {
@@ -33,52 +31,75 @@ pub fn are_tracked(kernel: &mut impl Kernel) -> bool {
     }
 }
 
-/// The pairs of peers' addresses that translated connections have. Without the peers' addresses,
-/// any translated connection may be one.
+/// The pairs of peers' addresses that translated connections have, as [`Reading::translated`].
+/// Without the peers' addresses, any translated connection may be one.
 pub fn translated(kernel: &mut impl Kernel, addresses: Option<&Addresses>) -> io::Result<Reading> {
     let mut reading = Reading::default();
     if !are_tracked(kernel) {
         return Ok(reading);
     }
     for family in Family::BOTH {
-        let all = pairs_of(kernel, family)?;
-        reading.needs.of_mut(family).addresses = !all.is_empty();
-        let finding = || Finding::of(family, Reason::Translated);
-        let Some(addresses) = addresses else {
-            reading.findings.extend((!all.is_empty()).then(finding));
-            continue;
-        };
-        let peers = addresses.ranges.of(family);
-        let is_of_peers = |(one, other): &Pair| peers.contain(*one) && peers.contain(*other);
-        let pairs: BTreeSet<Pair> = all.into_iter().filter(is_of_peers).collect();
-        if pairs.len() > TRANSLATED_PAIRS_MAX {
-            reading.findings.push(finding());
-        } else if !pairs.is_empty() {
-            reading.of_pairs.push(finding());
-            reading.pairs.of_mut(family).push(Arc::new(tree(&pairs)));
+        let peers = addresses.map(|all| all.ranges.of(family));
+        let pairs = pairs_of(kernel, family, peers)?;
+        reading.needs.of_mut(family).addresses = !pairs.is_empty();
+        if pairs.len() > TRANSLATED_PAIRS_MAX || peers.is_none() && !pairs.is_empty() {
+            reading.findings.push(Finding::of(family, Reason::Translated));
+        } else {
+            *reading.translated.of_mut(family) = pairs;
         }
     }
     Ok(reading)
 }
 
-/// Source and destination of both directions of all translated connections.
-fn pairs_of(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Pair>> {
+/// Keeps those of the pairs with the kernel that rules do not keep there anyway. `rules`: the
+/// judgements about them.
+pub fn leave_out(reading: &mut Reading, rules: &PerFamily<Vec<Arc<Pairs>>>) {
+    for family in Family::BOTH {
+        let translated = reading.translated.of(family);
+        let is_left =
+            |(one, other): &&Pair| !pairs::between_numbers(rules.of(family), *one, *other).all;
+        let left: Vec<Pair> = translated.iter().filter(is_left).copied().collect();
+        let finding = Finding::of(family, Reason::Translated);
+        reading.of_pairs.retain(|other| *other != finding);
+        reading.pairs.of_mut(family).clear();
+        if !left.is_empty() {
+            reading.of_pairs.push(finding);
+            reading.pairs.of_mut(family).push(Arc::new(Pairs::These(left)));
+        }
+    }
+}
+
+/// Source and destination of both directions of all translated connections between `peers`; one
+/// more than [`TRANSLATED_PAIRS_MAX`] at most. Any one if the peers are not known.
+fn pairs_of(
+    kernel: &mut impl Kernel,
+    family: Family,
+    peers: Option<&Ranges>,
+) -> io::Result<BTreeSet<Pair>> {
     let version = match family {
         Family::V4 => libc::AF_INET as u8,
         Family::V6 => libc::AF_INET6 as u8,
     };
-    let mut pairs = Vec::new();
+    let limit = if peers.is_some() { TRANSLATED_PAIRS_MAX } else { 0 };
+    let is_of_peers = |(one, other): &Pair| {
+        peers.is_none_or(|peers| peers.contain(*one) && peers.contain(*other))
+    };
+    let mut pairs = BTreeSet::new();
     for status in [IPS_SRC_NAT, IPS_DST_NAT] {
         let attributes = [CTA_STATUS, CTA_STATUS_MASK]
             .map(|kind| DefaultNla::new(kind, status.to_be_bytes().to_vec()));
         let request = Request::dump_some(CT_MSG_GET, &[version, 0, 0, 0], &attributes);
-        let connections = match kernel.query(Protocol::Netfilter, &request) {
+        let result = kernel.query_each(Protocol::Netfilter, &request, &mut |message| {
+            if message.kind == CT_MSG_NEW && pairs.len() <= limit {
+                let both = pairs_if_translated(message, version, family)?;
+                pairs.extend(both.into_iter().flatten().filter(is_of_peers));
+            }
+            Ok(())
+        });
+        match result {
             // This kernel cannot list them (`nfnetlink_rcv_msg`, net/netfilter/nfnetlink.c).
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(Vec::new()),
-            connections => connections?,
-        };
-        for message in connections.iter().filter(|message| message.kind == CT_MSG_NEW) {
-            pairs.extend(pairs_if_translated(message, version, family)?.into_iter().flatten());
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+            result => result?,
         }
     }
     Ok(pairs)
@@ -109,19 +130,4 @@ fn pair(tuple: &Attribute<'_>, family: Family) -> io::Result<Pair> {
     };
     let of = |kind| need(&addresses, kind).map(|address| number(address.value));
     Ok((of(source)?, of(destination)?))
-}
-
-/// Workers ask for both directions.
-fn tree(pairs: &BTreeSet<Pair>) -> Pairs {
-    let mut destinations = BTreeMap::<u128, Vec<(u128, u128)>>::new();
-    for (source, destination) in pairs {
-        destinations.entry(*source).or_default().push((*destination, *destination));
-    }
-    const ALL: Pairs = Pairs::Alike(Exceptions::ALL);
-    const NONE: Pairs = Pairs::Alike(Exceptions::NONE);
-    destinations.into_iter().fold(NONE, |others, (source, destinations)| {
-        let ranges = Ranges::new(destinations);
-        let of_source = Pairs::split(End::Destination, ranges, ALL, NONE);
-        Pairs::split(End::Source, Ranges::new(vec![(source, source)]), of_source, others)
-    })
 }

@@ -25,6 +25,18 @@ pub trait Kernel {
     /// The refusal; `InvalidData` for a reply that cannot be parsed.
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>>;
 
+    /// Passes the messages that answer a netlink request to `each`, without keeping them; they may
+    /// be of different states.
+    ///
+    /// # Errors
+    /// As for [`Kernel::query`]; those of `each`.
+    fn query_each(
+        &mut self,
+        protocol: Protocol,
+        request: &Request,
+        each: &mut dyn FnMut(&Message) -> io::Result<()>,
+    ) -> io::Result<()>;
+
     /// Waits for a change that is being made ([`crate::limits::NFTABLES_ATTEMPT_PAUSE`]).
     fn pause(&mut self);
 

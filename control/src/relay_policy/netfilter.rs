@@ -6,21 +6,21 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use netlink_packet_core::DefaultNla;
 
 use wg_bounce_sys::Family;
 
+use super::base_chain::{BaseChain, Origin};
 use super::kernel::{Interface, Kernel, NetfilterLink};
-use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
+use super::reading::Reading;
+use super::reason::{ChainEffect, Families, Finding, Reason};
 use super::routing;
-use super::rules::Chain;
 use super::rules::addresses::Addresses;
-use super::rules::judge::{Cause, judge};
 use super::rules::nftables::{self, Tables};
-use super::rules::place::{self, Facts, Hook};
+use super::rules::place::{self, Hook};
 use super::rules::sets::{self, Kind, Name, Set, Sets};
-use super::rules::walk::Base;
 use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_MAX};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
@@ -30,8 +30,8 @@ use crate::netlink::numbers::{
     NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY,
     NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX,
     NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE,
-    NFTA_GEN_ID, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM, NFTA_SET_ELEM_LIST_SET,
-    NFTA_SET_ELEM_LIST_TABLE,
+    NFTA_GEN_ID, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY,
+    NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
 };
 use crate::netlink::parse::malformed;
 
@@ -102,7 +102,8 @@ fn chains(
         count = count.saturating_add(rules_of(message)?);
         bases.extend(base_chain(message, at)?);
     }
-    let facts = (!bases.is_empty()).then(|| routing::facts(kernel, at, addresses, Families::BOTH));
+    let families = if bases.is_empty() { Families::NONE } else { Families::BOTH };
+    let host_first = routing::host_first(kernel, families);
     let may_follow = count <= NFTABLES_RULES_MAX;
     let tables = match bases.is_empty() || !may_follow {
         true => Tables::new(),
@@ -112,14 +113,25 @@ fn chains(
         }
     };
     for base in bases {
-        match (base.hook, &facts, tables.get(&(base.family, base.table.clone()))) {
-            (Some(hook), Some(facts), Some(table)) => {
+        match (base.hook, tables.get(&(base.family, base.table.clone()))) {
+            (Some(hook), Some(table)) => {
                 let number = table.number_of(&base.name)?;
                 // While a transaction is prepared, it counts already. And a list may end early.
                 if table.chains[number].rules.len() != base.rules as usize {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                base.judge(&table.chains, number, hook, facts, &mut reading);
+                let chain = BaseChain {
+                    origin: base.origin,
+                    families: base.families,
+                    priority: base.priority,
+                    hook,
+                    chains: Arc::clone(&table.chains),
+                    number,
+                    translates: base.translates,
+                    accepts: base.policy == NF_ACCEPT,
+                    host_first,
+                };
+                reading.add(at, addresses, chain);
             }
             _ if base.rules > 0 => reading.findings.push(base.finding(ChainEffect::Rules)),
             _ if base.policy != NF_ACCEPT => {
@@ -147,7 +159,7 @@ struct KernelSets<'k, K> {
 impl<'k, K: Kernel> KernelSets<'k, K> {
     fn new(
         kernel: &'k mut K,
-        bases: &[BaseChain],
+        bases: &[Listed],
         rules: &[Message],
     ) -> io::Result<KernelSets<'k, K>> {
         let mut kinds = BTreeMap::new();
@@ -201,58 +213,27 @@ impl<K: Kernel> KernelSets<'_, K> {
     }
 }
 
-/// A base chain on the path of forwarded packets.
-struct BaseChain {
+/// A base chain on the path of forwarded packets, as it is listed.
+struct Listed {
     /// NFPROTO_*.
     family: u8,
     table: String,
     name: String,
+    origin: Origin,
     /// The IP versions whose packets pass it.
     families: Families,
     /// None if it is not known.
     hook: Option<Hook>,
-    hook_name: String,
+    priority: i32,
     rules: u32,
     policy: u32,
     /// Whether its rules may translate addresses.
     translates: bool,
 }
 
-impl BaseChain {
-    fn judge(
-        &self,
-        chains: &[Chain],
-        number: usize,
-        hook: Hook,
-        facts: &Facts<'_>,
-        reading: &mut Reading,
-    ) {
-        let (translates, accepts) = (self.translates, self.policy == NF_ACCEPT);
-        let base = Base { chains, number, hook, translates, accepts };
-        for family in Family::BOTH.into_iter().filter(|family| self.families.contain(*family)) {
-            let judgement = judge(&base, facts, family, reading.needs.of_mut(family));
-            reading.add(family, judgement, |cause| match cause {
-                Cause::Policy => self.reason(ChainEffect::Policy),
-                Cause::Rule(obstacle) => {
-                    let table = format!("table {} {}", family_name(self.family), self.table);
-                    Reason::Rule { table, program: "nftables", obstacle }
-                }
-            });
-        }
-    }
-
-    fn finding(&self, effect: ChainEffect) -> Finding {
-        Finding { families: self.families, reason: self.reason(effect) }
-    }
-
-    fn reason(&self, effect: ChainEffect) -> Reason {
-        Reason::Chain {
-            family: family_name(self.family),
-            table: self.table.clone(),
-            chain: self.name.clone(),
-            hook: self.hook_name.clone(),
-            effect,
-        }
+impl Listed {
+    fn finding(self, effect: ChainEffect) -> Finding {
+        Finding { families: self.families, reason: self.origin.effect(effect) }
     }
 }
 
@@ -273,7 +254,7 @@ fn rules_of(message: &Message) -> io::Result<u32> {
     find(&attributes, NFTA_CHAIN_USE).map_or(Ok(0), |count| count.u32_be())
 }
 
-fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<BaseChain>> {
+fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<Listed>> {
     let (header, attributes) = message.split(NFGENMSG_LEN)?;
     let Some(place) = find(&attributes, NFTA_CHAIN_HOOK) else { return Ok(None) };
     let place = place.nested()?;
@@ -284,13 +265,23 @@ fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<BaseChain>
     if !applies_to(&place, at)? {
         return Ok(None);
     }
-    Ok(Some(BaseChain {
+    let (table, name) =
+        (need(&attributes, NFTA_CHAIN_TABLE)?.text(), need(&attributes, NFTA_CHAIN_NAME)?.text());
+    let origin = Origin::Nftables {
+        family: family_name(header[0]),
+        table: table.clone(),
+        chain: name.clone(),
+        hook: hook_name,
+    };
+    let priority = find(&place, NFTA_HOOK_PRIORITY).map_or(Ok(0), |one| one.u32_be())?;
+    Ok(Some(Listed {
         family: header[0],
-        table: need(&attributes, NFTA_CHAIN_TABLE)?.text(),
-        name: need(&attributes, NFTA_CHAIN_NAME)?.text(),
+        table,
+        name,
+        origin,
         families,
         hook,
-        hook_name,
+        priority: priority.cast_signed(),
         // No rule can jump to a base chain.
         rules: need(&attributes, NFTA_CHAIN_USE)?.u32_be()?,
         policy: need(&attributes, NFTA_CHAIN_POLICY)?.u32_be()?,

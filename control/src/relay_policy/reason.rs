@@ -2,13 +2,10 @@
 //! observe packets between peers.
 
 use std::fmt;
-use std::sync::Arc;
 
-use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
 use wg_bounce_sys::{Family, PerFamily};
 
-use super::rules::judge::{Cause, Judgement};
-use super::rules::{Needs, Obstacle};
+use super::rules::Obstacle;
 use crate::limits::RELAY_SETTLING_TIME;
 
 /// The IP versions that a finding applies to.
@@ -19,11 +16,19 @@ impl Families {
     /// Both IP versions.
     pub const BOTH: Families = Families(PerFamily { v4: true, v6: true });
 
+    /// None.
+    pub const NONE: Families = Families(PerFamily { v4: false, v6: false });
+
     /// Only this one.
     pub fn only(family: Family) -> Families {
         let mut families = PerFamily::default();
         *families.of_mut(family) = true;
         Families(families)
+    }
+
+    /// Includes this one too.
+    pub fn add(&mut self, family: Family) {
+        *self.0.of_mut(family) = true;
     }
 
     /// Whether this one is included.
@@ -50,45 +55,6 @@ impl Finding {
     /// A reason that applies to one IP version.
     pub fn of(family: Family, reason: Reason) -> Finding {
         Finding { families: Families::only(family), reason }
-    }
-}
-
-/// The result of reading a source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// The reasons that concern all packets between peers.
-    pub findings: Vec<Finding>,
-    /// Those that concern some pairs of addresses only.
-    pub of_pairs: Vec<Finding>,
-    /// The packets that these leave to the kernel.
-    pub pairs: PerFamily<Vec<Arc<Pairs>>>,
-    /// The facts that they, or their absence, depend on.
-    pub needs: PerFamily<Needs>,
-}
-
-impl Reading {
-    /// Adds a judgement about a base chain, for one IP version; `reason` words its causes.
-    pub fn add(&mut self, family: Family, judgement: Judgement, reason: impl Fn(Cause) -> Reason) {
-        let is_of_all = judgement.is_of_all();
-        let findings = if is_of_all { &mut self.findings } else { &mut self.of_pairs };
-        // The first one is enough where the others are about parts of the same.
-        let count = if is_of_all { 1 } else { usize::MAX };
-        for cause in judgement.causes.into_iter().take(count) {
-            let reason = reason(cause);
-            match findings.iter_mut().find(|finding| finding.reason == reason) {
-                Some(known) => *known.families.0.of_mut(family) = true,
-                None => findings.push(Finding::of(family, reason)),
-            }
-        }
-        if !is_of_all && judgement.pairs != Pairs::Alike(Exceptions::NONE) {
-            self.pairs.of_mut(family).push(Arc::new(judgement.pairs));
-        }
-    }
-}
-
-impl From<Vec<Finding>> for Reading {
-    fn from(findings: Vec<Finding>) -> Reading {
-        Reading { findings, ..Reading::default() }
     }
 }
 

@@ -9,8 +9,6 @@ use wg_bounce_sys::{Family, PerFamily};
 
 use super::kernel::{Interface, Kernel};
 use super::reason::{Families, Finding, Reason};
-use super::rules::addresses::Addresses;
-use super::rules::place::Facts;
 use crate::netlink::attribute::{attributes, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
@@ -124,16 +122,10 @@ fn listed(kernel: &mut impl Kernel, family: Family) -> io::Result<Vec<Message>> 
     kernel.query(Protocol::Route, &Request::dump_route(&RouteNetlinkMessage::GetRule(rule)))
 }
 
-/// Facts about the host, for the walk through its rules for these IP versions.
-pub fn facts<'a>(
-    kernel: &mut impl Kernel,
-    interface: &'a Interface,
-    addresses: Option<&'a Addresses>,
-    families: Families,
-) -> Facts<'a> {
-    let host_first =
-        PerFamily::each(|family| families.contain(family) && is_host_first(kernel, family));
-    Facts { interface, addresses, host_first }
+/// See [`crate::relay_policy::rules::place::Facts::host_first`]; false for other IP versions than
+/// `families`.
+pub fn host_first(kernel: &mut impl Kernel, families: Families) -> PerFamily<bool> {
+    PerFamily::each(|family| families.contain(family) && is_host_first(kernel, family))
 }
 
 /// Whether the kernel looks for its own addresses first: the first rule is the usual one for table

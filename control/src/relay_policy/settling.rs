@@ -10,7 +10,8 @@ use wg_bounce_dataplane::pairs::Pairs;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::{Family, PerFamily};
 
-use super::reason::{Finding, Reading, Reason};
+use super::reading::Reading;
+use super::reason::{Finding, Reason};
 use crate::limits::{RELAY_SETTLING_MAX, RELAY_SETTLING_TIME};
 
 /// The state of one firewall.
@@ -56,7 +57,6 @@ impl Settling {
             let is_of_family = |finding: &Finding| finding.families.contain(family);
             let is_found = reading.findings.iter().any(is_of_family);
             let state = self.all.of_mut(family);
-            let was_direct = *state == State::Direct;
             *state = match *state {
                 _ if is_found => State::Kernel,
                 State::Kernel if may_begin => State::Until(now + RELAY_SETTLING_TIME),
@@ -67,7 +67,7 @@ impl Settling {
             let pairs = reading.pairs.of_mut(family);
             let before = std::mem::replace(&mut of_pairs.last, pairs.clone());
             of_pairs.earlier.retain(|(_, end)| now < *end && tracks_connections);
-            if was_direct && may_begin && !is_found && !before.is_empty() && before != *pairs {
+            if may_begin && !is_found && !before.is_empty() && before != *pairs {
                 of_pairs.earlier.push((before, now + RELAY_SETTLING_TIME));
             }
             if of_pairs.earlier.len() > RELAY_SETTLING_MAX {
@@ -183,12 +183,14 @@ mod tests {
     #[test]
     fn rules_that_change_all_the_time_leave_everything_to_the_kernel() {
         let mut settling = Settling::default();
-        for round in 0..=2 * RELAY_SETTLING_MAX as u64 {
+        let max = RELAY_SETTLING_MAX as u64;
+        // Each change is well within the pause after the one before, and all are not.
+        for round in 0..20 * max {
             let mut reading = Reading::default();
             reading.pairs.v6 = vec![Arc::new(alike(round % 2 == 0))];
-            settling.note(&mut reading, true, false, Millis(round));
+            settling.note(&mut reading, true, false, Millis(100 * round));
             let waits = reading.findings == [Finding::of(Family::V6, Reason::Settling)];
-            assert_eq!(waits, round > RELAY_SETTLING_MAX as u64, "{round}");
+            assert_eq!(waits, round > max, "{round}");
         }
     }
 }

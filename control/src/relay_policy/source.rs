@@ -6,7 +6,8 @@ use netlink_packet_route::tc::TcHeader;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::reason::{Families, Finding, Reading, Reason};
+use super::reading::Reading;
+use super::reason::{Families, Finding, Reason};
 use super::rules::addresses::Addresses;
 use super::{connections, interface, netfilter, packet_sockets, routing, xtables};
 use crate::netlink::message::Message;

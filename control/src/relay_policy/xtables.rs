@@ -2,17 +2,18 @@
 //! the kernel does not announce their changes.
 
 use std::io;
+use std::sync::Arc;
 
-use wg_bounce_sys::Family;
+use wg_bounce_sys::{Family, PerFamily};
 
+use super::base_chain::{BaseChain, Origin};
 use super::kernel::{Interface, Kernel};
-use super::reason::{ChainEffect, Families, Finding, Reading, Reason};
+use super::reading::Reading;
+use super::reason::{ChainEffect, Families, Finding};
 use super::routing;
 use super::rules::addresses::Addresses;
-use super::rules::judge::{Cause, judge};
 use super::rules::legacy::{self, Table};
-use super::rules::place::{self, Facts, Hook};
-use super::rules::walk::Base;
+use super::rules::place::{self, Hook};
 use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
 use crate::netlink::parse::{array, malformed};
 
@@ -51,44 +52,44 @@ pub fn tables(
     if names.is_empty() {
         return Ok(reading);
     }
-    let facts = routing::facts(kernel, at, addresses, Families::only(family));
+    let host_first = routing::host_first(kernel, Families::only(family));
     for name in names.lines() {
-        match read_table(kernel, &facts, family, name, &mut reading) {
+        let (chains, findings) = match read_table(kernel, host_first, family, name) {
             // The table was removed in the meantime.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result?,
-        }
+        };
+        reading.findings.extend(findings);
+        chains.into_iter().for_each(|chain| reading.add(at, addresses, chain));
     }
     Ok(reading)
 }
 
-/// Reads a table. A large one with rules is not copied, as it would be each time that it is polled.
+/// Reads a table: its base chains, or findings about it. A large one with rules is not copied, as
+/// it would be each time that it is polled.
 fn read_table(
     kernel: &mut impl Kernel,
-    facts: &Facts<'_>,
+    host_first: PerFamily<bool>,
     family: Family,
     name: &str,
-    reading: &mut Reading,
-) -> io::Result<()> {
+) -> io::Result<(Vec<BaseChain>, Vec<Finding>)> {
     let program = match family {
         Family::V4 => "iptables-legacy",
         Family::V6 => "ip6tables-legacy",
     };
-    let reason =
-        |chain, effect| Reason::LegacyChain { program, table: name.to_owned(), chain, effect };
+    let origin = |chain| Origin::Legacy { program, table: name.to_owned(), chain };
+    let finding = |chain, effect| Finding::of(family, origin(chain).effect(effect));
     for _ in 0..NETLINK_ATTEMPTS_MAX {
         let outline = kernel.legacy_outline(family, name)?;
         let chains = chains(&outline)?;
         if chains.is_empty() {
-            return Ok(());
+            return Ok((Vec::new(), Vec::new()));
         }
         let rules = chains.iter().filter(|chain| chain.first != chain.policy);
-        let rules: Vec<_> =
-            rules.map(|one| Finding::of(family, reason(one.name, ChainEffect::Rules))).collect();
+        let rules: Vec<_> = rules.map(|one| finding(one.name, ChainEffect::Rules)).collect();
         let size = number(&outline, SIZE_AT)?;
         if !rules.is_empty() && size > LEGACY_TABLE_MAX {
-            reading.findings.extend(rules);
-            return Ok(());
+            return Ok((Vec::new(), rules));
         }
         let entries = match kernel.legacy_entries(family, name, size) {
             // The size has changed in the meantime.
@@ -106,26 +107,41 @@ fn read_table(
         // Without rules on the path only the policies matter, of a table that may be large.
         let table =
             (!rules.is_empty()).then(|| Table::new(family, &entries, &offsets)).transpose()?;
+        let table = table.map(|table| Arc::new(table.chains));
+        let (mut judged, mut findings) = (Vec::new(), Vec::new());
         for (number, chain) in chains.into_iter().enumerate() {
             let accepts = legacy::accepts(family, &entries, chain.policy as usize)?;
             let Some(table) = &table else {
-                let policy = reason(chain.name, ChainEffect::Policy);
-                reading.findings.extend((!accepts).then(|| Finding::of(family, policy)));
+                findings.extend((!accepts).then(|| finding(chain.name, ChainEffect::Policy)));
                 continue;
             };
-            let (chains, translates) = (&table.chains, name == "nat");
-            let base = Base { chains, number, hook: chain.hook, translates, accepts };
-            let judgement = judge(&base, facts, family, reading.needs.of_mut(family));
-            reading.add(family, judgement, |cause| match cause {
-                Cause::Policy => reason(chain.name, ChainEffect::Policy),
-                Cause::Rule(obstacle) => {
-                    Reason::Rule { table: format!("table {name}"), program, obstacle }
-                }
+            judged.push(BaseChain {
+                origin: origin(chain.name),
+                families: Families::only(family),
+                priority: priority(name, chain.hook),
+                hook: chain.hook,
+                chains: Arc::clone(table),
+                number,
+                translates: name == "nat",
+                accepts,
+                host_first,
             });
         }
-        return Ok(());
+        return Ok((judged, findings));
     }
     Err(io::ErrorKind::Interrupted.into())
+}
+
+/// The priority of a table's chain at a hook (NF_IP_PRI_*, linux/netfilter_ipv4.h).
+fn priority(table: &str, hook: Hook) -> i32 {
+    match table {
+        "raw" => -300,
+        "mangle" => -150,
+        "nat" if hook == place::PREROUTING => -100,
+        "nat" => 100,
+        "security" => 50,
+        _ => 0,
+    }
 }
 
 /// A built-in chain on the path of a forwarded packet.

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
+use wg_bounce_uapi::types::{Change, DeviceState, Errno, Explain, Request, SetRequest};
 
 use super::state::{Runtime, now};
-use crate::uapi_server::requests::{Answer, UapiRequest};
+use crate::short_key::ShortKey;
+use crate::uapi_server::requests::{Answer, Reply, UapiRequest};
 
 impl Runtime {
     pub(super) fn handle_request(&mut self, request: UapiRequest) {
@@ -16,6 +17,30 @@ impl Runtime {
                 let errno = self.set(request);
                 self.replies.push(self.epoch, reply, errno);
             }
+            Request::Explain(question) => self.explain(question, reply),
+        }
+    }
+
+    /// Says whose the addresses are; the watch of the relay policy knows the rest.
+    fn explain(&self, question: Explain, reply: Reply) {
+        let Explain { source, destination } = question;
+        let device = &self.components.device;
+        let owners = [source, destination].map(|address| device.owner_of(address));
+        let mut text = String::new();
+        for (address, owner) in [source, destination].into_iter().zip(owners) {
+            text += &match owner {
+                Some(key) => format!("{address} is of peer {}\n", ShortKey(key)),
+                None => format!("{address} is of no peer\n"),
+            };
+        }
+        match owners {
+            [Some(one), Some(other)] if one != other => {
+                self.relay.explain([source, destination], text, reply);
+            }
+            [Some(_), Some(_)] => {
+                reply.send(Answer::Text(text + "outcome: by the kernel: both are of one peer\n"));
+            }
+            _ => reply.send(Answer::Text(text + "outcome: by the kernel: not between peers\n")),
         }
     }
 

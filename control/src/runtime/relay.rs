@@ -1,8 +1,11 @@
 //! State of the relay policy in the control thread, and its log lines.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
 use wg_bounce_sys::PerFamily;
+use wg_bounce_uapi::types::Errno;
 
 use crate::device::Device;
 use crate::notify;
@@ -10,7 +13,9 @@ use crate::relay_policy::decision::{PolicyDecision, listed};
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::reason::Reason;
 use crate::relay_policy::rules::addresses::Addresses;
+use crate::relay_policy::watch::questions::Question;
 use crate::relay_policy::watch::{Dependence, Lanes, Update};
+use crate::uapi_server::requests::{Answer, Reply};
 
 /// The relay policy as known to the control thread.
 pub(super) struct RelayState {
@@ -99,6 +104,21 @@ impl RelayState {
         }
     }
 
+    /// Explains the way of packets between two addresses of different peers: `before` and what the
+    /// watch knows.
+    pub(super) fn explain(&self, pair: [IpAddr; 2], before: String, reply: Reply) {
+        let Some(lanes) = &self.lanes else {
+            return reply.send(Answer::Text(before + "outcome: by the kernel (--relay kernel)\n"));
+        };
+        let answer = |text: Option<String>| {
+            reply.send(match text {
+                Some(text) => Answer::Text(before + &text),
+                None => Answer::Done(Errno::BUSY),
+            });
+        };
+        lanes.ask(Question { pair, answer: Box::new(answer) });
+    }
+
     /// The current policy in one line, for this version of the peers' addresses.
     pub(super) fn summary(&self, version: u64) -> String {
         let RelayState { decision, changes, relay, .. } = self;
@@ -152,8 +172,9 @@ mod tests {
 
     fn state(mode: Mode) -> (RelayState, Receiver<Addresses>) {
         let (addresses, of_watch) = bounded(1);
+        let (questions, _) = bounded(1);
         let wake = Arc::new(EventFd::new().expect("a descriptor"));
-        let lanes = Lanes { updates: never(), addresses, wake };
+        let lanes = Lanes { updates: never(), addresses, questions, wake };
         (RelayState::new(mode, Some(lanes)), of_watch)
     }
 

@@ -8,6 +8,7 @@
 //! 5. Report readiness to the parent and the service manager, and run.
 
 mod background;
+mod explain;
 mod failure;
 mod memory;
 mod privileges;
@@ -44,6 +45,9 @@ use failure::Failure;
 /// The program. Exit codes: 0 after an orderly exit, 1 if the daemon could not start or failed, 2
 /// for wrong usage.
 pub fn main() -> ExitCode {
+    if explain::is_meant() {
+        return explain::run();
+    }
     let options = match Options::from_process() {
         Ok(options) => options,
         Err(error) => return ExitCode::from(error.print()),

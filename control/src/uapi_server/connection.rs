@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::parse::{Incoming, RequestReader};
-use wg_bounce_uapi::render::{render_errno, render_get};
+use wg_bounce_uapi::render::{render_errno, render_explanation, render_get};
 use wg_bounce_uapi::types::Request;
 use zeroize::Zeroizing;
 
@@ -46,6 +46,7 @@ pub(super) fn serve(
                     match ask(request) {
                         Some(Answer::State(state)) => render_get(&state),
                         Some(Answer::Done(errno)) => Zeroizing::new(render_errno(errno)),
+                        Some(Answer::Text(text)) => Zeroizing::new(render_explanation(&text)),
                         None => return Ok(()),
                     }
                 }

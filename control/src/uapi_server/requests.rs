@@ -28,6 +28,8 @@ pub enum Answer {
     State(Box<DeviceState>),
     /// To `set`: the errno.
     Done(Errno),
+    /// To `explain`: the text.
+    Text(String),
 }
 
 /// Passes requests to the control thread.

@@ -24,6 +24,7 @@ fn start_runtime() -> RuntimeHandle {
         for request in requests {
             let answer = match request.request {
                 Request::Get => Answer::State(Box::new(state(listen_port))),
+                Request::Explain(question) => Answer::Text(format!("{question:?}\nend")),
                 Request::Set(SetRequest { changes, rejected }) => {
                     for change in changes {
                         if let Change::ListenPort(port) = change {

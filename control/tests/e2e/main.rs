@@ -10,6 +10,7 @@
 mod harness;
 
 mod config;
+mod explain;
 mod five_nodes;
 mod floods;
 mod forged_frames;

@@ -108,6 +108,26 @@ const RULES: [(&str, &[&str], Ways, &str); 7] = [
     ),
 ];
 
+/// All fragments of a ping take one way, and an ICMP error that of the pair that it quotes.
+fn fragments_and_errors_take_the_way_of_their_pair(testbed: &mut Testbed, ways: Ways) {
+    let by_kernel = |way: Way| u64::from(way != Direct);
+    // The last pair has the way of its addresses in all rules.
+    let (from, to, way) = (ALICE[0], BOB[2], ways[0][2]);
+    for (offset, more) in [(0, 0x2000), (8, 0)] {
+        let upper = [[8, 0, 0, 0, 0, 0, 0, 0]; 8].concat();
+        let part = Draft::other(from, to, 1, &upper).fragment(more | offset);
+        let seen = testbed.observe(&part.build());
+        assert_eq!(seen.entered, 1, "{offset}: {seen:?}");
+    }
+    for (quoted, quoted_way) in [([BOB[2], ALICE[1]], ways[1][2]), ([BOB[0], from], ways[0][0])] {
+        let offending = Draft::udp(quoted[0], quoted[1], 60).build();
+        let error = [&[3, 1, 0, 0, 0, 0, 0, 0], &offending[..]].concat();
+        let seen = testbed.observe(&Draft::other(from, to, 1, &error).build());
+        let expected = by_kernel(way).max(by_kernel(quoted_way));
+        assert_eq!(seen.entered, expected, "{quoted:?}: {seen:?}");
+    }
+}
+
 fn rules_about_two_addresses_concern_these(backend: Backend) {
     let mut testbed = Testbed::new(&TestbedOptions::new(backend, RelayMode::Auto));
     for program in ["iptables-nft", "iptables-legacy"] {
@@ -117,10 +137,7 @@ fn rules_about_two_addresses_concern_these(backend: Backend) {
             expect_ways(&mut testbed, &what, expected);
             expect_log_within(seconds(2), &testbed, SOME);
             expect_log_within(seconds(2), &testbed, reason);
-            // It may quote a packet that the kernel has translated.
-            let error = Draft::other(ALICE[0], BOB[2], 1, &[3, 1, 0xfc, 0xfe, 0, 0, 0, 0]);
-            let seen = testbed.observe(&error.build());
-            assert_eq!(seen.entered, 1, "{what}: {seen:?}");
+            fragments_and_errors_take_the_way_of_their_pair(&mut testbed, expected);
             // Without tracked connections nothing has to settle.
             run(&testbed, "conntrack -F");
             rules.iter().rev().for_each(|rule| run(&testbed, &format!("{program} -D {rule}")));

@@ -7,6 +7,7 @@
 //! 4. An empty line ends the request and yields it. Nothing is applied before that, so a client
 //!    that stalls half-way blocks no other client.
 
+mod explain;
 mod set;
 mod value;
 
@@ -14,6 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::limits::{LINE_LEN_MAX, REQUEST_LEN_MAX};
 use crate::types::{Errno, Rejection, Request};
+use explain::ExplainParser;
 pub use set::{SetParser, parse_set};
 pub use value::ZoneResolver;
 
@@ -47,6 +49,8 @@ enum State {
     Get { rejected: Option<Rejection> },
     /// After `set=1`.
     Set(SetParser),
+    /// After `explain=1`.
+    Explain(ExplainParser),
     /// After an unknown operation.
     Closed,
 }
@@ -133,6 +137,7 @@ impl RequestReader {
                 self.state = match line {
                     b"get=1" if !overflow => State::Get { rejected: None },
                     b"set=1" if !overflow => State::Set(SetParser::default()),
+                    b"explain=1" if !overflow => State::Explain(ExplainParser::default()),
                     _ => return Some(self.close()),
                 };
             }
@@ -142,6 +147,8 @@ impl RequestReader {
             }
             State::Set(parser) if overflow || too_large => parser.reject(too_long(overflow)),
             State::Set(parser) => parser.line(line, zones),
+            State::Explain(parser) if overflow => parser.reject("a line is too long"),
+            State::Explain(parser) => parser.line(line),
             State::Closed => {}
         }
         None
@@ -154,6 +161,10 @@ impl RequestReader {
             State::Get { rejected: None } => Incoming::Request(Request::Get),
             State::Get { rejected: Some(rejection) } => Incoming::Refused(rejection),
             State::Set(parser) => Incoming::Request(Request::Set(parser.finish())),
+            State::Explain(parser) => match parser.finish() {
+                Ok(question) => Incoming::Request(Request::Explain(question)),
+                Err(rejection) => Incoming::Refused(rejection),
+            },
             State::Operation | State::Closed => self.close(),
         }
     }

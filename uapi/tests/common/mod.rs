@@ -18,6 +18,7 @@ pub fn transcript<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
                     assert_eq!(text, render_again(&text), "a rendered set parses back");
                     format!("{text}{}", set.rejected.map(describe).unwrap_or_default())
                 }
+                Incoming::Request(Request::Explain(question)) => format!("{question:?}"),
                 Incoming::Refused(rejection) => describe(rejection),
                 Incoming::Unknown => "unknown".to_owned(),
             });

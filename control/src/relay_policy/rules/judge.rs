@@ -46,6 +46,8 @@ pub fn judge(base: &Base<'_>, facts: &Facts<'_>, family: Family, needs: &mut Nee
     let place = Place::between_peers(facts, base.hook, family);
     let none = Ranges::default();
     let peers = facts.addresses.map(|all| all.ranges.of(family));
+    // Without any address of a peer, none of its rules is asked.
+    judge.needs.addresses |= peers.is_some_and(Ranges::is_empty);
     let mut pairs = match peers {
         Some(peers) => judge.between(&place, peers, peers),
         None => judge.alike(&place),
@@ -73,6 +75,10 @@ impl Judge<'_> {
         if sources.is_empty() || destinations.is_empty() {
             return Pairs::Alike(Exceptions::NONE);
         }
+        // What is left of splits that were made before.
+        if self.work >= 2 * RULE_WORK_MAX {
+            return BY_KERNEL;
+        }
         let (pairs, notes, cause) = self.walk(&place.between(sources, destinations));
         let Some(cause) = cause else { return pairs };
         let may_go_on = self.walks < RULE_WALKS_MAX && self.work < RULE_WORK_MAX;
@@ -87,6 +93,8 @@ impl Judge<'_> {
             self.note(cause);
             return BY_KERNEL;
         };
+        // Their memory is bounded too.
+        self.work += inside.as_slice().len() + outside.as_slice().len();
         let mut part = |part: &Ranges| match end {
             End::Source => self.between(place, part, destinations),
             End::Destination => self.between(place, sources, part),

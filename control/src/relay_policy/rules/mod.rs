@@ -185,6 +185,33 @@ pub enum Effect {
     Unclear(String),
 }
 
+impl Rule {
+    /// Its effect on packets that match, in words. `chains`: those of its table.
+    fn does(&self, chains: &[Chain]) -> String {
+        let name = |index: usize| chains.get(index).map_or("?", |chain| chain.name.as_str());
+        let unclear = self.steps.iter().find_map(|step| match step {
+            Step::If(Condition::Unclear(name)) => Some(format!("match {name} is not understood")),
+            _ => None,
+        });
+        unclear.unwrap_or_else(|| match self.steps.last() {
+            Some(Step::End(Verdict::Accept)) => "accepts".to_owned(),
+            Some(Step::End(Verdict::Return)) => "returns".to_owned(),
+            Some(Step::End(Verdict::Jump(to))) => format!("jumps to {}", name(*to)),
+            Some(Step::End(Verdict::Goto(to))) => format!("goes to {}", name(*to)),
+            Some(Step::Do(Effect::Drop)) => "drops".to_owned(),
+            Some(Step::Do(Effect::Apply(name) | Effect::TranslateOther(name))) => {
+                format!("applies {name}")
+            }
+            Some(Step::Do(Effect::Unclear(name))) => format!("{name} is not understood"),
+            Some(Step::Translate(name, _)) => format!("applies {name}"),
+            Some(Step::Clamp(name)) => format!("sets the MSS ({name})"),
+            Some(Step::Choose { .. }) => "decides by a map".to_owned(),
+            Some(Step::Count | Step::Do(Effect::Count)) => "counts".to_owned(),
+            Some(Step::If(_)) | None => "does nothing".to_owned(),
+        })
+    }
+}
+
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -254,9 +281,31 @@ pub struct Notes {
     pub splits: Vec<(End, Ranges)>,
     /// Number of conditions that were evaluated.
     pub work: usize,
+    /// The rules that may match, in the order of the walk, if they are asked for.
+    pub trace: Option<Vec<Met>>,
+}
+
+/// A rule that packets met, and that may match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Number of jumps and gotos that led to its chain.
+    pub depth: usize,
+    /// The name of its chain.
+    pub chain: String,
+    /// See [`Rule::label`].
+    pub rule: String,
+    /// Whether it matches all these packets.
+    pub is_certain: bool,
+    /// Its effect, in words.
+    pub does: String,
 }
 
 impl Notes {
+    /// Notes with a trace.
+    pub fn with_trace() -> Notes {
+        Notes { trace: Some(Vec::new()), ..Notes::default() }
+    }
+
     /// Adds the splits by all that was noted since there were `count`: first by the whole list of a
     /// set, then by its elements.
     pub fn join_splits(&mut self, count: usize) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::Arc;
 
 use wg_bounce_dataplane::ip::V6_HEADER_LEN;
 use wg_bounce_sys::Family;
@@ -34,7 +35,7 @@ const TCP_FLAGS_AT: u32 = 13;
 #[derive(Default)]
 pub struct Table {
     /// The chains; those with a hook too.
-    pub chains: Vec<Chain>,
+    pub chains: Arc<Vec<Chain>>,
     numbers: HashMap<String, usize>,
 }
 
@@ -58,7 +59,7 @@ pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io:
         if table.numbers.insert(name.clone(), table.chains.len()).is_some() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        table.chains.push(Chain { name, rules: Vec::new() });
+        Arc::make_mut(&mut table.chains).push(Chain { name, rules: Vec::new() });
     }
     for message in rules {
         let (header, attributes) = message.split(NFGENMSG_LEN)?;
@@ -77,7 +78,8 @@ pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io:
         }
         let expressions = need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()?;
         let steps = table.steps((key.0, &key.1), &expressions, sets)?;
-        table.chains[chain].rules.push(Rule { label: label(handle), steps });
+        let rules = &mut Arc::make_mut(&mut table.chains)[chain].rules;
+        rules.push(Rule { label: label(handle), steps });
     }
     Ok(tables)
 }

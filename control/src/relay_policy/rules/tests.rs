@@ -418,15 +418,31 @@ fn what_is_not_about_addresses_is_about_all_pairs() {
     assert!(is_by_kernel(2, 3) && is_by_kernel(4, 5));
 }
 
+/// A rule for each of 300 pairs: those that no split tells apart are left to the kernel together.
 #[test]
 fn too_many_rules_about_pairs_are_about_all_others() {
-    let rule = |at: u8| vec![host(12, at), host(16, at + 1), DROP];
-    let rules: Vec<Vec<Step>> = (0..125).map(rule).collect();
+    let rule = |at: u8, to: u8| vec![host(12, at), host(16, to), DROP];
+    let rules: Vec<Vec<Step>> =
+        (0..100).flat_map(|at| (1..4).map(move |more| rule(at, at + more))).collect();
     let rules: Vec<&[Step]> = rules.iter().map(Vec::as_slice).collect();
     let (_, is_by_kernel) = judged(&[&rules], true);
-    for at in 0..125 {
-        assert!(is_by_kernel(at, at + 1), "{at}");
+    for at in 0..100 {
+        assert!(is_by_kernel(at, at + 1) && is_by_kernel(at + 3, at), "{at}");
     }
+    assert!(!is_by_kernel(10, 25), "the first rules are told apart");
+    assert!(is_by_kernel(99, 120), "and the last are not");
+}
+
+#[test]
+fn a_judgement_without_peers_holds_for_no_others() {
+    let interface = interface("wg0");
+    let (host_first, addresses) = (PerFamily::default(), Addresses::default());
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let chains = chains(&[&[&[DROP]]]);
+    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
+    let mut needs = Needs::default();
+    assert_eq!(judge(&base, &facts, Family::V4, &mut needs).causes, []);
+    assert!(needs.addresses);
 }
 
 #[test]

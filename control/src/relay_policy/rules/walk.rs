@@ -3,7 +3,7 @@
 use wg_bounce_dataplane::ranges::Ranges;
 
 use super::place::{Hook, Place};
-use super::{Chain, Condition, Effect, NewAddress, Notes, Obstacle, Rule, Step, Verdict};
+use super::{Chain, Condition, Effect, Met, NewAddress, Notes, Obstacle, Rule, Step, Verdict};
 
 /// Follows packets between peers through a base chain. Fails with the first rule that matters.
 /// Returns whether they may reach the chain's policy.
@@ -148,12 +148,16 @@ impl<'a> Walk<'a> {
         for step in &rule.steps {
             match step {
                 Step::If(Condition::Unclear(name)) if counting => {
+                    self.meet(chain, rule, depth, false);
                     return Err(obstacle(Effect::Unclear(format!("match {name}"))));
                 }
                 Step::If(condition) => match self.place.holds(condition, self.notes) {
                     Some(true) => {}
                     // What was counted before the condition was not counted for a verdict.
-                    _ if counts => return Err(obstacle(Effect::Count)),
+                    _ if counts => {
+                        self.meet(chain, rule, depth, !after.next);
+                        return Err(obstacle(Effect::Count));
+                    }
                     Some(false) => return Ok(After { next: true, ..after }),
                     None => {
                         after.next = true;
@@ -162,13 +166,18 @@ impl<'a> Walk<'a> {
                 },
                 // The kernel gets these segments, and counts them too.
                 Step::Clamp(_) if is_syn || !counting => {
+                    self.meet(chain, rule, depth, !after.next);
                     (clamps, counts) = (true, false);
                     self.notes.exceptions.syn |= counting;
                     self.notes.exceptions.without_header |= counting;
                 }
-                Step::Clamp(name) => return Err(obstacle(Effect::Apply(name.clone()))),
+                Step::Clamp(name) => {
+                    self.meet(chain, rule, depth, !after.next);
+                    return Err(obstacle(Effect::Apply(name.clone())));
+                }
                 Step::Count => counts = counting && !clamps,
                 Step::Choose { cases, otherwise } => {
+                    self.meet(chain, rule, depth, !after.next);
                     let (chosen, is_certain) = self.choose(chain, rule, cases, depth)?;
                     after = after.or(chosen);
                     match otherwise {
@@ -179,16 +188,30 @@ impl<'a> Walk<'a> {
                     }
                 }
                 Step::Do(effect) if counting || *effect != Effect::Drop => {
+                    self.meet(chain, rule, depth, !after.next);
                     self.effect(effect).map_err(obstacle)?;
                 }
-                step => return Ok(after.or(self.end(chain, rule, step, depth)?)),
+                step => {
+                    self.meet(chain, rule, depth, !after.next);
+                    return Ok(after.or(self.end(chain, rule, step, depth)?));
+                }
             }
         }
         // A counter without a verdict: the operator counts these packets.
         if counts {
+            self.meet(chain, rule, depth, !after.next);
             return Err(obstacle(Effect::Count));
         }
         Ok(After { next: true, ..after })
+    }
+
+    /// Adds a rule that may match to the trace.
+    fn meet(&mut self, chain: &Chain, rule: &Rule, depth: usize, is_certain: bool) {
+        if let Some(trace) = &mut self.notes.trace {
+            let (name, label) = (chain.name.clone(), rule.label.clone());
+            let does = rule.does(self.chains);
+            trace.push(Met { depth, chain: name, rule: label, is_certain, does });
+        }
     }
 
     /// Follows all cases that may hold. The second value says whether one does: ranges of several

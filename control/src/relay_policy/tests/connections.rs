@@ -1,14 +1,18 @@
 //! Translated connections.
 
-use wg_bounce_dataplane::pairs;
+use std::sync::Arc;
+
+use wg_bounce_dataplane::pairs::{self, Exceptions, Pairs};
+use wg_bounce_sys::{Family, PerFamily};
 
 use super::fake::{self, FakeKernel};
 use crate::netlink::message::build::{attribute, message};
 use crate::netlink::message::{Message, Protocol};
-use crate::relay_policy::reason::{Finding, Reading, Reason};
+use crate::relay_policy::connections;
+use crate::relay_policy::reading::Reading;
+use crate::relay_policy::reason::{Finding, Reason};
 use crate::relay_policy::rules::addresses::Addresses;
 use crate::relay_policy::source::Source;
-use wg_bounce_sys::Family;
 
 const CT_MSG_NEW: u16 = 0x100;
 const CT_MSG_GET: u16 = 0x101;
@@ -49,15 +53,37 @@ fn translated_connections_keep_their_pairs_with_the_kernel() {
         connection(SRC_NAT | DST_NAT, [4, 1], [5, 1]),
         connection(0x8, [6, 7], [7, 6]),
     ];
-    let reading = read(&connections, Some("10.7.0.0/29"));
-    assert_eq!(reading.findings, []);
+    let mut reading = read(&connections, Some("10.7.0.0/29"));
+    assert_eq!((reading.findings.len(), reading.of_pairs.len()), (0, 0));
+    connections::leave_out(&mut reading, &PerFamily::default());
     assert!(is_by_kernel(&reading, 2, 3) && is_by_kernel(&reading, 3, 2));
     assert!(!is_by_kernel(&reading, 6, 7) && !is_by_kernel(&reading, 2, 5));
     assert_eq!(reading.of_pairs, [Finding::of(Family::V4, Reason::Translated)]);
+    // Rules keep them there anyway.
+    let v4 = vec![Arc::new(Pairs::Alike(Exceptions::ALL))];
+    let rules = PerFamily { v4, v6: Vec::new() };
+    connections::leave_out(&mut reading, &rules);
+    assert_eq!((reading.of_pairs.len(), reading.pairs.v4.len()), (0, 0));
+    assert!(reading.has_translations(), "they are looked at again");
     // The second address of a pair is of no peer.
     let reading = read(&connections[..1], Some("10.7.0.2/32"));
-    assert_eq!((reading.findings.len(), reading.of_pairs.len()), (0, 0));
-    assert!(reading.needs.v4.addresses);
+    assert!(!reading.has_translations() && !reading.needs.v4.addresses);
+}
+
+#[test]
+fn translated_connections_are_asked_for_by_their_status() {
+    let mut kernel = FakeKernel::quiet();
+    kernel.set("netfilter/nf_conntrack_count", "9");
+    Source::Connections.read(&mut kernel, &fake::at(), None);
+    let requests = kernel.requests.iter().filter(|request| request.1 == CT_MSG_GET);
+    let bodies: Vec<Vec<u8>> = requests.map(|request| request.2.clone()).collect();
+    let expected = |family: u8, status: u32| {
+        let status = status.to_be_bytes();
+        [&[family, 0, 0, 0][..], &attribute(3, &status), &attribute(26, &status)].concat()
+    };
+    let (v4, v6) = (libc::AF_INET as u8, libc::AF_INET6 as u8);
+    let all = [(v4, SRC_NAT), (v4, DST_NAT), (v6, SRC_NAT), (v6, DST_NAT)];
+    assert_eq!(bodies, all.map(|(family, status)| expected(family, status)));
 }
 
 #[test]

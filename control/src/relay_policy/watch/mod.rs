@@ -9,11 +9,15 @@
 //!    read again.
 //! 4. Send changes: at once, then at most every few milliseconds, however fast routes change.
 
+mod dated;
+mod lanes;
+pub mod questions;
 mod system;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -22,7 +26,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
+use wg_bounce_dataplane::pairs::{self, Exceptions, Pairs};
 use wg_bounce_dataplane::snapshot::Relay;
 use wg_bounce_sys::Family;
 use wg_bounce_sys::PerFamily;
@@ -33,51 +37,22 @@ use wg_bounce_sys::tun::TunHandle;
 
 use super::connections;
 use super::decision::PolicyDecision;
+use super::explain;
 use super::mode::Mode;
-use super::reason::{Finding, Reading, Reason};
+use super::reason::{Finding, Reason};
 use super::routing;
 use super::rules::addresses::Addresses;
 use super::settling::Settling;
 use super::source::{Change, Source};
 use crate::limits::{
     CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, NFTABLES_PAUSE_MAX, NFTABLES_PAUSES,
-    RELAY_POLL_INTERVAL, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
+    RELAY_POLL_INTERVAL, RELAY_QUESTIONS_MAX, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
 };
+use dated::Dated;
+pub use lanes::{Dependence, Lanes, Update};
+use questions::Question;
 use system::System;
 use view::{Events, View};
-
-/// A change for the control thread.
-pub struct Update {
-    /// The policy for the workers.
-    pub relay: Relay,
-    /// The decision behind it.
-    pub decision: PolicyDecision,
-    /// The means by which workers query routes, one per worker: if the interface was found in
-    /// another place. None: it cannot be accessed. Empty: no change.
-    pub route_queries: Vec<Option<RouteSocket>>,
-    /// The dependence of the policy on the peers' addresses.
-    pub dependence: Dependence,
-}
-
-/// The dependence of a policy on the peers' addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dependence {
-    /// Rules ask for them: the watch wants to know their newest version.
-    pub asks: bool,
-    /// The oldest version that rules were judged by. None: they were judged without knowing any,
-    /// which holds for all.
-    pub version: Option<u64>,
-}
-
-/// The control thread's side of the watch.
-pub struct Lanes {
-    /// Its decisions.
-    pub updates: Receiver<Update>,
-    /// The peers' addresses, when it asks for them; each is answered by an update.
-    pub addresses: Sender<Addresses>,
-    /// Written with each.
-    pub wake: Arc<EventFd>,
-}
 
 /// Starts the thread; `wake` is written with each update.
 ///
@@ -91,9 +66,10 @@ pub fn start(
 ) -> io::Result<Lanes> {
     let (updates, decisions) = bounded(RELAY_UPDATES_MAX);
     let (addresses, of_peers) = bounded(1);
+    let (questions, of_clients) = bounded(RELAY_QUESTIONS_MAX);
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let news = Arc::new(EventFd::from_flags(flags)?);
-    let lanes = Lanes { updates: decisions, addresses, wake: Arc::clone(&news) };
+    let lanes = Lanes { updates: decisions, addresses, questions, wake: Arc::clone(&news) };
     let watch = Watch {
         handle: Arc::new(handle),
         mode,
@@ -102,6 +78,8 @@ pub fn start(
         wake,
         news,
         of_peers,
+        of_clients,
+        questions: Vec::new(),
         addresses: None,
         addresses_unanswered: false,
         view: None,
@@ -138,6 +116,9 @@ struct Watch {
     /// Written with the peers' addresses.
     news: Arc<EventFd>,
     of_peers: Receiver<Addresses>,
+    of_clients: Receiver<Question>,
+    /// Questions that wait for an answer.
+    questions: Vec<Question>,
     /// The peers' addresses, once they were asked for.
     addresses: Option<Addresses>,
     /// New ones have come since the last update.
@@ -165,28 +146,6 @@ struct Watch {
     reported: Option<(Relay, PolicyDecision, Dependence)>,
 }
 
-/// A reading, and the version of the peers' addresses at that time, if they were known.
-struct Dated {
-    reading: Reading,
-    version: Option<u64>,
-}
-
-impl Dated {
-    fn asks_for_addresses(&self) -> bool {
-        Family::BOTH.into_iter().any(|family| self.reading.needs.of(family).addresses)
-    }
-
-    fn asks_for_elements(&self) -> bool {
-        Family::BOTH.into_iter().any(|family| self.reading.needs.of(family).sets)
-    }
-}
-
-impl From<Vec<Finding>> for Dated {
-    fn from(findings: Vec<Finding>) -> Dated {
-        Dated { reading: findings.into(), version: None }
-    }
-}
-
 impl Watch {
     fn run(mut self) {
         // The control thread detects a deletion on its own.
@@ -212,6 +171,7 @@ impl Watch {
                 next_update = clock::boot_time() + RELAY_UPDATE_INTERVAL;
                 continue;
             }
+            self.answer_questions();
             if has_news {
                 // Further events accumulate in the meantime, and are read at once.
                 wait(&mut [], next_update.min(next_look).since(now));
@@ -247,11 +207,10 @@ impl Watch {
             self.changed.extend(failed.map(|(source, _)| *source));
             let now = clock::boot_time();
             let settled = self.settling.iter().filter(|(_, one)| one.is_over(now));
-            let settled: Vec<Source> = settled.map(|(source, _)| *source).collect();
-            if !settled.is_empty() || self.connections_next.is_some_and(|at| at <= now) {
+            self.changed.extend(settled.map(|(source, _)| *source));
+            if self.connections_next.is_some_and(|at| at <= now) {
                 self.changed.insert(Source::Connections);
             }
-            self.changed.extend(settled);
             self.routes_changed |= !view.has_events();
             if !view.has_events() || std::mem::take(&mut self.events_lost) {
                 self.changed.extend(Source::ALL);
@@ -376,6 +335,13 @@ impl Watch {
     fn read_sources(&mut self) -> io::Result<()> {
         let Some(view) = &self.view else { return Ok(()) };
         let start = clock::boot_time();
+        // Once a pause has ended, what is still translated matters.
+        if self.settling.values().any(|one| one.is_over(start)) {
+            self.changed.insert(Source::Connections);
+        }
+        if self.mode != Mode::Auto {
+            self.changed.remove(&Source::Connections);
+        }
         let (changed, later): (BTreeSet<Source>, _) = std::mem::take(&mut self.changed)
             .into_iter()
             .partition(|source| self.is_due(*source, start));
@@ -405,26 +371,35 @@ impl Watch {
             self.nftables_next = end + pause;
         }
         if let Some((_, dated)) = readings.iter().find(|(one, _)| *one == Source::Connections) {
-            let Reading { findings, of_pairs, .. } = &dated.reading;
             let end = clock::boot_time();
             let pause = Millis(CONNECTIONS_PAUSES * end.since(start).0).max(CONNECTIONS_PAUSE_MIN);
-            let is_reason = !findings.is_empty() || !of_pairs.is_empty();
-            self.connections_next = is_reason.then_some(end + pause);
+            self.connections_next = dated.reading.has_translations().then_some(end + pause);
         }
         // Nothing waits with `--relay direct`, which bypasses firewalls anyway.
         let must_settle = tracks_connections && self.mode == Mode::Auto;
-        let now = clock::boot_time();
         for (source, dated) in readings.iter_mut().filter(|(source, _)| source.is_firewall()) {
             let settling = self.settling.entry(*source).or_default();
             let before = self.readings.get(source);
             let is_other = before.is_some_and(|before| {
                 before.asks_for_addresses() && before.version != dated.version
             });
-            settling.note(&mut dated.reading, must_settle, is_other, now);
+            settling.note(&mut dated.reading, must_settle, is_other, start);
         }
         self.readings.extend(readings);
+        self.leave_out_translations();
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
         Ok(())
+    }
+
+    /// Leaves out translated connections of pairs that rules keep with the kernel anyway.
+    fn leave_out_translations(&mut self) {
+        let of_rules = PerFamily::each(|family| {
+            let firewalls = self.readings.iter().filter(|(source, _)| source.is_firewall());
+            firewalls.flat_map(|(_, dated)| dated.reading.pairs.of(family)).cloned().collect()
+        });
+        if let Some(dated) = self.readings.get_mut(&Source::Connections) {
+            connections::leave_out(&mut dated.reading, &of_rules);
+        }
     }
 
     fn wait_for_events(&self, span: Millis) {
@@ -448,8 +423,42 @@ impl Watch {
         }
     }
 
+    /// Takes questions; everything is read again before they are answered.
+    fn take_questions(&mut self) {
+        let waiting = self.questions.len();
+        self.questions.extend(self.of_clients.try_iter());
+        if self.questions.len() > waiting && self.view.is_some() {
+            self.changed.extend(Source::ALL);
+        }
+    }
+
+    /// Answers the questions, unless sources wait to be read, or rules for the peers' addresses.
+    fn answer_questions(&mut self) {
+        let misses_addresses = self.addresses.is_none() && self.dependence().asks;
+        if self.changed.is_empty() && !misses_addresses {
+            for Question { pair, answer } in std::mem::take(&mut self.questions) {
+                answer(self.explanation(pair));
+            }
+        }
+    }
+
+    fn explanation(&self, pair: [IpAddr; 2]) -> Option<String> {
+        let (view, (relay, decision, _)) = (self.view.as_ref()?, self.reported.as_ref()?);
+        let all = relay.exceptions.of(Family::of(pair[0]));
+        let facts = explain::Facts {
+            interface: &view.interface,
+            pair,
+            routes: questions::routes(view, &self.handle, pair).ok()?,
+            decision,
+            exceptions: pairs::between(all, pair[0], pair[1]),
+        };
+        let chains = self.readings.values().flat_map(|dated| &dated.reading.chains);
+        Some(explain::explain(&facts, chains))
+    }
+
     fn take_events(&mut self) -> Result<(), Ended> {
         self.take_addresses();
+        self.take_questions();
         let Some(view) = &self.view else { return Ok(()) };
         let (mut may_be_gone, mut elements_changed) = (false, false);
         for events in view.read_events() {

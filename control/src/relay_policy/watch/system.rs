@@ -8,7 +8,7 @@ use wg_bounce_sys::{Family, bpf, xtables};
 
 use crate::limits::NFTABLES_ATTEMPT_PAUSE;
 use crate::netlink::message::{Message, Protocol, Request};
-use crate::netlink::socket;
+use crate::netlink::socket::{self, NetlinkSocket};
 use crate::relay_policy::kernel::{Direction, Kernel, NetfilterLink};
 
 /// The kernel of this machine.
@@ -17,6 +17,15 @@ pub(super) struct System;
 impl Kernel for System {
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
         socket::request(protocol, request)
+    }
+
+    fn query_each(
+        &mut self,
+        protocol: Protocol,
+        request: &Request,
+        each: &mut dyn FnMut(&Message) -> io::Result<()>,
+    ) -> io::Result<()> {
+        NetlinkSocket::open(protocol, &[])?.request_each(request, each)
     }
 
     fn pause(&mut self) {

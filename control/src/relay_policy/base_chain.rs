@@ -1,0 +1,178 @@
+//! Base chains on the path of forwarded packets, with their rules.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use wg_bounce_dataplane::ranges::Ranges;
+use wg_bounce_sys::{Family, PerFamily};
+
+use super::kernel::Interface;
+use super::reason::{ChainEffect, Families, Reason};
+use super::rules::addresses::Addresses;
+use super::rules::judge::{Cause, Judgement, judge};
+use super::rules::place::{Facts, Hook, Place};
+use super::rules::walk::{Base, find_obstacle, find_translations};
+use super::rules::{Chain, Met, Needs, Notes};
+
+/// A base chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseChain {
+    /// Its name.
+    pub origin: Origin,
+    /// The IP versions whose packets pass it.
+    pub families: Families,
+    /// Its place among the chains of its hook, which are passed in this order.
+    pub priority: i32,
+    /// Its hook.
+    pub hook: Hook,
+    /// The chains of its table.
+    pub chains: Arc<Vec<Chain>>,
+    /// Its index among them.
+    pub number: usize,
+    /// Whether its rules may translate addresses.
+    pub translates: bool,
+    /// Whether its policy is to accept.
+    pub accepts: bool,
+    /// See [`Facts::host_first`].
+    pub host_first: PerFamily<bool>,
+}
+
+/// The names of a base chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Of nftables.
+    Nftables {
+        /// The table's family, as in nft(8).
+        family: String,
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The hook, as in nft(8).
+        hook: String,
+    },
+    /// Of legacy iptables.
+    Legacy {
+        /// `iptables-legacy` or `ip6tables-legacy`.
+        program: &'static str,
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: &'static str,
+    },
+}
+
+impl Origin {
+    /// The reason for a cause in the base chain.
+    pub fn reason(&self, cause: Cause) -> Reason {
+        match (self.clone(), cause) {
+            (Origin::Nftables { family, table, .. }, Cause::Rule(obstacle)) => {
+                let table = format!("table {family} {table}");
+                Reason::Rule { table, program: "nftables", obstacle }
+            }
+            (Origin::Legacy { program, table, .. }, Cause::Rule(obstacle)) => {
+                Reason::Rule { table: format!("table {table}"), program, obstacle }
+            }
+            (origin, Cause::Policy) => origin.effect(ChainEffect::Policy),
+        }
+    }
+
+    /// The reason for an effect of the whole base chain.
+    pub fn effect(self, effect: ChainEffect) -> Reason {
+        match self {
+            Origin::Nftables { family, table, chain, hook } => {
+                Reason::Chain { family, table, chain, hook, effect }
+            }
+            Origin::Legacy { program, table, chain } => {
+                Reason::LegacyChain { program, table, chain, effect }
+            }
+        }
+    }
+}
+
+/// For example "nftables: chain forward of table inet filter, hook forward".
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Nftables { family, table, chain, hook } => {
+                write!(f, "nftables: chain {chain} of table {family} {table}, hook {hook}")
+            }
+            Origin::Legacy { program, table, chain } => {
+                write!(f, "{program}: chain {chain} of table {table}")
+            }
+        }
+    }
+}
+
+/// The way of packets from one address to another through a base chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The rules that may match, in order, up to the first that stands in the way.
+    pub met: Vec<Met>,
+    /// The rest of the way.
+    pub end: WayEnd,
+}
+
+/// The end of a way through a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayEnd {
+    /// All packets are accepted by rules.
+    Accepted,
+    /// They may reach the policy, which is to accept or not.
+    Policy(bool),
+    /// The last rule that was met stands in the way.
+    Obstacle,
+}
+
+impl BaseChain {
+    /// Judges packets between peers; adds what that depends on to `needs`.
+    pub fn judge(
+        &self,
+        interface: &Interface,
+        addresses: Option<&Addresses>,
+        family: Family,
+        needs: &mut Needs,
+    ) -> Judgement {
+        let facts = Facts { interface, addresses, host_first: self.host_first };
+        judge(&self.base(), &facts, family, needs)
+    }
+
+    /// Follows packets from one address of a peer to another.
+    pub fn way(&self, interface: &Interface, source: IpAddr, destination: IpAddr) -> Way {
+        let family = Family::of(source);
+        let [of_source, of_destination] =
+            [source, destination].map(|one| Addresses::new(0, [one.into()]).ranges);
+        let (sources, destinations) = (of_source.of(family), of_destination.of(family));
+        let facts = Facts { interface, addresses: None, host_first: self.host_first };
+        let place = Place::between_peers(&facts, self.hook, family).between(sources, destinations);
+        let mut notes = Notes::with_trace();
+        let end = match find_obstacle(&self.base(), &place, &mut notes) {
+            Ok(true) => WayEnd::Policy(self.accepts),
+            Ok(false) => WayEnd::Accepted,
+            Err(_) => WayEnd::Obstacle,
+        };
+        Way { met: notes.trace.unwrap_or_default(), end }
+    }
+
+    /// The first rule that may translate other packets to one of these addresses, with its reason.
+    pub fn translation(&self, interface: &Interface, addresses: &Addresses) -> Option<Reason> {
+        let family = Family::BOTH
+            .into_iter()
+            .find(|family| !addresses.ranges.of(*family).is_empty())
+            .filter(|_| self.translates)?;
+        let facts = Facts { interface, addresses: Some(addresses), host_first: self.host_first };
+        let place = Place::of_translations(&facts, self.hook, family)?;
+        let obstacle = match find_translations(&self.base(), &place, &mut Notes::default()) {
+            Ok(found) => found.filter(|(ranges, _): &(Ranges, _)| !ranges.is_empty())?.1,
+            Err(obstacle) => obstacle,
+        };
+        Some(self.origin.reason(Cause::Rule(obstacle)))
+    }
+
+    fn base(&self) -> Base<'_> {
+        let BaseChain { chains, number, hook, translates, accepts, .. } = self;
+        let (number, hook, translates, accepts) = (*number, *hook, *translates, *accepts);
+        Base { chains, number, hook, translates, accepts }
+    }
+}

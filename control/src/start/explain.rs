@@ -1,0 +1,115 @@
+//! `wg-bounce explain`: asks a running daemon for the way of packets between two addresses.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use wg_bounce_uapi::render::render_explain;
+use wg_bounce_uapi::types::{Errno, Explain};
+
+use crate::limits::EXPLAIN_TIME_MAX;
+use crate::uapi_server::socket::DIRECTORY;
+
+/// Says whether packets between two peers are relayed directly, and which rules of the firewall
+/// they meet, in both directions
+#[derive(Parser)]
+#[command(name = "wg-bounce explain")]
+struct Arguments {
+    /// Address of one peer
+    #[arg(value_name = "SRC")]
+    source: IpAddr,
+
+    /// Address of another peer, of the same IP version
+    #[arg(value_name = "DST")]
+    destination: IpAddr,
+
+    /// Interface; may be left out if only one daemon runs
+    #[arg(long = "on", value_name = "NAME")]
+    interface: Option<String>,
+}
+
+/// Whether the arguments are for this command: an interface may be called "explain" too.
+pub(super) fn is_meant() -> bool {
+    std::env::args_os().nth(1).is_some_and(|word| word == "explain")
+        && std::env::args_os().len() > 2
+}
+
+/// Asks, and prints the answer. Exit codes: 0 with an answer, 1 without, 2 for wrong usage.
+pub(super) fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Ignore write errors; the exit code still tells.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match answer(&arguments) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("wg-bounce explain: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(arguments: &Arguments) -> Result<String, String> {
+    let Arguments { source, destination, interface } = arguments;
+    if source.is_ipv4() != destination.is_ipv4() {
+        return Err(format!("{source} and {destination} are of different IP versions"));
+    }
+    let path = match interface {
+        Some(name) => Path::new(DIRECTORY).join(format!("{name}.sock")),
+        None => only_socket()?,
+    };
+    let question = Explain { source: *source, destination: *destination };
+    ask(&path, &question).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => format!("{}: {error}", path.display()),
+        io::ErrorKind::WouldBlock => format!("{}: the daemon does not answer", path.display()),
+        _ => format!("cannot ask at {}: {error}", path.display()),
+    })
+}
+
+/// The one socket of a daemon.
+fn only_socket() -> Result<PathBuf, String> {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten().map(|one| one.path());
+    let mut sockets: Vec<PathBuf> =
+        entries.filter(|path| path.extension() == Some(OsStr::new("sock"))).collect();
+    match (sockets.pop(), sockets.is_empty()) {
+        (Some(path), true) => Ok(path),
+        (Some(_), false) => Err("several daemons run: name the interface with --on".to_owned()),
+        (None, _) => Err(format!("no daemon runs: {DIRECTORY} has no socket")),
+    }
+}
+
+fn ask(path: &Path, question: &Explain) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(EXPLAIN_TIME_MAX))?;
+    stream.write_all(render_explain(question).as_bytes())?;
+    let mut text = String::new();
+    for line in BufReader::new(stream).lines() {
+        match line?.split_once('=') {
+            Some(("line", line)) => text += &format!("{line}\n"),
+            Some(("errno", "0")) => return Ok(text),
+            Some(("errno", errno)) if errno == Errno::BUSY.0.to_string() => {
+                let reason = "the daemon is reading the rules, or cannot see its interface";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
+            Some(("errno", errno)) => {
+                let reason = format!("the daemon refuses (errno {errno})");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
+            _ => {}
+        }
+    }
+    let reason = "the daemon does not know `explain`, or has ended";
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
