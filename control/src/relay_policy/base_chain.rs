@@ -155,16 +155,22 @@ impl BaseChain {
         Way { met: notes.trace.unwrap_or_default(), end }
     }
 
-    /// The first rule that may translate other packets to one of these addresses, with its reason.
-    pub fn translation(&self, interface: &Interface, addresses: &Addresses) -> Option<Reason> {
-        let family = Family::BOTH
-            .into_iter()
-            .find(|family| !addresses.ranges.of(*family).is_empty())
-            .filter(|_| self.translates)?;
-        let facts = Facts { interface, addresses: Some(addresses), host_first: self.host_first };
-        let place = Place::of_translations(&facts, self.hook, family)?;
+    /// The reason if rules may translate other packets to one of two addresses. `addresses`: those
+    /// of all peers.
+    pub fn translation(
+        &self,
+        interface: &Interface,
+        addresses: Option<&Addresses>,
+        pair: [IpAddr; 2],
+    ) -> Option<Reason> {
+        let family = Family::of(pair[0]);
+        let facts = Facts { interface, addresses, host_first: self.host_first };
+        let place =
+            Place::of_translations(&facts, self.hook, family).filter(|_| self.translates)?;
+        let both = Addresses::new(0, pair.map(Into::into)).ranges;
+        let is_of_pair = |ranges: &Ranges| !ranges.split(both.of(family)).0.is_empty();
         let obstacle = match find_translations(&self.base(), &place, &mut Notes::default()) {
-            Ok(found) => found.filter(|(ranges, _): &(Ranges, _)| !ranges.is_empty())?.1,
+            Ok(found) => found.filter(|(ranges, _)| is_of_pair(ranges))?.1,
             Err(obstacle) => obstacle,
         };
         Some(self.origin.reason(Cause::Rule(obstacle)))

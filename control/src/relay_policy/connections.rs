@@ -40,8 +40,9 @@ pub fn translated(kernel: &mut impl Kernel, addresses: Option<&Addresses>) -> io
     }
     for family in Family::BOTH {
         let peers = addresses.map(|all| all.ranges.of(family));
-        let pairs = pairs_of(kernel, family, peers)?;
-        reading.needs.of_mut(family).addresses = !pairs.is_empty();
+        let (pairs, are_others) = pairs_of(kernel, family, peers)?;
+        // One of the others may be between peers after the next change of allowed IPs.
+        reading.needs.of_mut(family).addresses = are_others || !pairs.is_empty();
         if pairs.len() > TRANSLATED_PAIRS_MAX || peers.is_none() && !pairs.is_empty() {
             reading.findings.push(Finding::of(family, Reason::Translated));
         } else {
@@ -70,12 +71,13 @@ pub fn leave_out(reading: &mut Reading, rules: &PerFamily<Vec<Arc<Pairs>>>) {
 }
 
 /// Source and destination of both directions of all translated connections between `peers`; one
-/// more than [`TRANSLATED_PAIRS_MAX`] at most. Any one if the peers are not known.
+/// more than [`TRANSLATED_PAIRS_MAX`] at most; any one if the peers are not known. The second value
+/// says whether other connections are translated.
 fn pairs_of(
     kernel: &mut impl Kernel,
     family: Family,
     peers: Option<&Ranges>,
-) -> io::Result<BTreeSet<Pair>> {
+) -> io::Result<(BTreeSet<Pair>, bool)> {
     let version = match family {
         Family::V4 => libc::AF_INET as u8,
         Family::V6 => libc::AF_INET6 as u8,
@@ -84,7 +86,7 @@ fn pairs_of(
     let is_of_peers = |(one, other): &Pair| {
         peers.is_none_or(|peers| peers.contain(*one) && peers.contain(*other))
     };
-    let mut pairs = BTreeSet::new();
+    let (mut pairs, mut are_others) = (BTreeSet::new(), false);
     for status in [IPS_SRC_NAT, IPS_DST_NAT] {
         let attributes = [CTA_STATUS, CTA_STATUS_MASK]
             .map(|kind| DefaultNla::new(kind, status.to_be_bytes().to_vec()));
@@ -92,7 +94,9 @@ fn pairs_of(
         let result = kernel.query_each(Protocol::Netfilter, &request, &mut |message| {
             if message.kind == CT_MSG_NEW && pairs.len() <= limit {
                 let both = pairs_if_translated(message, version, family)?;
-                pairs.extend(both.into_iter().flatten().filter(is_of_peers));
+                let before = pairs.len();
+                pairs.extend(both.iter().flatten().filter(|pair| is_of_peers(pair)));
+                are_others |= both.is_some() && pairs.len() == before;
             }
             Ok(())
         });
@@ -102,7 +106,7 @@ fn pairs_of(
             result => result?,
         }
     }
-    Ok(pairs)
+    Ok((pairs, are_others))
 }
 
 /// The pairs of a connection's two directions; none if it is not translated, which the kernel lists

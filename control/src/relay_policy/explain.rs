@@ -10,6 +10,8 @@ use wg_bounce_sys::Family;
 use super::base_chain::{BaseChain, WayEnd};
 use super::decision::PolicyDecision;
 use super::kernel::Interface;
+use super::reading::Reading;
+use super::reason::Reason;
 use super::rules::Met;
 use super::rules::addresses::Addresses;
 use super::rules::place::{EGRESS, FORWARD, Hook, INGRESS, POSTROUTING, PREROUTING};
@@ -34,45 +36,68 @@ pub struct Facts<'a> {
     pub decision: &'a PolicyDecision,
     /// The packets of the pair that are left to the kernel.
     pub exceptions: Exceptions,
+    /// The addresses of all peers, if they are known.
+    pub addresses: Option<&'a Addresses>,
 }
 
 /// The outcome, and all that led there: routes and rules in order, for both directions.
-pub fn explain<'a>(facts: &Facts<'_>, chains: impl Iterator<Item = &'a BaseChain>) -> String {
-    let family = Family::of(facts.pair[0]);
+pub fn explain<'a>(
+    facts: &Facts<'_>,
+    readings: impl Iterator<Item = &'a Reading> + Clone,
+) -> String {
+    let [one, other] = facts.pair;
+    let family = Family::of(one);
+    let chains = readings.clone().flat_map(|reading| &reading.chains);
     let mut chains: Vec<&BaseChain> =
         chains.filter(|chain| chain.families.contain(family)).collect();
     let place = |hook: Hook| HOOKS.iter().position(|one| *one == hook);
     chains.sort_by_key(|chain| (place(chain.hook), chain.priority));
-    let mut text = format!("outcome: {}\nrelay: {}\n", outcome(facts, family), facts.decision);
-    let [one, other] = facts.pair;
-    for (index, (from, to)) in [(one, other), (other, one)].into_iter().enumerate() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "from {from} to {to}");
-        let _ = match facts.routes[index] {
-            Ok(()) => writeln!(text, "  route: back into {}", facts.interface.name),
-            Err(elsewhere) => writeln!(text, "  route: {elsewhere}"),
-        };
-        for chain in &chains {
-            tell(&mut text, facts.interface, chain, from, to);
+    let directions = [(one, other, facts.routes[0]), (other, one, facts.routes[1])];
+    let mut text = String::new();
+    match directions.map(|(.., route)| outcome(facts, family, route)) {
+        [one, other] if one == other => text += &format!("outcome: {one}\n"),
+        outcomes => {
+            for ((from, to, _), outcome) in directions.iter().zip(outcomes) {
+                text += &format!("outcome from {from} to {to}: {outcome}\n");
+            }
         }
     }
-    let addresses = Addresses::new(0, facts.pair.map(Into::into));
-    for reason in chains.iter().filter_map(|one| one.translation(facts.interface, &addresses)) {
-        let _ = writeln!(text, "{reason}");
+    text += &format!("relay: {}\n", facts.decision);
+    let of_pair = readings.flat_map(|reading| &reading.of_pairs).filter(|one| {
+        one.families.contain(family) && matches!(one.reason, Reason::Settling | Reason::Translated)
+    });
+    let translations = chains
+        .iter()
+        .filter_map(|chain| chain.translation(facts.interface, facts.addresses, facts.pair));
+    if facts.exceptions.all {
+        for reason in of_pair.map(|one| one.reason.clone()).chain(translations) {
+            text += &format!("perhaps because: {reason}\n");
+        }
+    }
+    for (from, to, route) in directions {
+        text += &format!("from {from} to {to}\n");
+        text += &match route {
+            Ok(()) => format!("  route: back into {}\n", facts.interface.name),
+            Err(elsewhere) => format!("  route: {elsewhere}\n"),
+        };
+        for chain in &chains {
+            tell(&mut text, facts, chain, from, to);
+        }
     }
     text
 }
 
 /// For example "direct, but TCP SYN by the kernel".
-fn outcome(facts: &Facts<'_>, family: Family) -> String {
+fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>) -> String {
     let Exceptions { all, without_header, syn, icmp_errors } = facts.exceptions;
     match facts.decision.relaying(family) {
         DirectRelay::Never => return "by the kernel, as all packets between peers".to_owned(),
         DirectRelay::LocalOnly => return "dropped, as all packets between peers".to_owned(),
-        DirectRelay::Always => return "direct".to_owned(),
+        DirectRelay::Always if route.is_ok() => return "direct, past all rules".to_owned(),
+        DirectRelay::Always => return "as --relay direct treats such a route".to_owned(),
         DirectRelay::IfRoutedBack => {}
     }
-    if facts.routes.iter().any(Result::is_err) {
+    if route.is_err() {
         return "by the kernel, because of its route".to_owned();
     }
     if all {
@@ -81,7 +106,7 @@ fn outcome(facts: &Facts<'_>, family: Family) -> String {
     let parts = [
         (syn, "TCP SYN"),
         (without_header, "fragments and packets without a whole transport header"),
-        (icmp_errors, "ICMP errors"),
+        (icmp_errors, "some ICMP errors and fragments"),
     ];
     let parts: Vec<&str> = parts.into_iter().filter(|part| part.0).map(|part| part.1).collect();
     match parts.is_empty() {
@@ -91,8 +116,11 @@ fn outcome(facts: &Facts<'_>, family: Family) -> String {
 }
 
 /// Adds the way through a base chain.
-fn tell(text: &mut String, interface: &Interface, chain: &BaseChain, from: IpAddr, to: IpAddr) {
-    let way = chain.way(interface, from, to);
+fn tell(text: &mut String, facts: &Facts<'_>, chain: &BaseChain, from: IpAddr, to: IpAddr) {
+    let way = chain.way(facts.interface, from, to);
+    let is_bypassed = facts.decision.relaying(Family::of(from)) == DirectRelay::Always;
+    let consequence = if is_bypassed { "bypassed" } else { "so by the kernel" };
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "  {}, priority {}", chain.origin, chain.priority);
     for Met { depth, chain: name, rule, is_certain, does } in way.met.iter().take(RULES_MAX) {
         let indent = 4 + 2 * depth;
@@ -105,7 +133,7 @@ fn tell(text: &mut String, interface: &Interface, chain: &BaseChain, from: IpAdd
     let _ = match way.end {
         WayEnd::Accepted => Ok(()),
         WayEnd::Policy(true) => writeln!(text, "    policy: accepts"),
-        WayEnd::Policy(false) => writeln!(text, "    policy: drops: by the kernel"),
-        WayEnd::Obstacle => writeln!(text, "    so by the kernel"),
+        WayEnd::Policy(false) => writeln!(text, "    policy: drops\n    {consequence}"),
+        WayEnd::Obstacle => writeln!(text, "    {consequence}"),
     };
 }

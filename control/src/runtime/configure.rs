@@ -35,12 +35,13 @@ impl Runtime {
         }
         match owners {
             [Some(one), Some(other)] if one != other => {
-                self.relay.explain([source, destination], text, reply);
+                let version = device.allowed_ips_version();
+                self.relay.explain([source, destination], version, text, reply);
             }
             [Some(_), Some(_)] => {
-                reply.send(Answer::Text(text + "outcome: by the kernel: both are of one peer\n"));
+                reply.send(Answer::Text(text + "outcome: not relayed: both are of one peer\n"));
             }
-            _ => reply.send(Answer::Text(text + "outcome: by the kernel: not between peers\n")),
+            _ => reply.send(Answer::Text(text + "outcome: not relayed: not between peers\n")),
         }
     }
 

@@ -106,7 +106,7 @@ impl RelayState {
 
     /// Explains the way of packets between two addresses of different peers: `before` and what the
     /// watch knows.
-    pub(super) fn explain(&self, pair: [IpAddr; 2], before: String, reply: Reply) {
+    pub(super) fn explain(&self, pair: [IpAddr; 2], version: u64, before: String, reply: Reply) {
         let Some(lanes) = &self.lanes else {
             return reply.send(Answer::Text(before + "outcome: by the kernel (--relay kernel)\n"));
         };
@@ -116,7 +116,7 @@ impl RelayState {
                 None => Answer::Done(Errno::BUSY),
             });
         };
-        lanes.ask(Question { pair, answer: Box::new(answer) });
+        lanes.ask(Question { pair, version, answer: Box::new(answer) });
     }
 
     /// The current policy in one line, for this version of the peers' addresses.

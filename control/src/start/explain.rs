@@ -33,10 +33,9 @@ struct Arguments {
     interface: Option<String>,
 }
 
-/// Whether the arguments are for this command: an interface may be called "explain" too.
+/// Whether the arguments are for this command. (An interface may be called so behind an option.)
 pub(super) fn is_meant() -> bool {
     std::env::args_os().nth(1).is_some_and(|word| word == "explain")
-        && std::env::args_os().len() > 2
 }
 
 /// Asks, and prints the answer. Exit codes: 0 with an answer, 1 without, 2 for wrong usage.
@@ -51,41 +50,63 @@ pub(super) fn run() -> ExitCode {
     };
     match answer(&arguments) {
         Ok(text) => {
-            print!("{text}");
+            // A reader that has seen enough is no failure.
+            let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(reason) => {
+        Err(Failure { code, reason }) => {
             eprintln!("wg-bounce explain: {reason}");
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }
 
-fn answer(arguments: &Arguments) -> Result<String, String> {
+/// A failure, with the exit code.
+struct Failure {
+    code: u8,
+    reason: String,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Failure {
+        Failure { code: 1, reason }
+    }
+}
+
+fn answer(arguments: &Arguments) -> Result<String, Failure> {
     let Arguments { source, destination, interface } = arguments;
     if source.is_ipv4() != destination.is_ipv4() {
-        return Err(format!("{source} and {destination} are of different IP versions"));
+        let reason = format!("{source} and {destination} are of different IP versions");
+        return Err(Failure { code: 2, reason });
     }
     let path = match interface {
         Some(name) => Path::new(DIRECTORY).join(format!("{name}.sock")),
         None => only_socket()?,
     };
     let question = Explain { source: *source, destination: *destination };
-    ask(&path, &question).map_err(|error| match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::InvalidData => format!("{}: {error}", path.display()),
         io::ErrorKind::WouldBlock => format!("{}: the daemon does not answer", path.display()),
         _ => format!("cannot ask at {}: {error}", path.display()),
-    })
+    };
+    Ok(ask(&path, &question).map_err(failed)?)
 }
 
 /// The one socket of a daemon.
 fn only_socket() -> Result<PathBuf, String> {
-    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten().map(|one| one.path());
+    let entries = match fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(format!("cannot look into {DIRECTORY}: {error}"));
+        }
+        entries => entries.into_iter().flatten().flatten().map(|one| one.path()),
+    };
     let mut sockets: Vec<PathBuf> =
         entries.filter(|path| path.extension() == Some(OsStr::new("sock"))).collect();
     match (sockets.pop(), sockets.is_empty()) {
         (Some(path), true) => Ok(path),
-        (Some(_), false) => Err("several daemons run: name the interface with --on".to_owned()),
+        (Some(_), false) => {
+            Err(format!("{DIRECTORY} has several sockets: name the interface with --on"))
+        }
         (None, _) => Err(format!("no daemon runs: {DIRECTORY} has no socket")),
     }
 }
@@ -93,6 +114,7 @@ fn only_socket() -> Result<PathBuf, String> {
 fn ask(path: &Path, question: &Explain) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(EXPLAIN_TIME_MAX))?;
+    stream.set_write_timeout(Some(EXPLAIN_TIME_MAX))?;
     stream.write_all(render_explain(question).as_bytes())?;
     let mut text = String::new();
     for line in BufReader::new(stream).lines() {

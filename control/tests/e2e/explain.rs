@@ -60,7 +60,10 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
             "    policy: accepts\n",
         ];
         expect(&testbed, [ALICE, BOB], &parts);
-        let parts = ["outcome: direct, but ICMP errors by the kernel\n", "policy: accepts\n"];
+        let parts = [
+            "outcome: direct, but some ICMP errors and fragments by the kernel\n",
+            "policy: accepts\n",
+        ];
         expect(&testbed, [ALICE, "10.88.0.1"], &parts);
         run("conntrack -F");
         run(&format!("{program} -F"));
@@ -85,14 +88,15 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
     let interface = &testbed.hub.interface;
     run("ip route replace 10.88.0.0/16 via 192.0.2.2");
     let parts = [
-        "outcome: by the kernel, because of its route\n",
+        "outcome from 10.77.0.2 to 10.88.0.1: by the kernel, because of its route\n",
+        "outcome from 10.88.0.1 to 10.77.0.2: direct\n",
         "route: out of another interface, or possibly so\n",
     ];
     expect(&testbed, [ALICE, "10.88.0.1"], &parts);
     run(&format!("ip route replace 10.88.0.0/16 dev {interface}"));
     for (pair, parts) in [
-        ([ALICE, "10.9.9.9"], ["10.9.9.9 is of no peer\n", "by the kernel: not between peers\n"]),
-        ([ALICE, "10.77.2.1"], ["10.77.2.1 is of peer", "by the kernel: both are of one peer\n"]),
+        ([ALICE, "10.9.9.9"], ["10.9.9.9 is of no peer\n", "not relayed: not between peers\n"]),
+        ([ALICE, "10.77.2.1"], ["10.77.2.1 is of peer", "not relayed: both are of one peer\n"]),
     ] {
         expect(&testbed, pair, &parts);
     }
@@ -105,7 +109,11 @@ fn other_modes_are_explained() {
     expect(&testbed, [ALICE, BOB], &["outcome: by the kernel (--relay kernel)\n"]);
     let testbed = Testbed::new(&TestbedOptions::new(Backend::Mmsg, RelayMode::Direct));
     testbed.hub.namespace.run("iptables-nft -A FORWARD -s 10.77.0.2 -j DROP");
-    expect(&testbed, [ALICE, BOB], &["outcome: direct\n", ": drops\n"]);
+    expect(
+        &testbed,
+        [ALICE, BOB],
+        &["outcome: direct, past all rules\n", ": drops\n    bypassed\n"],
+    );
     testbed.hub.namespace.sysctl("net.ipv4.ip_forward=0");
     expect_log_within(seconds(2), &testbed, "IPv4 dropped");
     expect(&testbed, [ALICE, BOB], &["outcome: dropped, as all packets between peers\n"]);
@@ -116,7 +124,7 @@ fn other_modes_are_explained() {
 fn wrong_questions_are_refused() {
     let testbed = Testbed::new(&TestbedOptions::new(Backend::Mmsg, RelayMode::Auto));
     for (words, code, reason) in [
-        ("10.77.0.2 fd77::3", 1, "are of different IP versions"),
+        ("10.77.0.2 fd77::3", 2, "are of different IP versions"),
         ("10.77.0.2 bob", 2, "invalid value 'bob' for '<DST>'"),
         ("10.77.0.2", 2, "required arguments were not provided"),
     ] {

@@ -46,9 +46,15 @@ pub fn judge(base: &Base<'_>, facts: &Facts<'_>, family: Family, needs: &mut Nee
     let place = Place::between_peers(facts, base.hook, family);
     let none = Ranges::default();
     let peers = facts.addresses.map(|all| all.ranges.of(family));
-    // Without any address of a peer, none of its rules is asked.
-    judge.needs.addresses |= peers.is_some_and(Ranges::is_empty);
     let mut pairs = match peers {
+        Some(peers) if peers.is_empty() => {
+            judge.of_none(&Place::between_peers(
+                &Facts { addresses: None, ..*facts },
+                base.hook,
+                family,
+            ));
+            Pairs::Alike(Exceptions::NONE)
+        }
         Some(peers) => judge.between(&place, peers, peers),
         None => judge.alike(&place),
     };
@@ -101,6 +107,12 @@ impl Judge<'_> {
         };
         let (one, other) = (part(&inside), part(&outside));
         Pairs::split(end, inside, one, other)
+    }
+
+    /// Notes whether the first peers of this IP version would meet a rule that matters.
+    fn of_none(&mut self, place: &Place<'_>) {
+        let (pairs, _, cause) = self.walk(place);
+        self.needs.addresses |= cause.is_some() || pairs != Pairs::Alike(Exceptions::NONE);
     }
 
     /// Judges packets between peers whose addresses are not known.

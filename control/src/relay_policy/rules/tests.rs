@@ -438,11 +438,20 @@ fn a_judgement_without_peers_holds_for_no_others() {
     let interface = interface("wg0");
     let (host_first, addresses) = (PerFamily::default(), Addresses::default());
     let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    let chains = chains(&[&[&[DROP]]]);
-    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
-    let mut needs = Needs::default();
-    assert_eq!(judge(&base, &facts, Family::V4, &mut needs).causes, []);
-    assert!(needs.addresses);
+    for (rule, expected) in [
+        (&[DROP][..], true),
+        (&[host(12, 2), DROP], true),
+        (&[Step::If(Condition::Transport), ACCEPT], true),
+        (&[name(Side::In, "eth0", true), DROP], false),
+        (&[ACCEPT], false),
+    ] {
+        let chains = chains(&[&[rule]]);
+        let base =
+            Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
+        let mut needs = Needs::default();
+        assert_eq!(judge(&base, &facts, Family::V4, &mut needs).causes, []);
+        assert_eq!(needs.addresses, expected, "{rule:?}");
+    }
 }
 
 #[test]

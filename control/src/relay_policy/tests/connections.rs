@@ -65,8 +65,10 @@ fn translated_connections_keep_their_pairs_with_the_kernel() {
     connections::leave_out(&mut reading, &rules);
     assert_eq!((reading.of_pairs.len(), reading.pairs.v4.len()), (0, 0));
     assert!(reading.has_translations(), "they are looked at again");
-    // The second address of a pair is of no peer.
+    // The second address of a pair is of no peer yet.
     let reading = read(&connections[..1], Some("10.7.0.2/32"));
+    assert!(!reading.has_translations() && reading.needs.v4.addresses);
+    let reading = read(&connections[2..], Some("10.7.0.2/32"));
     assert!(!reading.has_translations() && !reading.needs.v4.addresses);
 }
 

@@ -1,6 +1,9 @@
 //! Readings, dated by the addresses that they were judged by.
 
-use wg_bounce_sys::Family;
+use std::sync::Arc;
+
+use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
+use wg_bounce_sys::{Family, PerFamily};
 
 use crate::relay_policy::reading::Reading;
 use crate::relay_policy::reason::Finding;
@@ -29,4 +32,20 @@ impl From<Vec<Finding>> for Dated {
     fn from(findings: Vec<Finding>) -> Dated {
         Dated { reading: findings.into(), version: None }
     }
+}
+
+/// The packets that all readings together leave to the kernel.
+pub(super) fn exceptions<'a>(
+    readings: impl Iterator<Item = &'a Dated> + Clone,
+) -> PerFamily<Vec<Arc<Pairs>>> {
+    PerFamily::each(|family| {
+        let pairs = readings.clone().flat_map(|dated| dated.reading.pairs.of(family));
+        let mut all: Vec<_> = pairs.cloned().collect();
+        // What an ICMP error quotes may have been translated between other addresses.
+        if all.iter().any(|pairs| pairs.any(|one| one.all)) {
+            let errors = Exceptions { icmp_errors: true, ..Exceptions::NONE };
+            all.push(Arc::new(Pairs::Alike(errors)));
+        }
+        all
+    })
 }

@@ -26,14 +26,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use wg_bounce_dataplane::pairs::{self, Exceptions, Pairs};
+use wg_bounce_dataplane::pairs;
 use wg_bounce_dataplane::snapshot::Relay;
-use wg_bounce_sys::Family;
-use wg_bounce_sys::PerFamily;
-use wg_bounce_sys::clock;
-use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
+use wg_bounce_sys::{Family, PerFamily};
 
 use super::connections;
 use super::decision::PolicyDecision;
@@ -48,7 +46,7 @@ use crate::limits::{
     CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, NFTABLES_PAUSE_MAX, NFTABLES_PAUSES,
     RELAY_POLL_INTERVAL, RELAY_QUESTIONS_MAX, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
 };
-use dated::Dated;
+use dated::{Dated, exceptions};
 pub use lanes::{Dependence, Lanes, Update};
 use questions::Question;
 use system::System;
@@ -171,7 +169,6 @@ impl Watch {
                 next_update = clock::boot_time() + RELAY_UPDATE_INTERVAL;
                 continue;
             }
-            self.answer_questions();
             if has_news {
                 // Further events accumulate in the meantime, and are read at once.
                 wait(&mut [], next_update.min(next_look).since(now));
@@ -275,6 +272,7 @@ impl Watch {
     /// Reads the sources that may have changed; sends an update if the decision or the routes
     /// changed.
     fn update(&mut self) -> Result<(), Ended> {
+        let asked = self.questions.len();
         if let Err(error) = self.read_sources() {
             // The interface was moved just now, or is gone.
             self.open()?;
@@ -285,7 +283,7 @@ impl Watch {
         let findings = self.readings.values().flat_map(|dated| &dated.reading.findings);
         let of_pairs = self.readings.values().flat_map(|dated| &dated.reading.of_pairs);
         let decision = PolicyDecision::new(self.mode, findings, of_pairs);
-        let (exceptions, dependence) = (self.exceptions(), self.dependence());
+        let (exceptions, dependence) = (exceptions(self.readings.values()), self.dependence());
         let is_syn_by_kernel = PerFamily::each(|family| {
             exceptions.of(family).iter().any(|pairs| pairs.any(|one| one.syn))
         });
@@ -296,30 +294,19 @@ impl Watch {
         let relay = Relay { mode, routes, mtu_v6, exceptions };
         let reported = Some((relay.clone(), decision.clone(), dependence));
         let owes_answer = std::mem::take(&mut self.addresses_unanswered);
-        if self.reported == reported && !owes_answer {
-            return Ok(());
+        if self.reported != reported || owes_answer {
+            self.reported = reported;
+            let route_queries = std::mem::take(&mut self.route_queries);
+            let update = Update { relay, decision, route_queries, dependence };
+            self.updates.send(update).map_err(|_| Ended::Alone)?;
+            // A counter at its limit is readable too.
+            let _ = self.wake.write(1);
         }
-        self.reported = reported;
-        let route_queries = std::mem::take(&mut self.route_queries);
-        let update = Update { relay, decision, route_queries, dependence };
-        self.updates.send(update).map_err(|_| Ended::Alone)?;
-        // A counter at its limit is readable too.
-        let _ = self.wake.write(1);
+        // Unless nftables, for example, is read later.
+        if self.changed.is_empty() {
+            self.answer_questions(asked);
+        }
         Ok(())
-    }
-
-    fn exceptions(&self) -> PerFamily<Vec<Arc<Pairs>>> {
-        PerFamily::each(|family| {
-            let readings = self.readings.values().map(|dated| &dated.reading);
-            let mut all: Vec<_> =
-                readings.flat_map(|reading| reading.pairs.of(family)).cloned().collect();
-            // What an ICMP error quotes may have been translated between other addresses.
-            if all.iter().any(|pairs| pairs.any(|one| one.all)) {
-                let errors = Exceptions { icmp_errors: true, ..Exceptions::NONE };
-                all.push(Arc::new(Pairs::Alike(errors)));
-            }
-            all
-        })
     }
 
     fn dependence(&self) -> Dependence {
@@ -383,10 +370,16 @@ impl Watch {
             let is_other = before.is_some_and(|before| {
                 before.asks_for_addresses() && before.version != dated.version
             });
+            if is_other {
+                self.changed.insert(Source::Connections);
+            }
             settling.note(&mut dated.reading, must_settle, is_other, start);
         }
         self.readings.extend(readings);
-        self.leave_out_translations();
+        let matters = |source: &Source| source.is_firewall() || *source == Source::Connections;
+        if changed.iter().any(matters) {
+            self.leave_out_translations();
+        }
         self.mtu_v6 = mtu.unwrap_or(self.mtu_v6);
         Ok(())
     }
@@ -425,35 +418,38 @@ impl Watch {
 
     /// Takes questions; everything is read again before they are answered.
     fn take_questions(&mut self) {
-        let waiting = self.questions.len();
-        self.questions.extend(self.of_clients.try_iter());
-        if self.questions.len() > waiting && self.view.is_some() {
+        for question in self.of_clients.try_iter().take(RELAY_QUESTIONS_MAX) {
+            if self.view.is_none() || self.questions.len() >= RELAY_QUESTIONS_MAX {
+                (question.answer)(None);
+                continue;
+            }
+            self.questions.push(question);
             self.changed.extend(Source::ALL);
         }
     }
 
-    /// Answers the questions, unless sources wait to be read, or rules for the peers' addresses.
-    fn answer_questions(&mut self) {
-        let misses_addresses = self.addresses.is_none() && self.dependence().asks;
-        if self.changed.is_empty() && !misses_addresses {
-            for Question { pair, answer } in std::mem::take(&mut self.questions) {
-                answer(self.explanation(pair));
+    /// Answers the first `count` questions, unless rules wait for the peers' addresses.
+    fn answer_questions(&mut self, count: usize) {
+        let dependence = self.dependence();
+        let mut later = self.questions.split_off(count);
+        for question in std::mem::take(&mut self.questions) {
+            if dependence.asks && dependence.version < Some(question.version) {
+                later.push(question);
+            } else {
+                (question.answer)(self.explanation(question.pair));
             }
         }
+        self.questions = later;
     }
 
     fn explanation(&self, pair: [IpAddr; 2]) -> Option<String> {
         let (view, (relay, decision, _)) = (self.view.as_ref()?, self.reported.as_ref()?);
-        let all = relay.exceptions.of(Family::of(pair[0]));
-        let facts = explain::Facts {
-            interface: &view.interface,
-            pair,
-            routes: questions::routes(view, &self.handle, pair).ok()?,
-            decision,
-            exceptions: pairs::between(all, pair[0], pair[1]),
-        };
-        let chains = self.readings.values().flat_map(|dated| &dated.reading.chains);
-        Some(explain::explain(&facts, chains))
+        let routes = questions::routes(view, &self.handle, pair).ok()?;
+        let (interface, addresses) = (&view.interface, self.addresses.as_ref());
+        let exceptions = relay.exceptions.of(Family::of(pair[0]));
+        let exceptions = pairs::between(exceptions, pair[0], pair[1]);
+        let facts = explain::Facts { interface, pair, routes, decision, exceptions, addresses };
+        Some(explain::explain(&facts, self.readings.values().map(|dated| &dated.reading)))
     }
 
     fn take_events(&mut self) -> Result<(), Ended> {

@@ -13,6 +13,8 @@ use super::view::View;
 pub struct Question {
     /// Both addresses, of one IP version and of different peers.
     pub pair: [IpAddr; 2],
+    /// The version of the peers' addresses.
+    pub version: u64,
     /// Takes the answer; none if the watch cannot answer now.
     pub answer: Box<dyn FnOnce(Option<String>) + Send>,
 }
