@@ -10,13 +10,16 @@ use super::duration;
 use crate::harness::{
     Backend, Daemon, Family, Namespace, Relay, Threads, eventually, noise, ping, seconds,
 };
-use crate::relay_auto::{BOTH, LATE, connected, direct, expect, said};
+use crate::relay_auto::{BOTH, connected, direct, expect, said};
 
 /// Hosts of alice and of bob: each talks to the one in the same place.
 const PAIRS: [[u8; 2]; 2] = [[2, 3], [12, 13]];
 
 /// Time until every change has been noticed: legacy tables are polled every half second.
 const SETTLED: Duration = Duration::from_millis(700);
+
+/// Longest time until nothing waits any more: twice the pause after a change of rules.
+const SETTLED_AGAIN: Duration = Duration::from_secs(6);
 
 const TCP_PORTS: [u16; 2] = [7, 80];
 const UDP_PORTS: [u16; 2] = [7, 53];
@@ -359,7 +362,9 @@ fn conversations_end_the_same_way_whoever_forwards_them() {
                 eventually(seconds(5), "the kernel forwards", || said(&relay).contains("capture"));
                 let seen = converse(&relay, family, patience);
                 drop(capture);
-                eventually(seconds(5), "it is direct again", || said(&relay) == said_now);
+                eventually(seconds(5), &format!("it says again {said_now}"), || {
+                    said(&relay) == said_now
+                });
                 seen
             };
             let both = |patience| (converse(&relay, family, patience), by_kernel(patience));
@@ -372,7 +377,7 @@ fn conversations_end_the_same_way_whoever_forwards_them() {
             });
             assert!(!is_direct || seen == *usual, "{seen:?} {family:?} {added:#?}\n{}", rules.file);
         }
-        // Without tracked connections nothing has to settle.
+        // Without tracked connections nothing has to settle; but TCP may still end what was blocked.
         hub.run("conntrack -F");
         if is_file_added && !rules.file.is_empty() {
             hub.run(&named("nft delete table ip t "));
@@ -384,7 +389,7 @@ fn conversations_end_the_same_way_whoever_forwards_them() {
             }
             hub.run(&format!("{program} -X"));
         }
-        eventually(LATE, "it is direct again", || direct(&said(&relay)) == BOTH);
+        eventually(SETTLED_AGAIN, "it is direct again", || direct(&said(&relay)) == BOTH);
     }
     println!("{sets} rule sets: {passing} relayed directly, {partly} partly");
     assert!(passing > 0 && partly > 0);
