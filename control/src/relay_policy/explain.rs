@@ -47,7 +47,7 @@ pub fn explain<'a>(
 ) -> String {
     let [one, other] = facts.pair;
     let family = Family::of(one);
-    let chains = readings.clone().flat_map(|reading| &reading.chains);
+    let chains = readings.clone().flat_map(|reading| &reading.chains).map(|one| &one.chain);
     let mut chains: Vec<&BaseChain> =
         chains.filter(|chain| chain.families.contain(family)).collect();
     let place = |hook: Hook| HOOKS.iter().position(|one| *one == hook);

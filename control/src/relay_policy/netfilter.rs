@@ -14,10 +14,9 @@ use wg_bounce_sys::Family;
 
 use super::base_chain::{BaseChain, Origin};
 use super::kernel::{Interface, Kernel, NetfilterLink};
-use super::reading::Reading;
+use super::reading::{Known, Reading};
 use super::reason::{ChainEffect, Families, Finding, Reason};
 use super::routing;
-use super::rules::addresses::Addresses;
 use super::rules::nftables::{self, Tables};
 use super::rules::place::{self, Hook};
 use super::rules::sets::{self, Kind, Name, Set, Sets};
@@ -50,18 +49,14 @@ const IPVS_HEADING: usize = 3;
 
 /// Rules on the path of forwarded packets that may do something to them, policies other than accept
 /// that they may reach, and flowtables that contain the interface.
-pub fn tables(
-    kernel: &mut impl Kernel,
-    at: &Interface,
-    addresses: Option<&Addresses>,
-) -> io::Result<Reading> {
+pub fn tables(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Result<Reading> {
     // Each list is consistent, and all must be of the same generation.
     for attempt in 0..NFTABLES_ATTEMPTS_MAX {
         if attempt > 0 {
             kernel.pause();
         }
         let before = generation(kernel)?;
-        let result = chains(kernel, at, addresses);
+        let result = chains(kernel, at, known);
         let is_current = generation(kernel)? == before;
         match result {
             Ok(reading) if is_current => return Ok(reading),
@@ -89,11 +84,7 @@ fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
 }
 
 /// The findings. Interrupted: the lists contradict each other.
-fn chains(
-    kernel: &mut impl Kernel,
-    at: &Interface,
-    addresses: Option<&Addresses>,
-) -> io::Result<Reading> {
+fn chains(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Result<Reading> {
     let mut reading = Reading::default();
     let chains = listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)?;
     let mut bases = Vec::new();
@@ -131,7 +122,7 @@ fn chains(
                     accepts: base.policy == NF_ACCEPT,
                     host_first,
                 };
-                reading.add(at, addresses, chain);
+                reading.add(at, known, chain);
             }
             _ if base.rules > 0 => reading.findings.push(base.finding(ChainEffect::Rules)),
             _ if base.policy != NF_ACCEPT => {

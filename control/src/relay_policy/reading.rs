@@ -11,6 +11,24 @@ use super::kernel::Interface;
 use super::reason::{Finding, Reason};
 use super::rules::Needs;
 use super::rules::addresses::Addresses;
+use super::rules::judge::Judgement;
+
+/// What is known when a source is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The peers' addresses.
+    pub addresses: Option<&'a Addresses>,
+    /// The last reading, if it was of the same interface and by the same addresses.
+    pub before: Option<&'a Reading>,
+}
+
+/// A base chain with the judgements about it, and what these depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgedChain {
+    /// The chain.
+    pub chain: BaseChain,
+    judgements: PerFamily<Option<(Judgement, Needs)>>,
+}
 
 /// The result of reading a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +42,7 @@ pub struct Reading {
     /// The pairs of peers that translated connections have.
     pub translated: PerFamily<BTreeSet<Pair>>,
     /// The base chains that were judged.
-    pub chains: Vec<BaseChain>,
+    pub chains: Vec<JudgedChain>,
     /// The facts that they, or their absence, depend on.
     pub needs: PerFamily<Needs>,
 }
@@ -37,31 +55,104 @@ impl Reading {
             || Family::BOTH.into_iter().any(|family| !self.translated.of(family).is_empty())
     }
 
-    /// Adds a base chain, and the judgement about it.
-    pub fn add(&mut self, at: &Interface, addresses: Option<&Addresses>, chain: BaseChain) {
-        for family in Family::BOTH.into_iter().filter(|family| chain.families.contain(*family)) {
-            let judgement = chain.judge(at, addresses, family, self.needs.of_mut(family));
-            let is_of_all = judgement.is_of_all();
-            let findings = if is_of_all { &mut self.findings } else { &mut self.of_pairs };
-            // The first one is enough where the others are about parts of the same.
-            let count = if is_of_all { 1 } else { usize::MAX };
-            for cause in judgement.causes.into_iter().take(count) {
-                let reason = chain.origin.reason(cause);
-                match findings.iter_mut().find(|finding| finding.reason == reason) {
-                    Some(known) => known.families.add(family),
-                    None => findings.push(Finding::of(family, reason)),
-                }
+    /// Adds a base chain, and the judgement about it: that of before if it is the same chain.
+    pub fn add(&mut self, at: &Interface, known: Known<'_>, chain: BaseChain) {
+        let before = known.before.iter().flat_map(|reading| &reading.chains);
+        let same = before.into_iter().find(|one| one.chain == chain);
+        let judgements = PerFamily::each(|family| match same {
+            _ if !chain.families.contain(family) => None,
+            Some(same) => same.judgements.of(family).clone(),
+            None => {
+                let mut needs = Needs::default();
+                Some((chain.judge(at, known.addresses, family, &mut needs), needs))
             }
-            if !is_of_all && judgement.pairs != Pairs::Alike(Exceptions::NONE) {
-                self.pairs.of_mut(family).push(Arc::new(judgement.pairs));
+        });
+        for family in Family::BOTH {
+            if let Some((judgement, needs)) = judgements.of(family) {
+                self.add_judgement(family, judgement, *needs, &chain);
             }
         }
-        self.chains.push(chain);
+        self.chains.push(JudgedChain { chain, judgements });
+    }
+
+    fn add_judgement(
+        &mut self,
+        family: Family,
+        judgement: &Judgement,
+        needs: Needs,
+        chain: &BaseChain,
+    ) {
+        let all = self.needs.of_mut(family);
+        all.addresses |= needs.addresses;
+        all.sets |= needs.sets;
+        let is_of_all = judgement.is_of_all();
+        let findings = if is_of_all { &mut self.findings } else { &mut self.of_pairs };
+        // The first one is enough where the others are about parts of the same.
+        let count = if is_of_all { 1 } else { usize::MAX };
+        for cause in judgement.causes.iter().take(count) {
+            let reason = chain.origin.reason(cause.clone());
+            match findings.iter_mut().find(|finding| finding.reason == reason) {
+                Some(known) => known.families.add(family),
+                None => findings.push(Finding::of(family, reason)),
+            }
+        }
+        if !is_of_all && *judgement.pairs != Pairs::Alike(Exceptions::NONE) {
+            self.pairs.of_mut(family).push(Arc::clone(&judgement.pairs));
+        }
     }
 }
 
 impl From<Vec<Finding>> for Reading {
     fn from(findings: Vec<Finding>) -> Reading {
         Reading { findings, ..Reading::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay_policy::base_chain::Origin;
+    use crate::relay_policy::reason::Families;
+    use crate::relay_policy::rules::place::FORWARD;
+    use crate::relay_policy::rules::{Chain, Condition, Effect, Rule, Step};
+
+    /// A chain that drops what comes from one address.
+    fn chain(host: u8) -> BaseChain {
+        let (value, mask) = (vec![10, 7, 0, host], vec![0xff; 4]);
+        let from = Condition::Header { offset: 12, value, mask, is_equal: true };
+        let steps = vec![Step::If(from), Step::Do(Effect::Drop)];
+        let rules = vec![Rule { label: "1".into(), steps }];
+        let program = "iptables-legacy";
+        BaseChain {
+            origin: Origin::Legacy { program, table: "filter".into(), chain: "FORWARD" },
+            families: Families::only(Family::V4),
+            priority: 0,
+            hook: FORWARD,
+            chains: Arc::new(vec![Chain { name: "FORWARD".into(), rules }]),
+            number: 0,
+            translates: false,
+            accepts: true,
+            host_first: PerFamily::default(),
+        }
+    }
+
+    #[test]
+    fn the_same_chain_is_not_judged_again() {
+        let at = Interface { index: 7, name: "wg0".into() };
+        let addresses = Addresses::new(1, ["10.7.0.0/24".parse().expect("a prefix")]);
+        let read = |before: Option<&Reading>, host| {
+            let mut reading = Reading::default();
+            let known = Known { addresses: Some(&addresses), before };
+            reading.add(&at, known, chain(host));
+            reading
+        };
+        let first = read(None, 2);
+        assert_eq!((first.of_pairs.len(), first.pairs.v4.len()), (1, 1));
+        assert!(first.needs.v4.addresses);
+        let again = read(Some(&first), 2);
+        assert_eq!(again, first);
+        assert!(Arc::ptr_eq(&again.pairs.v4[0], &first.pairs.v4[0]));
+        let other = read(Some(&first), 3);
+        assert_ne!(other.pairs, first.pairs);
     }
 }

@@ -6,9 +6,8 @@ use netlink_packet_route::tc::TcHeader;
 use wg_bounce_sys::Family;
 
 use super::kernel::{Interface, Kernel};
-use super::reading::Reading;
+use super::reading::{Known, Reading};
 use super::reason::{Families, Finding, Reason};
-use super::rules::addresses::Addresses;
 use super::{connections, interface, netfilter, packet_sockets, routing, xtables};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
@@ -66,18 +65,12 @@ impl Source {
         Source::Ipsec,
     ];
 
-    /// Reads the source. A source that cannot be read is a finding too. `addresses`: the peers', if
-    /// they are known.
-    pub fn read(
-        self,
-        kernel: &mut impl Kernel,
-        at: &Interface,
-        addresses: Option<&Addresses>,
-    ) -> Reading {
+    /// Reads the source. A source that cannot be read is a finding too.
+    pub fn read(self, kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> Reading {
         let result = match self {
-            Source::Nftables => netfilter::tables(kernel, at, addresses),
-            Source::LegacyTables(family) => xtables::tables(kernel, at, addresses, family),
-            Source::Connections => connections::translated(kernel, addresses),
+            Source::Nftables => netfilter::tables(kernel, at, known),
+            Source::LegacyTables(family) => xtables::tables(kernel, at, known, family),
+            Source::Connections => connections::translated(kernel, known.addresses),
             Source::Settings(family) => routing::settings(kernel, at, family).map(Reading::from),
             Source::Rules(family) => routing::rules(kernel, family).map(Reading::from),
             Source::Ipsec => routing::ipsec(kernel).map(Reading::from),

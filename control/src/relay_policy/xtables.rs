@@ -8,10 +8,9 @@ use wg_bounce_sys::{Family, PerFamily};
 
 use super::base_chain::{BaseChain, Origin};
 use super::kernel::{Interface, Kernel};
-use super::reading::Reading;
+use super::reading::{Known, Reading};
 use super::reason::{ChainEffect, Families, Finding};
 use super::routing;
-use super::rules::addresses::Addresses;
 use super::rules::legacy::{self, Table};
 use super::rules::place::{self, Hook};
 use crate::limits::{LEGACY_TABLE_MAX, NETLINK_ATTEMPTS_MAX};
@@ -36,7 +35,7 @@ const ON_THE_PATH: [(usize, &str, Hook); 3] = [
 pub fn tables(
     kernel: &mut impl Kernel,
     at: &Interface,
-    addresses: Option<&Addresses>,
+    known: Known<'_>,
     family: Family,
 ) -> io::Result<Reading> {
     let list = match family {
@@ -60,7 +59,7 @@ pub fn tables(
             result => result?,
         };
         reading.findings.extend(findings);
-        chains.into_iter().for_each(|chain| reading.add(at, addresses, chain));
+        chains.into_iter().for_each(|chain| reading.add(at, known, chain));
     }
     Ok(reading)
 }

@@ -1,5 +1,7 @@
 //! The judgement about a base chain: between which addresses it leaves packets alone.
 
+use std::sync::Arc;
+
 use wg_bounce_dataplane::pairs::{End, Exceptions, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
@@ -16,7 +18,7 @@ const BY_KERNEL: Pairs = Pairs::Alike(Exceptions::ALL);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The packets that are left to the kernel.
-    pub pairs: Pairs,
+    pub pairs: Arc<Pairs>,
     /// The causes why all packets of some pairs are, each once.
     pub causes: Vec<Cause>,
 }
@@ -24,7 +26,7 @@ pub struct Judgement {
 impl Judgement {
     /// Whether all packets of all pairs are left to the kernel.
     pub fn is_of_all(&self) -> bool {
-        matches!(self.pairs, Pairs::Alike(Exceptions { all: true, .. }))
+        matches!(*self.pairs, Pairs::Alike(Exceptions { all: true, .. }))
     }
 }
 
@@ -63,7 +65,7 @@ pub fn judge(base: &Base<'_>, facts: &Facts<'_>, family: Family, needs: &mut Nee
     {
         pairs = judge.with_translations(&place, pairs, peers.unwrap_or(&none));
     }
-    Judgement { pairs, causes: judge.causes }
+    Judgement { pairs: Arc::new(pairs), causes: judge.causes }
 }
 
 struct Judge<'a> {

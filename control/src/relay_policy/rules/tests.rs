@@ -356,7 +356,7 @@ fn judged(list: &[&[&[Step]]], accepts: bool) -> (Vec<String>, impl Fn(u8, u8) -
         Cause::Rule(obstacle) => format!("{}.{}", obstacle.chain, obstacle.rule),
         Cause::Policy => "policy".to_owned(),
     };
-    let all = [std::sync::Arc::new(judgement.pairs)];
+    let all = [judgement.pairs];
     let is_by_kernel = move |one: u8, other: u8| {
         let address = |host| std::net::IpAddr::from([10, 7, 0, host]);
         wg_bounce_dataplane::pairs::between(&all, address(one), address(other)).all

@@ -9,7 +9,7 @@ use super::fake::{self, FakeKernel};
 use crate::netlink::message::build::{attribute, message};
 use crate::netlink::message::{Message, Protocol};
 use crate::relay_policy::connections;
-use crate::relay_policy::reading::Reading;
+use crate::relay_policy::reading::{Known, Reading};
 use crate::relay_policy::reason::{Finding, Reason};
 use crate::relay_policy::rules::addresses::Addresses;
 use crate::relay_policy::source::Source;
@@ -37,7 +37,8 @@ fn read(connections: &[Message], peers: Option<&str>) -> Reading {
         kernel.push(Protocol::Netfilter, CT_MSG_GET, connection.clone());
     }
     let addresses = peers.map(|peers| Addresses::new(1, [peers.parse().expect("a prefix")]));
-    Source::Connections.read(&mut kernel, &fake::at(), addresses.as_ref())
+    let known = Known { addresses: addresses.as_ref(), before: None };
+    Source::Connections.read(&mut kernel, &fake::at(), known)
 }
 
 fn is_by_kernel(reading: &Reading, one: u8, other: u8) -> bool {
@@ -76,7 +77,7 @@ fn translated_connections_keep_their_pairs_with_the_kernel() {
 fn translated_connections_are_asked_for_by_their_status() {
     let mut kernel = FakeKernel::quiet();
     kernel.set("netfilter/nf_conntrack_count", "9");
-    Source::Connections.read(&mut kernel, &fake::at(), None);
+    Source::Connections.read(&mut kernel, &fake::at(), Known::default());
     let requests = kernel.requests.iter().filter(|request| request.1 == CT_MSG_GET);
     let bodies: Vec<Vec<u8>> = requests.map(|request| request.2.clone()).collect();
     let expected = |family: u8, status: u32| {
@@ -104,15 +105,18 @@ fn a_kernel_without_tracked_connections_is_not_asked() {
         if let Some(count) = count {
             kernel.set("netfilter/nf_conntrack_count", count);
         }
-        assert_eq!(Source::Connections.read(&mut kernel, &fake::at(), None), Reading::default());
+        assert_eq!(
+            Source::Connections.read(&mut kernel, &fake::at(), Known::default()),
+            Reading::default()
+        );
         assert!(kernel.requests.iter().all(|(_, kind, _)| *kind != CT_MSG_GET));
     }
     let mut kernel = FakeKernel::quiet();
     kernel.set("netfilter/nf_conntrack_count", "9");
     kernel.refuse(Protocol::Netfilter, CT_MSG_GET, std::io::ErrorKind::InvalidInput);
-    let reading = Source::Connections.read(&mut kernel, &fake::at(), None);
+    let reading = Source::Connections.read(&mut kernel, &fake::at(), Known::default());
     assert_eq!(reading, Reading::default(), "it cannot list them");
     kernel.refuse(Protocol::Netfilter, CT_MSG_GET, std::io::ErrorKind::PermissionDenied);
-    let reading = Source::Connections.read(&mut kernel, &fake::at(), None);
+    let reading = Source::Connections.read(&mut kernel, &fake::at(), Known::default());
     assert_eq!(reading.findings.len(), 1, "it may have some");
 }

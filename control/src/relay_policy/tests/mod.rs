@@ -5,6 +5,7 @@ mod fake;
 mod netfilter;
 mod sets;
 
+use crate::relay_policy::reading::Known;
 use std::io;
 
 use wg_bounce_dataplane::snapshot::DirectRelay;
@@ -26,7 +27,7 @@ use fake::{FakeKernel, WG0};
 fn judge(kernel: &mut FakeKernel) -> ([bool; 2], String) {
     let findings: Vec<_> = Source::ALL
         .into_iter()
-        .flat_map(|source| source.read(kernel, &fake::at(), None).findings)
+        .flat_map(|source| source.read(kernel, &fake::at(), Known::default()).findings)
         .collect();
     let decision = PolicyDecision::new(Mode::Auto, findings.iter(), [].iter());
     let is_direct =
@@ -72,7 +73,7 @@ fn an_unreadable_source_is_a_reason() {
     for source in Source::ALL {
         let mut kernel = FakeKernel::quiet();
         kernel.failure = Some(|| io::ErrorKind::PermissionDenied.into());
-        let findings = source.read(&mut kernel, &fake::at(), None).findings;
+        let findings = source.read(&mut kernel, &fake::at(), Known::default()).findings;
         let [finding] = &findings[..] else { panic!("{source:?}: {findings:?}") };
         let Reason::Unreadable { capability, .. } = &finding.reason else { panic!("{finding:?}") };
         let is_settings = matches!(source, Source::Settings(_));
@@ -84,7 +85,11 @@ fn an_unreadable_source_is_a_reason() {
         let is_root_s = matches!(source, Source::Nftables | Source::NetfilterPrograms);
         assert!(!is_root_s || capability.is_some(), "{finding:?}");
         kernel.failure = Some(malformed);
-        assert_eq!(source.read(&mut kernel, &fake::at(), None).findings.len(), 1, "{source:?}");
+        assert_eq!(
+            source.read(&mut kernel, &fake::at(), Known::default()).findings.len(),
+            1,
+            "{source:?}"
+        );
     }
 }
 

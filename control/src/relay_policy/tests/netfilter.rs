@@ -10,6 +10,7 @@ use super::{DIRECT, KERNEL, V4_ONLY, V6_ONLY, expect};
 use crate::netlink::message::Message;
 use crate::netlink::message::Protocol::Netfilter;
 use crate::netlink::message::build::{attribute, message, text};
+use crate::relay_policy::reading::Known;
 
 const GETCHAIN: u16 = 0xa04;
 const GETRULE: u16 = 0xa07;
@@ -295,7 +296,7 @@ fn broken_rules_never_panic() {
         let mut kernel = FakeKernel::quiet();
         kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
         kernel.push(Netfilter, GETRULE, message);
-        Source::Nftables.read(&mut kernel, &fake::at(), None).findings
+        Source::Nftables.read(&mut kernel, &fake::at(), Known::default()).findings
     };
     assert_eq!(judge(whole.clone()), []);
     break_everywhere(&whole.payload, |payload| judge(Message { payload, ..whole.clone() }));
@@ -309,7 +310,7 @@ fn broken_legacy_tables_never_panic() {
         let mut kernel = FakeKernel::quiet();
         kernel.list("ip_tables_names", "filter\n");
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
-        Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), None).findings
+        Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), Known::default()).findings
     };
     assert_eq!(judge(whole.clone()).len(), 1);
     break_everywhere(&whole.entries, |entries| judge(LegacyTable { entries, ..whole.clone() }));
@@ -323,7 +324,7 @@ fn rules_are_read_in_one_generation() {
     kernel.push(Netfilter, 0xa10, message(0xa0f, &[0; 4], &[number(1, 7)]));
     kernel.push(Netfilter, GETCHAIN, chain(1, 2, &[], 1, ACCEPT));
     kernel.change = Some(|kernel| kernel.push(Netfilter, GETRULE, rule(1, &[verdict(1)])));
-    assert_eq!(Source::Nftables.read(&mut kernel, &fake::at(), None).findings, []);
+    assert_eq!(Source::Nftables.read(&mut kernel, &fake::at(), Known::default()).findings, []);
     let asked = kernel.requests.iter().filter(|(_, kind, _)| *kind == 0xa10).count();
     assert_eq!((asked, kernel.pauses), (4, 1), "before and after each time");
 }
@@ -435,7 +436,9 @@ fn large_legacy_tables_with_rules_are_not_copied() {
         let mut table = legacy(Family::V4, &hooks, &[accept; 3]);
         table.info[80..].copy_from_slice(&1_000_000u32.to_ne_bytes());
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
-        let found = Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), None).findings;
+        let found = Source::LegacyTables(Family::V4)
+            .read(&mut kernel, &fake::at(), Known::default())
+            .findings;
         assert_eq!((found.is_empty(), kernel.legacy_copies), (copies == 1, copies));
     }
 }

@@ -7,6 +7,7 @@ use super::{DIRECT, KERNEL, expect};
 use crate::netlink::message::Message;
 use crate::netlink::message::Protocol::Netfilter;
 use crate::netlink::message::build::{attribute, message, text};
+use crate::relay_policy::reading::Known;
 use crate::relay_policy::rules::sets::{self, Element, Set};
 
 /// An element of a set: its key and more.
@@ -139,7 +140,7 @@ fn broken_sets_never_panic() {
             let message = &mut answer.as_mut().expect("not refused")[0];
             length = message.payload.len();
             change(&mut message.payload, at);
-            Source::Nftables.read(&mut kernel, &fake::at(), None);
+            Source::Nftables.read(&mut kernel, &fake::at(), Known::default());
             at += 1;
         }
     };

@@ -5,18 +5,28 @@ use std::sync::Arc;
 use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
 use wg_bounce_sys::{Family, PerFamily};
 
+use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::reading::Reading;
 use crate::relay_policy::reason::Finding;
 
-/// A reading, and the version of the peers' addresses at that time, if they were known.
+/// A reading, with the version of the peers' addresses at that time, if they were known, and the
+/// interface that it is about.
 pub(super) struct Dated {
     /// The reading.
     pub reading: Reading,
     /// The version.
     pub version: Option<u64>,
+    /// The interface.
+    pub interface: Option<Interface>,
 }
 
 impl Dated {
+    /// The reading, if it is about this interface and by these addresses.
+    pub fn at(&self, interface: &Interface, version: Option<u64>) -> Option<&Reading> {
+        let is_same = self.interface.as_ref() == Some(interface) && self.version == version;
+        is_same.then_some(&self.reading)
+    }
+
     /// Whether rules ask for the addresses.
     pub fn asks_for_addresses(&self) -> bool {
         Family::BOTH.into_iter().any(|family| self.reading.needs.of(family).addresses)
@@ -30,7 +40,7 @@ impl Dated {
 
 impl From<Vec<Finding>> for Dated {
     fn from(findings: Vec<Finding>) -> Dated {
-        Dated { reading: findings.into(), version: None }
+        Dated { reading: findings.into(), version: None, interface: None }
     }
 }
 

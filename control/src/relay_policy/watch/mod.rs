@@ -37,6 +37,7 @@ use super::connections;
 use super::decision::PolicyDecision;
 use super::explain;
 use super::mode::Mode;
+use super::reading::Known;
 use super::reason::{Finding, Reason};
 use super::routing;
 use super::rules::addresses::Addresses;
@@ -344,8 +345,9 @@ impl Watch {
                 .contains(&Source::Settings(Family::V6))
                 .then(|| routing::mtu_v6(&mut System, at));
             let read = |source: &Source| {
-                let reading = source.read(&mut System, at, addresses);
-                (*source, Dated { reading, version })
+                let before = self.readings.get(source).and_then(|dated| dated.at(at, version));
+                let reading = source.read(&mut System, at, Known { addresses, before });
+                (*source, Dated { reading, version, interface: Some(at.clone()) })
             };
             let readings: Vec<_> = changed.iter().map(read).collect();
             let has_firewall = changed.iter().any(|source| source.is_firewall());

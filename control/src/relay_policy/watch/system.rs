@@ -72,6 +72,7 @@ impl Kernel for System {
 mod tests {
     use super::*;
     use crate::relay_policy::kernel::Interface;
+    use crate::relay_policy::reading::Known;
     use crate::relay_policy::reason::Reason;
     use crate::relay_policy::source::Source;
 
@@ -80,7 +81,7 @@ mod tests {
     fn every_reply_of_this_kernel_can_be_parsed() {
         let at = Interface { index: 1, name: "lo".to_owned() };
         for source in Source::ALL {
-            for finding in source.read(&mut System, &at, None).findings {
+            for finding in source.read(&mut System, &at, Known::default()).findings {
                 if let Reason::Unreadable { error, .. } = &finding.reason {
                     assert!(!error.contains("cannot be parsed"), "{source:?}: {error}");
                 }

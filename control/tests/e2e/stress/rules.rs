@@ -377,7 +377,7 @@ fn conversations_end_the_same_way_whoever_forwards_them() {
             });
             assert!(!is_direct || seen == *usual, "{seen:?} {family:?} {added:#?}\n{}", rules.file);
         }
-        // Without tracked connections nothing has to settle; but TCP may still end what was blocked.
+        // Without tracked connections nothing has to settle. But TCP may end what was blocked.
         hub.run("conntrack -F");
         if is_file_added && !rules.file.is_empty() {
             hub.run(&named("nft delete table ip t "));
