@@ -96,7 +96,7 @@ impl Reading {
                 None => findings.push(Finding::of(family, reason)),
             }
         }
-        if !is_of_all && *judgement.pairs != Pairs::Alike(Exceptions::NONE) {
+        if *judgement.pairs != Pairs::Alike(Exceptions::NONE) {
             self.pairs.of_mut(family).push(Arc::clone(&judgement.pairs));
         }
     }

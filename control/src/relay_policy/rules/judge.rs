@@ -50,11 +50,8 @@ pub fn judge(base: &Base<'_>, facts: &Facts<'_>, family: Family, needs: &mut Nee
     let peers = facts.addresses.map(|all| all.ranges.of(family));
     let mut pairs = match peers {
         Some(peers) if peers.is_empty() => {
-            judge.of_none(&Place::between_peers(
-                &Facts { addresses: None, ..*facts },
-                base.hook,
-                family,
-            ));
+            let facts = Facts { addresses: None, ..*facts };
+            judge.of_none(&Place::between_peers(&facts, base.hook, family));
             Pairs::Alike(Exceptions::NONE)
         }
         Some(peers) => judge.between(&place, peers, peers),
@@ -83,10 +80,6 @@ impl Judge<'_> {
         if sources.is_empty() || destinations.is_empty() {
             return Pairs::Alike(Exceptions::NONE);
         }
-        // What is left of splits that were made before.
-        if self.work >= 2 * RULE_WORK_MAX {
-            return BY_KERNEL;
-        }
         let (pairs, notes, cause) = self.walk(&place.between(sources, destinations));
         let Some(cause) = cause else { return pairs };
         let may_go_on = self.walks < RULE_WALKS_MAX && self.work < RULE_WORK_MAX;
@@ -104,6 +97,10 @@ impl Judge<'_> {
         // Their memory is bounded too.
         self.work += inside.as_slice().len() + outside.as_slice().len();
         let mut part = |part: &Ranges| match end {
+            _ if self.work >= 2 * RULE_WORK_MAX => {
+                self.note(cause.clone());
+                BY_KERNEL
+            }
             End::Source => self.between(place, part, destinations),
             End::Destination => self.between(place, sources, part),
         };

@@ -433,6 +433,23 @@ fn too_many_rules_about_pairs_are_about_all_others() {
     assert!(is_by_kernel(99, 120), "and the last are not");
 }
 
+/// Splits of too many addresses are not followed, and what they would have told apart is left to
+/// the kernel, with the cause.
+#[test]
+fn too_many_addresses_are_not_told_apart() {
+    let (interface, host_first) = (interface("wg0"), PerFamily::default());
+    let all = (0..250_000u128).map(|at| (0x0a00_0000 + 2 * at, 0x0a00_0000 + 2 * at));
+    let mut addresses = Addresses::default();
+    addresses.ranges.v4 = Ranges::new(all.collect());
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let rule = [header(12, &[10, 0, 0, 2], 32), header(16, &[10, 0, 0, 4], 32)].map(Step::If);
+    let chains = chains(&[&[&[rule[0].clone(), rule[1].clone(), DROP]]]);
+    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
+    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
+    assert_eq!(judgement.causes.len(), 1);
+    assert!(judgement.pairs.one_way(0x0a00_0002, 0x0a00_0004).all);
+}
+
 #[test]
 fn a_judgement_without_peers_holds_for_no_others() {
     let interface = interface("wg0");
