@@ -76,6 +76,8 @@ fn explain_needs_two_addresses_of_one_ip_version() {
     ] {
         assert_eq!(read(wrong), Some(Errno::INVALID), "{wrong}");
     }
+    let long = format!("source={}\n", "1".repeat(LINE_LEN_MAX));
+    assert_eq!(read(&long), Some(Errno::IO));
 }
 
 #[test]

@@ -19,17 +19,17 @@ impl ExplainParser {
         let (place, value) = match text.split_once('=') {
             Some(("source", value)) => (&mut self.source, value),
             Some(("destination", value)) => (&mut self.destination, value),
-            _ => return self.reject("unexpected line after explain=1"),
+            _ => return self.reject(invalid("unexpected line after explain=1")),
         };
         match value.parse() {
             Ok(address) => *place = Some(address),
-            Err(_) => self.reject("not an IP address"),
+            Err(_) => self.reject(invalid("not an IP address")),
         }
     }
 
     /// Rejects the request, unless it was rejected already.
-    pub(super) fn reject(&mut self, reason: &str) {
-        self.rejected.get_or_insert_with(|| rejection(reason));
+    pub(super) fn reject(&mut self, rejection: Rejection) {
+        self.rejected.get_or_insert(rejection);
     }
 
     /// The question.
@@ -38,12 +38,12 @@ impl ExplainParser {
             (Some(source), Some(destination)) if source.is_ipv4() == destination.is_ipv4() => {
                 Ok(Explain { source, destination })
             }
-            _ => Err(rejection("explain needs a source and a destination of one IP version")),
+            _ => Err(invalid("explain needs a source and a destination of one IP version")),
         };
         self.rejected.map_or(question, Err)
     }
 }
 
-fn rejection(reason: &str) -> Rejection {
+fn invalid(reason: &str) -> Rejection {
     Rejection { errno: Errno::INVALID, reason: reason.to_owned() }
 }

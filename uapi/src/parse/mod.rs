@@ -147,7 +147,7 @@ impl RequestReader {
             }
             State::Set(parser) if overflow || too_large => parser.reject(too_long(overflow)),
             State::Set(parser) => parser.line(line, zones),
-            State::Explain(parser) if overflow => parser.reject("a line is too long"),
+            State::Explain(parser) if overflow || too_large => parser.reject(too_long(overflow)),
             State::Explain(parser) => parser.line(line),
             State::Closed => {}
         }
