@@ -194,21 +194,6 @@ pub const LEGACY_TABLE_MAX: u32 = 256 << 10;
 /// Rules of nftables at most that are followed, and jumps in them: a list of so many takes some ten
 /// milliseconds of the kernel's time and ours.
 pub const NFTABLES_RULES_MAX: u32 = 10_000;
-/// Time that `wg-bounce explain` waits for the daemon.
-pub const EXPLAIN_TIME_MAX: Duration = Duration::from_secs(10);
-/// Questions about the relay policy that may wait.
-pub const RELAY_QUESTIONS_MAX: usize = 16;
-/// Changes of rules about pairs of addresses at most that are waited for at a time: with more, all
-/// packets between peers wait.
-pub const RELAY_SETTLING_MAX: usize = 8;
-/// Pairs of peers with translated connections at most that are told from others (32 bytes each):
-/// with more, all packets between peers wait for the end of these connections.
-pub const TRANSLATED_PAIRS_MAX: usize = 65_536;
-/// Pause at least between two looks at translated connections, while they keep pairs with the
-/// kernel.
-pub const CONNECTIONS_PAUSE_MIN: Millis = Millis::from_secs(2);
-/// That pause, as a multiple of the time that the last look took.
-pub const CONNECTIONS_PAUSES: u64 = 99;
 /// Walks through the rules of a base chain at most, to tell pairs of addresses apart. (Workers walk
 /// through at most as many splits once per flow: some microseconds.)
 pub const RULE_WALKS_MAX: usize = 256;
@@ -239,6 +224,21 @@ const _: () = assert!(RELAY_POLL_INTERVAL.0 < 1000);
 /// Time for which packets stay with the kernel after the last reason of a firewall is gone, if the
 /// kernel tracks connections: longer than a firewall needs to be reloaded.
 pub const RELAY_SETTLING_TIME: Millis = Millis::from_secs(3);
+/// Changes of rules about pairs of addresses at most that are waited for at a time: with more, all
+/// packets between peers wait.
+pub const RELAY_SETTLING_MAX: usize = 8;
+/// Pairs of peers with translated connections at most that are told from others (32 bytes each):
+/// with more, all packets between peers wait for the end of these connections.
+pub const TRANSLATED_PAIRS_MAX: usize = 65_536;
+/// Pause at least between two looks at translated connections, while they keep pairs with the
+/// kernel.
+pub const CONNECTIONS_PAUSE_MIN: Millis = Millis::from_secs(2);
+/// That pause, as a multiple of the time that the last look took.
+pub const CONNECTIONS_PAUSES: u64 = 99;
+/// Questions about the relay policy that may wait.
+pub const RELAY_QUESTIONS_MAX: usize = 16;
+/// Time that `wg-bounce explain` waits for the daemon.
+pub const EXPLAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Minimum time between two updates: loading a full routing table must not keep the workers busy.
 pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
 /// Time after the rules of nftables were read until they are read again, in multiples of what the

@@ -265,7 +265,8 @@ pub struct UsageError {
 }
 
 impl UsageError {
-    fn new(error: clap::Error, command: &clap::Command) -> UsageError {
+    /// The error of `command`, with the environment variable that it came from, if any.
+    pub fn new(error: clap::Error, command: &clap::Command) -> UsageError {
         let variable = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) => command
                 .get_arguments()

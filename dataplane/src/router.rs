@@ -177,7 +177,7 @@ impl Router {
                 let flow = self.flows.get_mut(slot);
                 if flow.epoch != snapshot.epoch {
                     (flow.sender, flow.receiver) = owners(&key, snapshot);
-                    flow.exceptions = exceptions(&key, snapshot);
+                    flow.exceptions = exceptions(key.source(), key.destination(), snapshot);
                     flow.epoch = snapshot.epoch;
                 }
                 slot
@@ -192,7 +192,7 @@ impl Router {
                     epoch: snapshot.epoch,
                     sender: owner,
                     receiver,
-                    exceptions: exceptions(&key, snapshot),
+                    exceptions: exceptions(key.source(), key.destination(), snapshot),
                     routes: 0,
                     reply: Reply::default(),
                 })
@@ -224,19 +224,17 @@ fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Pee
     (sender, snapshot.routes.lookup(key.destination()).cloned())
 }
 
-fn exceptions(key: &FlowKey, snapshot: &Snapshot) -> Exceptions {
-    let all = snapshot.relay.exceptions.of(Family::of(key.source()));
-    pairs::between(all, key.source(), key.destination())
+fn exceptions(source: IpAddr, destination: IpAddr, snapshot: &Snapshot) -> Exceptions {
+    pairs::between(snapshot.relay.exceptions.of(Family::of(source)), source, destination)
 }
 
 /// Whether an ICMP error is about a packet between peers that workers may relay: the kernel knows
 /// nothing of it.
 fn quotes_direct(packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> bool {
     let Some((source, destination)) = icmp::quoted(packet, ip) else { return false };
-    let all = snapshot.relay.exceptions.of(Family::of(source));
     snapshot.routes.lookup(source).is_some()
         && snapshot.routes.lookup(destination).is_some()
-        && !pairs::between(all, source, destination).all
+        && !exceptions(source, destination, snapshot).all
 }
 
 /// A verdict about a packet from peer to peer.

@@ -25,8 +25,8 @@ pub trait Kernel {
     /// The refusal; `InvalidData` for a reply that cannot be parsed.
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>>;
 
-    /// Passes the messages that answer a netlink request to `each`, without keeping them; they may
-    /// be of different states.
+    /// Passes the messages that answer a netlink request to `each`. A kernel need not keep them, so
+    /// they may be of different states.
     ///
     /// # Errors
     /// As for [`Kernel::query`]; those of `each`.
@@ -35,7 +35,9 @@ pub trait Kernel {
         protocol: Protocol,
         request: &Request,
         each: &mut dyn FnMut(&Message) -> io::Result<()>,
-    ) -> io::Result<()>;
+    ) -> io::Result<()> {
+        self.query(protocol, request)?.iter().try_for_each(each)
+    }
 
     /// Waits for a change that is being made ([`crate::limits::NFTABLES_ATTEMPT_PAUSE`]).
     fn pause(&mut self);

@@ -8,12 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use wg_bounce_uapi::render::render_explain;
 use wg_bounce_uapi::types::{Errno, Explain};
 
 use crate::limits::EXPLAIN_TIME_MAX;
-use crate::uapi_server::socket::DIRECTORY;
+use crate::options::UsageError;
+use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
 /// Says whether packets between two peers are relayed directly, and which rules of the firewall
 /// they meet, in both directions
@@ -43,9 +44,7 @@ pub(super) fn run() -> ExitCode {
     let arguments = match Arguments::try_parse_from(std::env::args_os().skip(1)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Ignore write errors; the exit code still tells.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(UsageError::new(error, &Arguments::command()).print());
         }
     };
     match answer(&arguments) {
@@ -80,7 +79,7 @@ fn answer(arguments: &Arguments) -> Result<String, Failure> {
         return Err(Failure { code: 2, reason });
     }
     let path = match interface {
-        Some(name) => Path::new(DIRECTORY).join(format!("{name}.sock")),
+        Some(name) => SocketFile::path(Path::new(DIRECTORY), name),
         None => only_socket()?,
     };
     let question = Explain { source: *source, destination: *destination };

@@ -7,8 +7,7 @@ const ALICE: &str = "10.77.0.2";
 const BOB: &str = "10.77.0.3";
 
 fn ask(testbed: &Testbed, words: &str, interface: &str) -> Outcome {
-    let program = Program::Ours(Backend::Mmsg).path();
-    let line = format!("{} explain {words} --on {interface}", program.display());
+    let line = format!("{} explain {words} --on {interface}", Program::under_test().display());
     testbed.hub.namespace.attempt(&line)
 }
 

@@ -145,15 +145,6 @@ impl Kernel for FakeKernel {
         }
     }
 
-    fn query_each(
-        &mut self,
-        protocol: Protocol,
-        request: &Request,
-        each: &mut dyn FnMut(&Message) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.query(protocol, request)?.iter().try_for_each(each)
-    }
-
     fn pause(&mut self) {
         self.pauses += 1;
         if let Some(change) = self.change.take() {

@@ -71,8 +71,7 @@ impl Program {
         other.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_wg-bounce")), PathBuf::from)
     }
 
-    /// The file of the program.
-    pub fn path(self) -> PathBuf {
+    fn path(self) -> PathBuf {
         match self {
             Program::Ours(_) => Program::under_test(),
             Program::WireguardGo => {
