@@ -1,6 +1,5 @@
 //! Base chains on the path of forwarded packets, with their rules.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::kernel::Interface;
-use super::reason::{ChainEffect, Families, Reason};
+use super::reason::{ChainEffect, ChainName, Families, Reason};
 use super::rules::addresses::Addresses;
 use super::rules::judge::{Cause, Judgement, judge};
 use super::rules::place::{Facts, Hook, Place};
@@ -19,7 +18,7 @@ use super::rules::{Chain, Met, Needs, Notes};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseChain {
     /// Its name.
-    pub origin: Origin,
+    pub name: ChainName,
     /// The IP versions whose packets pass it.
     pub families: Families,
     /// Its place among the chains of its hook, which are passed in this order.
@@ -36,73 +35,6 @@ pub struct BaseChain {
     pub accepts: bool,
     /// See [`Facts::host_first`].
     pub host_first: PerFamily<bool>,
-}
-
-/// The names of a base chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Of nftables.
-    Nftables {
-        /// The table's family, as in nft(8).
-        family: String,
-        /// The table.
-        table: String,
-        /// The chain.
-        chain: String,
-        /// The hook, as in nft(8).
-        hook: String,
-    },
-    /// Of legacy iptables.
-    Legacy {
-        /// `iptables-legacy` or `ip6tables-legacy`.
-        program: &'static str,
-        /// The table.
-        table: String,
-        /// The chain.
-        chain: &'static str,
-    },
-}
-
-impl Origin {
-    /// The reason for a cause in the base chain.
-    pub fn reason(&self, cause: Cause) -> Reason {
-        match (self.clone(), cause) {
-            (Origin::Nftables { family, table, .. }, Cause::Rule(obstacle)) => {
-                let table = format!("table {family} {table}");
-                Reason::Rule { table, program: "nftables", obstacle }
-            }
-            (Origin::Legacy { program, table, .. }, Cause::Rule(obstacle)) => {
-                Reason::Rule { table: format!("table {table}"), program, obstacle }
-            }
-            (origin, Cause::Policy) => origin.effect(ChainEffect::Policy),
-        }
-    }
-
-    /// The reason for an effect of the whole base chain.
-    pub fn effect(self, effect: ChainEffect) -> Reason {
-        match self {
-            Origin::Nftables { family, table, chain, hook } => {
-                Reason::Chain { family, table, chain, hook, effect }
-            }
-            Origin::Legacy { program, table, chain } => {
-                Reason::LegacyChain { program, table, chain, effect }
-            }
-        }
-    }
-}
-
-/// For example "nftables: chain forward of table inet filter, hook forward".
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Nftables { family, table, chain, hook } => {
-                write!(f, "nftables: chain {chain} of table {family} {table}, hook {hook}")
-            }
-            Origin::Legacy { program, table, chain } => {
-                write!(f, "{program}: chain {chain} of table {table}")
-            }
-        }
-    }
 }
 
 /// The way of packets from one address to another through a base chain.
@@ -136,6 +68,14 @@ impl BaseChain {
     ) -> Judgement {
         let facts = Facts { interface, addresses, host_first: self.host_first };
         judge(&self.base(), &facts, family, needs)
+    }
+
+    /// The reason for a cause.
+    pub fn reason(&self, cause: &Cause) -> Reason {
+        match cause {
+            Cause::Rule(obstacle) => self.name.reason_of_rule(obstacle.clone()),
+            Cause::Policy => Reason::Chain { name: self.name.clone(), effect: ChainEffect::Policy },
+        }
     }
 
     /// Follows packets from one address of a peer to another.
@@ -173,7 +113,7 @@ impl BaseChain {
             Ok(found) => found.filter(|(ranges, _)| is_of_pair(ranges))?.1,
             Err(obstacle) => obstacle,
         };
-        Some(self.origin.reason(Cause::Rule(obstacle)))
+        Some(self.name.reason_of_rule(obstacle))
     }
 
     fn base(&self) -> Base<'_> {

@@ -121,7 +121,7 @@ fn tell(text: &mut String, facts: &Facts<'_>, chain: &BaseChain, from: IpAddr, t
     let is_bypassed = facts.decision.relaying(Family::of(from)) == DirectRelay::Always;
     let consequence = if is_bypassed { "bypassed" } else { "so by the kernel" };
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "  {}, priority {}", chain.origin, chain.priority);
+    let _ = writeln!(text, "  {}, priority {}", chain.name, chain.priority);
     for Met { depth, chain: name, rule, is_certain, does } in way.met.iter().take(RULES_MAX) {
         let indent = 4 + 2 * depth;
         let condition = if *is_certain { "" } else { ", if it matches" };

@@ -12,10 +12,10 @@ use netlink_packet_core::DefaultNla;
 
 use wg_bounce_sys::Family;
 
-use super::base_chain::{BaseChain, Origin};
+use super::base_chain::BaseChain;
 use super::kernel::{Interface, Kernel, NetfilterLink};
 use super::reading::{Known, Reading};
-use super::reason::{ChainEffect, Families, Finding, Reason};
+use super::reason::{ChainEffect, ChainName, Families, Finding, Reason};
 use super::routing;
 use super::rules::nftables::{self, Tables};
 use super::rules::place::{self, Hook};
@@ -104,15 +104,15 @@ fn chains(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Res
         }
     };
     for base in bases {
-        match (base.hook, tables.get(&(base.family, base.table.clone()))) {
+        match (base.hook, tables.get(&base.table)) {
             (Some(hook), Some(table)) => {
-                let number = table.number_of(&base.name)?;
+                let number = table.number_of(&base.name.chain)?;
                 // While a transaction is prepared, it counts already. And a list may end early.
                 if table.chains[number].rules.len() != base.rules as usize {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 let chain = BaseChain {
-                    origin: base.origin,
+                    name: base.name,
                     families: base.families,
                     priority: base.priority,
                     hook,
@@ -156,7 +156,7 @@ impl<'k, K: Kernel> KernelSets<'k, K> {
         let mut kinds = BTreeMap::new();
         for message in listed(kernel, NFT_MSG_GETSET, NFT_MSG_NEWSET)? {
             let (name, kind) = sets::kind(&message)?;
-            if bases.iter().any(|base| (base.family, &base.table) == (name.0, &name.1)) {
+            if bases.iter().any(|base| (base.table.0, &base.table.1) == (name.0, &name.1)) {
                 kinds.insert(name, kind);
             }
         }
@@ -206,11 +206,9 @@ impl<K: Kernel> KernelSets<'_, K> {
 
 /// A base chain on the path of forwarded packets, as it is listed.
 struct Listed {
-    /// NFPROTO_*.
-    family: u8,
-    table: String,
-    name: String,
-    origin: Origin,
+    /// The family (NFPROTO_*) and the name of its table.
+    table: (u8, String),
+    name: ChainName,
     /// The IP versions whose packets pass it.
     families: Families,
     /// None if it is not known.
@@ -224,7 +222,7 @@ struct Listed {
 
 impl Listed {
     fn finding(self, effect: ChainEffect) -> Finding {
-        Finding { families: self.families, reason: self.origin.effect(effect) }
+        Finding { families: self.families, reason: Reason::Chain { name: self.name, effect } }
     }
 }
 
@@ -256,20 +254,17 @@ fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<Listed>> {
     if !applies_to(&place, at)? {
         return Ok(None);
     }
-    let (table, name) =
-        (need(&attributes, NFTA_CHAIN_TABLE)?.text(), need(&attributes, NFTA_CHAIN_NAME)?.text());
-    let origin = Origin::Nftables {
-        family: family_name(header[0]),
-        table: table.clone(),
-        chain: name.clone(),
-        hook: hook_name,
+    let table = need(&attributes, NFTA_CHAIN_TABLE)?.text();
+    let name = ChainName {
+        program: "nftables",
+        table: format!("table {} {table}", family_name(header[0])),
+        chain: need(&attributes, NFTA_CHAIN_NAME)?.text(),
+        hook: Some(hook_name),
     };
     let priority = find(&place, NFTA_HOOK_PRIORITY).map_or(Ok(0), |one| one.u32_be())?;
     Ok(Some(Listed {
-        family: header[0],
-        table,
+        table: (header[0], table),
         name,
-        origin,
         families,
         hook,
         priority: priority.cast_signed(),

@@ -90,7 +90,7 @@ impl Reading {
         // The first one is enough where the others are about parts of the same.
         let count = if is_of_all { 1 } else { usize::MAX };
         for cause in judgement.causes.iter().take(count) {
-            let reason = chain.origin.reason(cause.clone());
+            let reason = chain.reason(cause);
             match findings.iter_mut().find(|finding| finding.reason == reason) {
                 Some(known) => known.families.add(family),
                 None => findings.push(Finding::of(family, reason)),
@@ -111,8 +111,7 @@ impl From<Vec<Finding>> for Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay_policy::base_chain::Origin;
-    use crate::relay_policy::reason::Families;
+    use crate::relay_policy::reason::{ChainName, Families};
     use crate::relay_policy::rules::place::FORWARD;
     use crate::relay_policy::rules::{Chain, Condition, Effect, Rule, Step};
 
@@ -122,9 +121,9 @@ mod tests {
         let from = Condition::Header { offset: 12, value, mask, is_equal: true };
         let steps = vec![Step::If(from), Step::Do(Effect::Drop)];
         let rules = vec![Rule { label: "1".into(), steps }];
-        let program = "iptables-legacy";
+        let (table, chain) = ("table filter".into(), "FORWARD".into());
         BaseChain {
-            origin: Origin::Legacy { program, table: "filter".into(), chain: "FORWARD" },
+            name: ChainName { program: "iptables-legacy", table, chain, hook: None },
             families: Families::only(Family::V4),
             priority: 0,
             hook: FORWARD,

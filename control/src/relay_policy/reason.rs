@@ -58,6 +58,35 @@ impl Finding {
     }
 }
 
+/// The name of a base chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainName {
+    /// The program that lists it: `nftables`, `iptables-legacy` or `ip6tables-legacy`.
+    pub program: &'static str,
+    /// Its table, for example "table inet filter".
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// Its hook, as in nft(8); none if the chain is called after it.
+    pub hook: Option<String>,
+}
+
+impl ChainName {
+    /// The reason for a rule that packets may reach from it.
+    pub fn reason_of_rule(&self, obstacle: Obstacle) -> Reason {
+        Reason::Rule { table: self.table.clone(), program: self.program, obstacle }
+    }
+}
+
+/// For example "nftables: chain forward of table inet filter, hook forward".
+impl fmt::Display for ChainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ChainName { program, table, chain, hook } = self;
+        write!(f, "{program}: chain {chain} of {table}")?;
+        hook.as_ref().map_or(Ok(()), |hook| write!(f, ", hook {hook}"))
+    }
+}
+
 /// The effect of a netfilter chain on packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainEffect {
@@ -84,24 +113,18 @@ pub enum Reason {
         /// The sysctl(8) setting.
         setting: String,
     },
-    /// A base chain of nftables.
+    /// A base chain.
     Chain {
-        /// The table's family, as in nft(8).
-        family: String,
-        /// The table.
-        table: String,
-        /// The chain.
-        chain: String,
-        /// The hook, as in nft(8).
-        hook: String,
+        /// Its name.
+        name: ChainName,
         /// Its effect.
         effect: ChainEffect,
     },
     /// A rule that packets between peers may reach.
     Rule {
-        /// Where its chain is, for example "table inet filter".
+        /// See [`ChainName::table`].
         table: String,
-        /// The program that lists it.
+        /// See [`ChainName::program`].
         program: &'static str,
         /// The rule and its effect.
         obstacle: Obstacle,
@@ -116,17 +139,6 @@ pub enum Reason {
         table: String,
         /// Its name.
         name: String,
-    },
-    /// A built-in chain of legacy iptables.
-    LegacyChain {
-        /// `iptables-legacy` or `ip6tables-legacy`.
-        program: &'static str,
-        /// The table.
-        table: String,
-        /// The chain.
-        chain: &'static str,
-        /// Its effect.
-        effect: ChainEffect,
     },
     /// IPVS forwards for virtual services.
     VirtualServices,
@@ -214,10 +226,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::ForwardingOff { setting } => write!(f, "forwarding is off: {setting}"),
-            Reason::Chain { family, table, chain, hook, effect } => write!(
-                f,
-                "nftables: chain {chain} of table {family} {table}, hook {hook}: {effect}"
-            ),
+            Reason::Chain { name, effect } => write!(f, "{name}: {effect}"),
             Reason::Rule { table, program, obstacle: Obstacle { chain, rule, effect } } => {
                 write!(f, "{program}: chain {chain} of {table}, rule {rule}: {effect}")
             }
@@ -232,9 +241,6 @@ impl fmt::Display for Reason {
             ),
             Reason::Flowtable { table, name } => {
                 write!(f, "nftables: flowtable {name} of table {table} contains the interface")
-            }
-            Reason::LegacyChain { program, table, chain, effect } => {
-                write!(f, "{program}: chain {chain} of table {table}: {effect}")
             }
             Reason::VirtualServices => f.write_str("IPVS: virtual services are configured"),
             Reason::NetfilterProgram { link, hook } => write!(

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use wg_bounce_sys::{Family, PerFamily};
 
-use super::base_chain::{BaseChain, Origin};
+use super::base_chain::BaseChain;
 use super::kernel::{Interface, Kernel};
 use super::reading::{Known, Reading};
-use super::reason::{ChainEffect, Families, Finding};
+use super::reason::{ChainEffect, ChainName, Families, Finding, Reason};
 use super::routing;
 use super::rules::legacy::{self, Table};
 use super::rules::place::{self, Hook};
@@ -76,8 +76,11 @@ fn read_table(
         Family::V4 => "iptables-legacy",
         Family::V6 => "ip6tables-legacy",
     };
-    let origin = |chain| Origin::Legacy { program, table: name.to_owned(), chain };
-    let finding = |chain, effect| Finding::of(family, origin(chain).effect(effect));
+    let named = |chain: &str| {
+        let (table, chain) = (format!("table {name}"), chain.to_owned());
+        ChainName { program, table, chain, hook: None }
+    };
+    let finding = |chain, effect| Finding::of(family, Reason::Chain { name: named(chain), effect });
     for _ in 0..NETLINK_ATTEMPTS_MAX {
         let outline = kernel.legacy_outline(family, name)?;
         let chains = chains(&outline)?;
@@ -115,7 +118,7 @@ fn read_table(
                 continue;
             };
             judged.push(BaseChain {
-                origin: origin(chain.name),
+                name: named(chain.name),
                 families: Families::only(family),
                 priority: priority(name, chain.hook),
                 hook: chain.hook,
