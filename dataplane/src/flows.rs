@@ -10,8 +10,9 @@ use wg_bounce_sys::route::Reply;
 
 use crate::hash::mix;
 use crate::ip::Packet;
-use crate::pairs::Exceptions;
+use crate::pairs::{Exceptions, Spread};
 use crate::peer::{Peer, PeerId};
+use crate::transport::Transport;
 
 /// Slots that a pair may occupy.
 const WAYS: usize = 4;
@@ -74,7 +75,9 @@ pub struct Flow {
     /// The owner of the destination.
     pub receiver: Option<Arc<Peer>>,
     /// The packets of the pair that are left to the kernel.
-    pub exceptions: Exceptions,
+    pub exceptions: Spread,
+    /// Those of the last conversation that was looked up, if they depend on it.
+    pub of_last: Option<(Transport, Exceptions)>,
     /// The generation of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `reply`
     /// comes from.
     pub routes: u64,
@@ -111,12 +114,6 @@ impl Flows {
     ///
     /// # Panics
     /// If the slot is empty: a bug of the caller.
-    #[must_use]
-    pub fn get(&self, slot: usize) -> &Flow {
-        self.slots[slot].as_ref().expect("the slot is occupied")
-    }
-
-    /// As [`Flows::get`], to be updated.
     #[must_use]
     pub fn get_mut(&mut self, slot: usize) -> &mut Flow {
         self.slots[slot].as_mut().expect("the slot is occupied")
@@ -161,7 +158,8 @@ mod tests {
             epoch: 1,
             sender: None,
             receiver: None,
-            exceptions: Exceptions::default(),
+            exceptions: Spread::NONE,
+            of_last: None,
             routes: 1,
             reply: Reply::default(),
         }
@@ -203,7 +201,7 @@ mod tests {
         for number in 0..4 * SIZE as u32 {
             let slot = flows.insert(flow(key(number)));
             assert_eq!(flows.find(&key(number)), Some(slot));
-            assert!(flows.get(slot).key == key(number));
+            assert!(flows.get_mut(slot).key == key(number));
         }
     }
 }

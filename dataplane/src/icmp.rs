@@ -123,33 +123,30 @@ pub fn is_error(packet: &[u8], ip: &Packet) -> bool {
     }
 }
 
-/// Source and destination of the packet that an ICMP error quotes; none if it is no whole error.
+/// The packet that the ICMP error that was parsed to `ip` quotes, or its beginning; none if the
+/// error is a fragment, or too short.
 #[must_use]
-pub fn quoted(packet: &[u8], ip: &Packet) -> Option<(IpAddr, IpAddr)> {
+pub fn quoted<'a>(packet: &'a [u8], ip: &Packet) -> Option<&'a [u8]> {
     let upper = ip::upper_layer(packet, ip).filter(|upper| !upper.is_fragment)?;
-    let quoted = packet[..ip.len].get(upper.start + ERROR_HEADER_LEN..)?;
-    match ip.source {
-        IpAddr::V4(_) if quoted.first()? >> 4 == 4 => {
-            let address = |at: usize| Some(IpAddr::from(*quoted.get(at..)?.first_chunk::<4>()?));
-            Some((address(12)?, address(16)?))
-        }
-        IpAddr::V6(_) if quoted.first()? >> 4 == 6 => {
-            let address = |at: usize| Some(IpAddr::from(*quoted.get(at..)?.first_chunk::<16>()?));
-            Some((address(8)?, address(24)?))
-        }
-        _ => None,
-    }
+    packet[..ip.len].get(upper.start + ERROR_HEADER_LEN..)
 }
 
 /// Whether the upper layer has the type of an ICMP error or redirect, or ends before its type.
 fn has_error_type(packet: &[u8], ip: &Packet, upper: &UpperLayer) -> bool {
+    let is_v4 = ip.source.is_ipv4();
     let kind = packet[..ip.len].get(upper.start).copied();
-    match upper.protocol {
+    upper.protocol == if is_v4 { ICMP } else { ICMPV6 }
+        && kind.is_none_or(|kind| is_error_type(kind, is_v4))
+}
+
+/// Whether ICMP messages of this type are errors or redirects.
+#[must_use]
+pub fn is_error_type(kind: u8, is_v4: bool) -> bool {
+    match is_v4 {
         // Unreachable, source quench, redirect, time exceeded, parameter problem.
-        ICMP if ip.source.is_ipv4() => matches!(kind, None | Some(3 | 4 | 5 | 11 | 12)),
+        true => matches!(kind, 3 | 4 | 5 | 11 | 12),
         // Errors have a type below 128; 137 is a redirect.
-        ICMPV6 if ip.source.is_ipv6() => matches!(kind, None | Some(0..128 | 137)),
-        _ => false,
+        false => matches!(kind, 0..128 | 137),
     }
 }
 
@@ -282,24 +279,6 @@ mod tests {
                 assert!(is_error(&v6_packet(44, &[header, rest].concat())), "{next} {offset:?}");
             }
         }
-    }
-
-    #[test]
-    fn errors_name_the_pair_that_they_quote() {
-        let quoted = |packet: &[u8]| super::quoted(packet, &ip::parse(packet).expect("IP"));
-        let offending = v4_packet(ip::UDP, &[0; 8]);
-        let pair = |source: &str, destination: &str| {
-            Some((source.parse().expect("address"), destination.parse().expect("address")))
-        };
-        let error = [&[3, 1, 0, 0, 0, 0, 0, 0], &offending[..]].concat();
-        assert_eq!(quoted(&v4_packet(ICMP, &error)), pair("10.0.0.1", "10.0.0.99"));
-        assert_eq!(quoted(&v4_packet(ICMP, &error[..27])), None, "cut short");
-        assert_eq!(quoted(&v4_packet(ICMP, &[3, 1])), None);
-        let of_v6 = v6_packet(ip::UDP, &[0; 8]);
-        let error = [&[1, 0, 0, 0, 0, 0, 0, 0], &of_v6[..]].concat();
-        assert_eq!(quoted(&v6_packet(ICMPV6, &error)), pair("fd00::1", "fd00::99"));
-        let mixed = [&[3, 1, 0, 0, 0, 0, 0, 0], &of_v6[..]].concat();
-        assert_eq!(quoted(&v4_packet(ICMP, &mixed)), None);
     }
 
     #[test]

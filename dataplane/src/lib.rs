@@ -46,6 +46,7 @@ pub mod snapshot;
 mod source_check;
 pub mod token_bucket;
 mod transmit;
+pub mod transport;
 mod turn;
 pub mod wire;
 mod worker;

@@ -1,11 +1,11 @@
-//! Sets of addresses of one IP version, as ranges.
+//! Sets of numbers as ranges: of addresses of one IP version, of protocols, of ports.
 
-/// Addresses, by their numbers.
+/// A set of numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u128, u128)>);
 
 impl Ranges {
-    /// The addresses from the first to the last one of each of these ranges, in any order.
+    /// The numbers from the first to the last one of each of these ranges, in any order.
     #[must_use]
     pub fn new(mut ranges: Vec<(u128, u128)>) -> Ranges {
         ranges.sort_unstable();
@@ -20,26 +20,37 @@ impl Ranges {
         Ranges(ranges)
     }
 
-    /// The first and last addresses of its ranges, in order; no two ranges touch.
+    /// The first and last numbers of its ranges, in order; no two ranges touch.
     #[must_use]
     pub fn as_slice(&self) -> &[(u128, u128)] {
         &self.0
     }
 
-    /// Whether it has no address.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it has this address.
+    /// Whether it has this number.
     #[must_use]
-    pub fn contain(&self, address: u128) -> bool {
-        let at = self.0.partition_point(|range| range.1 < address);
-        self.0.get(at).is_some_and(|range| range.0 <= address)
+    pub fn contain(&self, number: u128) -> bool {
+        let at = self.0.partition_point(|range| range.1 < number);
+        self.0.get(at).is_some_and(|range| range.0 <= number)
     }
 
-    /// Whether all of its addresses are from `first` to `last` (true), or none (false).
+    /// Whether all of its numbers are in `others` (true), or none (false).
+    #[must_use]
+    pub fn are_in(&self, others: &Ranges) -> Option<bool> {
+        let (inside, outside) = self.split(others);
+        match (inside.is_empty(), outside.is_empty()) {
+            (true, _) => Some(false),
+            (_, true) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Whether all of its numbers are from `first` to `last` (true), or none (false).
     #[must_use]
     pub fn are_within(&self, first: u128, last: u128) -> Option<bool> {
         let at = self.0.partition_point(|range| range.1 < first);
@@ -50,12 +61,12 @@ impl Ranges {
         (first <= begin && end <= last).then_some(true)
     }
 
-    /// Its addresses that are in `others`, and those that are not.
+    /// Its numbers that are in `others`, and those that are not.
     #[must_use]
     pub fn split(&self, others: &Ranges) -> (Ranges, Ranges) {
         let (mut inside, mut outside) = (Vec::new(), Vec::new());
         for &(first, last) in &self.0 {
-            // The first address of the range that is in neither list yet; none after its last one.
+            // The first number of the range that is in neither list yet; none after its last one.
             let mut rest = Some(first);
             let at = others.0.partition_point(|other| other.1 < first);
             for &(begin, end) in others.0[at..].iter().take_while(|other| other.0 <= last) {
@@ -96,8 +107,16 @@ mod tests {
             (0, 1, Some(false)),
         ] {
             assert_eq!(ranges.are_within(first, last), expected, "{first} to {last}");
+            let others = Ranges::new(vec![(first, last)]);
+            assert_eq!(ranges.are_in(&others), expected, "{first} to {last}");
         }
-        assert_eq!(Ranges::default().are_within(0, u128::MAX), Some(false));
+        let all = Ranges::new(vec![(0, u128::MAX)]);
+        assert_eq!(Ranges::default().are_in(&all), Some(false));
+        let several = |list: &[(u128, u128)]| ranges.are_in(&Ranges::new(list.to_vec()));
+        assert_eq!(several(&[(2, 3), (10, 30)]), Some(true));
+        assert_eq!(several(&[(0, 1), (5, 9)]), Some(false));
+        assert_eq!(several(&[(0, 2), (10, 19)]), None);
+        assert_eq!(several(&[]), Some(false));
     }
 
     #[test]

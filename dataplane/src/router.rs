@@ -18,9 +18,10 @@ use crate::icmp::{self, IcmpError};
 use crate::ip::{self, Packet};
 use crate::ip_forward::{has_whole_header, is_fast_path, is_syn, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
-use crate::pairs::{self, Exceptions};
+use crate::pairs::{self, Exceptions, Packets, Spread};
 use crate::peer::{Peer, PeerId};
 use crate::snapshot::{DirectRelay, Snapshot};
+use crate::transport::{Quoted, Transport};
 
 /// The router's decision about one packet.
 #[derive(Clone, Copy)]
@@ -107,14 +108,17 @@ impl Router {
         let Some(flow) = self.flow(key, sender.id, snapshot) else {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
+        let exceptions = match mode {
+            DirectRelay::IfRoutedBack if flow.receiver.is_some() => {
+                exceptions(flow, packet, ip, snapshot)
+            }
+            _ => Exceptions::NONE,
+        };
+        let flow = &*flow;
         let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
         let Reply { route, mtu } = flow.reply;
         let link_mtu = snapshot.forwarding_mtu(Family::of(ip.destination));
         let mtu = mtu.map_or(link_mtu, |mtu| link_mtu.min(mtu as usize));
-        let exceptions = match mode {
-            DirectRelay::IfRoutedBack => flow.exceptions,
-            _ => Exceptions::default(),
-        };
         let may_relay = receiver.id != sender.id
             && receiver.path().is_some()
             && !exceptions.all
@@ -166,18 +170,19 @@ impl Router {
     }
 
     /// The up-to-date flow of a pair; none if the source does not belong to `sender`.
-    fn flow(&mut self, key: FlowKey, sender: PeerId, snapshot: &Snapshot) -> Option<&Flow> {
+    fn flow(&mut self, key: FlowKey, sender: PeerId, snapshot: &Snapshot) -> Option<&mut Flow> {
         if let Some((last, slot)) = self.last
             && last == key
         {
-            return Some(self.flows.get(slot)).filter(|flow| flow.sender == Some(sender));
+            return Some(self.flows.get_mut(slot)).filter(|flow| flow.sender == Some(sender));
         }
         let slot = match self.flows.find(&key) {
             Some(slot) => {
                 let flow = self.flows.get_mut(slot);
                 if flow.epoch != snapshot.epoch {
                     (flow.sender, flow.receiver) = owners(&key, snapshot);
-                    flow.exceptions = exceptions(key.source(), key.destination(), snapshot);
+                    flow.exceptions = of_pair(&key, snapshot);
+                    flow.of_last = None;
                     flow.epoch = snapshot.epoch;
                 }
                 slot
@@ -192,7 +197,8 @@ impl Router {
                     epoch: snapshot.epoch,
                     sender: owner,
                     receiver,
-                    exceptions: exceptions(key.source(), key.destination(), snapshot),
+                    exceptions: of_pair(&key, snapshot),
+                    of_last: None,
                     routes: 0,
                     reply: Reply::default(),
                 })
@@ -224,17 +230,43 @@ fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Pee
     (sender, snapshot.routes.lookup(key.destination()).cloned())
 }
 
-fn exceptions(source: IpAddr, destination: IpAddr, snapshot: &Snapshot) -> Exceptions {
-    pairs::between(snapshot.relay.exceptions.of(Family::of(source)), source, destination)
+fn of_pair(key: &FlowKey, snapshot: &Snapshot) -> Spread {
+    let packets = Packets::from_to(key.source(), key.destination());
+    between(&packets, Family::of(key.source()), snapshot)
+}
+
+fn between(packets: &Packets, family: Family, snapshot: &Snapshot) -> Spread {
+    pairs::between(snapshot.relay.exceptions.of(family), packets)
+}
+
+/// What is left to the kernel of the conversation that a packet of `flow` belongs to.
+fn exceptions(flow: &mut Flow, packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> Exceptions {
+    if !flow.exceptions.depends() {
+        return flow.exceptions.most;
+    }
+    let Some(transport) = Transport::of(packet, ip) else { return Exceptions::ALL };
+    match flow.of_last {
+        Some((last, exceptions)) if last == transport => exceptions,
+        _ => {
+            let packets = Packets::from_to(ip.source, ip.destination).with(transport);
+            let exceptions = between(&packets, Family::of(ip.source), snapshot).most;
+            flow.of_last = Some((transport, exceptions));
+            exceptions
+        }
+    }
 }
 
 /// Whether an ICMP error is about a packet between peers that workers may relay: the kernel knows
 /// nothing of it.
 fn quotes_direct(packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> bool {
-    let Some((source, destination)) = icmp::quoted(packet, ip) else { return false };
+    let Some(Quoted { source, destination, transport }) = Quoted::by(packet, ip) else {
+        return false;
+    };
+    let of_pair = Packets::from_to(source, destination);
+    let packets = transport.map_or(of_pair, |transport| of_pair.with(transport));
     snapshot.routes.lookup(source).is_some()
         && snapshot.routes.lookup(destination).is_some()
-        && !exceptions(source, destination, snapshot).all
+        && !between(&packets, Family::of(source), snapshot).most.all
 }
 
 /// A verdict about a packet from peer to peer.

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::types::{Change, DeviceState, Errno, Explain, PeerChange, PeerState, SetRequest};
+use crate::types::{
+    Change, DeviceState, Errno, Explain, PeerChange, PeerState, Service, SetRequest,
+};
 
 /// Longest text of an `allowed_ip` line in bytes: `allowed_ip=-`, the prefix, the newline.
 const ALLOWED_IP_V4_LEN: usize = 12 + "255.255.255.255/32".len() + 1;
@@ -47,8 +49,11 @@ pub fn render_explanation(text: &str) -> String {
 
 /// An `explain` as a client sends it.
 pub fn render_explain(question: &Explain) -> String {
-    let Explain { source, destination } = question;
-    format!("explain=1\nsource={source}\ndestination={destination}\n\n")
+    let Explain { source, destination, service } = question;
+    let service = service.map_or(String::new(), |Service { protocol, port }| {
+        format!("protocol={}\nport={port}\n", protocol.name())
+    });
+    format!("explain=1\nsource={source}\ndestination={destination}\n{service}\n")
 }
 
 /// A `set` as a client sends it. `rejected` is ignored.

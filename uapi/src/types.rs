@@ -1,6 +1,7 @@
 //! Requests and replies of the protocol.
 
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use zeroize::Zeroizing;
@@ -44,6 +45,48 @@ pub struct Explain {
     pub source: IpAddr,
     /// The address of another one.
     pub destination: IpAddr,
+    /// The service that the packets are for; none: all packets.
+    pub service: Option<Service>,
+}
+
+/// A service at the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its port.
+    pub port: u16,
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Its name: `tcp` or `udp`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Protocol, &'static str> {
+        [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .find(|protocol| protocol.name() == name)
+            .ok_or("not tcp or udp")
+    }
 }
 
 /// A `set`. Changes keep the order of their lines: later lines win, and those before an error

@@ -358,6 +358,10 @@ pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 /// The register with the last one.
 pub const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
+/// Register of the first port.
+pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+/// Register of the last port.
+pub const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
 /// The register that `range` reads.
 pub const NFTA_RANGE_SREG: u16 = 1;
 /// Whether it must be within the range, or not (NFT_RANGE_NEQ).

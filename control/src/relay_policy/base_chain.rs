@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use wg_bounce_dataplane::pairs::{Field, Packets};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::{Family, PerFamily};
 
@@ -12,7 +13,7 @@ use super::rules::addresses::Addresses;
 use super::rules::judge::{Cause, Judgement, judge};
 use super::rules::place::{Facts, Hook, Place};
 use super::rules::walk::{Base, find_obstacle, find_translations};
-use super::rules::{Chain, Met, Needs, Notes};
+use super::rules::{Chain, Met, Needs, Notes, Translation};
 
 /// A base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +80,17 @@ impl BaseChain {
     }
 
     /// Follows packets from one address of a peer to another.
-    pub fn way(&self, interface: &Interface, source: IpAddr, destination: IpAddr) -> Way {
-        let family = Family::of(source);
-        let [of_source, of_destination] =
-            [source, destination].map(|one| Addresses::new(0, [one.into()]).ranges);
-        let (sources, destinations) = (of_source.of(family), of_destination.of(family));
+    pub fn way(&self, interface: &Interface, family: Family, packets: &Packets) -> Way {
         let facts = Facts { interface, addresses: None, host_first: self.host_first };
-        let place = Place::between_peers(&facts, self.hook, family).between(sources, destinations);
+        let values = Field::ALL.map(|field| {
+            Some((field, Ranges::new(vec![packets.value(field).map(|value| (value, value))?])))
+        });
+        let place = values
+            .iter()
+            .flatten()
+            .fold(Place::between_peers(&facts, self.hook, family), |place, (field, values)| {
+                place.with(*field, values)
+            });
         let mut notes = Notes::with_trace();
         let end = match find_obstacle(&self.base(), &place, &mut notes) {
             Ok(true) => WayEnd::Policy(self.accepts),
@@ -110,7 +115,10 @@ impl BaseChain {
         let both = Addresses::new(0, pair.map(Into::into)).ranges;
         let is_of_pair = |ranges: &Ranges| !ranges.split(both.of(family)).0.is_empty();
         let obstacle = match find_translations(&self.base(), &place, &mut Notes::default()) {
-            Ok(found) => found.filter(|(ranges, _)| is_of_pair(ranges))?.1,
+            Ok(found) => {
+                let is_one = |one: &Translation| one.addresses.as_ref().is_none_or(is_of_pair);
+                found.into_iter().find(is_one)?.rule
+            }
             Err(obstacle) => obstacle,
         };
         Some(self.name.reason_of_rule(obstacle))

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use netlink_packet_core::DefaultNla;
-use wg_bounce_dataplane::pairs::{self, Pair, Pairs};
+use wg_bounce_dataplane::pairs::{self, Packets, Pair, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::{Family, PerFamily};
 
@@ -58,7 +58,7 @@ pub fn leave_out(reading: &mut Reading, rules: &PerFamily<Vec<Arc<Pairs>>>) {
     for family in Family::BOTH {
         let translated = reading.translated.of(family);
         let is_left =
-            |(one, other): &&Pair| !pairs::between_numbers(rules.of(family), *one, *other).all;
+            |pair: &&Pair| !pairs::between(rules.of(family), &Packets::of_pair(**pair)).least.all;
         let left: Vec<Pair> = translated.iter().filter(is_left).copied().collect();
         let finding = Finding::of(family, Reason::Translated);
         reading.of_pairs.retain(|other| *other != finding);

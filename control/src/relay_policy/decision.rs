@@ -135,7 +135,7 @@ impl fmt::Display for FamilyDecision {
                     f.write_str(" (TCP SYN by the kernel, which sets the MSS)")?;
                 }
                 if !self.of_pairs.is_empty() {
-                    write!(f, ", but some pairs by the kernel ({})", text(&self.of_pairs))?;
+                    write!(f, ", but some packets by the kernel ({})", text(&self.of_pairs))?;
                 }
                 Ok(())
             }
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(relaying(&found), [DirectRelay::IfRoutedBack; 2]);
         assert_eq!(
             found.to_string(),
-            format!("IPv4 direct, but some pairs by the kernel ({}), IPv6 direct", Reason::Xdp)
+            format!("IPv4 direct, but some packets by the kernel ({}), IPv6 direct", Reason::Xdp)
         );
         assert!(found.advice().is_some());
         let found = decide(Mode::Auto, &[Finding::of_both(Reason::IpsecDefault)]);

@@ -1,11 +1,13 @@
 //! The way of packets between two addresses, in words: `wg-bounce explain`.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use wg_bounce_dataplane::pairs::Exceptions;
+use wg_bounce_dataplane::ip;
+use wg_bounce_dataplane::pairs::{self, Exceptions, Packets, Pairs, Spread};
 use wg_bounce_dataplane::snapshot::DirectRelay;
 use wg_bounce_sys::Family;
+use wg_bounce_uapi::types::{Explain, Protocol, Service};
 
 use super::base_chain::{BaseChain, WayEnd};
 use super::decision::PolicyDecision;
@@ -27,15 +29,15 @@ const RULES_MAX: usize = 1000;
 pub struct Facts<'a> {
     /// The interface.
     pub interface: &'a Interface,
-    /// Both addresses.
-    pub pair: [IpAddr; 2],
+    /// The packets.
+    pub about: &'a Explain,
     /// For each direction whether the kernel's route leads back into the interface; else the way
     /// that it leads instead.
     pub routes: [Result<(), &'a str>; 2],
     /// The decision about all packets.
     pub decision: &'a PolicyDecision,
-    /// The packets of the pair that are left to the kernel.
-    pub exceptions: Exceptions,
+    /// The judgements about packets that are left to the kernel.
+    pub pairs: &'a [Arc<Pairs>],
     /// The addresses of all peers, if they are known.
     pub addresses: Option<&'a Addresses>,
 }
@@ -45,16 +47,18 @@ pub fn explain<'a>(
     facts: &Facts<'_>,
     readings: impl Iterator<Item = &'a Reading> + Clone,
 ) -> String {
-    let [one, other] = facts.pair;
+    let (one, other) = (facts.about.source, facts.about.destination);
+    let there = packets(facts.about);
+    let spread = pairs::between(facts.pairs, &there);
     let family = Family::of(one);
     let chains = readings.clone().flat_map(|reading| &reading.chains).map(|one| &one.chain);
     let mut chains: Vec<&BaseChain> =
         chains.filter(|chain| chain.families.contain(family)).collect();
     let place = |hook: Hook| HOOKS.iter().position(|one| *one == hook);
     chains.sort_by_key(|chain| (place(chain.hook), chain.priority));
-    let directions = [(one, other, facts.routes[0]), (other, one, facts.routes[1])];
+    let directions = [(one, other, there), (other, one, there.back())];
     let mut text = String::new();
-    match directions.map(|(.., route)| outcome(facts, family, route)) {
+    match facts.routes.map(|route| outcome(facts, family, route, spread)) {
         [one, other] if one == other => text += &format!("outcome: {one}\n"),
         outcomes => {
             for ((from, to, _), outcome) in directions.iter().zip(outcomes) {
@@ -68,28 +72,48 @@ pub fn explain<'a>(
     });
     let translations = chains
         .iter()
-        .filter_map(|chain| chain.translation(facts.interface, facts.addresses, facts.pair));
-    if facts.exceptions.all {
+        .filter_map(|chain| chain.translation(facts.interface, facts.addresses, [one, other]));
+    if spread.most.all {
         for reason in of_pair.map(|one| one.reason.clone()).chain(translations) {
             text += &format!("perhaps because: {reason}\n");
         }
     }
-    for (from, to, route) in directions {
-        text += &format!("from {from} to {to}\n");
+    for ((from, to, packets), route) in directions.into_iter().zip(facts.routes) {
+        text += &format!("from {from} to {to}{}\n", ports(&packets));
         text += &match route {
             Ok(()) => format!("  route: back into {}\n", facts.interface.name),
             Err(elsewhere) => format!("  route: {elsewhere}\n"),
         };
         for chain in &chains {
-            tell(&mut text, facts, chain, from, to);
+            tell(&mut text, facts, chain, family, &packets);
         }
     }
     text
 }
 
+/// The packets of a question, in its direction.
+fn packets(about: &Explain) -> Packets {
+    let packets = Packets::from_to(about.source, about.destination);
+    let Some(Service { protocol, port }) = about.service else { return packets };
+    let protocol = match protocol {
+        Protocol::Tcp => ip::TCP,
+        Protocol::Udp => ip::UDP,
+    };
+    Packets { protocol: Some(protocol.into()), destination_port: Some(port), ..packets }
+}
+
+/// For example ", port 53"; empty if no port is known.
+fn ports(packets: &Packets) -> String {
+    match (packets.source_port, packets.destination_port) {
+        (_, Some(port)) => format!(", port {port}"),
+        (Some(port), None) => format!(", from port {port}"),
+        (None, None) => String::new(),
+    }
+}
+
 /// For example "direct, but TCP SYN by the kernel".
-fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>) -> String {
-    let Exceptions { all, without_header, syn, icmp_errors } = facts.exceptions;
+fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>, spread: Spread) -> String {
+    let Exceptions { all, without_header, syn, icmp_errors } = spread.most;
     match facts.decision.relaying(family) {
         DirectRelay::Never => return "by the kernel, as all packets between peers".to_owned(),
         DirectRelay::LocalOnly => return "dropped, as all packets between peers".to_owned(),
@@ -100,10 +124,15 @@ fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>) -> String
     if route.is_err() {
         return "by the kernel, because of its route".to_owned();
     }
-    if all {
+    if spread.least.all {
         return "by the kernel, because of what follows".to_owned();
     }
+    let some = match facts.about.service {
+        Some(_) => "some source ports",
+        None => "some protocols or ports (`tcp PORT` or `udp PORT` asks about one)",
+    };
     let parts = [
+        (all, some),
         (syn, "TCP SYN"),
         (without_header, "fragments and packets without a whole transport header"),
         (icmp_errors, "some ICMP errors and fragments"),
@@ -116,9 +145,15 @@ fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>) -> String
 }
 
 /// Adds the way through a base chain.
-fn tell(text: &mut String, facts: &Facts<'_>, chain: &BaseChain, from: IpAddr, to: IpAddr) {
-    let way = chain.way(facts.interface, from, to);
-    let is_bypassed = facts.decision.relaying(Family::of(from)) == DirectRelay::Always;
+fn tell(
+    text: &mut String,
+    facts: &Facts<'_>,
+    chain: &BaseChain,
+    family: Family,
+    packets: &Packets,
+) {
+    let way = chain.way(facts.interface, family, packets);
+    let is_bypassed = facts.decision.relaying(family) == DirectRelay::Always;
     let consequence = if is_bypassed { "bypassed" } else { "so by the kernel" };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "  {}, priority {}", chain.name, chain.priority);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use wg_bounce_dataplane::pairs::{Exceptions, Pair, Pairs};
+use wg_bounce_dataplane::pairs::{Pair, Pairs};
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::base_chain::BaseChain;
@@ -96,9 +96,7 @@ impl Reading {
                 None => findings.push(Finding::of(family, reason)),
             }
         }
-        if *judgement.pairs != Pairs::Alike(Exceptions::NONE) {
-            self.pairs.of_mut(family).push(Arc::clone(&judgement.pairs));
-        }
+        self.pairs.of_mut(family).extend(judgement.pairs.iter().cloned());
     }
 }
 
@@ -113,12 +111,13 @@ mod tests {
     use super::*;
     use crate::relay_policy::reason::{ChainName, Families};
     use crate::relay_policy::rules::place::FORWARD;
-    use crate::relay_policy::rules::{Chain, Condition, Effect, Rule, Step};
+    use crate::relay_policy::rules::{Chain, Condition, Effect, Layer, Rule, Step};
 
     /// A chain that drops what comes from one address.
     fn chain(host: u8) -> BaseChain {
         let (value, mask) = (vec![10, 7, 0, host], vec![0xff; 4]);
-        let from = Condition::Header { offset: 12, value, mask, is_equal: true };
+        let layer = Layer::Network;
+        let from = Condition::Header { layer, offset: 12, value, mask, is_equal: true };
         let steps = vec![Step::If(from), Step::Do(Effect::Drop)];
         let rules = vec![Rule { label: "1".into(), steps }];
         let (table, chain) = ("table filter".into(), "FORWARD".into());

@@ -23,7 +23,7 @@ impl Runtime {
 
     /// Says whose the addresses are; the watch of the relay policy knows the rest.
     fn explain(&self, question: Explain, reply: Reply) {
-        let Explain { source, destination } = question;
+        let Explain { source, destination, .. } = question;
         let device = &self.components.device;
         let owners = [source, destination].map(|address| device.owner_of(address));
         let mut text = String::new();
@@ -36,7 +36,7 @@ impl Runtime {
         match owners {
             [Some(one), Some(other)] if one != other => {
                 let version = device.allowed_ips_version();
-                self.relay.explain([source, destination], version, text, reply);
+                self.relay.explain(question, version, text, reply);
             }
             [Some(_), Some(_)] => {
                 reply.send(Answer::Text(text + "outcome: not relayed: both are of one peer\n"));

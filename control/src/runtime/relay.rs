@@ -1,11 +1,9 @@
 //! State of the relay policy in the control thread, and its log lines.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
 use wg_bounce_sys::PerFamily;
-use wg_bounce_uapi::types::Errno;
+use wg_bounce_uapi::types::{Errno, Explain};
 
 use crate::device::Device;
 use crate::notify;
@@ -106,7 +104,7 @@ impl RelayState {
 
     /// Explains the way of packets between two addresses of different peers: `before` and what the
     /// watch knows.
-    pub(super) fn explain(&self, pair: [IpAddr; 2], version: u64, before: String, reply: Reply) {
+    pub(super) fn explain(&self, about: Explain, version: u64, before: String, reply: Reply) {
         let Some(lanes) = &self.lanes else {
             return reply.send(Answer::Text(before + "outcome: by the kernel (--relay kernel)\n"));
         };
@@ -116,7 +114,7 @@ impl RelayState {
                 None => Answer::Done(Errno::BUSY),
             });
         };
-        lanes.ask(Question { pair, version, answer: Box::new(answer) });
+        lanes.ask(Question { about, version, answer: Box::new(answer) });
     }
 
     /// The current policy in one line, for this version of the peers' addresses.

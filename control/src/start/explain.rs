@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use wg_bounce_uapi::render::render_explain;
-use wg_bounce_uapi::types::{Errno, Explain};
+use wg_bounce_uapi::types::{Errno, Explain, Protocol, Service};
 
 use crate::limits::EXPLAIN_TIME_MAX;
 use crate::options::UsageError;
@@ -28,6 +28,14 @@ struct Arguments {
     /// Address of another peer, of the same IP version
     #[arg(value_name = "DST")]
     destination: IpAddr,
+
+    /// Service at DST that the packets are for, as `tcp 443`; otherwise all packets
+    #[arg(value_name = "tcp|udp", requires = "port")]
+    protocol: Option<Protocol>,
+
+    /// Its port
+    #[arg(value_name = "PORT")]
+    port: Option<u16>,
 
     /// Interface; may be left out if only one daemon runs
     #[arg(long = "on", value_name = "NAME")]
@@ -73,7 +81,7 @@ impl From<String> for Failure {
 }
 
 fn answer(arguments: &Arguments) -> Result<String, Failure> {
-    let Arguments { source, destination, interface } = arguments;
+    let Arguments { source, destination, protocol, port, interface } = arguments;
     if source.is_ipv4() != destination.is_ipv4() {
         let reason = format!("{source} and {destination} are of different IP versions");
         return Err(Failure { code: 2, reason });
@@ -82,7 +90,8 @@ fn answer(arguments: &Arguments) -> Result<String, Failure> {
         Some(name) => SocketFile::path(Path::new(DIRECTORY), name),
         None => only_socket()?,
     };
-    let question = Explain { source: *source, destination: *destination };
+    let service = protocol.zip(*port).map(|(protocol, port)| Service { protocol, port });
+    let question = Explain { source: *source, destination: *destination, service };
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::InvalidData => format!("{}: {error}", path.display()),
         io::ErrorKind::WouldBlock => format!("{}: the daemon does not answer", path.display()),

@@ -79,8 +79,20 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
     run(&format!("iptables-nft -D {clamp}"));
     let nat = "PREROUTING -t nat -d 10.96.0.1 -p udp -m udp --dport 53 -j DNAT --to 10.77.0.3";
     run(&format!("iptables-nft -A {nat}"));
-    let parts = ["outcome: by the kernel", "may translate to a peer's address"];
+    let parts = [
+        "outcome: direct, but some protocols or ports (`tcp PORT` or `udp PORT` asks about one), ",
+        "may translate to a peer's address",
+    ];
     expect(&testbed, [ALICE, BOB], &parts);
+    let parts = [
+        "outcome: by the kernel, because of what follows\n",
+        "perhaps because",
+        "may translate to a peer's address",
+        "from 10.77.0.2 to 10.77.0.3, port 53\n",
+        "from 10.77.0.3 to 10.77.0.2, from port 53\n",
+    ];
+    expect(&testbed, [ALICE, "10.77.0.3 udp 53"], &parts);
+    expect(&testbed, [ALICE, "10.77.0.3 tcp 53"], &["outcome: direct, but fragments"]);
     run("conntrack -F");
     run(&format!("iptables-nft -D {nat}"));
 
@@ -126,6 +138,8 @@ fn wrong_questions_are_refused() {
         ("10.77.0.2 fd77::3", 2, "are of different IP versions"),
         ("10.77.0.2 bob", 2, "invalid value 'bob' for '<DST>'"),
         ("10.77.0.2", 2, "required arguments were not provided"),
+        ("10.77.0.2 10.77.0.3 tcp", 2, "required arguments were not provided"),
+        ("10.77.0.2 10.77.0.3 sctp 7", 2, "invalid value 'sctp' for '[tcp|udp]'"),
     ] {
         let answer = ask(&testbed, words, &testbed.hub.interface);
         assert_eq!(answer.code, Some(code), "{answer:#?}");

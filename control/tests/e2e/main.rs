@@ -30,6 +30,7 @@ mod rekey;
 mod relay_auto;
 mod relay_direct;
 mod relay_pairs;
+mod relay_ports;
 mod relay_rule_changes;
 mod relay_rules;
 mod roaming;

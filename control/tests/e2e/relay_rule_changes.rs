@@ -82,7 +82,7 @@ fn rules_by_address_follow_the_allowed_ips(backend: Backend) {
     testbed.hub.namespace.run_with("nft -f -", table);
     allow(&testbed, ",10.99.0.1/32");
     let by_the_kernel =
-        "IPv4 direct, but some pairs by the kernel (nftables: chain f of table ip t, rule handle";
+        "IPv4 direct, but some packets by the kernel (nftables: chain f of table ip t, rule handle";
     expect_said(&testbed, by_the_kernel);
     for _ in 0..4 {
         allow(&testbed, "");

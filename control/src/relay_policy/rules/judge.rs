@@ -1,32 +1,32 @@
-//! The judgement about a base chain: between which addresses it leaves packets alone.
+//! The judgement about a base chain: which packets between peers it leaves alone.
 
 use std::sync::Arc;
 
-use wg_bounce_dataplane::pairs::{End, Exceptions, Pairs};
+use wg_bounce_dataplane::pairs::{Exceptions, Field, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
-use super::place::{Facts, Place};
+use super::place::{Facts, POSTROUTING, Place, is_any};
 use super::walk::{Base, find_obstacle, find_translations};
-use super::{Needs, Notes, Obstacle};
+use super::{Needs, NewPort, Notes, Obstacle, Translation};
 use crate::limits::{RULE_WALKS_MAX, RULE_WORK_MAX};
 
-/// All packets of a pair are left to the kernel.
+/// All packets are left to the kernel.
 const BY_KERNEL: Pairs = Pairs::Alike(Exceptions::ALL);
 
 /// The judgement about a base chain, for one IP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The packets that are left to the kernel.
-    pub pairs: Arc<Pairs>,
-    /// The causes why all packets of some pairs are, each once.
+    /// The packets that are left to the kernel: by one or another of these.
+    pub pairs: Vec<Arc<Pairs>>,
+    /// The causes why some conversations are, each once.
     pub causes: Vec<Cause>,
 }
 
 impl Judgement {
     /// Whether all packets of all pairs are left to the kernel.
     pub fn is_of_all(&self) -> bool {
-        matches!(*self.pairs, Pairs::Alike(Exceptions { all: true, .. }))
+        self.pairs.iter().any(|pairs| **pairs == BY_KERNEL)
     }
 }
 
@@ -41,32 +41,29 @@ pub enum Cause {
 
 /// Judges a base chain. Adds what the judgement depends on to `needs`.
 ///
-/// Pairs of addresses are split as long as that may help, and at most [`RULE_WALKS_MAX`] times:
-/// those that are not told apart are left to the kernel.
+/// Packets are split by their fields as long as that may help, and at most [`RULE_WALKS_MAX`]
+/// times: those that are not told apart are left to the kernel.
 pub fn judge(base: &Base<'_>, facts: &Facts<'_>, family: Family, needs: &mut Needs) -> Judgement {
-    let mut judge = Judge { base, causes: Vec::new(), needs, walks: 0, work: 0 };
+    let mut judge = Judge { base, pairs: Vec::new(), causes: Vec::new(), needs, walks: 0, work: 0 };
     let place = Place::between_peers(facts, base.hook, family);
-    let none = Ranges::default();
-    let peers = facts.addresses.map(|all| all.ranges.of(family));
-    let mut pairs = match peers {
-        Some(peers) if peers.is_empty() => {
-            let facts = Facts { addresses: None, ..*facts };
-            judge.of_none(&Place::between_peers(&facts, base.hook, family));
-            Pairs::Alike(Exceptions::NONE)
-        }
-        Some(peers) => judge.between(&place, peers, peers),
-        None => judge.alike(&place),
-    };
+    if facts.addresses.is_some_and(|all| all.ranges.of(family).is_empty()) {
+        let facts = Facts { addresses: None, ..*facts };
+        judge.of_none(&Place::between_peers(&facts, base.hook, family));
+    } else {
+        let pairs = judge.between(&place);
+        judge.add(pairs);
+    }
     if base.translates
         && let Some(place) = Place::of_translations(facts, base.hook, family)
     {
-        pairs = judge.with_translations(&place, pairs, peers.unwrap_or(&none));
+        judge.translations(&place);
     }
-    Judgement { pairs: Arc::new(pairs), causes: judge.causes }
+    Judgement { pairs: judge.pairs, causes: judge.causes }
 }
 
 struct Judge<'a> {
     base: &'a Base<'a>,
+    pairs: Vec<Arc<Pairs>>,
     causes: Vec<Cause>,
     needs: &'a mut Needs,
     /// Numbers of walks, and of conditions that they evaluated.
@@ -75,51 +72,55 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Judges packets from `sources` to `destinations`.
-    fn between(&mut self, place: &Place<'_>, sources: &Ranges, destinations: &Ranges) -> Pairs {
-        if sources.is_empty() || destinations.is_empty() {
-            return Pairs::Alike(Exceptions::NONE);
-        }
-        let (pairs, notes, cause) = self.walk(&place.between(sources, destinations));
+    /// Judges packets at `place`.
+    fn between(&mut self, place: &Place<'_>) -> Pairs {
+        let (pairs, notes, cause) = self.walk(place);
         let Some(cause) = cause else { return pairs };
-        let may_go_on = self.walks < RULE_WALKS_MAX && self.work < RULE_WORK_MAX;
-        // The last condition is the nearest to the cause, or one that led there.
-        let parts =
-            notes.splits.into_iter().rev().filter(|_| may_go_on).find_map(|(end, ranges)| {
-                let all = if end == End::Source { sources } else { destinations };
-                let (inside, outside) = all.split(&ranges);
-                (!inside.is_empty() && !outside.is_empty()).then_some((end, inside, outside))
-            });
-        let Some((end, inside, outside)) = parts else {
+        let Some((field, inside, outside)) = self.parts(place, notes, &Field::ALL) else {
             self.note(cause);
             return BY_KERNEL;
         };
         // Their memory is bounded too.
         self.work += inside.as_slice().len() + outside.as_slice().len();
-        let mut part = |part: &Ranges| match end {
-            _ if self.work >= 2 * RULE_WORK_MAX => {
+        let mut part = |part: &Ranges| {
+            if self.work >= 2 * RULE_WORK_MAX {
                 self.note(cause.clone());
-                BY_KERNEL
+                return BY_KERNEL;
             }
-            End::Source => self.between(place, part, destinations),
-            End::Destination => self.between(place, sources, part),
+            self.between(&place.with(field, part))
         };
         let (one, other) = (part(&inside), part(&outside));
-        Pairs::split(end, inside, one, other)
+        Pairs::split(field, inside, one, other)
+    }
+
+    /// The values of one of these fields that meet a condition, and those that do not. None: no
+    /// condition tells packets apart, or there were too many.
+    fn parts(
+        &self,
+        place: &Place<'_>,
+        notes: Notes,
+        fields: &[Field],
+    ) -> Option<(Field, Ranges, Ranges)> {
+        let may_go_on = self.walks < RULE_WALKS_MAX && self.work < RULE_WORK_MAX;
+        if !may_go_on {
+            return None;
+        }
+        // Addresses first: workers look at ports only where these matter. The last condition is the
+        // nearest to the cause, or one that led there.
+        let is_address = |field: &Field| matches!(field, Field::Source | Field::Destination);
+        let (first, second) =
+            notes.splits.into_iter().rev().partition::<Vec<_>, _>(|(field, _)| is_address(field));
+        first.into_iter().chain(second).find_map(|(field, ranges)| {
+            let (inside, outside) = place.values(field)?.split(&ranges);
+            let is_one = fields.contains(&field) && !inside.is_empty() && !outside.is_empty();
+            is_one.then_some((field, inside, outside))
+        })
     }
 
     /// Notes whether the first peers of this IP version would meet a rule that matters.
     fn of_none(&mut self, place: &Place<'_>) {
         let (pairs, _, cause) = self.walk(place);
         self.needs.addresses |= cause.is_some() || pairs != Pairs::Alike(Exceptions::NONE);
-    }
-
-    /// Judges packets between peers whose addresses are not known.
-    fn alike(&mut self, place: &Place<'_>) -> Pairs {
-        let (pairs, _, cause) = self.walk(place);
-        let Some(cause) = cause else { return pairs };
-        self.note(cause);
-        BY_KERNEL
     }
 
     /// Follows packets that are not told apart: the packets that rules read, and the cause if all
@@ -136,24 +137,61 @@ impl Judge<'_> {
         (Pairs::Alike(notes.exceptions), notes, cause)
     }
 
-    /// Adds the packets from and to addresses that other packets may be translated to: no rule
-    /// matches the answers.
-    fn with_translations(&mut self, place: &Place<'_>, pairs: Pairs, peers: &Ranges) -> Pairs {
+    /// Adds the conversations of addresses and ports that other packets may be translated to: no
+    /// rule matches the answers.
+    fn translations(&mut self, place: &Place<'_>) {
         let mut notes = Notes::default();
         let found = find_translations(self.base, place, &mut notes);
         self.count(&notes);
-        let (ranges, obstacle) = match found {
-            Ok(None) => return pairs,
-            Ok(Some((ranges, obstacle))) => (Some(ranges), obstacle),
-            Err(obstacle) => (None, obstacle),
-        };
-        self.note(Cause::Rule(obstacle));
-        match ranges {
-            // Pairs are asked in both directions.
-            Some(ranges) if !peers.split(&ranges).1.is_empty() => {
-                Pairs::split(End::Destination, ranges, BY_KERNEL, pairs)
+        if matches!(&found, Ok(list) if list.is_empty()) {
+            return;
+        }
+        let fields = [Field::Protocol, Field::DestinationPort];
+        if let Some((field, inside, outside)) = self.parts(place, notes, &fields) {
+            for part in [inside, outside] {
+                self.translations(&place.with(field, &part));
             }
-            _ => BY_KERNEL,
+            return;
+        }
+        match found {
+            Ok(list) => list.into_iter().for_each(|one| self.translation(place, one)),
+            Err(obstacle) => {
+                self.note(Cause::Rule(obstacle));
+                self.add(BY_KERNEL);
+            }
+        }
+    }
+
+    /// Adds the conversations that a translation of packets at `place` may lead to. (Workers ask in
+    /// both directions.)
+    fn translation(&mut self, place: &Place<'_>, translation: Translation) {
+        let Translation { addresses, port, rule } = translation;
+        self.note(Cause::Rule(rule));
+        let values = |field| place.values(field).cloned();
+        let ports = match port {
+            // That of the source may be another one.
+            _ if self.base.hook == POSTROUTING => None,
+            NewPort::Same => values(Field::DestinationPort),
+            NewPort::Within(first, last) => Some(Ranges::new(vec![(first.into(), last.into())])),
+            NewPort::Any => None,
+        };
+        let tests = [
+            (Field::DestinationPort, ports),
+            (Field::Protocol, values(Field::Protocol)),
+            (Field::Destination, addresses),
+        ];
+        let tree = tests.into_iter().fold(BY_KERNEL, |tree, (field, ranges)| match ranges {
+            Some(ranges) if !is_any(field, &ranges) => {
+                Pairs::split(field, ranges, tree, Pairs::Alike(Exceptions::NONE))
+            }
+            _ => tree,
+        });
+        self.add(tree);
+    }
+
+    fn add(&mut self, pairs: Pairs) {
+        if pairs != Pairs::Alike(Exceptions::NONE) {
+            self.pairs.push(Arc::new(pairs));
         }
     }
 

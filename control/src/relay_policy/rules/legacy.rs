@@ -9,7 +9,7 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
-use super::{Chain, Condition, Effect, Rule, Side, Step, Verdict, xt};
+use super::{Chain, Condition, Effect, Layer, Rule, Side, Step, Verdict, xt};
 use crate::netlink::parse::{array, malformed, text};
 
 /// Bytes of an interface's name (IFNAMSIZ), and of the name of a match or target.
@@ -30,6 +30,7 @@ const NOT_IN: u8 = 1;
 const NOT_OUT: u8 = 2;
 const NOT_FROM: u8 = 8;
 const NOT_TO: u8 = 16;
+const NOT_PROTOCOL: u8 = 64;
 
 /// Where an entry has what, by its IP version.
 struct Layout {
@@ -39,14 +40,13 @@ struct Layout {
     header: usize,
     /// The names of the interfaces, and behind them their masks.
     devices: usize,
-    /// From the protocol to the flags; inverted conditions have a bit each in the last byte.
-    protocol: std::ops::RangeInclusive<usize>,
-    inverted: usize,
+    /// The protocol, the flags, and a bit for each inverted condition.
+    protocol: usize,
     flags: usize,
+    inverted: usize,
+    /// The flag of rules that test the protocol; all do that name one if there is none.
+    tests_protocol: u8,
     goto: u8,
-    /// A rule with a protocol (flag 1) drops packets whose headers it cannot follow to the end
-    /// (`ip6_packet_match`, net/ipv6/netfilter/ip6_tables.c).
-    drops_by_protocol: bool,
     target_offset: usize,
     matches: usize,
 }
@@ -55,11 +55,11 @@ const V4: Layout = Layout {
     address: 4,
     header: 12,
     devices: 16,
-    protocol: 80..=81,
+    protocol: 80,
     flags: 82,
     inverted: 83,
+    tests_protocol: 0,
     goto: 2,
-    drops_by_protocol: false,
     target_offset: 88,
     matches: 112,
 };
@@ -68,11 +68,11 @@ const V6: Layout = Layout {
     address: 16,
     header: 8,
     devices: 64,
-    protocol: 128..=130,
+    protocol: 128,
     flags: 131,
     inverted: 132,
+    tests_protocol: 1,
     goto: 4,
-    drops_by_protocol: true,
     target_offset: 140,
     matches: 168,
 };
@@ -229,16 +229,35 @@ impl<'a> Entry<'a> {
             let is_equal = inverted & bit == 0;
             if mask.iter().chain(&value).any(|byte| *byte != 0) || !is_equal {
                 let offset = layout.header + at;
-                steps.push(Step::If(Condition::Header { offset, value, mask, is_equal }));
+                let layer = Layer::Network;
+                steps.push(Step::If(Condition::Header { layer, offset, value, mask, is_equal }));
             }
         }
-        if layout.drops_by_protocol && self.bytes[layout.flags] & 1 != 0 {
+        let flags = self.bytes[layout.flags];
+        let protocol = number(self.bytes, layout.protocol)?;
+        let tests_protocol = match layout.tests_protocol {
+            0 => protocol != 0,
+            flag => flags & flag != 0,
+        };
+        if tests_protocol {
+            // Of IPv6 it drops packets whose headers it cannot follow to the end
+            // (`ip6_packet_match`, net/ipv6/netfilter/ip6_tables.c).
             steps.push(Step::If(Condition::Transport));
+            steps.push(Step::If(match u8::try_from(protocol) {
+                Ok(protocol @ 1..) => Condition::Header {
+                    layer: Layer::Protocol,
+                    offset: 0,
+                    value: vec![protocol],
+                    mask: vec![0xff],
+                    is_equal: inverted & NOT_PROTOCOL == 0,
+                },
+                _ => Condition::Unknown,
+            }));
         }
-        // Protocol, type of service, fragments: any of them may hold.
-        let is_set = self.bytes[layout.protocol.clone()].iter().any(|byte| *byte != 0);
-        let flags = self.bytes[layout.flags] & !layout.goto;
-        if is_set || flags != 0 || inverted & !(NOT_IN | NOT_OUT | NOT_FROM | NOT_TO) != 0 {
+        // Type of service, fragments: any of them may hold.
+        let others = flags & !layout.goto & !layout.tests_protocol;
+        let known = NOT_IN | NOT_OUT | NOT_FROM | NOT_TO | NOT_PROTOCOL;
+        if others != 0 || inverted & !known != 0 {
             steps.push(Step::If(Condition::Unknown));
         }
         let mut matches = &self.bytes[layout.matches..self.bytes.len() - self.target.len()];

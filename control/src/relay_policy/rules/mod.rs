@@ -3,18 +3,20 @@
 //!
 //! 1. [`nftables`] and [`legacy`] read rules into one form: a [`Chain`] of [`Rule`]s, each a list
 //!    of [`Step`]s. [`xt`] has the matches and targets of x_tables, which both use.
-//! 2. [`walk`] follows every way that such a packet may take through a base chain. [`place`] knows
-//!    which conditions hold: the interfaces and the IP version are known, both addresses are
-//!    allowed IPs, the mark is zero. Any other condition may hold or not.
-//! 3. [`judge`] does that for all pairs of addresses at once. Where a rule stands in the way, it
-//!    splits them by the conditions on addresses that it met, and looks again.
+//! 2. [`walk`] follows every way that such a packet may take through a base chain. [`place`] and
+//!    [`header`] know which conditions hold: the interfaces and the IP version are known, both
+//!    addresses are allowed IPs, the mark is zero. Any other condition may hold or not.
+//! 3. [`judge`] does that for all packets at once. Where a rule stands in the way, it splits them
+//!    by the conditions on addresses, protocols and ports that it met, and looks again.
 //!
 //! If no rule that may be reached does more than accept, return or jump, the rules let every packet
 //! pass as it is. A rule whose condition cannot hold does not matter, whatever it does.
 
 pub mod addresses;
+pub mod header;
 pub mod judge;
 pub mod legacy;
+pub mod nat;
 pub mod nftables;
 pub mod place;
 pub mod registers;
@@ -26,7 +28,7 @@ pub mod xt;
 
 use std::fmt;
 
-use wg_bounce_dataplane::pairs::{End, Exceptions};
+use wg_bounce_dataplane::pairs::{Exceptions, Field};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
@@ -66,8 +68,11 @@ pub enum Step {
     Do(Effect),
     /// A statement or target of this name sets the MSS option of a TCP segment.
     Clamp(String),
-    /// A statement or target of this name replaces an address, and ends the chain.
-    Translate(String, NewAddress),
+    /// A statement or target of this name replaces an address, and perhaps a port, and ends the
+    /// chain.
+    Translate(String, NewAddress, NewPort),
+    /// The kernel does not track the packet, which changes nothing about it.
+    Untrack,
     /// Ends the rule.
     End(Verdict),
 }
@@ -103,9 +108,11 @@ pub enum Condition {
         /// Whether they must be equal.
         is_equal: bool,
     },
-    /// The bytes of the IP header from `offset` on equal `value` in the bits of `mask` (or do not).
-    /// Both have the same length.
+    /// The bytes of a header from `offset` on equal `value` in the bits of `mask` (or do not). Both
+    /// have the same length.
     Header {
+        /// The header.
+        layer: Layer,
         /// Offset in the header (bytes).
         offset: usize,
         /// The bytes.
@@ -115,9 +122,11 @@ pub enum Condition {
         /// Whether they must be equal.
         is_equal: bool,
     },
-    /// The bytes of the IP header from `offset` on are from `first` to `last` (or are not). Both
-    /// have the same length.
+    /// The bytes of a header from `offset` on are from `first` to `last` (or are not). Both have
+    /// the same length.
     Range {
+        /// The header.
+        layer: Layer,
         /// Offset in the header (bytes).
         offset: usize,
         /// The first value.
@@ -150,7 +159,7 @@ pub enum Condition {
         /// Whether it must be one.
         is_equal: bool,
     },
-    /// A match that reads the transport header, and drops a packet that is too short for it.
+    /// The packet has a whole transport header, and no other before it.
     Transport,
     /// It holds for TCP segments with SYN only.
     Syn,
@@ -158,6 +167,17 @@ pub enum Condition {
     Unclear(String),
     /// Anything else: it may hold or not.
     Unknown,
+}
+
+/// A header of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// That of IP.
+    Network,
+    /// The protocol's number, in one byte: what nft(8) calls `meta l4proto`.
+    Protocol,
+    /// That of the protocol.
+    Transport,
 }
 
 /// The interface that a packet enters or leaves by.
@@ -203,7 +223,8 @@ impl Rule {
                 format!("applies {name}")
             }
             Some(Step::Do(Effect::Unclear(name))) => format!("{name} is not understood"),
-            Some(Step::Translate(name, _)) => format!("applies {name}"),
+            Some(Step::Translate(name, ..)) => format!("applies {name}"),
+            Some(Step::Untrack) => "does not track".to_owned(),
             Some(Step::Clamp(name)) => format!("sets the MSS ({name})"),
             Some(Step::Choose { .. }) => "decides by a map".to_owned(),
             Some(Step::Count | Step::Do(Effect::Count)) => "counts".to_owned(),
@@ -235,6 +256,28 @@ pub enum NewAddress {
     Within(Family, u128, u128),
     /// Not known.
     Any,
+}
+
+/// The port that a translation of the destination writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewPort {
+    /// The one that the packet has.
+    Same,
+    /// One from the first to the last.
+    Within(u16, u16),
+    /// Not known.
+    Any,
+}
+
+/// A translation that packets may meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The addresses of peers that it may write; none: any.
+    pub addresses: Option<Ranges>,
+    /// The port.
+    pub port: NewPort,
+    /// The rule.
+    pub rule: Obstacle,
 }
 
 /// The end of a rule.
@@ -277,8 +320,8 @@ pub struct Notes {
     pub needs: Needs,
     /// The packets that its result does not hold for.
     pub exceptions: Exceptions,
-    /// Conditions on one address that some of the addresses meet, in the order of the walk.
-    pub splits: Vec<(End, Ranges)>,
+    /// Conditions on one field that some of its values meet, in the order of the walk.
+    pub splits: Vec<(Field, Ranges)>,
     /// Number of conditions that were evaluated.
     pub work: usize,
     /// The rules that may match, in the order of the walk, if they are asked for.
@@ -309,13 +352,13 @@ impl Notes {
     /// Adds the splits by all that was noted since there were `count`: first by the whole list of a
     /// set, then by its elements.
     pub fn join_splits(&mut self, count: usize) {
-        for end in [End::Source, End::Destination] {
-            let of_end = |split: &&(End, Ranges)| split.0 == end;
-            let parts: Vec<&(End, Ranges)> = self.splits[count..].iter().filter(of_end).collect();
+        for field in Field::ALL {
+            let of_field = |split: &&(Field, Ranges)| split.0 == field;
+            let parts: Vec<_> = self.splits[count..].iter().filter(of_field).collect();
             if parts.len() > 1 {
                 let ranges = parts.iter().flat_map(|(_, ranges)| ranges.as_slice());
                 let all = Ranges::new(ranges.copied().collect());
-                self.splits.push((end, all));
+                self.splits.push((field, all));
             }
         }
     }

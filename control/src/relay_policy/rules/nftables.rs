@@ -6,11 +6,12 @@ use std::io;
 use std::sync::Arc;
 
 use wg_bounce_dataplane::ip::V6_HEADER_LEN;
-use wg_bounce_sys::Family;
 
 use super::registers::{self, Registers, Slot};
 use super::sets::{Element, Name, Sets};
-use super::{Chain, Condition, Effect, NewAddress, Rule, Side, Step, Verdict, xt};
+use super::{
+    Chain, Condition, Effect, Layer, NewAddress, NewPort, Rule, Side, Step, Verdict, nat, xt,
+};
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
@@ -20,13 +21,16 @@ use crate::netlink::numbers::{
     NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_OP,
     NFTA_EXTHDR_SREG, NFTA_EXTHDR_TYPE, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS,
     NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS,
-    NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_NAT_FAMILY,
-    NFTA_NAT_REG_ADDR_MAX, NFTA_NAT_REG_ADDR_MIN, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG,
-    NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP,
-    NFTA_RANGE_SREG, NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE,
-    NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_PAYLOAD_BASE,
+    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM,
+    NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
+    NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::{array, malformed};
+
+/// Bytes of the ports in a header of TCP or UDP, and the least of any whole transport header
+/// (`has_whole_header`).
+const PORTS_LEN: usize = 4;
 
 /// The offset of the flags in a TCP header.
 const TCP_FLAGS_AT: u32 = 13;
@@ -197,19 +201,25 @@ impl Reader<'_> {
             "target" => {
                 let (name, revision, info) = of_x_tables(data)?;
                 // They exist in tables of one IP version only.
-                self.steps.push(match ip_version(self.family.into()) {
+                self.steps.push(match nat::ip_version(self.family.into()) {
                     Some(family) => xt::target(family, &name, revision, info),
                     None => Step::Do(Effect::Apply(name)),
                 });
                 Ok(())
             }
             "nat" => {
-                let address = self.new_address(data)?;
-                self.translate(name, address)
+                let registers = &self.registers;
+                let to = (nat::new_address(registers, data)?, nat::new_port(registers, data)?);
+                self.translate(name, to)
             }
-            "masq" | "redir" => self.translate(name, NewAddress::OfHost),
-            "log" | "queue" | "dup" | "fwd" | "tproxy" | "synproxy" | "notrack"
-            | "flow_offload" => self.effect(Effect::Apply(name.to_owned())),
+            "masq" | "redir" => self.translate(name, (NewAddress::OfHost, NewPort::Any)),
+            "notrack" => {
+                self.steps.push(Step::Untrack);
+                Ok(())
+            }
+            "log" | "queue" | "dup" | "fwd" | "tproxy" | "synproxy" | "flow_offload" => {
+                self.effect(Effect::Apply(name.to_owned()))
+            }
             _ => self.effect(Effect::Unclear(name.to_owned())),
         }
     }
@@ -256,8 +266,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn translate(&mut self, name: &str, to: NewAddress) -> io::Result<()> {
-        self.steps.push(Step::Translate(name.to_owned(), to));
+    fn translate(&mut self, name: &str, (to, port): (NewAddress, NewPort)) -> io::Result<()> {
+        self.steps.push(Step::Translate(name.to_owned(), to, port));
         Ok(())
     }
 
@@ -283,7 +293,7 @@ impl Reader<'_> {
         self.write(need(data, to)?.u32_be()?, &[])
     }
 
-    /// Bytes of a packet. Those of the IP header are known as far as addresses are.
+    /// Bytes of a packet. Those of addresses, the protocol and ports are known as far as these are.
     fn payload(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
         let value = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
         let base = value(NFTA_PAYLOAD_BASE)?;
@@ -297,21 +307,28 @@ impl Reader<'_> {
             self.unknown();
             return self.write(register.u32_be()?, &[Slot::TcpFlags(0xff)]);
         }
-        let (Some(offset), Some(length), true) = (offset, length, is_header) else {
+        let (Some(offset), Some(length), true) = (offset, length, is_header || is_transport) else {
             return self.load("payload", data);
         };
         let (offset, length) = (offset as usize, length as usize);
-        if find(data, NFTA_PAYLOAD_SREG).is_some() || offset.saturating_add(length) > V6_HEADER_LEN
-        {
+        let (layer, header_len) = match is_header {
+            true => (Layer::Network, V6_HEADER_LEN),
+            false => (Layer::Transport, PORTS_LEN),
+        };
+        if find(data, NFTA_PAYLOAD_SREG).is_some() || offset.saturating_add(length) > header_len {
             return self.load("payload", data);
         }
         let words = (0..length).step_by(4).map(|at| Slot::Header {
+            layer,
             offset: offset + at,
             length: (length - at).min(4),
             mask: [0xff; 4],
             begins: at == 0,
         });
-        self.steps.push(Step::If(Condition::Length(offset + length)));
+        self.steps.push(Step::If(match layer {
+            Layer::Transport => Condition::Transport,
+            _ => Condition::Length(offset + length),
+        }));
         self.write(need(data, NFTA_PAYLOAD_DREG)?.u32_be()?, &words.collect::<Vec<_>>())
     }
 
@@ -342,11 +359,12 @@ impl Reader<'_> {
         {
             let words = mask.chunks(4).zip(slots);
             known.extend(words.map(|(word, slot)| match *slot {
-                Slot::Header { offset, length, mask: before, begins } => {
+                Slot::Header { layer, offset, length, mask: before, begins } => {
                     let mut mask = [0; 4];
                     mask[..word.len()].copy_from_slice(word);
                     let mask = std::array::from_fn(|at| mask[at] & before[at]);
-                    Slot::Header { offset, length: length.min(word.len()), mask, begins }
+                    let length = length.min(word.len());
+                    Slot::Header { layer, offset, length, mask, begins }
                 }
                 Slot::Mark if word.len() == 4 => Slot::Mark,
                 Slot::TcpFlags(before) => Slot::TcpFlags(before & word[0]),
@@ -354,27 +372,6 @@ impl Reader<'_> {
             }));
         }
         self.write(need(data, NFTA_BITWISE_DREG)?.u32_be()?, &known)
-    }
-
-    /// The address that a translation writes, if the rule has it itself.
-    fn new_address(&self, data: &[Attribute<'_>]) -> io::Result<NewAddress> {
-        let register = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
-        let family = ip_version(need(data, NFTA_NAT_FAMILY)?.u32_be()?);
-        let first = register(NFTA_NAT_REG_ADDR_MIN)?;
-        let (Some(family), Some(first)) = (family, first) else { return Ok(NewAddress::Any) };
-        let last = register(NFTA_NAT_REG_ADDR_MAX)?.unwrap_or(first);
-        let words = if family == Family::V4 { 1 } else { 4 };
-        let address = |register| {
-            let slots = self.registers.from(register)?.get(..words).ok_or_else(malformed)?;
-            Ok::<_, io::Error>(slots.iter().try_fold(0u128, |bits, slot| match slot {
-                Slot::Data(word) => Some(bits << 32 | u128::from(u32::from_be_bytes(*word))),
-                _ => None,
-            }))
-        };
-        Ok(match (address(first)?, address(last)?) {
-            (Some(first), Some(last)) => NewAddress::Within(family, first, last),
-            _ => NewAddress::Any,
-        })
     }
 
     fn meta(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
@@ -395,6 +392,11 @@ impl Reader<'_> {
         if key == libc::NFT_META_MARK {
             return self.write(register, &[Slot::Mark]);
         }
+        if key == libc::NFT_META_L4PROTO {
+            let (layer, offset, length, mask, begins) = (Layer::Protocol, 0, 1, [0xff; 4], true);
+            self.steps.push(Step::If(Condition::Transport));
+            return self.write(register, &[Slot::Header { layer, offset, length, mask, begins }]);
+        }
         match KEYS.iter().find(|(known, ..)| *known == key) {
             Some((_, side, true)) => {
                 self.write(register, &[0, 1, 2, 3].map(|word| Slot::Name(*side, word)))
@@ -414,11 +416,18 @@ impl Reader<'_> {
     fn compare(&mut self, data: &[Attribute<'_>]) -> io::Result<()> {
         const EQUAL: u32 = 0;
         const NOT_EQUAL: u32 = 1;
+        const LESS: u32 = 2;
+        const AT_MOST: u32 = 3;
+        const MORE: u32 = 4;
+        const AT_LEAST: u32 = 5;
         let slots = self.registers.from(need(data, NFTA_CMP_SREG)?.u32_be()?)?;
         let operation = need(data, NFTA_CMP_OP)?.u32_be()?;
         let value = need(&need(data, NFTA_CMP_DATA)?.nested()?, NFTA_DATA_VALUE)?.value;
+        let (least, most) = (vec![0; value.len()], vec![0xff; value.len()]);
         let condition = match operation {
             EQUAL | NOT_EQUAL => registers::compare(slots, value, operation == EQUAL)?,
+            LESS | AT_LEAST => registers::range(slots, value, &most, operation == AT_LEAST),
+            AT_MOST | MORE => registers::range(slots, &least, value, operation == AT_MOST),
             _ => Condition::Unknown,
         };
         self.steps.push(Step::If(condition));
@@ -441,9 +450,11 @@ impl Reader<'_> {
         let value = need(data, NFTA_IMMEDIATE_DATA)?.nested()?;
         if register != 0 {
             let bytes = need(&value, NFTA_DATA_VALUE)?.value;
-            let words = bytes.chunks(4).map(|word| match <[u8; 4]>::try_from(word) {
-                Ok(word) => Slot::Data(word),
-                Err(_) => Slot::Unknown,
+            // The rest of a register is zero (`nft_data_copy`).
+            let words = bytes.chunks(4).map(|word| {
+                let mut padded = [0; 4];
+                padded[..word.len()].copy_from_slice(word);
+                Slot::Data(padded)
             });
             return self.write(register, &words.collect::<Vec<_>>());
         }
@@ -471,13 +482,4 @@ fn of_x_tables<'a>(data: &'a [Attribute<'_>]) -> io::Result<(String, u8, &'a [u8
     let info = find(data, 3).map_or(&[][..], |one| one.value);
     // One that does not fit is of no known revision.
     Ok((need(data, 1)?.text(), u8::try_from(revision).unwrap_or(u8::MAX), info))
-}
-
-/// The IP version of NFPROTO_*.
-fn ip_version(family: u32) -> Option<Family> {
-    match family.cast_signed() {
-        libc::NFPROTO_IPV4 => Some(Family::V4),
-        libc::NFPROTO_IPV6 => Some(Family::V6),
-        _ => None,
-    }
 }

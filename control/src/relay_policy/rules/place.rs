@@ -1,13 +1,14 @@
 //! Facts about packets on their way through the hooks of netfilter.
 
-use std::ops::Range;
+use std::sync::LazyLock;
 
 use wg_bounce_dataplane::ip::{V4_HEADER_LEN, V6_HEADER_LEN};
-use wg_bounce_dataplane::pairs::End;
+use wg_bounce_dataplane::pairs::Field;
 use wg_bounce_dataplane::ranges::Ranges;
+use wg_bounce_dataplane::transport::Transport;
 use wg_bounce_sys::{Family, PerFamily};
 
-use super::addresses::{Addresses, number};
+use super::addresses::Addresses;
 use super::{Condition, NewAddress, Notes, Side};
 use crate::relay_policy::kernel::Interface;
 
@@ -57,28 +58,43 @@ pub struct Facts<'a> {
     pub host_first: PerFamily<bool>,
 }
 
-/// The addresses that one end of a packet may have.
+/// The values that a field of a packet may have.
 #[derive(Clone, Copy, Debug)]
-enum Candidates<'a> {
+pub(super) enum Candidates<'a> {
     /// Any.
     All,
-    /// Those of peers, which are not known.
+    /// Addresses of peers, which are not known.
     OfPeers,
     /// These.
     Known(&'a Ranges),
 }
 
+/// All protocols, as [`wg_bounce_dataplane::transport::Transport::protocol`].
+static PROTOCOLS: LazyLock<Ranges> =
+    LazyLock::new(|| Ranges::new(vec![(0, Transport::ICMP_ERROR.into())]));
+static PORTS: LazyLock<Ranges> = LazyLock::new(|| Ranges::new(vec![(0, u16::MAX.into())]));
+
+/// Whether these are all protocols or all ports.
+pub fn is_any(field: Field, values: &Ranges) -> bool {
+    match field {
+        Field::Source | Field::Destination => false,
+        Field::Protocol => *values == *PROTOCOLS,
+        Field::SourcePort | Field::DestinationPort => *values == *PORTS,
+    }
+}
+
 /// Facts about packets at a hook.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    interface: &'a Interface,
+    pub(super) interface: &'a Interface,
     hook: Hook,
-    family: Family,
-    /// The addresses that the source is one of.
-    sources: Candidates<'a>,
-    /// The addresses that the destination is one of.
-    destinations: Candidates<'a>,
-    /// Whether it is none of the host.
+    pub(super) family: Family,
+    source: Candidates<'a>,
+    destination: Candidates<'a>,
+    protocol: &'a Ranges,
+    source_port: &'a Ranges,
+    destination_port: &'a Ranges,
+    /// Whether the destination is none of the host's addresses.
     is_not_to_host: bool,
     /// Whether the packets have no mark.
     is_unmarked: bool,
@@ -96,8 +112,11 @@ impl<'a> Place<'a> {
             interface: facts.interface,
             hook,
             family,
-            sources: of_peers,
-            destinations: of_peers,
+            source: of_peers,
+            destination: of_peers,
+            protocol: &PROTOCOLS,
+            source_port: &PORTS,
+            destination_port: &PORTS,
             is_not_to_host: *facts.host_first.of(family),
             is_unmarked: true,
         }
@@ -110,23 +129,47 @@ impl<'a> Place<'a> {
         let between = Place::between_peers(facts, hook, family);
         let place = Place { is_not_to_host: false, is_unmarked: false, ..between };
         match hook {
-            PREROUTING => Some(Place { destinations: Candidates::All, ..place }),
+            PREROUTING => Some(Place { destination: Candidates::All, ..place }),
             POSTROUTING => {
                 let hook = Hook { incoming: Device::Any, ..hook };
-                Some(Place { hook, sources: Candidates::All, ..place })
+                Some(Place { hook, source: Candidates::All, ..place })
             }
             _ => None,
         }
     }
 
-    /// The same packets, as far as they have these addresses.
-    pub fn between(self, sources: &'a Ranges, destinations: &'a Ranges) -> Place<'a> {
-        let (sources, destinations) = (Candidates::Known(sources), Candidates::Known(destinations));
-        Place { sources, destinations, ..self }
+    /// The same packets, as far as a field has one of these values.
+    pub fn with(mut self, field: Field, ranges: &'a Ranges) -> Place<'a> {
+        match field {
+            Field::Source => self.source = Candidates::Known(ranges),
+            Field::Destination => self.destination = Candidates::Known(ranges),
+            Field::Protocol => self.protocol = ranges,
+            Field::SourcePort => self.source_port = ranges,
+            Field::DestinationPort => self.destination_port = ranges,
+        }
+        self
+    }
+
+    /// The values that a field may have, if they are known.
+    pub fn values(&self, field: Field) -> Option<&'a Ranges> {
+        match self.candidates(field) {
+            Candidates::Known(ranges) => Some(ranges),
+            Candidates::All | Candidates::OfPeers => None,
+        }
+    }
+
+    pub(super) fn candidates(&self, field: Field) -> Candidates<'a> {
+        match field {
+            Field::Source => self.source,
+            Field::Destination => self.destination,
+            Field::Protocol => Candidates::Known(self.protocol),
+            Field::SourcePort => Candidates::Known(self.source_port),
+            Field::DestinationPort => Candidates::Known(self.destination_port),
+        }
     }
 
     /// NFPROTO_IPV4 or NFPROTO_IPV6; none at hooks of devices, where rules see another number.
-    fn version(&self) -> Option<u8> {
+    pub(super) fn version(&self) -> Option<u8> {
         let version = match self.family {
             Family::V4 => libc::NFPROTO_IPV4,
             Family::V6 => libc::NFPROTO_IPV6,
@@ -164,12 +207,12 @@ impl<'a> Place<'a> {
             Condition::Version { version, is_equal } => {
                 self.version().map(|actual| (actual == *version) == *is_equal)
             }
-            Condition::Header { offset, value, mask, is_equal } => {
-                let holds = self.header_equals(*offset, value, mask, notes);
+            Condition::Header { layer, offset, value, mask, is_equal } => {
+                let holds = self.header_equals((*layer, *offset), value, mask, notes);
                 holds.map(|equal| equal == *is_equal)
             }
-            Condition::Range { offset, first, last, is_within } => {
-                let within = self.header_within(*offset, first, last, notes);
+            Condition::Range { layer, offset, first, last, is_within } => {
+                let within = self.header_within((*layer, *offset), first, last, notes);
                 within.map(|within| within == *is_within)
             }
             Condition::AnyOf { elements, is_in, may_expire } => {
@@ -192,92 +235,13 @@ impl<'a> Place<'a> {
                 self.is_unmarked.then_some((*value == 0) == *is_equal)
             }
             Condition::ToHost { is_equal } => self.is_not_to_host.then_some(!is_equal),
+            // All others are by the kernel.
             Condition::Transport => {
                 notes.exceptions.without_header = true;
-                None
+                Some(true)
             }
             Condition::Syn | Condition::Unclear(_) | Condition::Unknown => None,
         }
-    }
-
-    /// The places of source and destination in the header.
-    fn addresses_in_header(&self) -> [(End, Range<usize>); 2] {
-        let [source, destination] = match self.family {
-            Family::V4 => [12..16, 16..20],
-            Family::V6 => [8..24, 24..40],
-        };
-        [(End::Source, source), (End::Destination, destination)]
-    }
-
-    /// Whether an address is from `first` to `last`.
-    fn is_within(&self, end: End, first: u128, last: u128, notes: &mut Notes) -> Option<bool> {
-        let candidates = match end {
-            End::Source => self.sources,
-            End::Destination => self.destinations,
-        };
-        notes.needs.addresses |= !matches!(candidates, Candidates::All);
-        let Candidates::Known(ranges) = candidates else { return None };
-        let are_within = ranges.are_within(first, last);
-        if are_within.is_none() {
-            notes.splits.push((end, Ranges::new(vec![(first, last)])));
-        }
-        are_within
-    }
-
-    /// Whether the header's bytes equal `value` in the bits of `mask`: those of both addresses, and
-    /// others, of which nothing is known.
-    fn header_equals(
-        &self,
-        offset: usize,
-        value: &[u8],
-        mask: &[u8],
-        notes: &mut Notes,
-    ) -> Option<bool> {
-        self.version()?;
-        let ends = offset..offset + mask.len();
-        let bits = |bytes: &[u8], range: &Range<usize>| {
-            range.clone().fold(0u128, |bits, at| {
-                let byte = if ends.contains(&at) { bytes[at - offset] } else { 0 };
-                bits << 8 | u128::from(byte)
-            })
-        };
-        let fields = self.addresses_in_header();
-        let mut all = Some(true);
-        for (end, field) in &fields {
-            let (value, mask) = (bits(value, field), bits(mask, field));
-            let width = 8 * field.len() as u32;
-            let whole = u128::MAX >> (128 - width);
-            let host = whole & !mask;
-            let holds = if mask == 0 {
-                Some(value == 0)
-            } else if value & host != 0 {
-                Some(false)
-            } else if host & host.wrapping_add(1) == 0 {
-                // The mask of a prefix.
-                self.is_within(*end, value, value | host, notes)
-            } else {
-                None
-            };
-            all = both(all, holds);
-        }
-        let is_elsewhere = |at: usize| !fields.iter().any(|(_, field)| field.contains(&at));
-        let others = ends.clone().filter(|at| is_elsewhere(*at) && mask[at - offset] != 0);
-        if others.count() == 0 { all } else { both(all, None) }
-    }
-
-    /// Whether one address in the header is from `first` to `last`.
-    fn header_within(
-        &self,
-        offset: usize,
-        first: &[u8],
-        last: &[u8],
-        notes: &mut Notes,
-    ) -> Option<bool> {
-        self.version()?;
-        let place = offset..offset + first.len();
-        let fields = self.addresses_in_header();
-        let (end, _) = fields.iter().find(|(_, field)| *field == place)?;
-        self.is_within(*end, number(first), number(last), notes)
     }
 
     /// The addresses of peers that a translation to `address` may write; none if they are not
@@ -289,11 +253,8 @@ impl<'a> Place<'a> {
             NewAddress::Within(family, ..) if family != self.family => Some(Ranges::default()),
             NewAddress::Within(_, first, last) => {
                 notes.needs.addresses = true;
-                let peers =
-                    [self.sources, self.destinations].into_iter().find_map(|one| match one {
-                        Candidates::Known(ranges) => Some(ranges),
-                        Candidates::All | Candidates::OfPeers => None,
-                    });
+                let mut ends = [Field::Source, Field::Destination].into_iter();
+                let peers = ends.find_map(|field| self.values(field));
                 Some(peers?.split(&Ranges::new(vec![(first, last)])).0)
             }
             NewAddress::Any => None,
@@ -309,7 +270,7 @@ impl<'a> Place<'a> {
 }
 
 /// Whether both hold.
-fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+pub(super) fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
     match (one, other) {
         (Some(false), _) | (_, Some(false)) => Some(false),
         (Some(true), Some(true)) => Some(true),

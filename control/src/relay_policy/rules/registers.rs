@@ -3,7 +3,7 @@
 use std::io;
 
 use super::xt::TCP_SYN;
-use super::{Condition, Side};
+use super::{Condition, Layer, Side};
 use crate::netlink::parse::{array, malformed};
 
 /// Four-byte slots of the registers: 1 to 4 are four slots each, 8 to 23 one each, of the same
@@ -23,8 +23,10 @@ pub enum Slot {
     Index(Side),
     /// NFPROTO_*, in the first byte.
     Version,
-    /// Bytes of the IP header from `offset` on, in the bits of `mask`.
+    /// Bytes of a header from `offset` on, in the bits of `mask`.
     Header {
+        /// The header.
+        layer: Layer,
         /// Offset in the header (bytes).
         offset: usize,
         /// Number of bytes, at most four; zeros follow.
@@ -102,8 +104,10 @@ pub fn compare(slots: &[Slot], value: &[u8], is_equal: bool) -> io::Result<Condi
                 false => Condition::Unknown,
             }
         }
-        (Slot::Header { offset, .. }, length) => match mask_of_header(slots, length) {
-            Some(mask) => Condition::Header { offset, value: value.to_vec(), mask, is_equal },
+        (Slot::Header { layer, offset, .. }, length) => match mask_of_header(slots, length) {
+            Some(mask) => {
+                Condition::Header { layer, offset, value: value.to_vec(), mask, is_equal }
+            }
             None => Condition::Unknown,
         },
         _ => Condition::Unknown,
@@ -116,9 +120,9 @@ pub fn range(slots: &[Slot], first: &[u8], last: &[u8], is_within: bool) -> Cond
     let mask = mask_of_header(slots, first.len());
     let is_whole = mask.is_some_and(|mask| mask.iter().all(|byte| *byte == 0xff));
     match slots.first() {
-        Some(Slot::Header { offset, .. }) if is_whole && first.len() == last.len() => {
+        Some(&Slot::Header { layer, offset, .. }) if is_whole && first.len() == last.len() => {
             let (first, last) = (first.to_vec(), last.to_vec());
-            Condition::Range { offset: *offset, first, last, is_within }
+            Condition::Range { layer, offset, first, last, is_within }
         }
         _ => Condition::Unknown,
     }
@@ -167,13 +171,13 @@ fn has_name(slots: &[Slot], side: Side, length: usize) -> bool {
 
 /// The bits that are known of so many consecutive bytes of the header, if they are all there.
 fn mask_of_header(slots: &[Slot], length: usize) -> Option<Vec<u8>> {
-    let Some(Slot::Header { offset: start, .. }) = slots.first() else { return None };
+    let Some(Slot::Header { layer: first, offset: start, .. }) = slots.first() else { return None };
     let mut bits = Vec::with_capacity(length);
     for at in (0..length).step_by(4) {
         let part = (length - at).min(4);
         match slots.get(at / 4) {
-            Some(Slot::Header { offset, length: known, mask, .. })
-                if *offset == start + at && *known >= part =>
+            Some(Slot::Header { layer, offset, length: known, mask, .. })
+                if layer == first && *offset == start + at && *known >= part =>
             {
                 bits.extend_from_slice(&mask[..part]);
             }

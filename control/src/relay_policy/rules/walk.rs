@@ -1,9 +1,10 @@
 //! Every way of packets through rules.
 
-use wg_bounce_dataplane::ranges::Ranges;
-
 use super::place::{Hook, Place};
-use super::{Chain, Condition, Effect, Met, NewAddress, Notes, Obstacle, Rule, Step, Verdict};
+use super::{
+    Chain, Condition, Effect, Met, NewAddress, NewPort, Notes, Obstacle, Rule, Step, Translation,
+    Verdict,
+};
 
 /// Follows packets between peers through a base chain. Fails with the first rule that matters.
 /// Returns whether they may reach the chain's policy.
@@ -18,19 +19,15 @@ pub fn find_obstacle(
 }
 
 /// Follows packets whose answers may be packets between peers through a base chain. Returns the
-/// addresses of peers that rules may translate to, with the first such rule. Fails with a rule that
-/// may translate to any address.
+/// translations to peers that they may meet. Fails with a rule that may do something else.
 pub fn find_translations(
     base: &Base<'_>,
     place: &Place<'_>,
     notes: &mut Notes,
-) -> Result<Option<(Ranges, Obstacle)>, Obstacle> {
+) -> Result<Vec<Translation>, Obstacle> {
     let mut walk = Walk::new(base.chains, place, Purpose::Translations, notes);
     walk.chain(base.number, 0)?;
-    let translated = walk.translated;
-    let Some((_, first)) = translated.first().cloned() else { return Ok(None) };
-    let ranges = translated.iter().flat_map(|(ranges, _)| ranges.as_slice());
-    Ok(Some((Ranges::new(ranges.copied().collect()), first)))
+    Ok(walk.translations)
 }
 
 /// A base chain.
@@ -49,8 +46,8 @@ pub struct Base<'a> {
 }
 
 /// Statements and targets that translate no address, and after which a rule may go on.
-const NO_TRANSLATION: [&str; 9] =
-    ["LOG", "NFLOG", "MARK", "CONNMARK", "CHECKSUM", "log", "notrack", "meta set", "ct set"];
+const NO_TRANSLATION: [&str; 8] =
+    ["LOG", "NFLOG", "MARK", "CONNMARK", "CHECKSUM", "log", "meta set", "ct set"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -77,8 +74,7 @@ struct Walk<'a> {
     purpose: Purpose,
     notes: &'a mut Notes,
     ways: Vec<Way>,
-    /// Addresses of peers that packets may be translated to, with the rule.
-    translated: Vec<(Ranges, Obstacle)>,
+    translations: Vec<Translation>,
 }
 
 /// Where a packet may go after a rule.
@@ -104,8 +100,8 @@ impl<'a> Walk<'a> {
         purpose: Purpose,
         notes: &'a mut Notes,
     ) -> Walk<'a> {
-        let (ways, translated) = (vec![Way::New; chains.len()], Vec::new());
-        Walk { chains, place, purpose, notes, ways, translated }
+        let (ways, translations) = (vec![Way::New; chains.len()], Vec::new());
+        Walk { chains, place, purpose, notes, ways, translations }
     }
 
     /// Whether packets may return from the chain.
@@ -176,6 +172,10 @@ impl<'a> Walk<'a> {
                     return Err(obstacle(Effect::Apply(name.clone())));
                 }
                 Step::Count => counts = counting && !clamps,
+                Step::Untrack => {
+                    self.meet(chain, rule, depth, !after.next);
+                    counts = false;
+                }
                 Step::Choose { cases, otherwise } => {
                     self.meet(chain, rule, depth, !after.next);
                     let (chosen, is_certain) = self.choose(chain, rule, cases, depth)?;
@@ -253,15 +253,17 @@ impl<'a> Walk<'a> {
                 self.effect(effect).map_err(obstacle)?;
                 (true, false)
             }
-            Step::Translate(name, to) => {
-                self.translation(chain, rule, name, *to)?;
+            Step::Translate(name, to, port) => {
+                self.translation(chain, rule, name, (*to, *port))?;
                 (false, false)
             }
             Step::End(Verdict::Accept) => (false, false),
             Step::End(Verdict::Return) => (false, true),
             Step::End(Verdict::Jump(to)) => (self.chain(*to, depth + 1)?, false),
             Step::End(Verdict::Goto(to)) => (false, self.chain(*to, depth + 1)?),
-            Step::If(_) | Step::Count | Step::Clamp(_) | Step::Choose { .. } => (true, false),
+            Step::If(_) | Step::Count | Step::Clamp(_) | Step::Untrack | Step::Choose { .. } => {
+                (true, false)
+            }
         };
         Ok(After { next, back })
     }
@@ -276,23 +278,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Notes a translation; fails if it may be to any address.
+    /// Notes a translation.
     fn translation(
         &mut self,
         chain: &Chain,
         rule: &Rule,
         name: &str,
-        to: NewAddress,
+        (to, port): (NewAddress, NewPort),
     ) -> Result<(), Obstacle> {
         let obstacle = |effect| obstacle(chain, rule, effect);
         if self.purpose == Purpose::Everything {
             return Err(obstacle(Effect::Apply(name.to_owned())));
         }
-        let found = obstacle(Effect::TranslateOther(name.to_owned()));
-        match self.place.translated(to, self.notes) {
-            None => return Err(found),
-            Some(ranges) if ranges.is_empty() => {}
-            Some(ranges) => self.translated.push((ranges, found)),
+        let rule = obstacle(Effect::TranslateOther(name.to_owned()));
+        let addresses = self.place.translated(to, self.notes);
+        if addresses.as_ref().is_none_or(|ranges| !ranges.is_empty()) {
+            self.translations.push(Translation { addresses, port, rule });
         }
         Ok(())
     }

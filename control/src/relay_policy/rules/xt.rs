@@ -4,7 +4,7 @@
 use wg_bounce_sys::Family;
 
 use super::addresses::number;
-use super::{Condition, Effect, NewAddress, Step};
+use super::{Condition, Effect, Layer, NewAddress, NewPort, Step};
 
 /// Matches that depend on nothing but the packet and its connection, and have no effect: they hold
 /// or not. Those that keep state (recent, hashlimit, quota, …) are not among them.
@@ -30,6 +30,13 @@ const PURE: [&str; 15] = [
 /// (`hotdrop`), and no fragment but the first matches.
 const OF_TRANSPORT: [&str; 6] = ["icmp", "icmp6", "multiport", "tcp", "tcpmss", "udp"];
 
+/// Bits of inverted conditions of tcp and udp (XT_TCP_INV_*, XT_UDP_INV_*) and of icmp
+/// (IPT_ICMP_INV, IP6T_ICMP_INV).
+const NOT_SOURCE: u8 = 1;
+const NOT_DESTINATION: u8 = 2;
+const NOT_FLAGS: u8 = 4;
+const NOT_TYPE: u8 = 1;
+
 /// Flags of `struct xt_addrtype_info_v1`: XT_ADDRTYPE_INVERT_DEST.
 const INVERT_DESTINATION: u32 = 2;
 /// The bit of RTN_LOCAL in its sets of types.
@@ -40,30 +47,110 @@ pub const TCP_SYN: u8 = 2;
 
 /// NF_NAT_RANGE_MAP_IPS: the range has addresses.
 const MAP_ADDRESSES: u32 = 1;
+/// NF_NAT_RANGE_PROTO_SPECIFIED: it has ports.
+const MAP_PORTS: u32 = 2;
 
 /// The conditions for a match; none if it always holds.
 pub fn conditions(name: &str, revision: u8, data: &[u8]) -> Vec<Step> {
-    let condition = match name {
-        "comment" => return Vec::new(),
-        "tcp" if is_of_syn(data) => {
-            return vec![Step::If(Condition::Transport), Step::If(Condition::Syn)];
-        }
-        "mark" if revision == 1 => mark(data),
-        "addrtype" if revision == 1 => address_type(data),
-        _ if OF_TRANSPORT.contains(&name) => Condition::Transport,
-        _ if PURE.contains(&name) => Condition::Unknown,
-        _ => Condition::Unclear(name.to_owned()),
+    let of_transport = || match (name, revision) {
+        ("tcp", 0) => tcp(data),
+        ("udp", 0) => ports(data, *data.get(8)?),
+        ("icmp" | "icmp6", 0) => icmp(data),
+        ("multiport", 1) => multiport(data),
+        _ => None,
     };
-    vec![Step::If(condition)]
+    let conditions = match name {
+        "comment" => Vec::new(),
+        "mark" if revision == 1 => vec![mark(data)],
+        "addrtype" if revision == 1 => vec![address_type(data)],
+        _ if OF_TRANSPORT.contains(&name) => {
+            let conditions = of_transport().unwrap_or_else(|| vec![Condition::Unknown]);
+            [Condition::Transport].into_iter().chain(conditions).collect()
+        }
+        _ if PURE.contains(&name) => vec![Condition::Unknown],
+        _ => vec![Condition::Unclear(name.to_owned())],
+    };
+    conditions.into_iter().map(Step::If).collect()
 }
 
-/// Whether a match for TCP (`struct xt_tcp`: mask, flags, and what is inverted) is for segments
-/// with SYN only.
-fn is_of_syn(data: &[u8]) -> bool {
-    const FLAGS_AT: usize = 9;
-    const INVERT_FLAGS: u8 = 4;
-    let flags = data.get(FLAGS_AT..FLAGS_AT + 3);
-    flags.is_some_and(|flags| flags[0] & flags[1] & TCP_SYN != 0 && flags[2] & INVERT_FLAGS == 0)
+/// `struct xt_tcp`: ports, option, mask and flags, what is inverted.
+fn tcp(data: &[u8]) -> Option<Vec<Condition>> {
+    let &[option, mask, flags, inverted] = data.get(8..)?.first_chunk()?;
+    let mut conditions = ports(data, inverted)?;
+    if mask & flags & TCP_SYN != 0 && inverted & NOT_FLAGS == 0 {
+        conditions.push(Condition::Syn);
+    } else if mask != 0 || inverted & NOT_FLAGS != 0 {
+        conditions.push(Condition::Unknown);
+    }
+    if option != 0 {
+        conditions.push(Condition::Unknown);
+    }
+    Some(conditions)
+}
+
+/// The first and last source and destination port (`struct xt_tcp`, `struct xt_udp`).
+fn ports(data: &[u8], inverted: u8) -> Option<Vec<Condition>> {
+    let mut conditions = Vec::new();
+    for (offset, bit) in [(0, NOT_SOURCE), (2, NOT_DESTINATION)] {
+        let (first, last) = (u16_at(data, 2 * offset)?, u16_at(data, 2 * offset + 2)?);
+        let is_within = inverted & bit == 0;
+        if (first, last) != (0, u16::MAX) || !is_within {
+            conditions.push(port(offset, first, last, is_within));
+        }
+    }
+    Some(conditions)
+}
+
+/// The condition that the port at this offset is in a range (or is not).
+fn port(offset: usize, first: u16, last: u16, is_within: bool) -> Condition {
+    let [first, last] = [first, last].map(|port| port.to_be_bytes().to_vec());
+    Condition::Range { layer: Layer::Transport, offset, first, last, is_within }
+}
+
+/// `struct ipt_icmp`, `struct ip6t_icmp`: type, first and last code, whether all that is inverted.
+fn icmp(data: &[u8]) -> Option<Vec<Condition>> {
+    const ANY_TYPE: u8 = 0xff;
+    let &[kind, first, last, inverted] = data.first_chunk()?;
+    let is_equal = inverted & NOT_TYPE == 0;
+    let of_type = Condition::Header {
+        layer: Layer::Transport,
+        offset: 0,
+        value: vec![kind],
+        mask: vec![0xff],
+        is_equal,
+    };
+    Some(match (kind, first, last) {
+        (ANY_TYPE, ..) => vec![Condition::Unknown],
+        (_, 0, 0xff) => vec![of_type],
+        _ if is_equal => vec![of_type, Condition::Unknown],
+        _ => vec![Condition::Unknown],
+    })
+}
+
+/// `struct xt_multiport_v1`: which ports, their number, the ports, whether each begins a range,
+/// whether all that is inverted.
+fn multiport(data: &[u8]) -> Option<Vec<Condition>> {
+    const SOURCE: u8 = 0;
+    const DESTINATION: u8 = 1;
+    const PORTS: usize = 15;
+    let (&[which, count], &inverted) = (data.first_chunk()?, data.get(2 + 3 * PORTS)?);
+    let offset = match which {
+        SOURCE => 0,
+        DESTINATION => 2,
+        // One of both.
+        _ => return None,
+    };
+    let mut elements = Vec::new();
+    let mut at = 0;
+    while at < usize::from(count).min(PORTS) {
+        let first = u16_at(data, 2 + 2 * at)?;
+        let begins_range = *data.get(2 + 2 * PORTS + at)? != 0;
+        at += usize::from(begins_range);
+        let last = u16_at(data, 2 + 2 * at)?;
+        elements.push(vec![port(offset, first, last, true)]);
+        at += 1;
+    }
+    Some(vec![Condition::AnyOf { elements, is_in: inverted == 0, may_expire: false }])
 }
 
 /// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted.
@@ -76,8 +163,7 @@ fn mark(data: &[u8]) -> Condition {
 
 /// `struct xt_addrtype_info_v1`: types of the source and of the destination, flags.
 fn address_type(data: &[u8]) -> Condition {
-    let types = |at: usize| Some(u16::from_ne_bytes(data.get(at..at + 2)?.try_into().ok()?));
-    match (types(0), types(2), u32_at(data, 4)) {
+    match (u16_at(data, 0), u16_at(data, 2), u32_at(data, 4)) {
         (Some(0), Some(LOCAL), Some(flags)) => {
             Condition::ToHost { is_equal: flags & INVERT_DESTINATION == 0 }
         }
@@ -87,31 +173,50 @@ fn address_type(data: &[u8]) -> Condition {
 
 /// The step for a target.
 pub fn target(family: Family, name: &str, revision: u8, data: &[u8]) -> Step {
-    let address = match name {
+    let (address, port) = match name {
         "REJECT" => return Step::Do(Effect::Drop),
-        "MASQUERADE" | "REDIRECT" => NewAddress::OfHost,
-        "SNAT" | "DNAT" => new_address(family, revision, data).unwrap_or(NewAddress::Any),
-        "NETMAP" => NewAddress::Any,
+        "MASQUERADE" | "REDIRECT" => (NewAddress::OfHost, NewPort::Any),
+        "SNAT" | "DNAT" => {
+            translated(family, revision, data).unwrap_or((NewAddress::Any, NewPort::Any))
+        }
+        "NETMAP" => (NewAddress::Any, NewPort::Same),
         "TCPMSS" => return Step::Clamp(name.to_owned()),
+        "NOTRACK" => return Step::Untrack,
+        "CT" if matches!(revision, 0..=2) && u16_at(data, 0).is_some_and(|one| one & 1 != 0) => {
+            return Step::Untrack;
+        }
         _ => return Step::Do(Effect::Apply(name.to_owned())),
     };
-    Step::Translate(name.to_owned(), address)
+    Step::Translate(name.to_owned(), address, port)
 }
 
-/// The addresses of `struct nf_nat_ipv4_multi_range_compat` (revision 0), `struct nf_nat_range` or
-/// `struct nf_nat_range2`.
-fn new_address(family: Family, revision: u8, data: &[u8]) -> Option<NewAddress> {
-    let (flags, first, last) = match (revision, family) {
-        (0, Family::V4) if u32_at(data, 0)? == 1 => (4, 8, 12),
-        (1 | 2, _) => (0, 4, 20),
+/// The addresses and ports of `struct nf_nat_ipv4_multi_range_compat` (revision 0), `struct
+/// nf_nat_range` or `struct nf_nat_range2`.
+fn translated(family: Family, revision: u8, data: &[u8]) -> Option<(NewAddress, NewPort)> {
+    let (flags, first, last, ports) = match (revision, family) {
+        (0, Family::V4) if u32_at(data, 0)? == 1 => (4, 8, 12, 16),
+        (1 | 2, _) => (0, 4, 20, 36),
         _ => return None,
     };
-    if u32_at(data, flags)? & MAP_ADDRESSES == 0 {
-        return None;
-    }
+    let flags = u32_at(data, flags)?;
     let length = if family == Family::V4 { 4 } else { 16 };
-    let address = |at: usize| data.get(at..at + length).map(number);
-    Some(NewAddress::Within(family, address(first)?, address(last)?))
+    let number = |at: usize, length: usize| data.get(at..at + length).map(number);
+    let port = match flags & MAP_PORTS {
+        0 => NewPort::Same,
+        _ => {
+            let port = |at: usize| number(at, 2).map(|port| port as u16);
+            NewPort::Within(port(ports)?, port(ports + 2)?)
+        }
+    };
+    let address = match flags & MAP_ADDRESSES {
+        0 => NewAddress::Any,
+        _ => NewAddress::Within(family, number(first, length)?, number(last, length)?),
+    };
+    Some((address, port))
+}
+
+fn u16_at(data: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(data.get(at..at + 2)?.try_into().ok()?))
 }
 
 fn u32_at(data: &[u8], at: usize) -> Option<u32> {
@@ -147,13 +252,80 @@ mod tests {
         let source = [4u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat();
         let source = [source, numbers(&[0])].concat();
         assert_eq!(condition("addrtype", 1, &source), Condition::Unknown);
-        let tcp = |mask, flags, inverted| [vec![0; 9], vec![mask, flags, inverted]].concat();
-        assert_eq!(condition("tcp", 0, &tcp(6, 2, 0)), Condition::Syn);
-        for data in [tcp(6, 4, 0), tcp(4, 2, 0), tcp(6, 2, 4)] {
-            assert_eq!(condition("tcp", 0, &data), Condition::Transport, "{data:?}");
-        }
         assert_eq!(conditions("comment", 0, &[]), []);
         assert_eq!(condition("recent", 0, &[]), Condition::Unclear("recent".into()));
+    }
+
+    fn all(name: &str, revision: u8, data: &[u8]) -> Vec<Condition> {
+        let steps = conditions(name, revision, data).into_iter();
+        let conditions = steps.map(|step| match step {
+            Step::If(condition) => condition,
+            other => panic!("{name}: {other:?}"),
+        });
+        conditions.collect()
+    }
+
+    fn words(words: &[u16]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn ports_and_flags_are_read() {
+        use Condition::{Syn, Transport, Unknown};
+        const ANY: [u16; 2] = [0, u16::MAX];
+        let tcp = |ports: [[u16; 2]; 2], rest: [u8; 4]| {
+            all("tcp", 0, &[words(&ports.concat()), rest.to_vec()].concat())
+        };
+        assert_eq!(tcp([ANY, ANY], [0, 0, 0, 0]), [Transport]);
+        assert_eq!(tcp([ANY, ANY], [0, 6, 2, 0]), [Transport, Syn]);
+        for rest in [[0, 6, 4, 0], [0, 4, 2, 0], [0, 6, 2, 4], [7, 0, 0, 0]] {
+            assert_eq!(tcp([ANY, ANY], rest), [Transport, Unknown], "{rest:?}");
+        }
+        let web = |is_within| port(2, 80, 81, is_within);
+        assert_eq!(tcp([ANY, [80, 81]], [0; 4]), [Transport, web(true)]);
+        let from = port(0, 53, 53, true);
+        assert_eq!(tcp([[53, 53], [80, 81]], [0, 0, 0, 2]), [Transport, from, web(false)]);
+        assert_eq!(tcp([ANY, ANY], [0, 0, 0, 1]), [Transport, port(0, 0, u16::MAX, false)]);
+        let udp = [words(&[0, u16::MAX, 80, 81]), vec![2]].concat();
+        assert_eq!(all("udp", 0, &udp), [Transport, web(false)]);
+        assert_eq!(all("udp", 1, &udp), [Transport, Unknown]);
+        let many = |which: u8, inverted: u8| {
+            let ports = [&[22, 80, 81][..], &[0; 12]].concat();
+            let ranges = [&[0, 1, 0][..], &[0; 12]].concat();
+            all("multiport", 1, &[vec![which, 3], words(&ports), ranges, vec![inverted]].concat())
+        };
+        let elements = vec![vec![port(2, 22, 22, true)], vec![web(true)]];
+        let (is_in, may_expire) = (false, false);
+        assert_eq!(many(1, 1), [Transport, Condition::AnyOf { elements, is_in, may_expire }]);
+        assert_eq!(many(2, 0), [Transport, Unknown]);
+    }
+
+    #[test]
+    fn types_of_icmp_are_read() {
+        let of_type = |is_equal| {
+            let (layer, value, mask) = (Layer::Transport, vec![8], vec![0xff]);
+            Condition::Header { layer, offset: 0, value, mask, is_equal }
+        };
+        for name in ["icmp", "icmp6"] {
+            let icmp = |data: [u8; 4]| all(name, 0, &data).split_off(1);
+            assert_eq!(icmp([8, 0, 255, 0]), [of_type(true)]);
+            assert_eq!(icmp([8, 0, 255, 1]), [of_type(false)]);
+            assert_eq!(icmp([8, 0, 1, 0]), [of_type(true), Condition::Unknown]);
+            assert_eq!(icmp([8, 0, 1, 1]), [Condition::Unknown]);
+            assert_eq!(icmp([255, 0, 255, 0]), [Condition::Unknown]);
+        }
+    }
+
+    #[test]
+    fn packets_that_are_not_tracked_are_left_as_they_are() {
+        for (name, revision, data, expected) in [
+            ("CT", 2, words(&[1, 0]), Step::Untrack),
+            ("CT", 2, words(&[0, 5]), Step::Do(Effect::Apply("CT".into()))),
+            ("CT", 3, words(&[1, 0]), Step::Do(Effect::Apply("CT".into()))),
+            ("NOTRACK", 0, Vec::new(), Step::Untrack),
+        ] {
+            assert_eq!(target(Family::V4, name, revision, &data), expected, "{name} {data:?}");
+        }
     }
 
     #[test]
@@ -161,19 +333,22 @@ mod tests {
         let (first, last) = ([10, 0, 0, 1], [10, 0, 0, 9]);
         let old = [numbers(&[1, 1]), [first, last].concat(), vec![0; 4]].concat();
         let wide = |address: [u8; 4]| [address.to_vec(), vec![0; 12]].concat();
-        let new = |flags: u32| [numbers(&[flags]), wide(first), wide(last), vec![0; 8]].concat();
+        let new =
+            |flags: u32| [numbers(&[flags]), wide(first), wide(last), vec![0, 80, 0, 81]].concat();
         let within = NewAddress::Within(Family::V4, 0x0a00_0001, 0x0a00_0009);
-        for (revision, data, expected) in [
-            (0, old.clone(), within),
-            (2, new(1), within),
-            (2, new(2), NewAddress::Any), // ports only
-            (3, new(1), NewAddress::Any),
+        let ports = NewPort::Within(80, 81);
+        for (revision, data, expected, port) in [
+            (0, old.clone(), within, NewPort::Same),
+            (2, new(1), within, NewPort::Same),
+            (2, new(2), NewAddress::Any, ports),
+            (2, new(3), within, ports),
+            (3, new(1), NewAddress::Any, NewPort::Any),
         ] {
-            let step = Step::Translate("DNAT".into(), expected);
+            let step = Step::Translate("DNAT".into(), expected, port);
             assert_eq!(target(Family::V4, "DNAT", revision, &data), step, "{revision}");
         }
         let of_v6 = target(Family::V6, "DNAT", 0, &old);
-        assert_eq!(of_v6, Step::Translate("DNAT".into(), NewAddress::Any));
+        assert_eq!(of_v6, Step::Translate("DNAT".into(), NewAddress::Any, NewPort::Any));
     }
 
     #[test]
@@ -182,12 +357,13 @@ mod tests {
             for byte in [0, 1, 0xff] {
                 let data = vec![byte; length];
                 for revision in 0..4 {
-                    for name in ["mark", "addrtype", "tcp"] {
+                    for name in ["mark", "addrtype", "tcp", "udp", "icmp", "multiport"] {
                         assert!(!conditions(name, revision, &data).is_empty());
                     }
                     for family in Family::BOTH {
                         let step = target(family, "SNAT", revision, &data);
                         assert!(matches!(step, Step::Translate(..)));
+                        target(family, "CT", revision, &data);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wg_bounce_dataplane::pairs::{self, Exceptions, Pairs};
+use wg_bounce_dataplane::pairs::{self, Exceptions, Packets, Pairs};
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::fake::{self, FakeKernel};
@@ -42,8 +42,8 @@ fn read(connections: &[Message], peers: Option<&str>) -> Reading {
 }
 
 fn is_by_kernel(reading: &Reading, one: u8, other: u8) -> bool {
-    let address = |host| std::net::IpAddr::from([10, 7, 0, host]);
-    pairs::between(&reading.pairs.v4, address(one), address(other)).all
+    let [one, other] = [one, other].map(|host| [10, 7, 0, host].into());
+    pairs::between(&reading.pairs.v4, &Packets::from_to(one, other)).least.all
 }
 
 #[test]

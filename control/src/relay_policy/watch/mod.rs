@@ -17,7 +17,6 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -26,12 +25,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use wg_bounce_dataplane::pairs;
 use wg_bounce_dataplane::snapshot::Relay;
 use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
 use wg_bounce_sys::{Family, PerFamily};
+use wg_bounce_uapi::types::Explain;
 
 use super::connections;
 use super::decision::PolicyDecision;
@@ -438,19 +437,18 @@ impl Watch {
             if dependence.asks && dependence.version < Some(question.version) {
                 later.push(question);
             } else {
-                (question.answer)(self.explanation(question.pair));
+                (question.answer)(self.explanation(&question.about));
             }
         }
         self.questions = later;
     }
 
-    fn explanation(&self, pair: [IpAddr; 2]) -> Option<String> {
+    fn explanation(&self, about: &Explain) -> Option<String> {
         let (view, (relay, decision, _)) = (self.view.as_ref()?, self.reported.as_ref()?);
-        let routes = questions::routes(view, &self.handle, pair).ok()?;
+        let routes = questions::routes(view, &self.handle, about).ok()?;
         let (interface, addresses) = (&view.interface, self.addresses.as_ref());
-        let exceptions = relay.exceptions.of(Family::of(pair[0]));
-        let exceptions = pairs::between(exceptions, pair[0], pair[1]);
-        let facts = explain::Facts { interface, pair, routes, decision, exceptions, addresses };
+        let pairs = relay.exceptions.of(Family::of(about.source));
+        let facts = explain::Facts { interface, about, routes, decision, pairs, addresses };
         Some(explain::explain(&facts, self.readings.values().map(|dated| &dated.reading)))
     }
 

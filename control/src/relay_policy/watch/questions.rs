@@ -1,18 +1,18 @@
-//! Questions about two addresses.
+//! Questions about packets between two addresses.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use wg_bounce_sys::route::Route;
 use wg_bounce_sys::tun::TunHandle;
+use wg_bounce_uapi::types::Explain;
 
 use super::view::View;
 
 /// A question.
 pub struct Question {
-    /// Both addresses, of one IP version and of different peers.
-    pub pair: [IpAddr; 2],
+    /// The packets that it is about. The addresses are of one IP version and of different peers.
+    pub about: Explain,
     /// The version of the peers' addresses.
     pub version: u64,
     /// Takes the answer; none if the watch cannot answer now.
@@ -27,9 +27,10 @@ pub struct Question {
 pub(super) fn routes(
     view: &View,
     handle: &Arc<TunHandle>,
-    [one, other]: [IpAddr; 2],
+    about: &Explain,
 ) -> io::Result<[Result<(), &'static str>; 2]> {
     let mut sockets = view.route_query_sockets(handle, 1)?;
+    let (one, other) = (about.source, about.destination);
     let mut ask = |from, to| sockets[0].ask(from, to, 0).route;
     let routes = [ask(one, other), ask(other, one)];
     sockets[0].end_turn();

@@ -76,6 +76,15 @@ impl Draft {
         Draft::new(source, destination, protocol, upper.to_vec())
     }
 
+    /// Sets the ports of UDP and TCP (7001 and 9 otherwise).
+    pub fn ports(mut self, source: u16, destination: u16) -> Draft {
+        let at = if self.protocol == UDP { 6 } else { 16 };
+        self.upper[..2].copy_from_slice(&source.to_be_bytes());
+        self.upper[2..4].copy_from_slice(&destination.to_be_bytes());
+        self.upper[at..at + 2].fill(0);
+        self.sum_upper(at)
+    }
+
     /// Sets TTL or hop limit (64 otherwise).
     pub fn hop_limit(mut self, hop_limit: u8) -> Draft {
         self.hop_limit = hop_limit;

@@ -2,7 +2,7 @@
 //! the same way, whoever forwards them; where the policy relays all of them directly, all pass, and
 //! nothing is translated.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,10 @@ const SETTLED_AGAIN: Duration = Duration::from_secs(6);
 
 const TCP_PORTS: [u16; 2] = [7, 80];
 const UDP_PORTS: [u16; 2] = [7, 53];
+/// Nobody listens there.
+const CLOSED_PORT: u16 = 54;
 
-const CONDITIONS: [&str; 32] = [
+const CONDITIONS: [&str; 40] = [
     "",
     "-i IF",
     "-o IF",
@@ -57,6 +59,14 @@ const CONDITIONS: [&str; 32] = [
     "-p tcp -m multiport --dports 22,80",
     "-p udp -m udp --dport 53",
     "-p tcp -m tcp ! --sport 80",
+    "-p udp -m udp --dport 53",
+    "-p udp -m udp --sport 7",
+    "-p tcp -m tcp --dport 1:79",
+    "-p tcp -m multiport ! --sports 1:79,7777",
+    "-p udp",
+    "! -p tcp",
+    "-p icmp",
+    "-p icmp -m icmp ! --icmp-type echo-reply",
 ];
 const TARGETS: [&str; 6] = ["-j ACCEPT", "-j ACCEPT", "-j DROP", "-j RETURN", "-j OWN", "-g OWN"];
 /// Chains of other tables, the option that they do not have, and targets.
@@ -67,6 +77,9 @@ const OTHERS: [(&str, &str, &[&str]); 4] = [
         &[
             "-j DNAT --to-destination 172.17.0.2",
             "-j DNAT --to-destination 10.77.0.3",
+            "-p tcp -m tcp --dport 7 -j DNAT --to-destination 10.77.0.3:80",
+            "-p udp -m udp --dport 7 -j DNAT --to-destination 10.77.0.3",
+            "-p udp -m udp --dport 53 -j REDIRECT --to-ports 7",
             "-j REDIRECT",
             "-j ACCEPT",
             "-j RETURN",
@@ -90,7 +103,7 @@ const OTHERS: [(&str, &str, &[&str]); 4] = [
     ("-t raw -A PREROUTING", "-o", &["-j CT --notrack", "-j ACCEPT", "-j DROP"]),
 ];
 
-const EXPRESSIONS: [&str; 33] = [
+const EXPRESSIONS: [&str; 41] = [
     "",
     "iifname IF",
     "oifname IF",
@@ -117,6 +130,14 @@ const EXPRESSIONS: [&str; 33] = [
     "meta nfproto ipv6",
     "tcp dport { 22, 80 }",
     "th sport != 53",
+    "udp dport 53",
+    "udp sport < 53",
+    "meta l4proto tcp",
+    "meta l4proto != { tcp, icmp }",
+    "tcp dport >= 80",
+    "icmp type echo-request",
+    "meta l4proto . th dport { tcp . 7, udp . 53 }",
+    "ip daddr . tcp dport { 10.77.0.3 . 80, 10.77.0.12 . 7 }",
     "iifname { IF, lo }",
     "oifname != { eth0, lo }",
     "ip saddr { 10.77.0.2, 10.77.0.9 }",
@@ -125,13 +146,14 @@ const EXPRESSIONS: [&str; 33] = [
     "ip saddr . ip daddr { 10.77.0.2 . 10.77.0.3, 10.77.0.3 . 10.77.0.2 }",
     "iifname . ip daddr { IF . 10.77.0.0/24, eth0 . 10.0.0.0/8 }",
 ];
-const VERDICTS: [&str; 8] = [
+const VERDICTS: [&str; 9] = [
     "accept",
     "accept",
     "drop",
     "return",
     "iifname vmap { IF : accept, eth0 : drop }",
     "oifname vmap { eth0 : accept, lo : drop }",
+    "tcp dport vmap { 1-79 : drop, 80 : accept }",
     "ip saddr vmap { 10.77.0.0/25 : jump own, 172.16.0.0/12 : drop }",
     "jump own",
 ];
@@ -187,8 +209,17 @@ fn of_nft(pick: &mut impl FnMut(usize) -> usize) -> Rules {
             })
             .collect::<String>()
     };
-    let (own, forward) = (rules(4, &VERDICTS[..6]), rules(5, &VERDICTS));
-    let early = rules(2, &["accept", "return", "dnat to 10.77.0.3", "dnat to 172.17.0.2"]);
+    let (own, forward) = (rules(4, &VERDICTS[..7]), rules(5, &VERDICTS));
+    let early = rules(
+        2,
+        &[
+            "accept",
+            "return",
+            "dnat to 10.77.0.3",
+            "dnat to 172.17.0.2",
+            "udp dport 7 dnat to 10.77.0.3",
+        ],
+    );
     let late = rules(2, &["accept", "masquerade", "snat to 10.77.0.9"]);
     let policy = ["accept", "drop"][pick(2)];
     let base = |kind: &str, hook: &str, policy: &str| {
@@ -208,13 +239,18 @@ fn of_nft(pick: &mut impl FnMut(usize) -> usize) -> Rules {
 
 /// The text with the addresses and names of this IP version, made from that for IPv4.
 fn of_family(text: &str, family: Family) -> String {
-    const V6: [(&str, &str); 17] = [
+    const V6: [(&str, &str); 22] = [
         ("iptables", "ip6tables"),
         ("table ip ", "table ip6 "),
         ("ip saddr", "ip6 saddr"),
         ("ip daddr", "ip6 daddr"),
         ("nfproto ipv6", "nfproto ipv4"),
-        ("-p icmp -m icmp --icmp-type", "-p icmpv6 -m icmp6 --icmpv6-type"),
+        ("-m icmp --icmp-type", "-m icmp6 --icmpv6-type"),
+        ("-m icmp ! --icmp-type", "-m icmp6 ! --icmpv6-type"),
+        ("-p icmp ", "-p icmpv6 "),
+        ("{ tcp, icmp }", "{ tcp, ipv6-icmp }"),
+        ("icmp type", "icmpv6 type"),
+        ("--to-destination 10.77.0.3:80", "--to-destination [fd77::3]:80"),
         ("10.77.0.0-10.77.0.99", "fd77::-fd77::99"),
         ("10.77.0.128-10.77.0.200", "fd77::128-fd77::200"),
         ("10.77.0.0/28", "fd77::/124"),
@@ -298,8 +334,11 @@ fn by_udp(to: SocketAddr, patience: Duration) -> String {
     let _ = socket.set_read_timeout(Some(patience));
     let mut text = [0; 64];
     let _ = socket.connect(to).and_then(|()| socket.send(b"whom?"));
-    let length = socket.recv(&mut text).unwrap_or(0);
-    String::from_utf8_lossy(&text[..length]).into_owned()
+    match socket.recv(&mut text) {
+        Ok(length) => String::from_utf8_lossy(&text[..length]).into_owned(),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => "refused".to_owned(),
+        Err(_) => String::new(),
+    }
 }
 
 /// Whole conversations in both directions, of every pair. Returns whom the servers saw, in order.
@@ -311,9 +350,13 @@ fn converse(relay: &Relay, family: Family, patience: Duration) -> Vec<String> {
             let wait = patience.as_secs_f64();
             let (sent, back) = ping(from, to, &format!("-c 2 -i 0.02 -W {wait}"));
             seen.push(format!("{to}: {back} of {sent}"));
+            // In three fragments.
+            let (sent, back) = ping(from, to, &format!("-c 1 -s 4000 -W {wait}"));
+            seen.push(format!("{back} of {sent}"));
             let to = |port| SocketAddr::new(to.parse().expect("an address"), port);
             seen.extend(TCP_PORTS.map(|port| from.enter(|| by_tcp(to(port), patience))));
             seen.extend(UDP_PORTS.map(|port| from.enter(|| by_udp(to(port), patience))));
+            seen.push(from.enter(|| by_udp(to(CLOSED_PORT), patience)));
         }
     }
     seen
@@ -328,6 +371,10 @@ fn conversations_end_the_same_way_whoever_forwards_them() {
     let relay = connected(Backend::Mmsg, "auto");
     let hub = &relay.hub.namespace;
     add_addresses(&relay);
+    for peer in [&relay.alice.namespace, &relay.bob.namespace] {
+        peer.sysctl("net.ipv4.icmp_ratelimit=0");
+        peer.sysctl("net.ipv6.icmp.ratelimit=0");
+    }
     let mut threads = Threads::default();
     for (family, pair) in Family::BOTH.into_iter().flat_map(|one| PAIRS.map(|pair| (one, pair))) {
         serve(&mut threads, &relay.alice.namespace, &address(pair[0], family));

@@ -1,9 +1,12 @@
 //! Ways of packets through rules.
 
+mod judgements;
+mod transport;
+
 use wg_bounce_sys::PerFamily;
 
 use super::addresses::Addresses;
-use super::judge::{Cause, judge};
+use super::judge::judge;
 use super::place::{EGRESS, FORWARD, Facts, Hook, POSTROUTING, PREROUTING, Place};
 use super::walk::Base;
 use super::*;
@@ -165,6 +168,7 @@ fn header(offset: usize, value: &[u8], bits: u32) -> Condition {
     let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be_bytes();
     let mask = mask[..value.len().min(4)].iter().chain(&[0xff; 8]).take(value.len());
     Condition::Header {
+        layer: Layer::Network,
         offset,
         value: value.to_vec(),
         mask: mask.copied().collect(),
@@ -190,6 +194,7 @@ fn both_addresses_are_allowed_ips() {
     assert_eq!(holds(header(11, &[1, 192, 168], 32)), Some(false));
     assert_eq!(holds(header(9, &[17], 32)), None);
     let odd = Condition::Header {
+        layer: Layer::Network,
         offset: 12,
         value: vec![10, 0, 0, 1],
         mask: vec![0xff, 0, 0, 0xff],
@@ -232,7 +237,7 @@ fn the_walk_says_what_it_asked_for() {
     assert_eq!(needs(&[Condition::Unknown]), (false, false));
     assert_eq!(needs(&[header(12, &[10, 0, 0, 0], 8)]), (true, false));
     assert_eq!(needs(&[Condition::Transport]), (false, true));
-    assert_eq!(needs(&[header(9, &[17], 32)]), (false, false));
+    assert_eq!(needs(&[header(9, &[17], 32)]), (false, true));
     let elsewhere = header(12, &[192, 168, 0, 0], 16);
     assert_eq!(needs(&[elsewhere, Condition::Transport]), (true, false), "not reached");
 }
@@ -254,16 +259,16 @@ fn translations_to_a_peer_matter_whatever_the_destination() {
     };
     let to = |first: u32, last: u32| {
         let address = NewAddress::Within(Family::V4, first.into(), last.into());
-        Step::Translate("DNAT".into(), address)
+        Step::Translate("DNAT".into(), address, NewPort::Same)
     };
     let (peer, container) = (0x0a07_0003, 0xac11_0002);
     assert!(!find(FORWARD, to(peer, peer)));
     assert!(find(PREROUTING, to(peer, peer)));
     assert!(!find(PREROUTING, to(container, container)));
     assert!(find(PREROUTING, to(0x0a00_0000, 0x0aff_ffff)), "a range with peers");
-    let any = Step::Translate("NETMAP".into(), NewAddress::Any);
+    let any = Step::Translate("NETMAP".into(), NewAddress::Any, NewPort::Same);
     assert!(find(PREROUTING, any));
-    let own = || Step::Translate("REDIRECT".into(), NewAddress::OfHost);
+    let own = || Step::Translate("REDIRECT".into(), NewAddress::OfHost, NewPort::Any);
     assert!(!find(PREROUTING, own()));
     assert!(!find(POSTROUTING, own()));
     assert!(find(POSTROUTING, to(peer, peer)));
@@ -283,6 +288,7 @@ fn known(holds: Option<bool>) -> Condition {
 #[test]
 fn ranges_and_elements_are_known_as_far_as_addresses_are() {
     let range = |offset: usize, first: [u8; 4], last: [u8; 4]| Condition::Range {
+        layer: Layer::Network,
         offset,
         first: first.to_vec(),
         last: last.to_vec(),
@@ -341,151 +347,4 @@ fn clamps_leave_segments_with_syn_to_the_kernel() {
     assert_eq!(walk(&[&[&[clamp()]]]), applies);
     assert_eq!(walk(&[&[&[unknown(), clamp()]]]), applies);
     assert_eq!(walk(&[&[&[syn(), DROP]]]), drops("0.1"), "no clamp");
-}
-
-/// Judges IPv4 packets of wg0 between peers, at FORWARD: the obstacles, and whether the kernel gets
-/// all packets between two peers.
-fn judged(list: &[&[&[Step]]], accepts: bool) -> (Vec<String>, impl Fn(u8, u8) -> bool + use<>) {
-    let (interface, addresses) = (interface("wg0"), peers());
-    let host_first = PerFamily { v4: true, v6: true };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    let chains = chains(list);
-    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: true, accepts };
-    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
-    let label = |cause: &Cause| match cause {
-        Cause::Rule(obstacle) => format!("{}.{}", obstacle.chain, obstacle.rule),
-        Cause::Policy => "policy".to_owned(),
-    };
-    let all = [judgement.pairs];
-    let is_by_kernel = move |one: u8, other: u8| {
-        let address = |host| std::net::IpAddr::from([10, 7, 0, host]);
-        wg_bounce_dataplane::pairs::between(&all, address(one), address(other)).all
-    };
-    (judgement.causes.iter().map(label).collect(), is_by_kernel)
-}
-
-fn host(at: usize, host: u8) -> Step {
-    Step::If(header(at, &[10, 7, 0, host], 32))
-}
-
-#[test]
-fn a_drop_between_two_peers_is_about_these_two() {
-    let rules = [&[host(12, 2), host(16, 3), DROP][..]];
-    let (causes, is_by_kernel) = judged(&[&rules], true);
-    assert_eq!(causes, ["0.1"]);
-    for (one, other, expected) in
-        [(2, 3, true), (3, 2, true), (2, 4, false), (4, 3, false), (5, 6, false)]
-    {
-        assert_eq!(is_by_kernel(one, other), expected, "{one} and {other}");
-    }
-}
-
-#[test]
-fn a_policy_of_drop_is_about_the_pairs_that_no_rule_accepts() {
-    let established = &[unknown(), ACCEPT][..];
-    let one = &[host(12, 2), host(16, 3), ACCEPT][..];
-    let other = &[host(12, 3), host(16, 2), ACCEPT][..];
-    let (causes, is_by_kernel) = judged(&[&[established, one, other]], false);
-    assert_eq!(causes, ["policy"]);
-    assert!(!is_by_kernel(2, 3) && is_by_kernel(2, 4) && is_by_kernel(4, 5));
-    // In one direction only the replies are accepted: the kernel must see both.
-    let (_, is_by_kernel) = judged(&[&[established, one]], false);
-    assert!(is_by_kernel(2, 3));
-}
-
-#[test]
-fn a_chain_for_each_peer_and_lists_are_told_apart() {
-    let jump = |to: usize, at: u8| vec![host(12, at), end(Verdict::Jump(to))];
-    let (first, second) = (jump(1, 2), jump(2, 3));
-    let (of_second, to_drop) = ([host(16, 4), DROP], [DROP]);
-    let list: &[&[&[Step]]] = &[&[&first, &second], &[&of_second], &[&to_drop]];
-    let (causes, is_by_kernel) = judged(list, true);
-    assert_eq!(causes, ["1.1", "2.1"]);
-    assert!(is_by_kernel(2, 4) && is_by_kernel(3, 9) && is_by_kernel(9, 3));
-    assert!(!is_by_kernel(2, 9) && !is_by_kernel(4, 9));
-    let elements = (20..120).map(|at| vec![header(16, &[10, 7, 0, at], 32)]).collect();
-    let blocked = Condition::AnyOf { elements, is_in: true, may_expire: true };
-    let (causes, is_by_kernel) = judged(&[&[&[Step::If(blocked), DROP]]], true);
-    assert_eq!(causes, ["0.1"], "one split by the whole list");
-    assert!(is_by_kernel(1, 20) && is_by_kernel(119, 1) && is_by_kernel(20, 21));
-    assert!(!is_by_kernel(1, 19) && !is_by_kernel(1, 120));
-}
-
-#[test]
-fn what_is_not_about_addresses_is_about_all_pairs() {
-    let (causes, is_by_kernel) = judged(&[&[&[host(12, 2), unknown(), DROP], &[DROP]]], true);
-    assert_eq!(causes, ["0.1", "0.2"]);
-    assert!(is_by_kernel(2, 3) && is_by_kernel(4, 5));
-}
-
-/// A rule for each of 300 pairs: those that no split tells apart are left to the kernel together.
-#[test]
-fn too_many_rules_about_pairs_are_about_all_others() {
-    let rule = |at: u8, to: u8| vec![host(12, at), host(16, to), DROP];
-    let rules: Vec<Vec<Step>> =
-        (0..100).flat_map(|at| (1..4).map(move |more| rule(at, at + more))).collect();
-    let rules: Vec<&[Step]> = rules.iter().map(Vec::as_slice).collect();
-    let (_, is_by_kernel) = judged(&[&rules], true);
-    for at in 0..100 {
-        assert!(is_by_kernel(at, at + 1) && is_by_kernel(at + 3, at), "{at}");
-    }
-    assert!(!is_by_kernel(10, 25), "the first rules are told apart");
-    assert!(is_by_kernel(99, 120), "and the last are not");
-}
-
-/// Splits of too many addresses are not followed, and what they would have told apart is left to
-/// the kernel, with the cause.
-#[test]
-fn too_many_addresses_are_not_told_apart() {
-    let (interface, host_first) = (interface("wg0"), PerFamily::default());
-    let all = (0..250_000u128).map(|at| (0x0a00_0000 + 2 * at, 0x0a00_0000 + 2 * at));
-    let mut addresses = Addresses::default();
-    addresses.ranges.v4 = Ranges::new(all.collect());
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    let rule = [header(12, &[10, 0, 0, 2], 32), header(16, &[10, 0, 0, 4], 32)].map(Step::If);
-    let chains = chains(&[&[&[rule[0].clone(), rule[1].clone(), DROP]]]);
-    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
-    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
-    assert_eq!(judgement.causes.len(), 1);
-    assert!(judgement.pairs.one_way(0x0a00_0002, 0x0a00_0004).all);
-}
-
-#[test]
-fn a_judgement_without_peers_holds_for_no_others() {
-    let interface = interface("wg0");
-    let (host_first, addresses) = (PerFamily::default(), Addresses::default());
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    for (rule, expected) in [
-        (&[DROP][..], true),
-        (&[host(12, 2), DROP], true),
-        (&[Step::If(Condition::Transport), ACCEPT], true),
-        (&[name(Side::In, "eth0", true), DROP], false),
-        (&[ACCEPT], false),
-    ] {
-        let chains = chains(&[&[rule]]);
-        let base =
-            Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
-        let mut needs = Needs::default();
-        assert_eq!(judge(&base, &facts, Family::V4, &mut needs).causes, []);
-        assert_eq!(needs.addresses, expected, "{rule:?}");
-    }
-}
-
-#[test]
-fn answers_from_a_translated_peer_are_by_the_kernel() {
-    let (interface, addresses) = (interface("wg0"), peers());
-    let host_first = PerFamily { v4: true, v6: true };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
-    let to = NewAddress::Within(Family::V4, 0x0a07_0003, 0x0a07_0004);
-    let of_others = Step::If(Condition::ToHost { is_equal: true });
-    let chains = chains(&[&[&[of_others, Step::Translate("DNAT".into(), to)]]]);
-    let base =
-        Base { chains: &chains, number: 0, hook: PREROUTING, translates: true, accepts: true };
-    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
-    let pairs = judgement.pairs;
-    let address = |host: u8| 0x0a07_0000 + u128::from(host);
-    for host in [3, 4] {
-        assert!(pairs.one_way(address(9), address(host)).all, "{host}");
-    }
-    assert!(!pairs.one_way(address(9), address(5)).all);
 }
