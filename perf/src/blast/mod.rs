@@ -54,7 +54,13 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     let common = Common { implementations: options.choices(), ..options.common.clone() };
     side_by_side("blast", json!(options), &common, |program| match options.fairness {
         true => measure_fairness(program, options),
-        false => measure(Bench::build(program, &[options.plan()], options.setup())?, options),
+        false => {
+            let bench = Bench::build(program, &[options.plan()], options.setup())?;
+            if let (Some(rules), Some(network)) = (&options.rules, bench.relay.network()) {
+                network.relay.namespace.run(&format!("nft -f {}", rules.display()))?;
+            }
+            measure(bench, options)
+        }
     })
 }
 

@@ -82,10 +82,14 @@ pub struct Options {
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     arguments: Option<String>,
 
+    /// Load this file of nft(8) in the relay's network namespace
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+
     /// Measure the relay at this IP address and UDP port, over this machine's own network
     #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["remote_key", "keys"])]
     #[arg(conflicts_with_all = ["implementations", "workers", "arguments", "fairness"])]
-    #[arg(conflicts_with_all = ["relay_core", "outer"])]
+    #[arg(conflicts_with_all = ["relay_core", "outer", "rules"])]
     pub remote: Option<SocketAddr>,
 
     /// That relay's public key, as printed there by `wg show INTERFACE public-key`
