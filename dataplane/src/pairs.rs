@@ -1,8 +1,8 @@
 //! The packets between peers that workers must leave to the kernel, because its rules do something
 //! to them: a decision tree over addresses, protocol and ports.
 //!
-//! What belongs to one conversation takes one way, in both directions ([`between`]): a connection
-//! that the kernel sees only half of may be dropped by it.
+//! All packets of a conversation take one way, in both directions ([`between`]): the kernel may
+//! drop a connection that it sees only half of.
 
 use std::net::IpAddr;
 use std::sync::Arc;

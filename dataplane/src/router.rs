@@ -239,7 +239,7 @@ fn between(packets: &Packets, family: Family, snapshot: &Snapshot) -> Spread {
     pairs::between(snapshot.relay.exceptions.of(family), packets)
 }
 
-/// What is left to the kernel of the conversation that a packet of `flow` belongs to.
+/// The packets left to the kernel of the conversation that a packet of `flow` belongs to.
 fn exceptions(flow: &mut Flow, packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> Exceptions {
     if !flow.exceptions.depends() {
         return flow.exceptions.most;

@@ -60,7 +60,7 @@ impl Transport {
 }
 
 impl Quoted {
-    /// That of the ICMP error that was parsed to `ip`; none if it is no whole error.
+    /// The packet quoted by the ICMP error that was parsed to `ip`; none if the error is cut short.
     #[must_use]
     pub fn by(error: &[u8], ip: &Packet) -> Option<Quoted> {
         let quoted = icmp::quoted(error, ip)?;

@@ -340,6 +340,12 @@ pub const NFTA_EXTHDR_OP: u16 = 6;
 pub const NFTA_EXTHDR_SREG: u16 = 7;
 /// The options of TCP.
 pub const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
+/// Operation of `exthdr`: an IPv6 extension header.
+pub const NFT_EXTHDR_OP_IPV6: u32 = 0;
+/// The register that `exthdr` writes.
+pub const NFTA_EXTHDR_DREG: u16 = 1;
+/// Flags of `exthdr`.
+pub const NFTA_EXTHDR_FLAGS: u16 = 5;
 /// The set that `dynset` changes.
 pub const NFTA_DYNSET_SET_NAME: u16 = 1;
 /// The register that `bitwise` reads.

@@ -57,7 +57,7 @@ pub(super) fn run() -> ExitCode {
     };
     match answer(&arguments) {
         Ok(text) => {
-            // A reader that has seen enough is no failure.
+            // The reader may have seen enough.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }

@@ -26,6 +26,7 @@ mod path_mtu;
 mod process;
 mod queues;
 mod quick;
+mod recipes;
 mod rekey;
 mod relay_auto;
 mod relay_direct;

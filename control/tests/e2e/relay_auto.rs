@@ -73,7 +73,7 @@ fn crossed(relay: &Relay, namespace: &Namespace, family: Family) -> u64 {
 }
 
 /// Packets received by the kernel on the hub's interface.
-fn received(relay: &Relay, namespace: &Namespace) -> u64 {
+pub fn received(relay: &Relay, namespace: &Namespace) -> u64 {
     let path = format!("/sys/class/net/{}/statistics/rx_packets", relay.hub.interface);
     namespace.run(&format!("cat {path}")).trim().parse().expect("a number")
 }

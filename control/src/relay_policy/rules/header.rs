@@ -14,7 +14,7 @@ use super::addresses::number;
 use super::place::{Candidates, Place, both};
 use super::{Layer, Notes};
 
-/// Which bytes of a header are which field.
+/// The bytes of a header that each field has.
 type Fields = &'static [(Field, Range<usize>)];
 
 const OF_V4: Fields =

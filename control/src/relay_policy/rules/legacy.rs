@@ -32,7 +32,7 @@ const NOT_FROM: u8 = 8;
 const NOT_TO: u8 = 16;
 const NOT_PROTOCOL: u8 = 64;
 
-/// Where an entry has what, by its IP version.
+/// Positions in an entry, by its IP version (bytes).
 struct Layout {
     /// Bytes of an address. The entry begins with source and destination, then come their masks.
     address: usize,

@@ -46,14 +46,14 @@ pub struct Chain {
 pub struct Rule {
     /// Its number or handle, as the firewall's own program lists it.
     pub label: String,
-    /// What it tests and does, in order.
+    /// Its conditions and statements, in order.
     pub steps: Vec<Step>,
 }
 
 /// A part of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// What follows applies only if this holds.
+    /// The rest of the rule applies only if this holds.
     If(Condition),
     /// The rule has a counter, which would miss packets that are relayed directly.
     Count,
@@ -161,6 +161,8 @@ pub enum Condition {
     },
     /// The packet has a whole transport header, and no other before it.
     Transport,
+    /// It holds for packets with IPv6 extension headers only.
+    Extension,
     /// It holds for TCP segments with SYN only.
     Syn,
     /// A match that is not understood: it may keep state.

@@ -15,16 +15,17 @@ use super::{
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFGENMSG_LEN, NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV,
-    NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR,
-    NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE,
-    NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_OP,
-    NFTA_EXTHDR_SREG, NFTA_EXTHDR_TYPE, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS,
-    NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS,
-    NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_PAYLOAD_BASE,
-    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM,
-    NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFGENMSG_LEN, NFT_EXTHDR_OP_IPV6, NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE,
+    NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG,
+    NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG,
+    NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
+    NFTA_EXTHDR_DREG, NFTA_EXTHDR_FLAGS, NFTA_EXTHDR_OP, NFTA_EXTHDR_SREG, NFTA_EXTHDR_TYPE,
+    NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA,
+    NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG,
+    NFTA_META_DREG, NFTA_META_KEY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN,
+    NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG,
+    NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION,
+    NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::{array, malformed};
 
@@ -184,6 +185,10 @@ impl Reader<'_> {
             "exthdr" if is_mss(data) => {
                 self.steps.push(Step::Clamp("tcp option maxseg".to_owned()));
                 Ok(())
+            }
+            "exthdr" if is_of_extension(data) => {
+                self.steps.push(Step::If(Condition::Extension));
+                self.write(need(data, NFTA_EXTHDR_DREG)?.u32_be()?, &[])
             }
             "ct" | "exthdr" | "rt" | "byteorder" | "hash" => self.load(name, data),
             "range" => self.range(data),
@@ -473,6 +478,15 @@ fn is_mss(data: &[Attribute<'_>]) -> bool {
     find(data, NFTA_EXTHDR_SREG).is_some()
         && operation == Some(NFT_EXTHDR_OP_TCPOPT)
         && kind == Some(MAXIMUM_SEGMENT_SIZE)
+}
+
+/// Whether an `exthdr` loads bytes of an IPv6 extension header: without flags, a rule ends where it
+/// is missing.
+fn is_of_extension(data: &[Attribute<'_>]) -> bool {
+    let value = |kind| find(data, kind).map_or(Some(0), |one| one.u32_be().ok());
+    find(data, NFTA_EXTHDR_SREG).is_none()
+        && value(NFTA_EXTHDR_OP) == Some(NFT_EXTHDR_OP_IPV6)
+        && value(NFTA_EXTHDR_FLAGS) == Some(0)
 }
 
 /// The name, the revision and the data of a match or target of x_tables (NFTA_MATCH_*,

@@ -236,9 +236,9 @@ impl<'a> Place<'a> {
             }
             Condition::ToHost { is_equal } => self.is_not_to_host.then_some(!is_equal),
             // All others are by the kernel.
-            Condition::Transport => {
+            Condition::Transport | Condition::Extension => {
                 notes.exceptions.without_header = true;
-                Some(true)
+                Some(*condition == Condition::Transport)
             }
             Condition::Syn | Condition::Unclear(_) | Condition::Unknown => None,
         }

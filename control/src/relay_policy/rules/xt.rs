@@ -37,6 +37,9 @@ const NOT_DESTINATION: u8 = 2;
 const NOT_FLAGS: u8 = 4;
 const NOT_TYPE: u8 = 1;
 
+/// Pure matches for IPv6 extension headers: none matches a packet that has not got its header.
+const OF_EXTENSIONS: [&str; 5] = ["dst", "frag", "hbh", "mh", "rt"];
+
 /// Flags of `struct xt_addrtype_info_v1`: XT_ADDRTYPE_INVERT_DEST.
 const INVERT_DESTINATION: u32 = 2;
 /// The bit of RTN_LOCAL in its sets of types.
@@ -67,6 +70,7 @@ pub fn conditions(name: &str, revision: u8, data: &[u8]) -> Vec<Step> {
             let conditions = of_transport().unwrap_or_else(|| vec![Condition::Unknown]);
             [Condition::Transport].into_iter().chain(conditions).collect()
         }
+        _ if OF_EXTENSIONS.contains(&name) => vec![Condition::Extension],
         _ if PURE.contains(&name) => vec![Condition::Unknown],
         _ => vec![Condition::Unclear(name.to_owned())],
     };
@@ -252,6 +256,7 @@ mod tests {
         let source = [4u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat();
         let source = [source, numbers(&[0])].concat();
         assert_eq!(condition("addrtype", 1, &source), Condition::Unknown);
+        assert_eq!(condition("rt", 0, &[]), Condition::Extension);
         assert_eq!(conditions("comment", 0, &[]), []);
         assert_eq!(condition("recent", 0, &[]), Condition::Unclear("recent".into()));
     }

@@ -21,6 +21,7 @@ macro_rules! on_both_backends {
 
 mod capture;
 mod command;
+mod conversation;
 mod daemon;
 mod fake_peer;
 mod flood;
@@ -37,6 +38,7 @@ mod wait;
 
 pub use capture::Counter;
 pub use command::Outcome;
+pub use conversation::{TCP_PORTS, UDP_PORTS, by_tcp, by_udp, serve};
 pub use daemon::{Backend, Daemon, Program, RelayMode};
 pub use fake_peer::FakePeer;
 pub use flood::{Flood, Forgery, forged_responses, noise, send_segments};

@@ -95,7 +95,7 @@ fn echo_requests_are_told_from_errors() {
     }
 }
 
-/// What a rule accepts may depend on the connection: the kernel must see both directions.
+/// A rule may accept answers by the state of the connection: the kernel must see both directions.
 #[test]
 fn answers_by_state_need_the_kernel() {
     let established = &[unknown(), ACCEPT][..];
