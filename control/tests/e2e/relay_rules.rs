@@ -1,6 +1,8 @@
 //! `--relay auto` under rules that may do something to packets between peers: they are named. Rules
 //! of nft(8), and clamps of the MSS.
 
+use std::net::Ipv4Addr;
+
 use crate::harness::{BOB, Backend, Counter, Family, Iperf, IperfServer, Relay, eventually, ping};
 use crate::relay_auto::{
     BOTH, Direct, LATE, NONE, V4_ONLY, V6_ONLY, connected, direct, expect, said,
@@ -190,6 +192,29 @@ fn rules_of_nft_are_followed() {
         hub.namespace.run("nft delete table inet t");
         expect(&relay, BOTH, "");
     }
+}
+
+/// A blocklist: reading it takes some tens of milliseconds.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn sets_of_many_addresses_are_read() {
+    let relay = connected(Backend::Mmsg, "auto");
+    let hub = &relay.hub.namespace;
+    let address = |number: u32| Ipv4Addr::from_bits(0x0b00_0001 + 2 * number);
+    let elements: Vec<_> = (0..30_000).map(|number| address(number).to_string()).collect();
+    let table = format!(
+        "table ip t {{\nset blocked {{ type ipv4_addr; elements = {{ {} }}; }}\n\
+         chain f {{ type filter hook forward priority 0; \
+         ip saddr @blocked ct mark 7 drop; ip daddr @blocked ct mark 7 drop; }}\n}}\n",
+        elements.join(", ")
+    );
+    hub.run_with("nft -f -", &table);
+    expect(&relay, BOTH, "");
+    hub.run("nft add element ip t blocked { 10.77.0.2 }");
+    expect(&relay, V6_ONLY, "may drop packets");
+    hub.run("conntrack -F");
+    hub.run("nft delete element ip t blocked { 10.77.0.2 }");
+    expect(&relay, BOTH, "");
 }
 
 /// Packets may fill a set by a rule that has nothing to do with the one that looks into it, and

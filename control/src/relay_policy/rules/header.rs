@@ -10,7 +10,6 @@ use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_dataplane::transport::Transport;
 use wg_bounce_sys::Family;
 
-use super::addresses::number;
 use super::place::{Candidates, Place, both};
 use super::{Layer, Notes};
 
@@ -67,7 +66,7 @@ impl Place<'_> {
                 Some(false)
             } else if host & host.wrapping_add(1) == 0 {
                 // The mask of a prefix.
-                self.is_within(*field, value, value | host, notes)
+                self.is_within(*field, &Ranges::new(vec![(value, value | host)]), notes)
             } else {
                 None
             };
@@ -78,18 +77,17 @@ impl Place<'_> {
         if others.count() == 0 { all } else { both(all, None) }
     }
 
-    /// Whether one field of a header, at an offset, is from `first` to `last`.
+    /// Whether a field of a header, which these bytes are, is one of these numbers.
     pub(super) fn header_within(
         &self,
-        (layer, offset): (Layer, usize),
-        first: &[u8],
-        last: &[u8],
+        layer: Layer,
+        bytes: &Range<usize>,
+        ranges: &Ranges,
         notes: &mut Notes,
     ) -> Option<bool> {
         self.version()?;
-        let place = offset..offset + first.len();
-        let (field, _) = self.fields(layer, notes)?.iter().find(|(_, range)| *range == place)?;
-        self.is_within(*field, number(first), number(last), notes)
+        let (field, _) = self.fields(layer, notes)?.iter().find(|(_, range)| range == bytes)?;
+        self.is_within(*field, ranges, notes)
     }
 
     /// The fields of a header; none if it is not known to have any.
@@ -134,22 +132,28 @@ impl Place<'_> {
         is
     }
 
-    /// Whether a field is from `first` to `last`.
-    fn is_within(&self, field: Field, first: u128, last: u128, notes: &mut Notes) -> Option<bool> {
+    /// Whether a field is one of these numbers.
+    fn is_within(&self, field: Field, numbers: &Ranges, notes: &mut Notes) -> Option<bool> {
         if field == Field::Protocol {
             let [own, errors] = self.icmp();
-            let mut protocols = vec![(first, last)];
-            protocols.extend((first <= own.0 && own.0 <= last).then_some(errors));
+            let mut protocols = numbers.as_slice().to_vec();
+            protocols.extend(numbers.contain(own.0).then_some(errors));
             return self.is_one_of(&Ranges::new(protocols), notes);
         }
         let candidates = self.candidates(field);
         let is_address = matches!(field, Field::Source | Field::Destination);
         notes.needs.addresses |= is_address && !matches!(candidates, Candidates::All);
         let Candidates::Known(ranges) = candidates else { return None };
-        let are_within = ranges.are_within(first, last);
-        if are_within.is_none() {
-            notes.splits.push((field, Ranges::new(vec![(first, last)])));
+        let are_in = match *numbers.as_slice() {
+            [(first, last)] => ranges.are_within(first, last),
+            _ => {
+                notes.work += numbers.as_slice().len().min(ranges.as_slice().len());
+                ranges.are_in(numbers)
+            }
+        };
+        if are_in.is_none() {
+            notes.splits.push((field, numbers.clone()));
         }
-        are_within
+        are_in
     }
 }

@@ -13,6 +13,7 @@
 //! pass as it is. A rule whose condition cannot hold does not matter, whatever it does.
 
 pub mod addresses;
+pub mod exthdr;
 pub mod header;
 pub mod judge;
 pub mod legacy;
@@ -27,6 +28,7 @@ pub mod walk;
 pub mod xt;
 
 use std::fmt;
+use std::ops::Range;
 
 use wg_bounce_dataplane::pairs::{Exceptions, Field};
 use wg_bounce_dataplane::ranges::Ranges;
@@ -122,18 +124,15 @@ pub enum Condition {
         /// Whether they must be equal.
         is_equal: bool,
     },
-    /// The bytes of a header from `offset` on are from `first` to `last` (or are not). Both have
-    /// the same length.
-    Range {
+    /// The bytes of a header are one of these numbers (or are not).
+    Within {
         /// The header.
         layer: Layer,
-        /// Offset in the header (bytes).
-        offset: usize,
-        /// The first value.
-        first: Vec<u8>,
-        /// The last one.
-        last: Vec<u8>,
-        /// Whether they must be within.
+        /// The bytes.
+        bytes: Range<usize>,
+        /// The numbers.
+        ranges: Ranges,
+        /// Whether they must be one of these.
         is_within: bool,
     },
     /// One of these holds (or none does), each if all of its conditions do. Elements of a set.

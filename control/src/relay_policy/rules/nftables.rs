@@ -10,22 +10,22 @@ use wg_bounce_dataplane::ip::V6_HEADER_LEN;
 use super::registers::{self, Registers, Slot};
 use super::sets::{Element, Name, Sets};
 use super::{
-    Chain, Condition, Effect, Layer, NewAddress, NewPort, Rule, Side, Step, Verdict, nat, xt,
+    Chain, Condition, Effect, Layer, NewAddress, NewPort, Rule, Side, Step, Verdict, exthdr, nat,
+    xt,
 };
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFGENMSG_LEN, NFT_EXTHDR_OP_IPV6, NFT_EXTHDR_OP_TCPOPT, NFT_FIB_RESULT_ADDRTYPE,
-    NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK, NFTA_BITWISE_OP, NFTA_BITWISE_SREG,
-    NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG,
-    NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
-    NFTA_EXTHDR_DREG, NFTA_EXTHDR_FLAGS, NFTA_EXTHDR_OP, NFTA_EXTHDR_SREG, NFTA_EXTHDR_TYPE,
-    NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA,
-    NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG,
-    NFTA_META_DREG, NFTA_META_KEY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN,
-    NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG,
-    NFTA_RANGE_TO, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION,
-    NFTA_RULE_TABLE, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFGENMSG_LEN, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
+    NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE,
+    NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
+    NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_DREG, NFTA_FIB_DREG,
+    NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG,
+    NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG,
+    NFTA_META_KEY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
+    NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO,
+    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE,
+    NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::{array, malformed};
 
@@ -182,11 +182,11 @@ impl Reader<'_> {
             "payload" => self.payload(data),
             "fib" => self.fib(data),
             "bitwise" => self.bitwise(data),
-            "exthdr" if is_mss(data) => {
+            "exthdr" if exthdr::is_mss(data) => {
                 self.steps.push(Step::Clamp("tcp option maxseg".to_owned()));
                 Ok(())
             }
-            "exthdr" if is_of_extension(data) => {
+            "exthdr" if exthdr::is_of_extension(data) => {
                 self.steps.push(Step::If(Condition::Extension));
                 self.write(need(data, NFTA_EXTHDR_DREG)?.u32_be()?, &[])
             }
@@ -242,12 +242,19 @@ impl Reader<'_> {
         let slots = self.registers.from(need(data, NFTA_LOOKUP_SREG)?.u32_be()?)?;
         let condition =
             |element: &Element| registers::key(slots, &element.first, element.last.as_deref());
-        let conditions = set.elements.iter().map(condition).collect::<io::Result<Vec<_>>>()?;
+        let conditions = || set.elements.iter().map(condition).collect::<io::Result<Vec<_>>>();
         let may_expire = set.may_expire;
         let any = |elements| Condition::AnyOf { elements, is_in, may_expire };
         if target != Some(0) {
-            let is_total = set.catch_all.is_some();
-            self.steps.push(Step::If(if is_total { Condition::Unknown } else { any(conditions) }));
+            let length = set.elements.first().map_or(0, |element| element.first.len());
+            self.steps.push(Step::If(match registers::field(slots, length) {
+                _ if set.catch_all.is_some() => Condition::Unknown,
+                Some((layer, bytes)) => {
+                    let (ranges, is_within) = (set.ranges()?, true);
+                    any(vec![vec![Condition::Within { layer, bytes, ranges, is_within }]])
+                }
+                None => any(conditions()?),
+            }));
             return target.map_or(Ok(()), |register| self.write(register, &[]));
         }
         let step = |verdict: &[u8]| {
@@ -255,7 +262,7 @@ impl Reader<'_> {
             let other = || Step::Do(Effect::Unclear("verdict continue".to_owned()));
             Ok::<_, io::Error>(step.unwrap_or_else(other))
         };
-        let cases = conditions.into_iter().zip(&set.elements);
+        let cases = conditions()?.into_iter().zip(&set.elements);
         let cases = cases.map(|(one, element)| Ok((any(vec![one]), step(&element.verdict)?)));
         let mut cases = cases.collect::<io::Result<Vec<_>>>()?;
         let mut otherwise = set.catch_all.as_deref().map(step).transpose()?.map(Box::new);
@@ -467,26 +474,6 @@ impl Reader<'_> {
         self.steps.extend(self.table.verdict(&verdict)?);
         Ok(())
     }
-}
-
-/// Whether an `exthdr` writes the MSS option of TCP.
-fn is_mss(data: &[Attribute<'_>]) -> bool {
-    /// RFC 9293 §3.2.
-    const MAXIMUM_SEGMENT_SIZE: &[u8] = &[2];
-    let operation = find(data, NFTA_EXTHDR_OP).and_then(|one| one.u32_be().ok());
-    let kind = find(data, NFTA_EXTHDR_TYPE).map(|one| one.value);
-    find(data, NFTA_EXTHDR_SREG).is_some()
-        && operation == Some(NFT_EXTHDR_OP_TCPOPT)
-        && kind == Some(MAXIMUM_SEGMENT_SIZE)
-}
-
-/// Whether an `exthdr` loads bytes of an IPv6 extension header: without flags, a rule ends where it
-/// is missing.
-fn is_of_extension(data: &[Attribute<'_>]) -> bool {
-    let value = |kind| find(data, kind).map_or(Some(0), |one| one.u32_be().ok());
-    find(data, NFTA_EXTHDR_SREG).is_none()
-        && value(NFTA_EXTHDR_OP) == Some(NFT_EXTHDR_OP_IPV6)
-        && value(NFTA_EXTHDR_FLAGS) == Some(0)
 }
 
 /// The name, the revision and the data of a match or target of x_tables (NFTA_MATCH_*,

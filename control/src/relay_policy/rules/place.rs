@@ -211,8 +211,8 @@ impl<'a> Place<'a> {
                 let holds = self.header_equals((*layer, *offset), value, mask, notes);
                 holds.map(|equal| equal == *is_equal)
             }
-            Condition::Range { layer, offset, first, last, is_within } => {
-                let within = self.header_within((*layer, *offset), first, last, notes);
+            Condition::Within { layer, bytes, ranges, is_within } => {
+                let within = self.header_within(*layer, bytes, ranges, notes);
                 within.map(|within| within == *is_within)
             }
             Condition::AnyOf { elements, is_in, may_expire } => {

@@ -1,7 +1,11 @@
 //! The registers of nftables while a rule is read: which bytes of a packet they have.
 
 use std::io;
+use std::ops::Range;
 
+use wg_bounce_dataplane::ranges::Ranges;
+
+use super::addresses::number;
 use super::xt::TCP_SYN;
 use super::{Condition, Layer, Side};
 use crate::netlink::parse::{array, malformed};
@@ -11,6 +15,9 @@ use crate::netlink::parse::{array, malformed};
 const SLOTS: usize = 16;
 /// Bytes of an interface's name (IFNAMSIZ).
 const NAME_LEN: usize = 16;
+
+/// Bytes of the longest field: an IPv6 address.
+const NUMBER_LEN_MAX: usize = 16;
 
 /// Content of four bytes, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +127,30 @@ pub fn range(slots: &[Slot], first: &[u8], last: &[u8], is_within: bool) -> Cond
     let mask = mask_of_header(slots, first.len());
     let is_whole = mask.is_some_and(|mask| mask.iter().all(|byte| *byte == 0xff));
     match slots.first() {
-        Some(&Slot::Header { layer, offset, .. }) if is_whole && first.len() == last.len() => {
-            let (first, last) = (first.to_vec(), last.to_vec());
-            Condition::Range { layer, offset, first, last, is_within }
+        Some(&Slot::Header { layer, offset, .. })
+            if is_whole && first.len() == last.len() && first.len() <= NUMBER_LEN_MAX =>
+        {
+            let mut ranges = vec![(number(first), number(last))];
+            ranges.retain(|(first, last)| first <= last);
+            let ranges = Ranges::new(ranges);
+            Condition::Within { layer, bytes: offset..offset + first.len(), ranges, is_within }
         }
         _ => Condition::Unknown,
+    }
+}
+
+/// The header and the bytes in it that a key of this length consists of, if it is one number.
+pub fn field(slots: &[Slot], length: usize) -> Option<(Layer, Range<usize>)> {
+    let is_whole = mask_of_header(slots, length)?.iter().all(|byte| *byte == 0xff);
+    let rest = slots[1..].iter().take(length.div_ceil(4).saturating_sub(1));
+    let is_one = rest.into_iter().all(|slot| matches!(slot, Slot::Header { begins: false, .. }));
+    match slots.first() {
+        Some(&Slot::Header { layer, offset, .. })
+            if is_whole && is_one && (1..=NUMBER_LEN_MAX).contains(&length) =>
+        {
+            Some((layer, offset..offset + length))
+        }
+        _ => None,
     }
 }
 

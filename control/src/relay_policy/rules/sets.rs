@@ -3,6 +3,9 @@
 use std::io;
 use std::rc::Rc;
 
+use wg_bounce_dataplane::ranges::Ranges;
+
+use super::addresses::number;
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
@@ -12,6 +15,7 @@ use crate::netlink::numbers::{
     NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_EXPR,
     NFTA_SET_EXPRESSIONS, NFTA_SET_FLAGS, NFTA_SET_NAME, NFTA_SET_TABLE,
 };
+use crate::netlink::parse::malformed;
 
 /// The family (NFPROTO_*), the table and the name of a set.
 pub type Name = (u8, String, String);
@@ -117,6 +121,21 @@ impl Kind {
 }
 
 impl Set {
+    /// The elements as numbers, if each has one field of at most 16 bytes.
+    ///
+    /// # Errors
+    /// InvalidData: the lengths of keys differ.
+    pub fn ranges(&self) -> io::Result<Ranges> {
+        let length = self.elements.first().map_or(0, |element| element.first.len());
+        let ranges = self.elements.iter().map(|element| {
+            let last = element.last.as_ref().unwrap_or(&element.first);
+            let is_even = element.first.len() == length && last.len() == length;
+            is_even.then(|| (number(&element.first), number(last))).ok_or_else(malformed)
+        });
+        let ranges = ranges.collect::<io::Result<Vec<_>>>()?;
+        Ok(Ranges::new(ranges.into_iter().filter(|(first, last)| first <= last).collect()))
+    }
+
     /// A range without a last key ends before the end or the beginning of one that comes next. If
     /// none does, it is open.
     fn close_ranges(&mut self, mut ends: Vec<Vec<u8>>) {

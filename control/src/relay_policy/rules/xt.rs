@@ -1,6 +1,7 @@
 //! Matches and targets of x_tables, by their name, revision and data. Legacy tables and
 //! iptables-nft use the same ones.
 
+use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
 use super::addresses::number;
@@ -107,8 +108,14 @@ fn ports(data: &[u8], inverted: u8) -> Option<Vec<Condition>> {
 
 /// The condition that the port at this offset is in a range (or is not).
 fn port(offset: usize, first: u16, last: u16, is_within: bool) -> Condition {
-    let [first, last] = [first, last].map(|port| port.to_be_bytes().to_vec());
-    Condition::Range { layer: Layer::Transport, offset, first, last, is_within }
+    port_of(offset, vec![(first.into(), last.into())], is_within)
+}
+
+/// The condition that the port at this offset is in one of these ranges (or in none).
+fn port_of(offset: usize, mut ranges: Vec<(u128, u128)>, is_within: bool) -> Condition {
+    ranges.retain(|(first, last)| first <= last);
+    let ranges = Ranges::new(ranges);
+    Condition::Within { layer: Layer::Transport, bytes: offset..offset + 2, ranges, is_within }
 }
 
 /// `struct ipt_icmp`, `struct ip6t_icmp`: type, first and last code, whether all that is inverted.
@@ -144,17 +151,17 @@ fn multiport(data: &[u8]) -> Option<Vec<Condition>> {
         // One of both.
         _ => return None,
     };
-    let mut elements = Vec::new();
+    let mut ranges = Vec::new();
     let mut at = 0;
     while at < usize::from(count).min(PORTS) {
         let first = u16_at(data, 2 + 2 * at)?;
         let begins_range = *data.get(2 + 2 * PORTS + at)? != 0;
         at += usize::from(begins_range);
         let last = u16_at(data, 2 + 2 * at)?;
-        elements.push(vec![port(offset, first, last, true)]);
+        ranges.push((first.into(), last.into()));
         at += 1;
     }
-    Some(vec![Condition::AnyOf { elements, is_in: inverted == 0, may_expire: false }])
+    Some(vec![port_of(offset, ranges, inverted == 0)])
 }
 
 /// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted.
@@ -299,9 +306,7 @@ mod tests {
             let ranges = [&[0, 1, 0][..], &[0; 12]].concat();
             all("multiport", 1, &[vec![which, 3], words(&ports), ranges, vec![inverted]].concat())
         };
-        let elements = vec![vec![port(2, 22, 22, true)], vec![web(true)]];
-        let (is_in, may_expire) = (false, false);
-        assert_eq!(many(1, 1), [Transport, Condition::AnyOf { elements, is_in, may_expire }]);
+        assert_eq!(many(1, 1), [Transport, port_of(2, vec![(22, 22), (80, 81)], false)]);
         assert_eq!(many(2, 0), [Transport, Unknown]);
     }
 
