@@ -7,8 +7,10 @@ use wg_bounce_sys::Family;
 
 use super::super::kernel::Interface;
 use super::super::kernel::{Direction, Kernel, NetfilterLink};
+use crate::netlink::attribute::{attributes, find};
 use crate::netlink::message::build::{attribute, message};
 use crate::netlink::message::{Message, Protocol, Request};
+use crate::netlink::numbers::NFT_MSG_GETSETELEM;
 
 /// The interface's index.
 pub const WG0: u32 = 7;
@@ -119,6 +121,18 @@ pub fn link(flags: u32, xdp: u8, promiscuity: u32, more: &[Vec<u8>]) -> Message 
     message(16, &header, &attributes)
 }
 
+/// Whether elements are of the set that is asked for: both name it, or one names none.
+fn is_of_set(message: &Message, body: &[u8]) -> bool {
+    let name = |bytes: &[u8]| {
+        let attributes = attributes(bytes.get(4..)?).ok()?;
+        Some([1, 2].map(|kind| find(&attributes, kind).map(|one| one.text())))
+    };
+    match (name(&message.payload), name(body)) {
+        (Some([Some(table), Some(set)]), Some(asked)) => asked == [Some(table), Some(set)],
+        _ => true,
+    }
+}
+
 fn found<T: Clone>(value: Option<&T>) -> io::Result<T> {
     value.cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
@@ -139,6 +153,9 @@ impl Kernel for FakeKernel {
             return Err(io::Error::from_raw_os_error(EAFNOSUPPORT));
         }
         match self.answers.get(&(protocol, request.kind)) {
+            Some(Ok(answer)) if request.kind == NFT_MSG_GETSETELEM => {
+                Ok(answer.iter().filter(|message| is_of_set(message, body)).cloned().collect())
+            }
             Some(Ok(answer)) => Ok(answer.clone()),
             Some(Err(kind)) => Err((*kind).into()),
             None => Ok(Vec::new()),

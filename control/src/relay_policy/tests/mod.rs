@@ -2,6 +2,7 @@
 
 mod connections;
 mod fake;
+mod fuzz;
 mod netfilter;
 mod sets;
 
