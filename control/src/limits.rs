@@ -200,6 +200,9 @@ pub const RULE_WALKS_MAX: usize = 256;
 /// Conditions that these walks evaluate, and ranges of addresses that they split, before no more
 /// splits are made (some milliseconds); all walks end at twice as many.
 pub const RULE_WORK_MAX: usize = 200_000;
+/// Services at peers that a base chain translates to, by address and protocol, and that are told
+/// apart: a worker asks for each of them once per conversation.
+pub const TRANSLATED_SERVICES_MAX: usize = 32;
 /// Elements of nftables' sets that are read, over all sets; a set beyond that is not understood. A
 /// public blocklist has some 15,000 to 50,000; 60,000 take some tens of milliseconds.
 pub const NFTABLES_ELEMENTS_MAX: usize = 1 << 16;

@@ -76,13 +76,26 @@ pub struct Flow {
     pub receiver: Option<Arc<Peer>>,
     /// The packets of the pair that are left to the kernel.
     pub exceptions: Spread,
-    /// Those of the last conversation that was looked up, if they depend on it.
-    pub of_last: Option<(Transport, Exceptions)>,
+    /// Those of the last conversations that were looked up, if they depend on these.
+    pub of_last: Conversations,
     /// The generation of the kernel's routes (see [`crate::snapshot::Relay::routes`]) that `reply`
     /// comes from.
     pub routes: u64,
     /// The kernel's reply.
     pub reply: Reply,
+}
+
+/// Some conversations of a pair, by their ports; a new one evicts an old one.
+#[derive(Clone, Copy, Default)]
+pub struct Conversations([Option<(Transport, Exceptions)>; 4]);
+
+impl Conversations {
+    /// The place of a conversation: it, another one, or none.
+    pub fn place(&mut self, transport: Transport) -> &mut Option<(Transport, Exceptions)> {
+        let Transport { protocol, source_port, destination_port } = transport;
+        let number = usize::from(protocol ^ source_port ^ destination_port);
+        &mut self.0[number % self.0.len()]
+    }
 }
 
 /// The flow cache of one worker.
@@ -159,7 +172,7 @@ mod tests {
             sender: None,
             receiver: None,
             exceptions: Spread::NONE,
-            of_last: None,
+            of_last: Conversations::default(),
             routes: 1,
             reply: Reply::default(),
         }

@@ -132,7 +132,8 @@ impl Packets {
     }
 
     /// The ICMP errors between the same addresses.
-    fn errors(self) -> Packets {
+    #[must_use]
+    pub fn errors(self) -> Packets {
         let protocol = Some(Transport::ICMP_ERROR);
         Packets { protocol, source_port: None, destination_port: None, ..self }
     }
@@ -229,6 +230,22 @@ impl Pairs {
         }
     }
 
+    /// Whether all ICMP errors between any addresses are by the kernel.
+    #[must_use]
+    pub fn are_errors_by_kernel(&self) -> bool {
+        match self {
+            Pairs::Alike(exceptions) => exceptions.all,
+            Pairs::These(_) => false,
+            Pairs::Split { field: Field::Protocol, ranges, inside, outside } => {
+                let is_inside = ranges.contain(Transport::ICMP_ERROR.into());
+                if is_inside { inside } else { outside }.are_errors_by_kernel()
+            }
+            Pairs::Split { inside, outside, .. } => {
+                inside.are_errors_by_kernel() && outside.are_errors_by_kernel()
+            }
+        }
+    }
+
     /// The exceptions of packets.
     #[must_use]
     pub fn of(&self, packets: &Packets) -> Spread {
@@ -248,20 +265,23 @@ impl Pairs {
     }
 }
 
-/// The exceptions of packets and of the answers to them, by all of these judgements. All are by the
-/// kernel if it may also be for ICMP errors between the same addresses: to the kernel, an error is
-/// related to a connection only if it has seen that.
+/// The exceptions of packets and of the answers to them, by all of these judgements, as
+/// [`both_ways`]. All are by the kernel if ICMP errors between the same addresses may be: to the
+/// kernel, an error is related to a connection only if it has seen that.
 #[must_use]
 pub fn between(all: &[Arc<Pairs>], packets: &Packets) -> Spread {
-    let both_ways = |packets: &Packets| {
-        let (there, back) = (packets, packets.back());
-        let of_both = |pairs: &Arc<Pairs>| pairs.of(there).and(pairs.of(&back));
-        all.iter().map(of_both).fold(Spread::NONE, Spread::and)
-    };
-    match both_ways(&packets.errors()).most.all {
+    match both_ways(all, &packets.errors()).most.all {
         true => Exceptions::ALL.into(),
-        false => both_ways(packets),
+        false => both_ways(all, packets),
     }
+}
+
+/// The exceptions of packets and of the answers to them, whatever those of ICMP errors are.
+#[must_use]
+pub fn both_ways(all: &[Arc<Pairs>], packets: &Packets) -> Spread {
+    let back = packets.back();
+    let of_both = |pairs: &Arc<Pairs>| pairs.of(packets).and(pairs.of(&back));
+    all.iter().map(of_both).fold(Spread::NONE, Spread::and)
 }
 
 fn number(address: IpAddr) -> u128 {

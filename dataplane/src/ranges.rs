@@ -61,6 +61,12 @@ impl Ranges {
         (first <= begin && end <= last).then_some(true)
     }
 
+    /// The numbers of both.
+    #[must_use]
+    pub fn and(&self, others: &Ranges) -> Ranges {
+        Ranges::new([self.as_slice(), others.as_slice()].concat())
+    }
+
     /// Its numbers that are in `others`, and those that are not.
     #[must_use]
     pub fn split(&self, others: &Ranges) -> (Ranges, Ranges) {

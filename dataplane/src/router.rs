@@ -13,7 +13,7 @@ use wg_bounce_sys::Family;
 use wg_bounce_sys::route::{Reply, Route, RouteSocket};
 
 use crate::counters::DropReason;
-use crate::flows::{Flow, FlowKey, Flows};
+use crate::flows::{Conversations, Flow, FlowKey, Flows};
 use crate::icmp::{self, IcmpError};
 use crate::ip::{self, Packet};
 use crate::ip_forward::{has_whole_header, is_fast_path, is_syn, refusal};
@@ -108,26 +108,16 @@ impl Router {
         let Some(flow) = self.flow(key, sender.id, snapshot) else {
             return Verdict::Drop(DropReason::SourceNotAllowed);
         };
-        let exceptions = match mode {
-            DirectRelay::IfRoutedBack if flow.receiver.is_some() => {
-                exceptions(flow, packet, ip, snapshot)
-            }
-            _ => Exceptions::NONE,
-        };
-        let flow = &*flow;
-        let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
         let Reply { route, mtu } = flow.reply;
         let link_mtu = snapshot.forwarding_mtu(Family::of(ip.destination));
         let mtu = mtu.map_or(link_mtu, |mtu| link_mtu.min(mtu as usize));
-        let may_relay = receiver.id != sender.id
-            && receiver.path().is_some()
-            && !exceptions.all
+        let is_other = |to: &Arc<Peer>| to.id != sender.id && to.path().is_some();
+        let may_relay = flow.receiver.as_ref().is_some_and(is_other)
             && is_fast_path(packet, ip, mtu)
-            && (!exceptions.without_header || has_whole_header(packet, ip))
-            && (!exceptions.syn || !is_syn(packet, ip))
-            && (!exceptions.icmp_errors
-                || !icmp::is_error(packet, ip)
-                || quotes_direct(packet, ip, snapshot));
+            && (mode != DirectRelay::IfRoutedBack
+                || route == Route::Back && is_left_alone(flow, packet, ip, snapshot));
+        let flow = &*flow;
+        let Some(receiver) = &flow.receiver else { return Verdict::Deliver };
         let is_stale = flow.routes != snapshot.relay.routes;
         match decide(mode, route, may_relay) {
             Decision::Relay => Verdict::Relay(Relayed { to: receiver, mtu }),
@@ -182,7 +172,7 @@ impl Router {
                 if flow.epoch != snapshot.epoch {
                     (flow.sender, flow.receiver) = owners(&key, snapshot);
                     flow.exceptions = of_pair(&key, snapshot);
-                    flow.of_last = None;
+                    flow.of_last = Conversations::default();
                     flow.epoch = snapshot.epoch;
                 }
                 slot
@@ -198,7 +188,7 @@ impl Router {
                     sender: owner,
                     receiver,
                     exceptions: of_pair(&key, snapshot),
-                    of_last: None,
+                    of_last: Conversations::default(),
                     routes: 0,
                     reply: Reply::default(),
                 })
@@ -239,18 +229,32 @@ fn between(packets: &Packets, family: Family, snapshot: &Snapshot) -> Spread {
     pairs::between(snapshot.relay.exceptions.of(family), packets)
 }
 
+/// Whether the kernel's rules leave a packet of `flow` as it is.
+fn is_left_alone(flow: &mut Flow, packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> bool {
+    let exceptions = exceptions(flow, packet, ip, snapshot);
+    !exceptions.all
+        && (!exceptions.without_header || has_whole_header(packet, ip))
+        && (!exceptions.syn || !is_syn(packet, ip))
+        && (!exceptions.icmp_errors
+            || !icmp::is_error(packet, ip)
+            || quotes_direct(packet, ip, snapshot))
+}
+
 /// The packets left to the kernel of the conversation that a packet of `flow` belongs to.
 fn exceptions(flow: &mut Flow, packet: &[u8], ip: &Packet, snapshot: &Snapshot) -> Exceptions {
     if !flow.exceptions.depends() {
         return flow.exceptions.most;
     }
     let Some(transport) = Transport::of(packet, ip) else { return Exceptions::ALL };
-    match flow.of_last {
+    let place = flow.of_last.place(transport);
+    match *place {
         Some((last, exceptions)) if last == transport => exceptions,
         _ => {
             let packets = Packets::from_to(ip.source, ip.destination).with(transport);
-            let exceptions = between(&packets, Family::of(ip.source), snapshot).most;
-            flow.of_last = Some((transport, exceptions));
+            let all = snapshot.relay.exceptions.of(Family::of(ip.source));
+            // ICMP errors of the pair are direct, or all of it would be by the kernel.
+            let exceptions = pairs::both_ways(all, &packets).most;
+            *place = Some((transport, exceptions));
             exceptions
         }
     }

@@ -49,7 +49,13 @@ pub fn explain<'a>(
 ) -> String {
     let (one, other) = (facts.about.source, facts.about.destination);
     let there = packets(facts.about);
-    let spread = pairs::between(facts.pairs, &there);
+    let mut spread = pairs::between(facts.pairs, &there);
+    // The worker must tell the conversations of the pair apart.
+    let of_pair = pairs::between(facts.pairs, &Packets::from_to(one, other));
+    spread.most.without_header |= of_pair.depends();
+    let of_errors = pairs::both_ways(facts.pairs, &there.errors());
+    // Only these are the cause.
+    let are_errors = of_errors.most.all && !pairs::both_ways(facts.pairs, &there).most.all;
     let family = Family::of(one);
     let chains = readings.clone().flat_map(|reading| &reading.chains).map(|one| &one.chain);
     let mut chains: Vec<&BaseChain> =
@@ -78,8 +84,14 @@ pub fn explain<'a>(
             text += &format!("perhaps because: {reason}\n");
         }
     }
+    if are_errors {
+        text += "because: ICMP errors between them are by the kernel, as follows, which must know \
+                 the conversations that they are about\n";
+    }
     for ((from, to, packets), route) in directions.into_iter().zip(facts.routes) {
-        text += &format!("from {from} to {to}{}\n", ports(&packets));
+        let packets = if are_errors { packets.errors() } else { packets };
+        let what = if are_errors { ", ICMP errors".to_owned() } else { ports(&packets) };
+        text += &format!("from {from} to {to}{what}\n");
         text += &match route {
             Ok(()) => format!("  route: back into {}\n", facts.interface.name),
             Err(elsewhere) => format!("  route: {elsewhere}\n"),

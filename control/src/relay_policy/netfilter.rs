@@ -85,7 +85,9 @@ fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
 
 /// The findings. Interrupted: the lists contradict each other.
 fn chains(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Result<Reading> {
-    let mut reading = Reading::default();
+    // Before Linux 6.0 they may be assigned by port, without any rule.
+    let has_helpers = kernel.setting("netfilter/nf_conntrack_helper").is_ok_and(|on| on != "0\n");
+    let mut reading = Reading { has_helpers, ..Reading::default() };
     let chains = listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)?;
     let mut bases = Vec::new();
     let mut count = 0u32;

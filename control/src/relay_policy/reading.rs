@@ -9,9 +9,9 @@ use wg_bounce_sys::{Family, PerFamily};
 use super::base_chain::BaseChain;
 use super::kernel::Interface;
 use super::reason::{Finding, Reason};
-use super::rules::Needs;
 use super::rules::addresses::Addresses;
 use super::rules::judge::Judgement;
+use super::rules::{Chain, Needs};
 
 /// What is known when a source is read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,10 @@ pub struct Reading {
     pub pairs: PerFamily<Vec<Arc<Pairs>>>,
     /// The pairs of peers that translated connections have.
     pub translated: PerFamily<BTreeSet<Pair>>,
+    /// Helpers of connection tracking may be in use.
+    pub has_helpers: bool,
+    /// Rules may translate other packets to peers.
+    pub translates: PerFamily<bool>,
     /// The base chains that were judged.
     pub chains: Vec<JudgedChain>,
     /// The facts that they, or their absence, depend on.
@@ -67,6 +71,7 @@ impl Reading {
                 Some((chain.judge(at, known.addresses, family, &mut needs), needs))
             }
         });
+        self.has_helpers |= chain.chains.iter().any(Chain::assigns_helpers);
         for family in Family::BOTH {
             if let Some((judgement, needs)) = judgements.of(family) {
                 self.add_judgement(family, judgement, *needs, &chain);
@@ -85,6 +90,7 @@ impl Reading {
         let all = self.needs.of_mut(family);
         all.addresses |= needs.addresses;
         all.sets |= needs.sets;
+        *self.translates.of_mut(family) |= judgement.translates;
         let is_of_all = judgement.is_of_all();
         let findings = if is_of_all { &mut self.findings } else { &mut self.of_pairs };
         // The first one is enough where the others are about parts of the same.

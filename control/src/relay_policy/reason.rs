@@ -133,6 +133,8 @@ pub enum Reason {
     Settling,
     /// Connections between peers whose addresses the kernel translates.
     Translated,
+    /// Helpers of connection tracking, where rules translate to addresses of peers.
+    Helpers,
     /// A flowtable of nftables that contains the interface.
     Flowtable {
         /// The table.
@@ -235,6 +237,10 @@ impl fmt::Display for Reason {
                 "rules for packets between peers were removed less than {} s ago, and connections \
                  are tracked",
                 RELAY_SETTLING_TIME.0 / 1000
+            ),
+            Reason::Helpers => f.write_str(
+                "helpers of connection tracking (CT --helper, ct helper) may translate more \
+                 connections to peers than rules do",
             ),
             Reason::Translated => f.write_str(
                 "connections between peers were translated (NAT) and have not ended (conntrack -L)",

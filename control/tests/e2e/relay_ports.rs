@@ -149,7 +149,7 @@ fn rules_about_ports_concern_their_conversations(backend: Backend) {
             let rule = rule.replace("IF", &interface);
             testbed.hub.namespace.run(&format!("{program} -A {rule}"));
             expect_ways(&mut testbed, &format!("{program}: {name}"), is_v6, expected);
-            expect_log_within(seconds(2), &testbed, "direct, but some packets by the kernel (");
+            expect_log_within(seconds(2), &testbed, "by the kernel (");
             testbed.hub.namespace.run("conntrack -F");
             testbed.hub.namespace.run(&format!("{program} -D {rule}"));
             expect_ways(&mut testbed, &format!("{program}: {name}, removed"), is_v6, ALL_DIRECT);

@@ -1,7 +1,7 @@
 //! Conditions on the bytes of a packet's headers.
 
 use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use wg_bounce_dataplane::icmp::is_error_type;
 use wg_bounce_dataplane::ip::{ICMP, ICMPV6, TCP, UDP};
@@ -66,7 +66,7 @@ impl Place<'_> {
                 Some(false)
             } else if host & host.wrapping_add(1) == 0 {
                 // The mask of a prefix.
-                self.is_within(*field, &Ranges::new(vec![(value, value | host)]), notes)
+                self.is_within(*field, &Arc::new(Ranges::new(vec![(value, value | host)])), notes)
             } else {
                 None
             };
@@ -82,7 +82,7 @@ impl Place<'_> {
         &self,
         layer: Layer,
         bytes: &Range<usize>,
-        ranges: &Ranges,
+        ranges: &Arc<Ranges>,
         notes: &mut Notes,
     ) -> Option<bool> {
         self.version()?;
@@ -127,13 +127,13 @@ impl Place<'_> {
         notes.exceptions.without_header = true;
         let is = self.values(Field::Protocol)?.are_in(protocols);
         if is.is_none() {
-            notes.splits.push((Field::Protocol, protocols.clone()));
+            notes.splits.push((Field::Protocol, Arc::new(protocols.clone())));
         }
         is
     }
 
     /// Whether a field is one of these numbers.
-    fn is_within(&self, field: Field, numbers: &Ranges, notes: &mut Notes) -> Option<bool> {
+    fn is_within(&self, field: Field, numbers: &Arc<Ranges>, notes: &mut Notes) -> Option<bool> {
         if field == Field::Protocol {
             let [own, errors] = self.icmp();
             let mut protocols = numbers.as_slice().to_vec();
@@ -152,7 +152,7 @@ impl Place<'_> {
             }
         };
         if are_in.is_none() {
-            notes.splits.push((field, numbers.clone()));
+            notes.splits.push((field, Arc::clone(numbers)));
         }
         are_in
     }

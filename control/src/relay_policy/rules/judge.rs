@@ -6,9 +6,10 @@ use wg_bounce_dataplane::pairs::{Exceptions, Field, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
-use super::place::{Facts, POSTROUTING, Place, is_any};
+use super::place::{Facts, POSTROUTING, Place};
+use super::translated::{self, Translated};
 use super::walk::{Base, find_obstacle, find_translations};
-use super::{Needs, NewPort, Notes, Obstacle, Translation};
+use super::{Needs, Notes, Obstacle};
 use crate::limits::{RULE_WALKS_MAX, RULE_WORK_MAX};
 
 /// All packets are left to the kernel.
@@ -21,6 +22,8 @@ pub struct Judgement {
     pub pairs: Vec<Arc<Pairs>>,
     /// The causes why some conversations are, each once.
     pub causes: Vec<Cause>,
+    /// Other packets may be translated to peers.
+    pub translates: bool,
 }
 
 impl Judgement {
@@ -53,12 +56,16 @@ pub fn judge(base: &Base<'_>, facts: &Facts<'_>, family: Family, needs: &mut Nee
         let pairs = judge.between(&place);
         judge.add(pairs);
     }
+    let mut all = Vec::new();
     if base.translates
         && let Some(place) = Place::of_translations(facts, base.hook, family)
+        && judge.translations(&place, &mut all).is_none()
     {
-        judge.translations(&place);
+        judge.add(BY_KERNEL);
     }
-    Judgement { pairs: judge.pairs, causes: judge.causes }
+    let translates = !all.is_empty();
+    translated::trees(all).into_iter().for_each(|pairs| judge.add(pairs));
+    Judgement { pairs: judge.pairs, causes: judge.causes, translates }
 }
 
 struct Judge<'a> {
@@ -76,7 +83,7 @@ impl Judge<'_> {
     fn between(&mut self, place: &Place<'_>) -> Pairs {
         let (pairs, notes, cause) = self.walk(place);
         let Some(cause) = cause else { return pairs };
-        let Some((field, inside, outside)) = self.parts(place, notes, &Field::ALL) else {
+        let Some((field, inside, outside)) = self.parts(place, &notes, &Field::ALL) else {
             self.note(cause);
             return BY_KERNEL;
         };
@@ -98,7 +105,7 @@ impl Judge<'_> {
     fn parts(
         &self,
         place: &Place<'_>,
-        notes: Notes,
+        notes: &Notes,
         fields: &[Field],
     ) -> Option<(Field, Ranges, Ranges)> {
         let may_go_on = self.walks < RULE_WALKS_MAX && self.work < RULE_WORK_MAX;
@@ -107,13 +114,15 @@ impl Judge<'_> {
         }
         // Addresses first: workers look at ports only where these matter. The last condition is the
         // nearest to the cause, or one that led there.
-        let is_address = |field: &Field| matches!(field, Field::Source | Field::Destination);
-        let (first, second) =
-            notes.splits.into_iter().rev().partition::<Vec<_>, _>(|(field, _)| is_address(field));
-        first.into_iter().chain(second).find_map(|(field, ranges)| {
-            let (inside, outside) = place.values(field)?.split(&ranges);
-            let is_one = fields.contains(&field) && !inside.is_empty() && !outside.is_empty();
-            is_one.then_some((field, inside, outside))
+        let is_one = |(field, _): &&(Field, Arc<Ranges>)| fields.contains(field);
+        let is_address = |field: Field| matches!(field, Field::Source | Field::Destination);
+        let of_kind = |addresses: bool| {
+            let splits = notes.splits.iter().rev().filter(is_one);
+            splits.filter(move |(field, _)| is_address(*field) == addresses)
+        };
+        of_kind(true).chain(of_kind(false)).find_map(|(field, ranges)| {
+            let (inside, outside) = place.values(*field)?.split(ranges);
+            (!inside.is_empty() && !outside.is_empty()).then_some((*field, inside, outside))
         })
     }
 
@@ -137,59 +146,37 @@ impl Judge<'_> {
         (Pairs::Alike(notes.exceptions), notes, cause)
     }
 
-    /// Adds the conversations of addresses and ports that other packets may be translated to: no
-    /// rule matches the answers.
-    fn translations(&mut self, place: &Place<'_>) {
+    /// Finds the conversations of addresses and ports that packets at `place` may be translated to:
+    /// no rule matches the answers. None: any.
+    fn translations(&mut self, place: &Place<'_>, all: &mut Vec<Translated>) -> Option<()> {
         let mut notes = Notes::default();
         let found = find_translations(self.base, place, &mut notes);
         self.count(&notes);
-        if matches!(&found, Ok(list) if list.is_empty()) {
-            return;
-        }
-        let fields = [Field::Protocol, Field::DestinationPort];
-        if let Some((field, inside, outside)) = self.parts(place, notes, &fields) {
-            for part in [inside, outside] {
-                self.translations(&place.with(field, &part));
-            }
-            return;
-        }
-        match found {
-            Ok(list) => list.into_iter().for_each(|one| self.translation(place, one)),
+        let found = match found {
+            Ok(found) if found.is_empty() => return Some(()),
+            Ok(found) => found,
             Err(obstacle) => {
                 self.note(Cause::Rule(obstacle));
-                self.add(BY_KERNEL);
+                return None;
             }
-        }
-    }
-
-    /// Adds the conversations that a translation of packets at `place` may lead to. (Workers ask in
-    /// both directions.)
-    fn translation(&mut self, place: &Place<'_>, translation: Translation) {
-        let Translation { addresses, port, rule } = translation;
-        self.note(Cause::Rule(rule));
-        let values = |field| place.values(field).cloned();
-        let ports = match port {
-            // That of the source may be another one.
-            _ if self.base.hook == POSTROUTING => None,
-            NewPort::Same => values(Field::DestinationPort),
-            NewPort::Within(first, last) => Some(Ranges::new(vec![(first.into(), last.into())])),
-            NewPort::Any => None,
         };
-        let tests = [
-            (Field::DestinationPort, ports),
-            (Field::Protocol, values(Field::Protocol)),
-            (Field::Destination, addresses),
-        ];
-        let tree = tests.into_iter().fold(BY_KERNEL, |tree, (field, ranges)| match ranges {
-            Some(ranges) if !is_any(field, &ranges) => {
-                Pairs::split(field, ranges, tree, Pairs::Alike(Exceptions::NONE))
-            }
-            _ => tree,
-        });
-        self.add(tree);
+        let fields = [Field::Protocol, Field::DestinationPort];
+        if let Some((field, inside, outside)) = self.parts(place, &notes, &fields) {
+            self.translations(&place.with(field, &inside), all)?;
+            return self.translations(&place.with(field, &outside), all);
+        }
+        // One of the rules is enough for the log.
+        if all.is_empty() {
+            self.note(Cause::Rule(found[0].rule.clone()));
+        }
+        let is_source = self.base.hook == POSTROUTING;
+        all.extend(found.into_iter().map(|one| Translated::new(place, one, is_source)));
+        Some(())
     }
 
     fn add(&mut self, pairs: Pairs) {
+        // No conversation is direct without its errors.
+        let pairs = if pairs.are_errors_by_kernel() { BY_KERNEL } else { pairs };
         if pairs != Pairs::Alike(Exceptions::NONE) {
             self.pairs.push(Arc::new(pairs));
         }

@@ -24,11 +24,13 @@ pub mod registers;
 pub mod sets;
 #[cfg(test)]
 mod tests;
+pub mod translated;
 pub mod walk;
 pub mod xt;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use wg_bounce_dataplane::pairs::{Exceptions, Field};
 use wg_bounce_dataplane::ranges::Ranges;
@@ -131,7 +133,7 @@ pub enum Condition {
         /// The bytes.
         bytes: Range<usize>,
         /// The numbers.
-        ranges: Ranges,
+        ranges: Arc<Ranges>,
         /// Whether they must be one of these.
         is_within: bool,
     },
@@ -204,6 +206,19 @@ pub enum Effect {
     TranslateOther(String),
     /// Something that is not understood.
     Unclear(String),
+}
+
+impl Chain {
+    /// Whether a rule may assign a helper of connection tracking: one that reads a protocol, and
+    /// expects further connections.
+    pub fn assigns_helpers(&self) -> bool {
+        let may_assign = |step: &Step| match step {
+            Step::Do(Effect::Apply(name)) => name == "CT",
+            Step::Do(Effect::Unclear(name)) => name == "objref",
+            _ => false,
+        };
+        self.rules.iter().any(|rule| rule.steps.iter().any(may_assign))
+    }
 }
 
 impl Rule {
@@ -322,7 +337,7 @@ pub struct Notes {
     /// The packets that its result does not hold for.
     pub exceptions: Exceptions,
     /// Conditions on one field that some of its values meet, in the order of the walk.
-    pub splits: Vec<(Field, Ranges)>,
+    pub splits: Vec<(Field, Arc<Ranges>)>,
     /// Number of conditions that were evaluated.
     pub work: usize,
     /// The rules that may match, in the order of the walk, if they are asked for.
@@ -354,12 +369,12 @@ impl Notes {
     /// set, then by its elements.
     pub fn join_splits(&mut self, count: usize) {
         for field in Field::ALL {
-            let of_field = |split: &&(Field, Ranges)| split.0 == field;
+            let of_field = |split: &&(Field, Arc<Ranges>)| split.0 == field;
             let parts: Vec<_> = self.splits[count..].iter().filter(of_field).collect();
             if parts.len() > 1 {
                 let ranges = parts.iter().flat_map(|(_, ranges)| ranges.as_slice());
                 let all = Ranges::new(ranges.copied().collect());
-                self.splits.push((field, all));
+                self.splits.push((field, Arc::new(all)));
             }
         }
     }

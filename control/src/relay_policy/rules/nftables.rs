@@ -246,11 +246,13 @@ impl Reader<'_> {
         let may_expire = set.may_expire;
         let any = |elements| Condition::AnyOf { elements, is_in, may_expire };
         if target != Some(0) {
-            let length = set.elements.first().map_or(0, |element| element.first.len());
-            self.steps.push(Step::If(match registers::field(slots, length) {
+            let numbers = set.numbers.as_ref().and_then(|(length, ranges)| {
+                Some((registers::field(slots, *length)?, Arc::clone(ranges)))
+            });
+            self.steps.push(Step::If(match numbers {
                 _ if set.catch_all.is_some() => Condition::Unknown,
-                Some((layer, bytes)) => {
-                    let (ranges, is_within) = (set.ranges()?, true);
+                Some(((layer, bytes), ranges)) => {
+                    let is_within = true;
                     any(vec![vec![Condition::Within { layer, bytes, ranges, is_within }]])
                 }
                 None => any(conditions()?),

@@ -249,8 +249,6 @@ impl<'a> Place<'a> {
     pub fn translated(&self, address: NewAddress, notes: &mut Notes) -> Option<Ranges> {
         match address {
             NewAddress::OfHost => Some(Ranges::default()),
-            // Only for packets of that version (`nft_nat_inet_eval`, net/netfilter/nft_nat.c).
-            NewAddress::Within(family, ..) if family != self.family => Some(Ranges::default()),
             NewAddress::Within(_, first, last) => {
                 notes.needs.addresses = true;
                 let mut ends = [Field::Source, Field::Destination].into_iter();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use wg_bounce_dataplane::ranges::Ranges;
 
@@ -132,7 +133,7 @@ pub fn range(slots: &[Slot], first: &[u8], last: &[u8], is_within: bool) -> Cond
         {
             let mut ranges = vec![(number(first), number(last))];
             ranges.retain(|(first, last)| first <= last);
-            let ranges = Ranges::new(ranges);
+            let ranges = Arc::new(Ranges::new(ranges));
             Condition::Within { layer, bytes: offset..offset + first.len(), ranges, is_within }
         }
         _ => Condition::Unknown,

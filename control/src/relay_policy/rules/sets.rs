@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use wg_bounce_dataplane::ranges::Ranges;
 
@@ -15,7 +16,6 @@ use crate::netlink::numbers::{
     NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_KEY_END, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_EXPR,
     NFTA_SET_EXPRESSIONS, NFTA_SET_FLAGS, NFTA_SET_NAME, NFTA_SET_TABLE,
 };
-use crate::netlink::parse::malformed;
 
 /// The family (NFPROTO_*), the table and the name of a set.
 pub type Name = (u8, String, String);
@@ -34,6 +34,8 @@ pub struct Set {
     pub elements: Vec<Element>,
     /// The data of all other keys; none if they are not in the set.
     pub catch_all: Option<Vec<u8>>,
+    /// The elements as numbers of so many bytes, if they are no longer than an address.
+    pub numbers: Option<(usize, Arc<Ranges>)>,
     /// Elements may vanish by themselves.
     pub may_expire: bool,
 }
@@ -116,24 +118,27 @@ impl Kind {
         if self.flags & (NFT_SET_INTERVAL | NFT_SET_CONCAT) == NFT_SET_INTERVAL {
             set.close_ranges(ends);
         }
+        set.read_numbers();
         Ok(Some(set))
     }
 }
 
 impl Set {
-    /// The elements as numbers, if each has one field of at most 16 bytes.
-    ///
-    /// # Errors
-    /// InvalidData: the lengths of keys differ.
-    pub fn ranges(&self) -> io::Result<Ranges> {
+    /// Reads the elements as numbers.
+    fn read_numbers(&mut self) {
+        const NUMBER_LEN_MAX: usize = 16;
         let length = self.elements.first().map_or(0, |element| element.first.len());
-        let ranges = self.elements.iter().map(|element| {
+        let range = |element: &Element| {
             let last = element.last.as_ref().unwrap_or(&element.first);
             let is_even = element.first.len() == length && last.len() == length;
-            is_even.then(|| (number(&element.first), number(last))).ok_or_else(malformed)
+            (is_even && length <= NUMBER_LEN_MAX).then(|| (number(&element.first), number(last)))
+        };
+        let ranges = self.elements.iter().map(range).collect::<Option<Vec<_>>>();
+        let ranges = ranges.map(|mut ranges| {
+            ranges.retain(|(first, last)| first <= last);
+            Arc::new(Ranges::new(ranges))
         });
-        let ranges = ranges.collect::<io::Result<Vec<_>>>()?;
-        Ok(Ranges::new(ranges.into_iter().filter(|(first, last)| first <= last).collect()))
+        self.numbers = ranges.map(|ranges| (length, ranges));
     }
 
     /// A range without a last key ends before the end or the beginning of one that comes next. If

@@ -253,9 +253,17 @@ impl<'a> Walk<'a> {
                 self.effect(effect).map_err(obstacle)?;
                 (true, false)
             }
+            // It does nothing to packets of the other IP version (`nft_nat_inet_eval`,
+            // net/netfilter/nft_nat.c).
+            Step::Translate(_, NewAddress::Within(family, ..), _)
+                if *family != self.place.family =>
+            {
+                (true, false)
+            }
             Step::Translate(name, to, port) => {
                 self.translation(chain, rule, name, (*to, *port))?;
-                (false, false)
+                // Perhaps it is of no IP version that is known.
+                (*to == NewAddress::Any, false)
             }
             Step::End(Verdict::Accept) => (false, false),
             Step::End(Verdict::Return) => (false, true),

@@ -1,6 +1,8 @@
 //! Matches and targets of x_tables, by their name, revision and data. Legacy tables and
 //! iptables-nft use the same ones.
 
+use std::sync::Arc;
+
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
@@ -84,7 +86,7 @@ fn tcp(data: &[u8]) -> Option<Vec<Condition>> {
     let mut conditions = ports(data, inverted)?;
     if mask & flags & TCP_SYN != 0 && inverted & NOT_FLAGS == 0 {
         conditions.push(Condition::Syn);
-    } else if mask != 0 || inverted & NOT_FLAGS != 0 {
+    } else if mask | flags != 0 || inverted & NOT_FLAGS != 0 {
         conditions.push(Condition::Unknown);
     }
     if option != 0 {
@@ -114,7 +116,7 @@ fn port(offset: usize, first: u16, last: u16, is_within: bool) -> Condition {
 /// The condition that the port at this offset is in one of these ranges (or in none).
 fn port_of(offset: usize, mut ranges: Vec<(u128, u128)>, is_within: bool) -> Condition {
     ranges.retain(|(first, last)| first <= last);
-    let ranges = Ranges::new(ranges);
+    let ranges = Arc::new(Ranges::new(ranges));
     Condition::Within { layer: Layer::Transport, bytes: offset..offset + 2, ranges, is_within }
 }
 
@@ -290,7 +292,7 @@ mod tests {
         };
         assert_eq!(tcp([ANY, ANY], [0, 0, 0, 0]), [Transport]);
         assert_eq!(tcp([ANY, ANY], [0, 6, 2, 0]), [Transport, Syn]);
-        for rest in [[0, 6, 4, 0], [0, 4, 2, 0], [0, 6, 2, 4], [7, 0, 0, 0]] {
+        for rest in [[0, 6, 4, 0], [0, 4, 2, 0], [0, 0, 2, 0], [0, 6, 2, 4], [7, 0, 0, 0]] {
             assert_eq!(tcp([ANY, ANY], rest), [Transport, Unknown], "{rest:?}");
         }
         let web = |is_within| port(2, 80, 81, is_within);

@@ -7,7 +7,7 @@ use wg_bounce_sys::{Family, PerFamily};
 
 use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::reading::Reading;
-use crate::relay_policy::reason::Finding;
+use crate::relay_policy::reason::{Families, Finding, Reason};
 
 /// A reading, with the version of the peers' addresses at that time, if they were known, and the
 /// interface that it is about.
@@ -42,6 +42,20 @@ impl From<Vec<Finding>> for Dated {
     fn from(findings: Vec<Finding>) -> Dated {
         Dated { reading: findings.into(), version: None, interface: None }
     }
+}
+
+/// The reason if helpers of connection tracking are in use where rules translate to peers: they
+/// translate connections that no rule names, of other ports and protocols.
+pub(super) fn of_helpers<'a>(
+    mut readings: impl Iterator<Item = &'a Dated> + Clone,
+) -> Option<Finding> {
+    let translates =
+        |family: Family| readings.clone().any(|dated| *dated.reading.translates.of(family));
+    let mut families = Families::NONE;
+    Family::BOTH.into_iter().filter(|family| translates(*family)).for_each(|one| families.add(one));
+    let has_helpers = readings.any(|dated| dated.reading.has_helpers);
+    let reason = Reason::Helpers;
+    (has_helpers && families != Families::NONE).then_some(Finding { families, reason })
 }
 
 /// The packets that all readings together leave to the kernel.

@@ -46,7 +46,7 @@ use crate::limits::{
     CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, NFTABLES_PAUSE_MAX, NFTABLES_PAUSES,
     RELAY_POLL_INTERVAL, RELAY_QUESTIONS_MAX, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
 };
-use dated::{Dated, exceptions};
+use dated::{Dated, exceptions, of_helpers};
 pub use lanes::{Dependence, Lanes, Update};
 use questions::Question;
 use system::System;
@@ -280,7 +280,9 @@ impl Watch {
                 self.lose(&error)?;
             }
         }
+        let of_helpers = of_helpers(self.readings.values());
         let findings = self.readings.values().flat_map(|dated| &dated.reading.findings);
+        let findings = findings.chain(&of_helpers);
         let of_pairs = self.readings.values().flat_map(|dated| &dated.reading.of_pairs);
         let decision = PolicyDecision::new(self.mode, findings, of_pairs);
         let (exceptions, dependence) = (exceptions(self.readings.values()), self.dependence());

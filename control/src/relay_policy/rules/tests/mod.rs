@@ -290,7 +290,9 @@ fn ranges_and_elements_are_known_as_far_as_addresses_are() {
     let range = |offset: usize, first: [u8; 4], last: [u8; 4]| Condition::Within {
         layer: Layer::Network,
         bytes: offset..offset + 4,
-        ranges: Ranges::new(vec![[first, last].map(|one| addresses::number(&one)).into()]),
+        ranges: Arc::new(Ranges::new(vec![
+            [first, last].map(|one| addresses::number(&one)).into(),
+        ])),
         is_within: true,
     };
     for at in [12, 16] {

@@ -145,6 +145,11 @@ fn answers_from_a_translated_service_are_by_the_kernel() {
     }
     let web = Transport { protocol: tcp, source_port: 4000, destination_port: 80 };
     assert!(!between(&all, &pair(ALICE, 4).with(web)).most.all);
+    // One for the other IP version does nothing, and the next rule follows.
+    let of_v6 = NewAddress::Within(Family::V6, 3, 3);
+    let of_v6 = Step::Translate("nat".into(), of_v6, NewPort::Within(80, 80));
+    let all = judged(PREROUTING, &[&[protocol(TCP), port(2, 8080), of_v6], &service[1..]]);
+    assert!(by_kernel(&all, tcp, 4000, 80));
     // The port of a source may become any.
     let masked = [protocol(UDP), port(2, 53), translate(NewPort::Same)];
     let all = judged(POSTROUTING, &[&masked]);
