@@ -200,6 +200,8 @@ pub const RULE_WALKS_MAX: usize = 256;
 /// Conditions that these walks evaluate, and ranges of addresses that they split, before no more
 /// splits are made (some milliseconds); all walks end at twice as many.
 pub const RULE_WORK_MAX: usize = 200_000;
+/// Connections of TCP that are looked at when rules give some of them back to the kernel.
+pub const RETURNED_CONNECTIONS_MAX: usize = 1 << 16;
 /// Services at peers that a base chain translates to, by address and protocol, and that are told
 /// apart: a worker asks for each of them once per conversation.
 pub const TRANSLATED_SERVICES_MAX: usize = 32;

@@ -61,6 +61,11 @@ impl Request {
         Request::dump(kind, &body)
     }
 
+    /// Changes the object that these attributes select; the reply is empty.
+    pub fn change(kind: u16, header: &[u8], attributes: &[DefaultNla]) -> Request {
+        Request { flags: NLM_F_REQUEST | NLM_F_ACK, ..Request::dump_some(kind, header, attributes) }
+    }
+
     /// Changes something with a message of rtnetlink; the reply is empty.
     pub fn change_route(message: &RouteNetlinkMessage) -> Request {
         let flags = NLM_F_REQUEST | NLM_F_ACK;

@@ -145,6 +145,8 @@ pub const FRA_DSCP_MASK: u16 = 30;
 pub const CT_MSG_NEW: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8) as u16;
 /// Requests connections.
 pub const CT_MSG_GET: u16 = CT_MSG_NEW | 1;
+/// Deletes a connection.
+pub const CT_MSG_DELETE: u16 = CT_MSG_NEW | 2;
 /// The addresses and ports of the original direction.
 pub const CTA_TUPLE_ORIG: u16 = 1;
 /// Those of the other direction.
@@ -155,6 +157,18 @@ pub const CTA_STATUS: u16 = 3;
 pub const CTA_STATUS_MASK: u16 = 26;
 /// The addresses.
 pub const CTA_TUPLE_IP: u16 = 1;
+/// The protocol of a tuple, and its ports.
+pub const CTA_TUPLE_PROTO: u16 = 2;
+/// The number of the protocol.
+pub const CTA_PROTO_NUM: u16 = 1;
+/// The source port.
+pub const CTA_PROTO_SRC_PORT: u16 = 2;
+/// The destination port.
+pub const CTA_PROTO_DST_PORT: u16 = 3;
+/// The number of a connection.
+pub const CTA_ID: u16 = 12;
+/// The zone of a connection, if it is not 0.
+pub const CTA_ZONE: u16 = 18;
 /// Source, IPv4.
 pub const CTA_IP_V4_SRC: u16 = 1;
 /// Destination, IPv4.

@@ -6,8 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use netlink_packet_core::DefaultNla;
+use wg_bounce_dataplane::ip;
 use wg_bounce_dataplane::pairs::{self, Packets, Pair, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
+use wg_bounce_dataplane::transport::Transport;
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::kernel::Kernel;
@@ -15,13 +17,15 @@ use super::reading::Reading;
 use super::reason::{Finding, Reason};
 use super::rules::addresses::{Addresses, number};
 use crate::limits::TRANSLATED_PAIRS_MAX;
-use crate::netlink::attribute::{Attribute, need};
+use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
-    CT_MSG_GET, CT_MSG_NEW, CTA_IP_V4_DST, CTA_IP_V4_SRC, CTA_IP_V6_DST, CTA_IP_V6_SRC, CTA_STATUS,
-    CTA_STATUS_MASK, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, IPS_DST_NAT, IPS_SRC_NAT,
-    NFGENMSG_LEN,
+    CT_MSG_DELETE, CT_MSG_GET, CT_MSG_NEW, CTA_ID, CTA_IP_V4_DST, CTA_IP_V4_SRC, CTA_IP_V6_DST,
+    CTA_IP_V6_SRC, CTA_PROTO_DST_PORT, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_STATUS,
+    CTA_STATUS_MASK, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY, CTA_ZONE,
+    IPS_DST_NAT, IPS_SRC_NAT, NFGENMSG_LEN,
 };
+use crate::netlink::parse::array;
 
 /// Whether the kernel tracks connections in this network namespace. If that cannot be read, it may.
 pub fn are_tracked(kernel: &mut impl Kernel) -> bool {
@@ -70,6 +74,70 @@ pub fn leave_out(reading: &mut Reading, rules: &PerFamily<Vec<Arc<Pairs>>>) {
     }
 }
 
+/// A connection of TCP that the kernel tracks, and does not translate.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    /// The packets of the end that began it.
+    pub packets: Packets,
+    /// Deletes what the kernel remembers of it.
+    pub deletion: Request,
+}
+
+/// Connections of TCP that the kernel does not translate, at most `limit`.
+///
+/// # Errors
+/// Those of the kernel; InvalidData: a message is malformed.
+pub fn of_tcp(kernel: &mut impl Kernel, family: Family, limit: usize) -> io::Result<Vec<Tcp>> {
+    let version = version(family);
+    let translated = (IPS_SRC_NAT | IPS_DST_NAT).to_be_bytes().to_vec();
+    let attributes =
+        [DefaultNla::new(CTA_STATUS, vec![0; 4]), DefaultNla::new(CTA_STATUS_MASK, translated)];
+    let request = Request::dump_some(CT_MSG_GET, &[version, 0, 0, 0], &attributes);
+    let mut all = Vec::new();
+    kernel.query_each(Protocol::Netfilter, &request, &mut |message| {
+        if message.kind == CT_MSG_NEW && all.len() < limit {
+            all.extend(tcp(message, version, family)?);
+        }
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// A connection, if it is one of TCP that is not translated.
+fn tcp(message: &Message, version: u8, family: Family) -> io::Result<Option<Tcp>> {
+    let (header, attributes) = message.split(NFGENMSG_LEN)?;
+    let status = need(&attributes, CTA_STATUS)?.u32_be()?;
+    let original = need(&attributes, CTA_TUPLE_ORIG)?;
+    let tuple = original.nested()?;
+    let transport = need(&tuple, CTA_TUPLE_PROTO)?.nested()?;
+    let protocol = need(&transport, CTA_PROTO_NUM)?.value;
+    let is_translated = status & (IPS_SRC_NAT | IPS_DST_NAT) != 0;
+    if header[0] != version || is_translated || protocol != [ip::TCP] {
+        return Ok(None);
+    }
+    let port = |kind| Ok::<_, io::Error>(u16::from_be_bytes(array(need(&transport, kind)?.value)?));
+    let transport = Transport {
+        protocol: ip::TCP.into(),
+        source_port: port(CTA_PROTO_SRC_PORT)?,
+        destination_port: port(CTA_PROTO_DST_PORT)?,
+    };
+    let kinds = [CTA_TUPLE_ORIG, CTA_ZONE, CTA_ID];
+    let parts = kinds
+        .into_iter()
+        .filter_map(|kind| Some(DefaultNla::new(kind, find(&attributes, kind)?.value.to_vec())));
+    let parts: Vec<_> = parts.collect();
+    let deletion = Request::change(CT_MSG_DELETE, &[version, 0, 0, 0], &parts);
+    let packets = Packets::of_pair(pair(&original, family)?).with(transport);
+    Ok(Some(Tcp { packets, deletion }))
+}
+
+fn version(family: Family) -> u8 {
+    match family {
+        Family::V4 => libc::AF_INET as u8,
+        Family::V6 => libc::AF_INET6 as u8,
+    }
+}
+
 /// Source and destination of both directions of all translated connections between `peers`; one
 /// more than [`TRANSLATED_PAIRS_MAX`] at most; any one if the peers are not known. The second value
 /// says whether other connections are translated.
@@ -78,10 +146,7 @@ fn pairs_of(
     family: Family,
     peers: Option<&Ranges>,
 ) -> io::Result<(BTreeSet<Pair>, bool)> {
-    let version = match family {
-        Family::V4 => libc::AF_INET as u8,
-        Family::V6 => libc::AF_INET6 as u8,
-    };
+    let version = version(family);
     let limit = if peers.is_some() { TRANSLATED_PAIRS_MAX } else { 0 };
     let is_of_peers = |(one, other): &Pair| {
         peers.is_none_or(|peers| peers.contain(*one) && peers.contain(*other))

@@ -32,6 +32,7 @@ mod relay_auto;
 mod relay_direct;
 mod relay_pairs;
 mod relay_ports;
+mod relay_returns;
 mod relay_rule_changes;
 mod relay_rules;
 mod roaming;

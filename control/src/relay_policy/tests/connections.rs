@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use wg_bounce_dataplane::pairs::{self, Exceptions, Packets, Pairs};
+use wg_bounce_dataplane::transport::Transport;
 use wg_bounce_sys::{Family, PerFamily};
 
 use super::fake::{self, FakeKernel};
@@ -119,4 +120,28 @@ fn a_kernel_without_tracked_connections_is_not_asked() {
     kernel.refuse(Protocol::Netfilter, CT_MSG_GET, std::io::ErrorKind::PermissionDenied);
     let reading = Source::Connections.read(&mut kernel, &fake::at(), Known::default());
     assert_eq!(reading.findings.len(), 1, "it may have some");
+}
+
+/// Connections of TCP that are not translated, with the message that deletes each.
+#[test]
+fn connections_of_tcp_are_listed_for_deletion() {
+    let listed = |status: u32, protocol: u8, more: &[Vec<u8>]| {
+        let ports = [attribute(2, &[0x9c, 0x40]), attribute(3, &[0, 80])];
+        let transport = [vec![attribute(1, &[protocol])], ports.to_vec()].concat().concat();
+        let addresses = [attribute(1, &[10, 7, 0, 2]), attribute(2, &[10, 7, 0, 3])].concat();
+        let tuple = attribute(1, &[attribute(1, &addresses), attribute(2, &transport)].concat());
+        let attributes = [tuple, attribute(3, &status.to_be_bytes())];
+        let attributes = [attributes.to_vec(), more.to_vec()].concat();
+        let mut kernel = FakeKernel::quiet();
+        let message = message(CT_MSG_NEW, &[2, 0, 0, 0], &attributes);
+        kernel.push(Protocol::Netfilter, CT_MSG_GET, message);
+        connections::of_tcp(&mut kernel, Family::V4, 9).expect("whole")
+    };
+    let number = attribute(12, &7u32.to_be_bytes());
+    let [one] = &listed(2, 6, std::slice::from_ref(&number))[..] else { panic!("not one") };
+    let transport = Transport { protocol: 6, source_port: 40_000, destination_port: 80 };
+    assert_eq!(one.packets, Packets::of_pair((0x0a07_0002, 0x0a07_0003)).with(transport));
+    assert!(one.deletion.body().ends_with(&number), "{:?}", one.deletion);
+    assert!(listed(SRC_NAT, 6, &[]).is_empty() && listed(DST_NAT, 6, &[]).is_empty());
+    assert!(listed(2, 17, &[]).is_empty());
 }

@@ -12,6 +12,7 @@
 mod dated;
 mod lanes;
 pub mod questions;
+mod returns;
 mod system;
 mod view;
 
@@ -297,12 +298,17 @@ impl Watch {
         let reported = Some((relay.clone(), decision.clone(), dependence));
         let owes_answer = std::mem::take(&mut self.addresses_unanswered);
         if self.reported != reported || owes_answer {
-            self.reported = reported;
+            let before = std::mem::replace(&mut self.reported, reported);
             let route_queries = std::mem::take(&mut self.route_queries);
             let update = Update { relay, decision, route_queries, dependence };
             self.updates.send(update).map_err(|_| Ended::Alone)?;
             // A counter at its limit is readable too.
             let _ = self.wake.write(1);
+            if let (Some(view), Some((before, ..)), Some((relay, ..))) =
+                (&self.view, &before, &self.reported)
+            {
+                returns::forget(view, &self.handle, before, relay);
+            }
         }
         // Unless nftables, for example, is read later.
         if self.changed.is_empty() {
