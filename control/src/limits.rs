@@ -188,9 +188,9 @@ pub const UAPI_BACKLOG: i32 = 128;
 pub const NETLINK_DATAGRAM_MAX: usize = 64 * 1024;
 /// Attempts to dump a table in one consistent state while it keeps changing.
 pub const NETLINK_ATTEMPTS_MAX: usize = 16;
-/// Table of legacy iptables at most that is copied to follow its rules (bytes; about 1,500 rules):
-/// the kernel announces no changes, so it is copied twice a second.
-pub const LEGACY_TABLE_MAX: u32 = 256 << 10;
+/// Table of legacy iptables at most that is copied to follow its rules (bytes; about 5,000 rules):
+/// the kernel announces no changes, so it is copied twice a second, in some two milliseconds.
+pub const LEGACY_TABLE_MAX: u32 = 768 << 10;
 /// Rules of nftables at most that are followed, and jumps in them: reading so many takes 0.3 s of
 /// the kernel's time and ours, 10,000 take 0.06 s.
 pub const NFTABLES_RULES_MAX: u32 = 30_000;

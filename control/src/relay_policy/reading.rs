@@ -22,12 +22,31 @@ pub struct Known<'a> {
     pub before: Option<&'a Reading>,
 }
 
+/// A table of legacy iptables as it was copied, and what was read from it: parsing takes longer
+/// than copying, which must be done all the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyCopy {
+    /// Its name.
+    pub name: String,
+    /// `struct ipt_getinfo`.
+    pub outline: Vec<u8>,
+    /// The entries, without their counters.
+    pub entries: Vec<u8>,
+    /// See [`super::rules::place::Facts::host_first`].
+    pub host_first: PerFamily<bool>,
+    /// Its base chains with rules.
+    pub chains: Vec<BaseChain>,
+    /// The reasons without rules.
+    pub findings: Vec<Finding>,
+}
+
 /// A base chain with the judgements about it, and what these depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgedChain {
     /// The chain.
     pub chain: BaseChain,
     judgements: PerFamily<Option<(Judgement, Needs)>>,
+    assigns_helpers: bool,
 }
 
 /// The result of reading a source.
@@ -45,6 +64,8 @@ pub struct Reading {
     pub has_helpers: bool,
     /// Rules may translate other packets to peers.
     pub translates: PerFamily<bool>,
+    /// The tables of legacy iptables that were copied.
+    pub copies: Vec<Arc<LegacyCopy>>,
     /// The base chains that were judged.
     pub chains: Vec<JudgedChain>,
     /// The facts that they, or their absence, depend on.
@@ -71,13 +92,17 @@ impl Reading {
                 Some((chain.judge(at, known.addresses, family, &mut needs), needs))
             }
         });
-        self.has_helpers |= chain.chains.iter().any(Chain::assigns_helpers);
+        let assigns_helpers = match same {
+            Some(same) => same.assigns_helpers,
+            None => chain.chains.iter().any(Chain::assigns_helpers),
+        };
+        self.has_helpers |= assigns_helpers;
         for family in Family::BOTH {
             if let Some((judgement, needs)) = judgements.of(family) {
                 self.add_judgement(family, judgement, *needs, &chain);
             }
         }
-        self.chains.push(JudgedChain { chain, judgements });
+        self.chains.push(JudgedChain { chain, judgements, assigns_helpers });
     }
 
     fn add_judgement(

@@ -8,7 +8,7 @@ use wg_bounce_sys::{Family, PerFamily};
 
 use super::base_chain::BaseChain;
 use super::kernel::{Interface, Kernel};
-use super::reading::{Known, Reading};
+use super::reading::{Known, LegacyCopy, Reading};
 use super::reason::{ChainEffect, ChainName, Families, Finding, Reason};
 use super::routing;
 use super::rules::legacy::{self, Table};
@@ -53,25 +53,30 @@ pub fn tables(
     }
     let host_first = routing::host_first(kernel, Families::only(family));
     for name in names.lines() {
-        let (chains, findings) = match read_table(kernel, host_first, family, name) {
+        let before = known.before.iter().flat_map(|reading| &reading.copies);
+        let before = before.into_iter().find(|copy| copy.name == name);
+        let copy = match read_table(kernel, host_first, family, name, before) {
             // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result?,
         };
-        reading.findings.extend(findings);
-        chains.into_iter().for_each(|chain| reading.add(at, known, chain));
+        reading.findings.extend(copy.findings.iter().cloned());
+        copy.chains.iter().for_each(|chain| reading.add(at, known, chain.clone()));
+        reading.copies.push(copy);
     }
     Ok(reading)
 }
 
 /// Reads a table: its base chains, or findings about it. A large one with rules is not copied, as
-/// it would be each time that it is polled.
+/// it would be each time that it is polled. `before`: the last copy, which is returned if it is the
+/// same.
 fn read_table(
     kernel: &mut impl Kernel,
     host_first: PerFamily<bool>,
     family: Family,
     name: &str,
-) -> io::Result<(Vec<BaseChain>, Vec<Finding>)> {
+    before: Option<&Arc<LegacyCopy>>,
+) -> io::Result<Arc<LegacyCopy>> {
     let program = match family {
         Family::V4 => "iptables-legacy",
         Family::V6 => "ip6tables-legacy",
@@ -84,23 +89,40 @@ fn read_table(
     for _ in 0..NETLINK_ATTEMPTS_MAX {
         let outline = kernel.legacy_outline(family, name)?;
         let chains = chains(&outline)?;
+        let mut copy = LegacyCopy {
+            name: name.to_owned(),
+            outline,
+            entries: Vec::new(),
+            host_first,
+            chains: Vec::new(),
+            findings: Vec::new(),
+        };
         if chains.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Arc::new(copy));
         }
         let rules = chains.iter().filter(|chain| chain.first != chain.policy);
         let rules: Vec<_> = rules.map(|one| finding(one.name, ChainEffect::Rules)).collect();
-        let size = number(&outline, SIZE_AT)?;
+        let size = number(&copy.outline, SIZE_AT)?;
         if !rules.is_empty() && size > LEGACY_TABLE_MAX {
-            return Ok((Vec::new(), rules));
+            copy.findings = rules;
+            return Ok(Arc::new(copy));
         }
-        let entries = match kernel.legacy_entries(family, name, size) {
+        copy.entries = match kernel.legacy_entries(family, name, size) {
             // The size has changed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             entries => entries?,
         };
         // Replaced by another table of the same size.
-        if kernel.legacy_outline(family, name)? != outline {
+        if kernel.legacy_outline(family, name)? != copy.outline {
             continue;
+        }
+        legacy::clear_counters(family, &mut copy.entries)?;
+        if let Some(before) = before
+            && before.host_first == copy.host_first
+            && before.outline == copy.outline
+            && before.entries == copy.entries
+        {
+            return Ok(Arc::clone(before));
         }
         let offsets: Vec<_> = chains
             .iter()
@@ -108,16 +130,15 @@ fn read_table(
             .collect();
         // Without rules on the path only the policies matter, of a table that may be large.
         let table =
-            (!rules.is_empty()).then(|| Table::new(family, &entries, &offsets)).transpose()?;
+            (!rules.is_empty()).then(|| Table::new(family, &copy.entries, &offsets)).transpose()?;
         let table = table.map(|table| Arc::new(table.chains));
-        let (mut judged, mut findings) = (Vec::new(), Vec::new());
         for (number, chain) in chains.into_iter().enumerate() {
-            let accepts = legacy::accepts(family, &entries, chain.policy as usize)?;
+            let accepts = legacy::accepts(family, &copy.entries, chain.policy as usize)?;
             let Some(table) = &table else {
-                findings.extend((!accepts).then(|| finding(chain.name, ChainEffect::Policy)));
+                copy.findings.extend((!accepts).then(|| finding(chain.name, ChainEffect::Policy)));
                 continue;
             };
-            judged.push(BaseChain {
+            copy.chains.push(BaseChain {
                 name: named(chain.name),
                 families: Families::only(family),
                 priority: priority(name, chain.hook),
@@ -129,7 +150,7 @@ fn read_table(
                 host_first,
             });
         }
-        return Ok((judged, findings));
+        return Ok(Arc::new(copy));
     }
     Err(io::ErrorKind::Interrupted.into())
 }

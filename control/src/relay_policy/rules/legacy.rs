@@ -20,6 +20,9 @@ const NAME_AT: usize = 2;
 const REVISION_AT: usize = 31;
 const DATA_AT: usize = 32;
 
+/// Bytes of an entry's counters (`struct xt_counters`), which lie before its matches.
+const COUNTERS_LEN: usize = 16;
+
 /// `-NF_DROP - 1`, `-NF_ACCEPT - 1` and XT_RETURN. A verdict of zero or more is an offset.
 const DROP: i32 = -1;
 const ACCEPT: i32 = -2;
@@ -140,6 +143,21 @@ impl Table {
         let is_whole = firsts == built_in.len() && policies == built_in.len();
         if is_whole { Ok(table) } else { Err(malformed()) }
     }
+}
+
+/// Sets the counters of all entries to zero: they change with every packet.
+///
+/// # Errors
+/// The entries are malformed.
+pub fn clear_counters(family: Family, entries: &mut [u8]) -> io::Result<()> {
+    let mut at = 0;
+    while at < entries.len() {
+        let entry = Entry::read(family, entries, at)?;
+        let (length, end) = (entry.bytes.len(), at + entry.layout.matches);
+        entries[end - COUNTERS_LEN..end].fill(0);
+        at += length;
+    }
+    Ok(())
 }
 
 /// Whether the entry at an offset accepts: a policy.

@@ -1,5 +1,7 @@
 //! Chains, flowtables, legacy tables, IPVS, BPF links.
 
+use std::sync::Arc;
+
 use wg_bounce_sys::Family;
 
 use super::super::kernel::NetfilterLink;
@@ -10,7 +12,7 @@ use super::{DIRECT, KERNEL, V4_ONLY, V6_ONLY, expect};
 use crate::netlink::message::Message;
 use crate::netlink::message::Protocol::Netfilter;
 use crate::netlink::message::build::{attribute, message, text};
-use crate::relay_policy::reading::Known;
+use crate::relay_policy::reading::{Known, Reading};
 
 const GETCHAIN: u16 = 0xa04;
 const GETRULE: u16 = 0xa07;
@@ -434,13 +436,35 @@ fn large_legacy_tables_with_rules_are_not_copied() {
         let mut kernel = FakeKernel::quiet();
         kernel.list("ip_tables_names", "filter\n");
         let mut table = legacy(Family::V4, &hooks, &[accept; 3]);
-        table.info[80..].copy_from_slice(&1_000_000u32.to_ne_bytes());
+        table.info[80..].copy_from_slice(&2_000_000u32.to_ne_bytes());
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
         let found = Source::LegacyTables(Family::V4)
             .read(&mut kernel, &fake::at(), Known::default())
             .findings;
         assert_eq!((found.is_empty(), kernel.legacy_copies), (copies == 1, copies));
     }
+}
+
+/// Counters of a legacy table change all the time, and it is not parsed again for that.
+#[test]
+fn legacy_tables_are_compared_without_counters() {
+    let mut kernel = FakeKernel::quiet();
+    kernel.list("ip_tables_names", "filter\n");
+    let table = legacy(Family::V4, &[(0, 1), (2, 2)], &[("", -1), ("", -2), ("", -2)]);
+    let mut read = |table: LegacyTable, before: Option<&Reading>| {
+        kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
+        let known = Known { addresses: None, before };
+        Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), known)
+    };
+    let first = read(table.clone(), None);
+    let mut counted = table.clone();
+    counted.entries[96..112].fill(7);
+    let second = read(counted.clone(), Some(&first));
+    assert_eq!(second, first);
+    assert!(Arc::ptr_eq(&second.copies[0], &first.copies[0]));
+    counted.entries[0] = 10;
+    let third = read(counted, Some(&second));
+    assert_ne!(third.copies, first.copies);
 }
 
 #[test]
