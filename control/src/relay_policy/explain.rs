@@ -169,10 +169,13 @@ fn tell(
     let consequence = if is_bypassed { "bypassed" } else { "so by the kernel" };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "  {}, priority {}", chain.name, chain.priority);
-    for Met { depth, chain: name, rule, is_certain, does } in way.met.iter().take(RULES_MAX) {
+    for Met { depth, chain: name, rule, text: words, is_certain, does } in
+        way.met.iter().take(RULES_MAX)
+    {
         let indent = 4 + 2 * depth;
         let condition = if *is_certain { "" } else { ", if it matches" };
-        let _ = writeln!(text, "{:indent$}chain {name}, rule {rule}{condition}: {does}", "");
+        let _ =
+            writeln!(text, "{:indent$}chain {name}, rule {rule}{condition}: {does} [{words}]", "");
     }
     if way.met.len() > RULES_MAX {
         let _ = writeln!(text, "    and {} rules more", way.met.len() - RULES_MAX);

@@ -229,8 +229,9 @@ impl fmt::Display for Reason {
         match self {
             Reason::ForwardingOff { setting } => write!(f, "forwarding is off: {setting}"),
             Reason::Chain { name, effect } => write!(f, "{name}: {effect}"),
-            Reason::Rule { table, program, obstacle: Obstacle { chain, rule, effect } } => {
-                write!(f, "{program}: chain {chain} of {table}, rule {rule}: {effect}")
+            Reason::Rule { table, program, obstacle: Obstacle { chain, rule, text, effect } } => {
+                write!(f, "{program}: chain {chain} of {table}, rule {rule}: {effect}")?;
+                if text.is_empty() { Ok(()) } else { write!(f, " [{text}]") }
             }
             Reason::Settling => write!(
                 f,

@@ -51,11 +51,11 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
             "from 10.77.0.2 to 10.77.0.3\n",
             chain,
             "    chain FORWARD, rule ",
-            ", if it matches: accepts\n    chain FORWARD, rule ",
-            ": jumps to OWN\n      chain OWN, rule ",
-            ": drops\n    so by the kernel\n",
+            ", if it matches: accepts [conntrack … accept]\n    chain FORWARD, rule ",
+            ": jumps to OWN [ip daddr 10.77.0.0/24 jump OWN]\n      chain OWN, rule ",
+            ": drops [ip saddr 10.77.0.2 ip daddr 10.77.0.3 drop]\n    so by the kernel\n",
             "from 10.77.0.3 to 10.77.0.2\n",
-            ": jumps to OWN\n",
+            ": jumps to OWN [ip daddr 10.77.0.0/24 jump OWN]\n",
             "    policy: accepts\n",
         ];
         expect(&testbed, [ALICE, BOB], &parts);
@@ -73,7 +73,7 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
     let parts = [
         "outcome: direct, but TCP SYN, fragments and packets without a whole transport header by \
          the kernel\n",
-        "if it matches: sets the MSS (TCPMSS)\n",
+        "if it matches: sets the MSS (TCPMSS) [",
     ];
     expect(&testbed, [ALICE, BOB], &parts);
     run(&format!("iptables-nft -D {clamp}"));
@@ -123,7 +123,7 @@ fn other_modes_are_explained() {
     expect(
         &testbed,
         [ALICE, BOB],
-        &["outcome: direct, past all rules\n", ": drops\n    bypassed\n"],
+        &["outcome: direct, past all rules\n", ": drops [ip saddr 10.77.0.2 drop]\n    bypassed\n"],
     );
     testbed.hub.namespace.sysctl("net.ipv4.ip_forward=0");
     expect_log_within(seconds(2), &testbed, "IPv4 dropped");

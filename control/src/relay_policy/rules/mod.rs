@@ -24,6 +24,7 @@ pub mod registers;
 pub mod sets;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod translated;
 pub mod walk;
 pub mod xt;
@@ -166,6 +167,8 @@ pub enum Condition {
     Extension,
     /// It holds for TCP segments with SYN only.
     Syn,
+    /// A match of this name: it may hold or not.
+    Pure(String),
     /// A match that is not understood: it may keep state.
     Unclear(String),
     /// Anything else: it may hold or not.
@@ -316,6 +319,8 @@ pub struct Obstacle {
     pub chain: String,
     /// See [`Rule::label`].
     pub rule: String,
+    /// Its text; empty if it is not known.
+    pub text: String,
     /// Its effect.
     pub effect: Effect,
 }
@@ -353,6 +358,8 @@ pub struct Met {
     pub chain: String,
     /// See [`Rule::label`].
     pub rule: String,
+    /// Its text.
+    pub text: String,
     /// Whether it matches all these packets.
     pub is_certain: bool,
     /// Its effect, in words.

@@ -303,7 +303,7 @@ impl Reader<'_> {
         if from.is_some_and(|from| find(data, from).is_some()) {
             return self.effect(Effect::Apply(format!("{name} set")));
         }
-        self.unknown();
+        self.steps.push(Step::If(Condition::Pure(name.to_owned())));
         self.write(need(data, to)?.u32_be()?, &[])
     }
 

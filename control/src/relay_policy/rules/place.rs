@@ -240,7 +240,9 @@ impl<'a> Place<'a> {
                 notes.exceptions.without_header = true;
                 Some(*condition == Condition::Transport)
             }
-            Condition::Syn | Condition::Unclear(_) | Condition::Unknown => None,
+            Condition::Syn | Condition::Pure(_) | Condition::Unclear(_) | Condition::Unknown => {
+                None
+            }
         }
     }
 

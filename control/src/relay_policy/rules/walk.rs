@@ -109,6 +109,7 @@ impl<'a> Walk<'a> {
         let unclear = |chain: &str| Obstacle {
             chain: chain.to_owned(),
             rule: String::new(),
+            text: String::new(),
             effect: Effect::Unclear("a jump".to_owned()),
         };
         let chains = self.chains;
@@ -135,7 +136,7 @@ impl<'a> Walk<'a> {
     }
 
     fn rule(&mut self, chain: &Chain, rule: &Rule, depth: usize) -> Result<After, Obstacle> {
-        let obstacle = |effect| obstacle(chain, rule, effect);
+        let obstacle = |effect| obstacle(self.chains, chain, rule, effect);
         let counting = self.purpose == Purpose::Everything;
         self.notes.work += 1;
         // The next rule follows from the first condition on that may be false.
@@ -209,8 +210,8 @@ impl<'a> Walk<'a> {
     fn meet(&mut self, chain: &Chain, rule: &Rule, depth: usize, is_certain: bool) {
         if let Some(trace) = &mut self.notes.trace {
             let (name, label) = (chain.name.clone(), rule.label.clone());
-            let does = rule.does(self.chains);
-            trace.push(Met { depth, chain: name, rule: label, is_certain, does });
+            let (text, does) = (rule.text(self.chains), rule.does(self.chains));
+            trace.push(Met { depth, chain: name, rule: label, text, is_certain, does });
         }
     }
 
@@ -246,7 +247,7 @@ impl<'a> Walk<'a> {
         step: &Step,
         depth: usize,
     ) -> Result<After, Obstacle> {
-        let obstacle = |effect| obstacle(chain, rule, effect);
+        let obstacle = |effect| obstacle(self.chains, chain, rule, effect);
         let (next, back) = match step {
             Step::Do(Effect::Drop) if self.purpose == Purpose::Translations => (false, false),
             Step::Do(effect) => {
@@ -294,7 +295,7 @@ impl<'a> Walk<'a> {
         name: &str,
         (to, port): (NewAddress, NewPort),
     ) -> Result<(), Obstacle> {
-        let obstacle = |effect| obstacle(chain, rule, effect);
+        let obstacle = |effect| obstacle(self.chains, chain, rule, effect);
         if self.purpose == Purpose::Everything {
             return Err(obstacle(Effect::Apply(name.to_owned())));
         }
@@ -307,6 +308,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn obstacle(chain: &Chain, rule: &Rule, effect: Effect) -> Obstacle {
-    Obstacle { chain: chain.name.clone(), rule: rule.label.clone(), effect }
+fn obstacle(chains: &[Chain], chain: &Chain, rule: &Rule, effect: Effect) -> Obstacle {
+    let (name, label) = (chain.name.clone(), rule.label.clone());
+    Obstacle { chain: name, rule: label, text: rule.text(chains), effect }
 }

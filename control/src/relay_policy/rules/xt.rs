@@ -74,7 +74,7 @@ pub fn conditions(name: &str, revision: u8, data: &[u8]) -> Vec<Step> {
             [Condition::Transport].into_iter().chain(conditions).collect()
         }
         _ if OF_EXTENSIONS.contains(&name) => vec![Condition::Extension],
-        _ if PURE.contains(&name) => vec![Condition::Unknown],
+        _ if PURE.contains(&name) => vec![Condition::Pure(name.to_owned())],
         _ => vec![Condition::Unclear(name.to_owned())],
     };
     conditions.into_iter().map(Step::If).collect()
@@ -256,12 +256,12 @@ mod tests {
         let mark = [numbers(&[0x4000, 0xff00]), vec![1, 0, 0, 0]].concat();
         let marked = Condition::Mark { value: 0x4000, is_equal: false };
         assert_eq!(condition("mark", 1, &mark), marked);
-        assert_eq!(condition("mark", 2, &mark), Condition::Unknown);
+        assert_eq!(condition("mark", 2, &mark), Condition::Pure("mark".into()));
         let local =
             |flags: u32| [vec![0, 0], 4u16.to_ne_bytes().to_vec(), numbers(&[flags])].concat();
         assert_eq!(condition("addrtype", 1, &local(0)), Condition::ToHost { is_equal: true });
         assert_eq!(condition("addrtype", 1, &local(2)), Condition::ToHost { is_equal: false });
-        assert_eq!(condition("addrtype", 0, &local(0)), Condition::Unknown);
+        assert_eq!(condition("addrtype", 0, &local(0)), Condition::Pure("addrtype".into()));
         let source = [4u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat();
         let source = [source, numbers(&[0])].concat();
         assert_eq!(condition("addrtype", 1, &source), Condition::Unknown);
