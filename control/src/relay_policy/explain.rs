@@ -88,6 +88,7 @@ pub fn explain<'a>(
         text += "because: ICMP errors between them are by the kernel, as follows, which must know \
                  the conversations that they are about\n";
     }
+    let mut stands_in_the_way = false;
     for ((from, to, packets), route) in directions.into_iter().zip(facts.routes) {
         let packets = if are_errors { packets.errors() } else { packets };
         let what = if are_errors { ", ICMP errors".to_owned() } else { ports(&packets) };
@@ -97,8 +98,12 @@ pub fn explain<'a>(
             Err(elsewhere) => format!("  route: {elsewhere}\n"),
         };
         for chain in &chains {
-            tell(&mut text, facts, chain, family, &packets);
+            stands_in_the_way |= tell(&mut text, facts, chain, family, &packets);
         }
+    }
+    if stands_in_the_way && facts.decision.relaying(family) != DirectRelay::Always {
+        text += "help: an accept of these packets before that rule, in the same base chain, makes \
+                 them direct\n";
     }
     text
 }
@@ -156,14 +161,14 @@ fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>, spread: S
     }
 }
 
-/// Adds the way through a base chain.
+/// Adds the way through a base chain. Returns whether it stands in the way.
 fn tell(
     text: &mut String,
     facts: &Facts<'_>,
     chain: &BaseChain,
     family: Family,
     packets: &Packets,
-) {
+) -> bool {
     let way = chain.way(facts.interface, family, packets);
     let is_bypassed = facts.decision.relaying(family) == DirectRelay::Always;
     let consequence = if is_bypassed { "bypassed" } else { "so by the kernel" };
@@ -186,4 +191,5 @@ fn tell(
         WayEnd::Policy(false) => writeln!(text, "    policy: drops\n    {consequence}"),
         WayEnd::Obstacle => writeln!(text, "    {consequence}"),
     };
+    matches!(way.end, WayEnd::Obstacle | WayEnd::Policy(false))
 }

@@ -57,6 +57,7 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
             "from 10.77.0.3 to 10.77.0.2\n",
             ": jumps to OWN [ip daddr 10.77.0.0/24 jump OWN]\n",
             "    policy: accepts\n",
+            "help: an accept of these packets before that rule, in the same base chain, ",
         ];
         expect(&testbed, [ALICE, BOB], &parts);
         let parts = [

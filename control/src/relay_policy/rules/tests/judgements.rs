@@ -2,6 +2,8 @@
 
 use wg_bounce_dataplane::pairs::{Packets, between};
 
+use wg_bounce_sys::clock::thread_micros;
+
 use super::*;
 use crate::relay_policy::rules::judge::Cause;
 
@@ -111,6 +113,27 @@ fn too_many_addresses_are_not_told_apart() {
     assert_eq!(judgement.causes.len(), 1);
     let packets = Packets::of_pair((0x0a00_0002, 0x0a00_0004));
     assert!(between(&judgement.pairs, &packets).least.all);
+}
+
+/// A blocklist written as rules.
+#[test]
+fn a_hundred_thousand_rules_are_judged_in_time() {
+    let rule = |number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        vec![Step::If(header(12, &[11, a, b, c], 32)), DROP]
+    };
+    let rules: Vec<Vec<Step>> = (0..100_000).map(rule).collect();
+    let rules: Vec<&[Step]> = rules.iter().map(Vec::as_slice).collect();
+    let (interface, addresses) = (interface("wg0"), peers());
+    let host_first = PerFamily { v4: true, v6: true };
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let chains = chains(&[&rules]);
+    let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
+    let start = thread_micros();
+    let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
+    let elapsed = thread_micros() - start;
+    assert_eq!(judgement.pairs, []);
+    assert!(elapsed < 100_000, "{elapsed} microseconds");
 }
 
 #[test]
