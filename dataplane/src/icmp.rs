@@ -159,10 +159,10 @@ fn is_unicast(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn v4_packet(protocol: u8, upper: &[u8]) -> Vec<u8> {
+    pub(crate) fn v4_packet(protocol: u8, upper: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0];
         packet.extend([10, 0, 0, 1, 10, 0, 0, 99]);
         packet.extend(upper);
@@ -171,7 +171,7 @@ mod tests {
         packet
     }
 
-    fn v6_packet(next_header: u8, upper: &[u8]) -> Vec<u8> {
+    pub(crate) fn v6_packet(next_header: u8, upper: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x60, 0, 0, 0, 0, upper.len() as u8, next_header, 64];
         packet.extend("fd00::1".parse::<Ipv6Addr>().unwrap().octets());
         packet.extend("fd00::99".parse::<Ipv6Addr>().unwrap().octets());

@@ -5,9 +5,11 @@
 pub struct Ranges(Vec<(u128, u128)>);
 
 impl Ranges {
-    /// The numbers from the first to the last one of each of these ranges, in any order.
+    /// The numbers from the first to the last one of each of these ranges, in any order. One that
+    /// ends before it begins has none.
     #[must_use]
     pub fn new(mut ranges: Vec<(u128, u128)>) -> Ranges {
+        ranges.retain(|(first, last)| first <= last);
         ranges.sort_unstable();
         // `next` begins within or right behind the range before it.
         ranges.dedup_by(|next, before| {
@@ -96,6 +98,7 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_joined() {
         assert_eq!(Ranges::new(vec![(8, 9), (0, 3), (4, 5), (2, 4)]).as_slice(), [(0, 5), (8, 9)]);
+        assert_eq!(Ranges::new(vec![(4, 3), (1, 1)]).as_slice(), [(1, 1)]);
         let all = Ranges::new(vec![(5, u128::MAX), (0, 4), (7, 7)]);
         assert_eq!(all.as_slice(), [(0, u128::MAX)]);
     }

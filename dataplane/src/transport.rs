@@ -89,23 +89,7 @@ impl Quoted {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn v4(protocol: u8, upper: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0];
-        packet.extend([10, 0, 0, 1, 10, 0, 0, 9]);
-        packet.extend(upper);
-        let len = packet.len();
-        ip::set_len(&mut packet, V4_HEADER_LEN, len);
-        packet
-    }
-
-    fn v6(protocol: u8, upper: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x60, 0, 0, 0, 0, upper.len() as u8, protocol, 64];
-        packet.extend([0xfd; 15].into_iter().chain([1]));
-        packet.extend([0xfd; 15].into_iter().chain([9]));
-        packet.extend(upper);
-        packet
-    }
+    use crate::icmp::tests::{v4_packet as v4, v6_packet as v6};
 
     fn of(packet: &[u8]) -> Option<(u16, u16, u16)> {
         let found = Transport::of(packet, &ip::parse(packet).expect("an IP packet"))?;
@@ -135,7 +119,7 @@ mod tests {
         let udp = [1, 2, 3, 4, 0, 8, 0, 0];
         let whole = quoted(&v4(ip::ICMP, &error(&v4(ip::UDP, &udp)))).expect("an error");
         assert_eq!(whole.source.to_string(), "10.0.0.1");
-        assert_eq!(whole.destination.to_string(), "10.0.0.9");
+        assert_eq!(whole.destination.to_string(), "10.0.0.99");
         let expected = Transport { protocol: 17, source_port: 0x102, destination_port: 0x304 };
         assert_eq!(whole.transport, Some(expected));
         let of_v6 = quoted(&v6(ip::ICMPV6, &error(&v6(ip::UDP, &udp)))).expect("an error");

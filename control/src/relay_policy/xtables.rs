@@ -53,8 +53,7 @@ pub fn tables(
     }
     let host_first = routing::host_first(kernel, Families::only(family));
     for name in names.lines() {
-        let before = known.before.iter().flat_map(|reading| &reading.copies);
-        let before = before.into_iter().find(|copy| copy.name == name);
+        let before = known.before.and_then(|it| it.copies.iter().find(|copy| copy.name == name));
         let copy = match read_table(kernel, host_first, family, name, before) {
             // The table was removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

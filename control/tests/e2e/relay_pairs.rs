@@ -4,22 +4,16 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::harness::{Backend, Draft, RelayMode, Testbed, TestbedOptions, eventually, seconds};
+use crate::harness::Way::{self, Direct, Dropped, Kernel};
+use crate::harness::{
+    Backend, Draft, RelayMode, Testbed, TestbedOptions, becomes, eventually, seconds,
+};
 use crate::relay_auto::{BOTH, LATE, V6_ONLY, connected, direct, expect, said};
 use crate::relay_direct::expect_log_within;
 
 /// Addresses of alice and bob.
 const ALICE: [&str; 2] = ["10.77.0.2", "10.77.2.9"];
 const BOB: [&str; 3] = ["10.77.0.3", "10.88.0.1", "10.88.5.5"];
-
-/// The way of a packet: through the hub's kernel or not, and whether it arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Direct,
-    Kernel,
-    Dropped,
-}
-use Way::{Direct, Dropped, Kernel};
 
 /// The ways from each address of alice to each of bob.
 type Ways = [[Way; 3]; 2];
@@ -29,13 +23,8 @@ const ALL_DIRECT: Ways = [[Direct; 3]; 2];
 fn ways(testbed: &mut Testbed) -> Ways {
     ALICE.map(|from| {
         BOB.map(|to| {
-            let seen = testbed.observe(&Draft::udp(from, to, 100).build());
-            match (seen.entered, seen.bob.len()) {
-                (0, 1) => Direct,
-                (1, 1) => Kernel,
-                (1, 0) => Dropped,
-                _ => panic!("{from} to {to}: {seen:?}"),
-            }
+            let packet = Draft::udp(from, to, 100).build();
+            testbed.observe(&packet).way()
         })
     })
 }
@@ -43,12 +32,7 @@ fn ways(testbed: &mut Testbed) -> Ways {
 /// Waits until packets take these ways.
 #[track_caller]
 fn expect_ways(testbed: &mut Testbed, what: &str, expected: Ways) {
-    let mut last = ALL_DIRECT;
-    let is_so = || {
-        last = ways(testbed);
-        last == expected
-    };
-    eventually(LATE, &format!("{what}: {expected:?}"), is_so);
+    becomes(LATE, what, &expected, || ways(testbed));
 }
 
 fn run(testbed: &Testbed, line: &str) {

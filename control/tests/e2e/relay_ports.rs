@@ -1,18 +1,10 @@
 //! `--relay auto` under rules about protocols and ports: the conversations that these concern pass
 //! the kernel, in both directions, and all others are relayed directly.
 
-use crate::harness::{Backend, Draft, RelayMode, Testbed, TestbedOptions, seconds, within};
+use crate::harness::Way::{self, Direct, Dropped, Kernel};
+use crate::harness::{Backend, Draft, RelayMode, Testbed, TestbedOptions, becomes, seconds};
 use crate::relay_auto::LATE;
 use crate::relay_direct::expect_log_within;
-
-/// The way of a packet: through the hub's kernel or not, and whether bob gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Direct,
-    Kernel,
-    Dropped,
-}
-use Way::{Direct, Dropped, Kernel};
 
 /// Packets from alice to bob.
 #[derive(Clone, Copy, Debug)]
@@ -65,27 +57,17 @@ fn packet(sent: Sent, is_v6: bool) -> Vec<u8> {
 
 fn ways(testbed: &mut Testbed, is_v6: bool) -> Ways {
     SENT.map(|sent| {
-        let seen = testbed.observe(&packet(sent, is_v6));
-        match (seen.entered, seen.bob.len()) {
-            (0, 1) => Direct,
-            (1, 1) => Kernel,
+        match testbed.observe(&packet(sent, is_v6)).way() {
             // With connection tracking, the kernel waits for the first half.
-            (1, 0) if matches!(sent, Fragment) => Kernel,
-            (1, 0) => Dropped,
-            _ => panic!("{sent:?}: {seen:?}"),
+            Dropped if matches!(sent, Fragment) => Kernel,
+            way => way,
         }
     })
 }
 
 #[track_caller]
 fn expect_ways(testbed: &mut Testbed, what: &str, is_v6: bool, expected: Ways) {
-    let mut last = ALL_DIRECT;
-    let is_so = || {
-        last = ways(testbed, is_v6);
-        last == expected
-    };
-    let _ = within(LATE, is_so);
-    assert_eq!(last, expected, "{what}");
+    becomes(LATE, what, &expected, || ways(testbed, is_v6));
 }
 
 /// Rules of iptables for IPv4, without the program, and the ways of what is sent.

@@ -1,5 +1,7 @@
 //! The addresses of the peers: of both ends of every packet between them.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::{Family, PerFamily};
@@ -33,9 +35,20 @@ impl Addresses {
     }
 }
 
+/// Bytes of the longest number: an IPv6 address.
+pub const NUMBER_LEN_MAX: usize = 16;
+
 /// The number of an address.
 pub fn number(address: &[u8]) -> u128 {
     address.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
+/// The address of a number.
+pub fn address(number: u128, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4((number as u32).into()),
+        Family::V6 => IpAddr::V6(number.into()),
+    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ const OF_V4: Fields =
 const OF_V6: Fields =
     &[(Field::Source, 8..24), (Field::Destination, 24..40), (Field::Protocol, 6..7)];
 const OF_PROTOCOL: Fields = &[(Field::Protocol, 0..1)];
-/// Those of the protocols that this is known of.
 const OF_PORTS: Fields = &[(Field::SourcePort, 0..2), (Field::DestinationPort, 2..4)];
 
-static WITH_PORTS: LazyLock<Ranges> =
+/// The protocols whose ports are known.
+pub(super) static WITH_PORTS: LazyLock<Ranges> =
     LazyLock::new(|| Ranges::new([TCP, UDP].map(|one| (one.into(), one.into())).to_vec()));
 
 impl Place<'_> {

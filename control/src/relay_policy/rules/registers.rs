@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wg_bounce_dataplane::ranges::Ranges;
 
-use super::addresses::number;
+use super::addresses::{NUMBER_LEN_MAX, number};
 use super::xt::TCP_SYN;
 use super::{Condition, Layer, Side};
 use crate::netlink::parse::{array, malformed};
@@ -16,9 +16,6 @@ use crate::netlink::parse::{array, malformed};
 const SLOTS: usize = 16;
 /// Bytes of an interface's name (IFNAMSIZ).
 const NAME_LEN: usize = 16;
-
-/// Bytes of the longest field: an IPv6 address.
-const NUMBER_LEN_MAX: usize = 16;
 
 /// Content of four bytes, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,16 +122,10 @@ pub fn compare(slots: &[Slot], value: &[u8], is_equal: bool) -> io::Result<Condi
 /// The condition that the bytes of the header that `slots` begin with are from `first` to `last`
 /// (or are not).
 pub fn range(slots: &[Slot], first: &[u8], last: &[u8], is_within: bool) -> Condition {
-    let mask = mask_of_header(slots, first.len());
-    let is_whole = mask.is_some_and(|mask| mask.iter().all(|byte| *byte == 0xff));
-    match slots.first() {
-        Some(&Slot::Header { layer, offset, .. })
-            if is_whole && first.len() == last.len() && first.len() <= NUMBER_LEN_MAX =>
-        {
-            let mut ranges = vec![(number(first), number(last))];
-            ranges.retain(|(first, last)| first <= last);
-            let ranges = Arc::new(Ranges::new(ranges));
-            Condition::Within { layer, bytes: offset..offset + first.len(), ranges, is_within }
+    match whole(slots, first.len()) {
+        Some((layer, bytes)) if first.len() == last.len() => {
+            let ranges = Arc::new(Ranges::new(vec![(number(first), number(last))]));
+            Condition::Within { layer, bytes, ranges, is_within }
         }
         _ => Condition::Unknown,
     }
@@ -142,17 +133,18 @@ pub fn range(slots: &[Slot], first: &[u8], last: &[u8], is_within: bool) -> Cond
 
 /// The header and the bytes in it that a key of this length consists of, if it is one number.
 pub fn field(slots: &[Slot], length: usize) -> Option<(Layer, Range<usize>)> {
+    let whole = whole(slots, length)?;
+    let mut rest = slots[1..].iter().take(length.div_ceil(4) - 1);
+    rest.all(|slot| matches!(slot, Slot::Header { begins: false, .. })).then_some(whole)
+}
+
+/// The header and the bytes in it that are loaded, if all of their bits are, and they are no longer
+/// than a number.
+fn whole(slots: &[Slot], length: usize) -> Option<(Layer, Range<usize>)> {
     let is_whole = mask_of_header(slots, length)?.iter().all(|byte| *byte == 0xff);
-    let rest = slots[1..].iter().take(length.div_ceil(4).saturating_sub(1));
-    let is_one = rest.into_iter().all(|slot| matches!(slot, Slot::Header { begins: false, .. }));
-    match slots.first() {
-        Some(&Slot::Header { layer, offset, .. })
-            if is_whole && is_one && (1..=NUMBER_LEN_MAX).contains(&length) =>
-        {
-            Some((layer, offset..offset + length))
-        }
-        _ => None,
-    }
+    let Some(&Slot::Header { layer, offset, .. }) = slots.first() else { return None };
+    let is_number = is_whole && (1..=NUMBER_LEN_MAX).contains(&length);
+    is_number.then_some((layer, offset..offset + length))
 }
 
 /// The conditions that all fields of a key are from `first` to `last`, which is `first` if there is

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wg_bounce_dataplane::ranges::Ranges;
 
-use super::addresses::number;
+use super::addresses::{NUMBER_LEN_MAX, number};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
@@ -126,7 +126,6 @@ impl Kind {
 impl Set {
     /// Reads the elements as numbers.
     fn read_numbers(&mut self) {
-        const NUMBER_LEN_MAX: usize = 16;
         let length = self.elements.first().map_or(0, |element| element.first.len());
         let range = |element: &Element| {
             let last = element.last.as_ref().unwrap_or(&element.first);
@@ -134,11 +133,7 @@ impl Set {
             (is_even && length <= NUMBER_LEN_MAX).then(|| (number(&element.first), number(last)))
         };
         let ranges = self.elements.iter().map(range).collect::<Option<Vec<_>>>();
-        let ranges = ranges.map(|mut ranges| {
-            ranges.retain(|(first, last)| first <= last);
-            Arc::new(Ranges::new(ranges))
-        });
-        self.numbers = ranges.map(|ranges| (length, ranges));
+        self.numbers = ranges.map(|ranges| (length, Arc::new(Ranges::new(ranges))));
     }
 
     /// A range without a last key ends before the end or the beginning of one that comes next. If

@@ -2,13 +2,12 @@
 //! look for it among others.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use wg_bounce_dataplane::ip::{ICMP, ICMPV6, TCP, UDP};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
-use super::addresses::number;
+use super::addresses::{address, number};
 use super::{Chain, Condition, Effect, Layer, NewAddress, NewPort, Rule, Side, Step, Verdict};
 
 /// Longest text (characters).
@@ -186,8 +185,8 @@ fn set(width: usize, is_address: bool, ranges: &Ranges, field: &str) -> String {
 
 fn range(width: usize, is_address: bool, first: u128, last: u128) -> String {
     let one = |value: u128| match (is_address, width) {
-        (true, 4) => Ipv4Addr::from_bits(value as u32).to_string(),
-        (true, _) => Ipv6Addr::from_bits(value).to_string(),
+        (true, 4) => address(value, Family::V4).to_string(),
+        (true, _) => address(value, Family::V6).to_string(),
         (false, _) => value.to_string(),
     };
     if first == last { one(first) } else { format!("{}-{}", one(first), one(last)) }

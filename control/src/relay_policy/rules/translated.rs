@@ -1,10 +1,10 @@
 //! The conversations that other packets may be translated to. No rule matches the answers, so that
 //! the kernel must get them.
 
-use wg_bounce_dataplane::ip::{TCP, UDP};
 use wg_bounce_dataplane::pairs::{Exceptions, Field, Pairs};
 use wg_bounce_dataplane::ranges::Ranges;
 
+use super::header::WITH_PORTS;
 use super::place::{Place, is_any};
 use super::{NewPort, Translation};
 use crate::limits::TRANSLATED_SERVICES_MAX;
@@ -51,9 +51,7 @@ impl Translated {
             // The ports of other protocols are not known.
             let of_ports =
                 Pairs::split(Field::DestinationPort, ports, kernel.clone(), none.clone());
-            let with_ports = [TCP, UDP].map(|one| (one.into(), one.into()));
-            let with_ports = Ranges::new(with_ports.to_vec());
-            tree = Pairs::split(Field::Protocol, with_ports, of_ports, kernel);
+            tree = Pairs::split(Field::Protocol, WITH_PORTS.clone(), of_ports, kernel);
         }
         if !is_any(Field::Protocol, &self.protocols) {
             tree = Pairs::split(Field::Protocol, self.protocols, tree, none.clone());
@@ -103,6 +101,7 @@ pub fn trees(mut all: Vec<Translated>) -> Vec<Pairs> {
 
 #[cfg(test)]
 mod tests {
+    use wg_bounce_dataplane::ip::{TCP, UDP};
     use wg_bounce_dataplane::pairs::Packets;
     use wg_bounce_dataplane::transport::Transport;
 

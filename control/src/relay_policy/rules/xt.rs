@@ -114,8 +114,7 @@ fn port(offset: usize, first: u16, last: u16, is_within: bool) -> Condition {
 }
 
 /// The condition that the port at this offset is in one of these ranges (or in none).
-fn port_of(offset: usize, mut ranges: Vec<(u128, u128)>, is_within: bool) -> Condition {
-    ranges.retain(|(first, last)| first <= last);
+fn port_of(offset: usize, ranges: Vec<(u128, u128)>, is_within: bool) -> Condition {
     let ranges = Arc::new(Ranges::new(ranges));
     Condition::Within { layer: Layer::Transport, bytes: offset..offset + 2, ranges, is_within }
 }

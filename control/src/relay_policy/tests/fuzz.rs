@@ -9,8 +9,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::{fs, io};
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use wg_bounce_dataplane::pairs::{Packets, Pairs};
 use wg_bounce_dataplane::transport::Transport;
 use wg_bounce_sys::Family;
@@ -20,6 +23,7 @@ use super::fake::{self, FakeKernel, LegacyTable};
 use crate::netlink::message::{Message, Protocol};
 use crate::relay_policy::base_chain::WayEnd;
 use crate::relay_policy::reading::{Known, Reading};
+use crate::relay_policy::reason::Finding;
 use crate::relay_policy::rules::addresses::Addresses;
 use crate::relay_policy::source::Source;
 
@@ -46,16 +50,19 @@ enum Lists {
     Legacy(BTreeMap<(Family, String), LegacyTable>),
 }
 
-/// SplitMix64.
-struct Random(u64);
+/// Seeded randomness.
+struct Random(ChaCha8Rng);
 
 impl Random {
+    /// That of one round.
+    fn new(seed: u64, round: u64) -> Random {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(round);
+        Random(random)
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// A number below `bound`, which is not zero.
@@ -198,9 +205,8 @@ fn check(reading: &Reading, random: &mut Random) -> Result<usize, String> {
     for number in 0..PACKETS {
         let family = Family::BOTH[number % 2];
         let packet = packet(family, random);
-        let is_of_family =
-            |finding: &&crate::relay_policy::reason::Finding| finding.families.contain(family);
-        let by_kernel = |pairs: &std::sync::Arc<Pairs>| pairs.of(&packet).most.all;
+        let is_of_family = |finding: &&Finding| finding.families.contain(family);
+        let by_kernel = |pairs: &Arc<Pairs>| pairs.of(&packet).most.all;
         if reading.findings.iter().any(|finding| is_of_family(&finding))
             || reading.pairs.of(family).iter().any(by_kernel)
         {
@@ -240,7 +246,7 @@ fn variable(name: &str, default: u64) -> u64 {
 /// The lists as they are: all rules of the corpus are understood.
 #[test]
 fn the_corpus_is_understood() {
-    let mut random = Random(1);
+    let mut random = Random::new(1, 0);
     for (name, lists) in corpus().expect("readable") {
         let reading = lists.judge(&addresses());
         let whole = reading.findings.iter().chain(&reading.of_pairs);
@@ -260,7 +266,7 @@ fn fuzz() {
     let (corpus, addresses) = (corpus().expect("readable"), addresses());
     let (mut round, mut direct, mut followed) = (0u64, 0, 0);
     while clock::boot_time() < end {
-        let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ round);
+        let mut random = Random::new(seed, round);
         let (name, mut lists) = corpus[random.below(corpus.len())].clone();
         for _ in 0..random.below(8) {
             lists.mutate(&mut random);

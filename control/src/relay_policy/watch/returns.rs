@@ -6,7 +6,6 @@
 //! (`nf_conntrack_tcp_loose`).
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use wg_bounce_dataplane::pairs::{self, Packets};
@@ -21,6 +20,7 @@ use crate::limits::RETURNED_CONNECTIONS_MAX;
 use crate::netlink::message::Protocol;
 use crate::relay_policy::connections;
 use crate::relay_policy::kernel::Kernel as _;
+use crate::relay_policy::rules::addresses::address;
 
 /// Makes the kernel forget the connections of TCP between peers that were relayed directly with
 /// `before`, and are not with `now`.
@@ -81,11 +81,4 @@ fn try_forget(
 fn is_by_kernel(relay: &Relay, family: Family, packets: &Packets) -> bool {
     *relay.mode.of(family) != DirectRelay::IfRoutedBack
         || pairs::between(relay.exceptions.of(family), packets).most.all
-}
-
-fn address(number: u128, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4((number as u32).into()),
-        Family::V6 => IpAddr::V6(number.into()),
-    }
 }

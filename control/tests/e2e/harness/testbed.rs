@@ -115,6 +115,30 @@ pub struct Observed {
     pub elsewhere: u64,
 }
 
+/// The way of one packet from alice to bob: through the kernel or not, and whether it arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Relayed by a worker.
+    Direct,
+    /// Through the kernel.
+    Kernel,
+    /// To the kernel, and not to bob.
+    Dropped,
+}
+
+impl Observed {
+    /// The way of the packet; panics if it is none of them.
+    #[track_caller]
+    pub fn way(&self) -> Way {
+        match (self.entered, self.bob.len()) {
+            (0, 1) => Way::Direct,
+            (1, 1) => Way::Kernel,
+            (1, 0) => Way::Dropped,
+            _ => panic!("{self:?}"),
+        }
+    }
+}
+
 impl fmt::Debug for Observed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let packets = |list: &[Vec<u8>]| list.iter().map(|one| hex(one)).collect::<Vec<_>>();

@@ -1,5 +1,6 @@
 //! Bounded waits for events.
 
+use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,20 @@ pub fn seconds(seconds: u64) -> Duration {
 /// Waits until `condition` holds; panics with `what` if it does not within `limit`.
 pub fn eventually(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
     assert!(within(limit, condition), "timed out after {limit:?} waiting for: {what}");
+}
+
+/// Waits until `observe` returns `expected`; panics with `what` and the last value if it does not
+/// within `limit`.
+#[track_caller]
+pub fn becomes<T: PartialEq + Debug>(
+    limit: Duration,
+    what: &str,
+    expected: &T,
+    mut observe: impl FnMut() -> T,
+) {
+    let mut last = None;
+    let is_so = within(limit, || last.insert(observe()) == expected);
+    assert!(is_so, "after {limit:?}, {what}: {last:?} instead of {expected:?}");
 }
 
 /// Waits until `condition` holds; returns whether it did within `limit`.
