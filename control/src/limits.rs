@@ -191,9 +191,12 @@ pub const NETLINK_ATTEMPTS_MAX: usize = 16;
 /// Table of legacy iptables at most that is copied to follow its rules (bytes; about 5,000 rules):
 /// the kernel announces no changes, so it is copied twice a second, in some two milliseconds.
 pub const LEGACY_TABLE_MAX: u32 = 768 << 10;
-/// Rules of nftables at most that are followed, and jumps in them: reading so many takes 0.3 s of
-/// the kernel's time and ours, 10,000 take 0.06 s.
-pub const NFTABLES_RULES_MAX: u32 = 30_000;
+/// Rules of nftables at most that are followed, and jumps in them, in tables with chains on the
+/// path of forwarded packets: reading so many takes two seconds, once.
+pub const NFTABLES_RULES_MAX: u32 = 100_000;
+/// Rules at most that are read while packets may still be relayed by the rules of before, so that a
+/// change takes effect within a second: so many take 0.3 s of the kernel's time and ours.
+pub const NFTABLES_RULES_AT_ONCE: u32 = 30_000;
 /// Walks through the rules of a base chain at most, to tell pairs of addresses apart. (Workers walk
 /// through at most as many splits once per flow: some microseconds.)
 pub const RULE_WALKS_MAX: usize = 256;
@@ -253,6 +256,8 @@ pub const NFTABLES_PAUSES: u64 = 9;
 /// That time at most: after a loss of events, which is noticed at the next look, a change still
 /// takes effect within a second.
 pub const NFTABLES_PAUSE_MAX: Millis = Millis(100);
+/// That time at most after a reading that took long, while all packets are with the kernel.
+pub const NFTABLES_LONG_PAUSE_MAX: Millis = Millis::from_secs(5);
 const _: () = assert!(2 * NFTABLES_PAUSE_MAX.0 + RELAY_POLL_INTERVAL.0 < 900);
 /// Time between two looks at changes around the UDP sockets, however fast routes change: the
 /// workers check source addresses after each (milliseconds).

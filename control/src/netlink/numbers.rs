@@ -191,39 +191,43 @@ const fn nftables(message: i32) -> u16 {
     (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
 }
 
+/// A table.
+pub const NFT_MSG_NEWTABLE: u16 = nftables(libc::NFT_MSG_NEWTABLE);
+/// A table is gone.
+pub const NFT_MSG_DELTABLE: u16 = nftables(libc::NFT_MSG_DELTABLE);
 /// A chain.
 pub const NFT_MSG_NEWCHAIN: u16 = nftables(libc::NFT_MSG_NEWCHAIN);
+/// A chain is gone.
+pub const NFT_MSG_DELCHAIN: u16 = nftables(libc::NFT_MSG_DELCHAIN);
 /// Requests chains.
 pub const NFT_MSG_GETCHAIN: u16 = nftables(libc::NFT_MSG_GETCHAIN);
 /// A flowtable.
 pub const NFT_MSG_NEWFLOWTABLE: u16 = nftables(22);
+/// A flowtable is gone.
+pub const NFT_MSG_DELFLOWTABLE: u16 = nftables(24);
 /// A rule.
 pub const NFT_MSG_NEWRULE: u16 = nftables(libc::NFT_MSG_NEWRULE);
+/// A rule is gone.
+pub const NFT_MSG_DELRULE: u16 = nftables(libc::NFT_MSG_DELRULE);
 /// Requests rules.
 pub const NFT_MSG_GETRULE: u16 = nftables(libc::NFT_MSG_GETRULE);
 /// Requests the generation, which every transaction counts up.
 pub const NFT_MSG_GETGEN: u16 = nftables(libc::NFT_MSG_GETGEN);
+/// The generation.
+pub const NFT_MSG_NEWGEN: u16 = nftables(libc::NFT_MSG_NEWGEN);
+/// A stateful object.
+pub const NFT_MSG_NEWOBJ: u16 = nftables(libc::NFT_MSG_NEWOBJ);
+/// A stateful object is gone.
+pub const NFT_MSG_DELOBJ: u16 = nftables(libc::NFT_MSG_DELOBJ);
 /// Requests flowtables.
 pub const NFT_MSG_GETFLOWTABLE: u16 = nftables(23);
-/// Events about sets, their elements, stateful objects and generations: frequent, and without
-/// effect on chains.
-pub const NFT_MSG_OF_SETS: [u16; 9] = [
-    nftables(libc::NFT_MSG_NEWSET),
-    nftables(libc::NFT_MSG_DELSET),
-    nftables(libc::NFT_MSG_NEWSETELEM),
-    nftables(libc::NFT_MSG_DELSETELEM),
-    nftables(libc::NFT_MSG_NEWGEN),
-    nftables(libc::NFT_MSG_TRACE),
-    nftables(libc::NFT_MSG_NEWOBJ),
-    nftables(libc::NFT_MSG_DELOBJ),
-    nftables(21), // NFT_MSG_GETOBJ_RESET
-];
-
 /// Bytes of `struct nfgenmsg`, before the attributes; the first one is the family.
 pub const NFGENMSG_LEN: usize = 4;
 
 /// A set.
 pub const NFT_MSG_NEWSET: u16 = nftables(libc::NFT_MSG_NEWSET);
+/// A set is gone.
+pub const NFT_MSG_DELSET: u16 = nftables(libc::NFT_MSG_DELSET);
 /// Requests sets.
 pub const NFT_MSG_GETSET: u16 = nftables(libc::NFT_MSG_GETSET);
 /// Elements of a set.
@@ -276,8 +280,12 @@ pub const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 /// The element of all other keys.
 pub const NFT_SET_ELEM_CATCHALL: u32 = 2;
 
+/// A table's name.
+pub const NFTA_TABLE_NAME: u16 = 1;
 /// A chain's table.
 pub const NFTA_CHAIN_TABLE: u16 = 1;
+/// A chain's handle.
+pub const NFTA_CHAIN_HANDLE: u16 = 2;
 /// A chain's name.
 pub const NFTA_CHAIN_NAME: u16 = 3;
 /// A base chain's hook.

@@ -5,6 +5,7 @@ use std::io;
 use wg_bounce_sys::Family;
 pub use wg_bounce_sys::bpf::{Direction, NetfilterLink};
 
+use super::announced::Announced;
 use crate::netlink::message::{Message, Protocol, Request};
 
 /// The interface, as the kernel names it now.
@@ -37,6 +38,12 @@ pub trait Kernel {
         each: &mut dyn FnMut(&Message) -> io::Result<()>,
     ) -> io::Result<()> {
         self.query(protocol, request)?.iter().try_for_each(each)
+    }
+
+    /// The events of nftables since its rules were last read as a whole, or since the beginning.
+    /// Those of a kernel without events are incomplete.
+    fn announced(&mut self) -> Announced {
+        Announced::default()
     }
 
     /// Waits for a change that is being made ([`crate::limits::NFTABLES_ATTEMPT_PAUSE`]).

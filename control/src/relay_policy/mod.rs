@@ -12,6 +12,7 @@
 //!
 //! All modules but `watch` are pure: tests run them against a fake kernel.
 
+pub mod announced;
 pub mod base_chain;
 pub mod connections;
 pub mod decision;

@@ -3,7 +3,7 @@
 //! Connection tracking itself does not count: only rules make a difference between connections. (It
 //! would drop fragments of which some are missing; a worker relays them one by one.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +12,18 @@ use netlink_packet_core::DefaultNla;
 
 use wg_bounce_sys::Family;
 
+use super::announced::Announced;
 use super::base_chain::BaseChain;
 use super::kernel::{Interface, Kernel, NetfilterLink};
-use super::reading::{Known, Reading};
+use super::reading::{Known, Reading, Ruleset};
 use super::reason::{ChainEffect, ChainName, Families, Finding, Reason};
 use super::routing;
-use super::rules::nftables::{self, Tables};
 use super::rules::place::{self, Hook};
 use super::rules::sets::{self, Kind, Name, Set, Sets};
-use crate::limits::{NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_MAX};
+use super::rules::tables::{Draft, Tables};
+use crate::limits::{
+    NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_AT_ONCE, NFTABLES_RULES_MAX,
+};
 use crate::netlink::attribute::{Attribute, find, need};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
@@ -30,7 +33,7 @@ use crate::netlink::numbers::{
     NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_CHAIN_USE, NFTA_DEVICE_NAME, NFTA_DEVICE_PREFIX,
     NFTA_FLOWTABLE_DEVS, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_TABLE,
     NFTA_GEN_ID, NFTA_HOOK_DEV, NFTA_HOOK_DEVS, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY,
-    NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
+    NFTA_RULE_CHAIN, NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
 };
 use crate::netlink::parse::malformed;
 
@@ -51,15 +54,28 @@ const IPVS_HEADING: usize = 3;
 /// that they may reach, and flowtables that contain the interface.
 pub fn tables(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Result<Reading> {
     // Each list is consistent, and all must be of the same generation.
-    for attempt in 0..NFTABLES_ATTEMPTS_MAX {
-        if attempt > 0 {
+    for attempt in 1..=NFTABLES_ATTEMPTS_MAX {
+        if attempt > 1 {
             kernel.pause();
         }
         let before = generation(kernel)?;
-        let result = chains(kernel, at, known);
+        let announced = kernel.announced();
+        let known_rules =
+            known.rules.map(|rules| (announced.are_all(rules.generation, before), rules));
+        let same = match known_rules {
+            Some((Some(true), rules)) => Some((&rules.tables, &announced)),
+            // The events come in a moment.
+            Some((None, _)) if attempt < NFTABLES_ATTEMPTS_MAX => continue,
+            _ => None,
+        };
+        let result = chains(kernel, at, known, same);
         let is_current = generation(kernel)? == before;
         match result {
-            Ok(reading) if is_current => return Ok(reading),
+            Ok((mut reading, tables)) if is_current => {
+                let rules = tables.map(|tables| Arc::new(Ruleset { generation: before, tables }));
+                reading.rules = rules;
+                return Ok(reading);
+            }
             Err(error) if is_current && error.kind() != io::ErrorKind::Interrupted => {
                 return Err(error);
             }
@@ -83,30 +99,36 @@ fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
     }
 }
 
-/// The findings. Interrupted: the lists contradict each other.
-fn chains(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Result<Reading> {
+/// The findings, and the tables with base chains on the path if they were followed. `same`: the
+/// rules that were read before, with all events since. Interrupted: the lists contradict each
+/// other.
+fn chains(
+    kernel: &mut impl Kernel,
+    at: &Interface,
+    known: Known<'_>,
+    same: Option<(&Tables, &Announced)>,
+) -> io::Result<(Reading, Option<Tables>)> {
     // Before Linux 6.0 they may be assigned by port, without any rule.
     let has_helpers = kernel.setting("netfilter/nf_conntrack_helper").is_ok_and(|on| on != "0\n");
     let mut reading = Reading { has_helpers, ..Reading::default() };
     let chains = listed(kernel, NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN)?;
-    let mut bases = Vec::new();
-    let mut count = 0u32;
-    for message in &chains {
-        count = count.saturating_add(rules_of(message)?);
-        bases.extend(base_chain(message, at)?);
-    }
+    let bases = chains.iter().map(|message| base_chain(message, at));
+    let bases: Vec<_> = bases.filter_map(Result::transpose).collect::<io::Result<_>>()?;
+    let on_the_path: BTreeSet<_> = bases.iter().map(|base| base.table.clone()).collect();
+    let draft = Draft::new(&chains, |table| on_the_path.contains(table), same)?;
+    drop(chains);
+    let (all, missing) = draft.rules();
+    reading.is_unfinished =
+        all <= NFTABLES_RULES_MAX && missing > NFTABLES_RULES_AT_ONCE && !known.may_take_long;
+    let tables = match all > NFTABLES_RULES_MAX || reading.is_unfinished {
+        true => None,
+        false => Some(with_rules(kernel, draft)?),
+    };
     let families = if bases.is_empty() { Families::NONE } else { Families::BOTH };
     let host_first = routing::host_first(kernel, families);
-    let may_follow = count <= NFTABLES_RULES_MAX;
-    let tables = match bases.is_empty() || !may_follow {
-        true => Tables::new(),
-        false => {
-            let rules = listed(kernel, NFT_MSG_GETRULE, NFT_MSG_NEWRULE)?;
-            nftables::tables(&chains, &rules, &mut KernelSets::new(kernel, &bases, &rules)?)?
-        }
-    };
     for base in bases {
-        match (base.hook, tables.get(&base.table)) {
+        let table = tables.as_ref().and_then(|tables| tables.get(&base.table));
+        match (base.hook, table) {
             (Some(hook), Some(table)) => {
                 let number = table.number_of(&base.name.chain)?;
                 // While a transaction is prepared, it counts already. And a list may end early.
@@ -126,7 +148,11 @@ fn chains(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Res
                 };
                 reading.add(at, known, chain);
             }
-            _ if base.rules > 0 => reading.findings.push(base.finding(ChainEffect::Rules)),
+            _ if base.rules > 0 => {
+                let is_unread = reading.is_unfinished;
+                let effect = if is_unread { ChainEffect::Unread } else { ChainEffect::Rules };
+                reading.findings.push(base.finding(effect));
+            }
             _ if base.policy != NF_ACCEPT => {
                 reading.findings.push(base.finding(ChainEffect::Policy));
             }
@@ -136,38 +162,41 @@ fn chains(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io::Res
     for message in listed(kernel, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWFLOWTABLE)? {
         reading.findings.extend(flowtable(&message, at)?);
     }
-    Ok(reading)
+    Ok((reading, tables))
 }
 
-/// The sets of tables with base chains on the path that packets do not change.
+/// Reads the rules that are missing.
+fn with_rules(kernel: &mut impl Kernel, mut draft: Draft<'_>) -> io::Result<Tables> {
+    loop {
+        let missing = draft.missing();
+        if missing.is_empty() {
+            break;
+        }
+        for part in missing {
+            let (family, table) = &part.table;
+            let chain = part.chain.iter().map(|chain| text(NFTA_RULE_CHAIN, chain));
+            let attributes: Vec<_> =
+                std::iter::once(text(NFTA_RULE_TABLE, table)).chain(chain).collect();
+            let request = Request::dump_some(NFT_MSG_GETRULE, &[*family, 0, 0, 0], &attributes);
+            draft.add(&part, answered(kernel, &request, NFT_MSG_NEWRULE)?)?;
+        }
+        draft.forget_affected();
+    }
+    let (kinds, updated, known) = (None, draft.updated_sets().collect(), BTreeMap::new());
+    draft.finish(&mut KernelSets { kernel, kinds, updated, known, left: NFTABLES_ELEMENTS_MAX })
+}
+
+/// The sets that packets do not change.
 struct KernelSets<'k, K> {
     kernel: &'k mut K,
-    kinds: BTreeMap<Name, Kind>,
+    /// The properties of all sets, once one was asked for.
+    kinds: Option<BTreeMap<Name, Kind>>,
+    /// Those that packets change.
+    updated: BTreeSet<Name>,
     /// What was read already.
     known: BTreeMap<Name, Option<Rc<Set>>>,
     /// Elements that may be read.
     left: usize,
-}
-
-impl<'k, K: Kernel> KernelSets<'k, K> {
-    fn new(
-        kernel: &'k mut K,
-        bases: &[Listed],
-        rules: &[Message],
-    ) -> io::Result<KernelSets<'k, K>> {
-        let mut kinds = BTreeMap::new();
-        for message in listed(kernel, NFT_MSG_GETSET, NFT_MSG_NEWSET)? {
-            let (name, kind) = sets::kind(&message)?;
-            if bases.iter().any(|base| (base.table.0, &base.table.1) == (name.0, &name.1)) {
-                kinds.insert(name, kind);
-            }
-        }
-        for name in nftables::updated_sets(rules)? {
-            kinds.remove(&name);
-        }
-        let known = BTreeMap::new();
-        Ok(KernelSets { kernel, kinds, known, left: NFTABLES_ELEMENTS_MAX })
-    }
 }
 
 impl<K: Kernel> Sets for KernelSets<'_, K> {
@@ -183,11 +212,13 @@ impl<K: Kernel> Sets for KernelSets<'_, K> {
 
 impl<K: Kernel> KernelSets<'_, K> {
     fn ask(&mut self, name: &Name) -> io::Result<Option<Set>> {
-        let Some(kind) = self.kinds.get(name).filter(|kind| kind.is_plain()) else {
-            return Ok(None);
+        let kinds = match &mut self.kinds {
+            Some(kinds) => kinds,
+            none => none.insert(kinds(self.kernel)?),
         };
+        let kind = kinds.get(name).filter(|kind| kind.is_plain() && !self.updated.contains(name));
+        let Some(kind) = kind else { return Ok(None) };
         let (family, table, set) = name;
-        let text = |kind, text: &str| DefaultNla::new(kind, [text.as_bytes(), &[0]].concat());
         let attributes = [text(NFTA_SET_ELEM_LIST_TABLE, table), text(NFTA_SET_ELEM_LIST_SET, set)];
         let request = Request::dump_some(NFT_MSG_GETSETELEM, &[*family, 0, 0, 0], &attributes);
         let lists = match self.kernel.query(Protocol::Netfilter, &request) {
@@ -204,6 +235,11 @@ impl<K: Kernel> KernelSets<'_, K> {
         self.left -= read.as_ref().map_or(0, |set| set.elements.len());
         Ok(read)
     }
+}
+
+/// The properties of all sets.
+fn kinds(kernel: &mut impl Kernel) -> io::Result<BTreeMap<Name, Kind>> {
+    listed(kernel, NFT_MSG_GETSET, NFT_MSG_NEWSET)?.iter().map(sets::kind).collect()
 }
 
 /// A base chain on the path of forwarded packets, as it is listed.
@@ -228,21 +264,25 @@ impl Listed {
     }
 }
 
+/// A string as an attribute.
+fn text(kind: u16, text: &str) -> DefaultNla {
+    DefaultNla::new(kind, [text.as_bytes(), &[0]].concat())
+}
+
 /// All objects of a kind; none if the kernel has no nftables.
 fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<Message>> {
-    match kernel.query(Protocol::Netfilter, &Request::dump(request, &[0; NFGENMSG_LEN])) {
+    answered(kernel, &Request::dump(request, &[0; NFGENMSG_LEN]), kind)
+}
+
+/// The objects that a request asks for, of this kind.
+fn answered(kernel: &mut impl Kernel, request: &Request, kind: u16) -> io::Result<Vec<Message>> {
+    match kernel.query(Protocol::Netfilter, request) {
         Ok(reply) if reply.iter().all(|message| message.kind == kind) => Ok(reply),
         Ok(_) => Err(malformed()),
         // `nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c: the subsystem is not registered.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Vec::new()),
         Err(error) => Err(error),
     }
-}
-
-/// Rules of a chain and jumps to it (`nft_chain.use`): at least its rules.
-fn rules_of(message: &Message) -> io::Result<u32> {
-    let (_, attributes) = message.split(NFGENMSG_LEN)?;
-    find(&attributes, NFTA_CHAIN_USE).map_or(Ok(0), |count| count.u32_be())
 }
 
 fn base_chain(message: &Message, at: &Interface) -> io::Result<Option<Listed>> {

@@ -11,6 +11,7 @@ use super::kernel::Interface;
 use super::reason::{Finding, Reason};
 use super::rules::addresses::Addresses;
 use super::rules::judge::Judgement;
+use super::rules::tables::Tables;
 use super::rules::{Chain, Needs};
 
 /// What is known when a source is read.
@@ -20,6 +21,19 @@ pub struct Known<'a> {
     pub addresses: Option<&'a Addresses>,
     /// The last reading, if it was of the same interface and by the same addresses.
     pub before: Option<&'a Reading>,
+    /// The rules of the last reading, for any interface and addresses.
+    pub rules: Option<&'a Ruleset>,
+    /// Whether the reading may take as long as it takes.
+    pub may_take_long: bool,
+}
+
+/// The rules of nftables in tables with base chains on the path of forwarded packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The generation that they are of.
+    pub generation: Option<u32>,
+    /// The tables.
+    pub tables: Tables,
 }
 
 /// A table of legacy iptables as it was copied, and what was read from it: parsing takes longer
@@ -66,6 +80,10 @@ pub struct Reading {
     pub translates: PerFamily<bool>,
     /// The tables of legacy iptables that were copied.
     pub copies: Vec<Arc<LegacyCopy>>,
+    /// The rules of nftables.
+    pub rules: Option<Arc<Ruleset>>,
+    /// The source must be read again, however long that takes.
+    pub is_unfinished: bool,
     /// The base chains that were judged.
     pub chains: Vec<JudgedChain>,
     /// The facts that they, or their absence, depend on.
@@ -150,7 +168,7 @@ mod tests {
         let layer = Layer::Network;
         let from = Condition::Header { layer, offset: 12, value, mask, is_equal: true };
         let steps = vec![Step::If(from), Step::Do(Effect::Drop)];
-        let rules = vec![Rule { label: "1".into(), steps }];
+        let rules = Arc::new(vec![Rule { label: "1".into(), steps }]);
         let (table, chain) = ("table filter".into(), "FORWARD".into());
         BaseChain {
             name: ChainName { program: "iptables-legacy", table, chain, hook: None },
@@ -171,7 +189,7 @@ mod tests {
         let addresses = Addresses::new(1, ["10.7.0.0/24".parse().expect("a prefix")]);
         let read = |before: Option<&Reading>, host| {
             let mut reading = Reading::default();
-            let known = Known { addresses: Some(&addresses), before };
+            let known = Known { addresses: Some(&addresses), before, ..Known::default() };
             reading.add(&at, known, chain(host));
             reading
         };

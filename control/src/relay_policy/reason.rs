@@ -92,6 +92,8 @@ impl fmt::Display for ChainName {
 pub enum ChainEffect {
     /// It has rules, which were not followed: they are too many, or its hook is not known.
     Rules,
+    /// It has rules, which are being read: they are many.
+    Unread,
     /// Its default policy is not ACCEPT.
     Policy,
 }
@@ -100,6 +102,7 @@ impl fmt::Display for ChainEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ChainEffect::Rules => "has rules",
+            ChainEffect::Unread => "its rules are being read",
             ChainEffect::Policy => "default policy is not ACCEPT",
         })
     }

@@ -11,9 +11,8 @@ use super::reason::{Families, Finding, Reason};
 use super::{connections, interface, netfilter, packet_sockets, routing, xtables};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFT_MSG_OF_SETS, RTM_DELCHAIN, RTM_DELLINK,
-    RTM_DELNETCONF, RTM_DELRULE, RTM_DELTFILTER, RTM_NEWCHAIN, RTM_NEWLINK, RTM_NEWNETCONF,
-    RTM_NEWQDISC, RTM_NEWRULE,
+    RTM_DELCHAIN, RTM_DELLINK, RTM_DELNETCONF, RTM_DELRULE, RTM_DELTFILTER, RTM_NEWCHAIN,
+    RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWQDISC, RTM_NEWRULE,
 };
 
 /// A source of findings.
@@ -163,8 +162,6 @@ pub struct Change {
     pub sources: Vec<Source>,
     /// The interface may have been moved or renamed.
     pub presence: bool,
-    /// Elements of sets have changed: rules are to be read again if they were judged by any.
-    pub elements: bool,
 }
 
 /// In place of an interface index: the filter is in a shared block.
@@ -183,7 +180,6 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
             routes: true,
             sources: vec![Source::Link, Source::TrafficControl],
             presence: true,
-            ..Change::default()
         },
         RTM_NEWRULE | RTM_DELRULE => Change {
             routes: true,
@@ -209,15 +205,6 @@ pub fn changed_by_route(message: &Message, at: &Interface) -> Change {
         // Routes, addresses, next hops, other links.
         _ => Change { routes: true, ..Change::default() },
     }
-}
-
-/// The consequence of a message of nftables. Set elements change by the thousand, often without
-/// effect on chains.
-pub fn changed_by_nftables(message: &Message) -> Change {
-    let sources =
-        if NFT_MSG_OF_SETS.contains(&message.kind) { Vec::new() } else { vec![Source::Nftables] };
-    let elements = matches!(message.kind, NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM);
-    Change { sources, elements, ..Change::default() }
 }
 
 #[cfg(test)]
@@ -255,13 +242,5 @@ mod tests {
         assert!(changed_by_route(&about(RTM_DELLINK, 7), &at()).presence);
         let other = changed_by_route(&about(RTM_NEWLINK, 8), &at());
         assert_eq!(other, Change { routes: true, ..Change::default() });
-    }
-
-    #[test]
-    fn rules_and_chains_are_read_again_and_elements_of_sets_are_not() {
-        for (kind, expected) in [(0xa06, 1), (0xa05, 1), (0xa16, 1), (0xa0c, 0), (0xa0f, 0)] {
-            assert_eq!(changed_by_nftables(&about(kind, 0)).sources.len(), expected, "{kind:#x}");
-        }
-        assert_eq!(changed_by_nftables(&about(0xa30, 0)).sources.len(), 1, "unknown: look");
     }
 }

@@ -11,8 +11,7 @@ use crate::relay_policy::decision::{PolicyDecision, listed};
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::reason::Reason;
 use crate::relay_policy::rules::addresses::Addresses;
-use crate::relay_policy::watch::questions::Question;
-use crate::relay_policy::watch::{Dependence, Lanes, Update};
+use crate::relay_policy::watch::{Dependence, Lanes, Question, Update};
 use crate::uapi_server::requests::{Answer, Reply};
 
 /// The relay policy as known to the control thread.

@@ -28,6 +28,46 @@ fn elements_take_effect(backend: Backend) {
     }
 }
 
+/// Changes among more rules than are read at once take effect as others do: in a chain, by an
+/// element of a set that an unchanged chain looks up, by a chain that gets another name.
+fn changes_among_many_rules_take_effect(backend: Backend) {
+    let relay = connected(backend, "auto");
+    let hub = &relay.hub.namespace;
+    let others = |chain: u32| {
+        let rule = |one: u32| {
+            let address = std::net::Ipv4Addr::from(0x0b00_0000 + 100 * chain + one);
+            format!("ip saddr {address} drop\n")
+        };
+        let rules: String = (0..100).map(rule).collect();
+        format!("chain c{chain} {{\n{rules}}}\n")
+    };
+    let chains: String = (0..320).map(others).collect();
+    let jumps: String =
+        (0..320).map(|one| format!("ip daddr 10.77.0.0/24 jump c{one}\n")).collect();
+    let table = format!(
+        "table ip t {{\nset blocked {{ type ipv4_addr; }}\n{chains}\
+         chain looks {{\nip saddr @blocked drop\n}}\n\
+         chain f {{\ntype filter hook forward priority 0;\n{jumps}jump looks\n}}\n}}\n"
+    );
+    hub.run_with("nft -f -", &table);
+    expect(&relay, BOTH, "");
+    let ends = |changes: &str, back: &str| {
+        hub.run_with("nft -f -", changes);
+        eventually(LATE, "it is named", || said(&relay).contains("may drop packets"));
+        let counts = ping(&relay.alice.namespace, BOB.inner(Family::V4), "-c 2 -i 0.02 -W 1");
+        assert_eq!(counts, (2, 0), "{changes}");
+        hub.run_with("nft -f -", back);
+        expect(&relay, BOTH, "");
+    };
+    let drop = "ip saddr 10.77.0.2 drop";
+    ends(&format!("add rule ip t c7 {drop}"), "flush chain ip t c7");
+    ends("add element ip t blocked { 10.77.0.2 }", "flush set ip t blocked");
+    hub.run("nft rename chain ip t c8 another");
+    ends(&format!("add rule ip t another {drop}"), "flush chain ip t another");
+    let added = format!("add chain ip t c8\nadd rule ip t c8 {drop}\nadd rule ip t looks goto c8");
+    ends(&added, "flush chain ip t looks\ndelete chain ip t c8");
+}
+
 /// Connections that the kernel tracks stay with it while a firewall is reloaded: what it does not
 /// see for a moment would be INVALID to it, and dropped.
 fn a_reloaded_firewall_loses_no_connection(backend: Backend) {
@@ -136,6 +176,7 @@ fn packets_without_a_whole_header_meet_the_rules(backend: Backend) {
 
 on_both_backends!(
     elements_take_effect,
+    changes_among_many_rules_take_effect,
     a_reloaded_firewall_loses_no_connection,
     rules_by_address_follow_the_allowed_ips,
     packets_without_a_whole_header_meet_the_rules,

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use wg_bounce_sys::Family;
 
@@ -99,7 +100,7 @@ impl Table {
         entries: &[u8],
         built_in: &[(&str, usize, usize)],
     ) -> io::Result<Table> {
-        let chain = |name: &str| Chain { name: name.to_owned(), rules: Vec::new() };
+        let chain = |name: &str| Chain { name: name.to_owned(), ..Chain::default() };
         let chains = built_in.iter().map(|(name, ..)| chain(name)).collect();
         let mut table = Table { chains, of_user: HashMap::new() };
         let length = entries.len();
@@ -136,7 +137,7 @@ impl Table {
             }
             if let Some(number) = number {
                 let steps = entry.steps(&table)?;
-                let rules = &mut table.chains[number].rules;
+                let rules = Arc::make_mut(&mut table.chains[number].rules);
                 rules.push(Rule { label: (rules.len() + 1).to_string(), steps });
             }
         }

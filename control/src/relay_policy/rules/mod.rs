@@ -2,7 +2,8 @@
 //! our interface.
 //!
 //! 1. [`nftables`] and [`legacy`] read rules into one form: a [`Chain`] of [`Rule`]s, each a list
-//!    of [`Step`]s. [`xt`] has the matches and targets of x_tables, which both use.
+//!    of [`Step`]s. [`xt`] has the matches and targets of x_tables, which both use. Of nftables,
+//!    [`tables`] reads only those chains again that have changed.
 //! 2. [`walk`] follows every way that such a packet may take through a base chain. [`place`] and
 //!    [`header`] know which conditions hold: the interfaces and the IP version are known, both
 //!    addresses are allowed IPs, the mark is zero. Any other condition may hold or not.
@@ -22,6 +23,7 @@ pub mod nftables;
 pub mod place;
 pub mod registers;
 pub mod sets;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -42,8 +44,8 @@ use wg_bounce_sys::Family;
 pub struct Chain {
     /// Its name.
     pub name: String,
-    /// Its rules, in order.
-    pub rules: Vec<Rule>,
+    /// Its rules, in order. Tables that are read again share those of unchanged chains.
+    pub rules: Arc<Vec<Rule>>,
 }
 
 /// One rule.

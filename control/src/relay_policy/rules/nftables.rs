@@ -1,33 +1,27 @@
 //! Rules of nftables as the kernel lists them (linux/netfilter/nf_tables.h), including those that
 //! iptables-nft writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use wg_bounce_dataplane::ip::V6_HEADER_LEN;
 
 use super::registers::{self, Registers, Slot};
-use super::sets::{Element, Name, Sets};
-use super::{
-    Chain, Condition, Effect, Layer, NewAddress, NewPort, Rule, Side, Step, Verdict, exthdr, nat,
-    xt,
-};
+use super::sets::{Element, Sets};
+use super::{Condition, Effect, Layer, NewAddress, NewPort, Side, Step, Verdict, exthdr, nat, xt};
 use crate::netlink::attribute::{Attribute, attributes, find, need};
-use crate::netlink::message::Message;
 use crate::netlink::numbers::{
-    NFGENMSG_LEN, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
-    NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE,
-    NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
-    NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_DREG, NFTA_FIB_DREG,
-    NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG,
-    NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG,
-    NFTA_META_KEY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
-    NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO,
-    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_POSITION, NFTA_RULE_TABLE,
-    NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
+    NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CMP_DATA, NFTA_CMP_OP,
+    NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME, NFTA_EXTHDR_DREG, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS,
+    NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS,
+    NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_PAYLOAD_BASE,
+    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM,
+    NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
-use crate::netlink::parse::{array, malformed};
+use crate::netlink::parse::malformed;
 
 /// Bytes of the ports in a header of TCP or UDP, and the least of any whole transport header
 /// (`has_whole_header`).
@@ -36,120 +30,69 @@ const PORTS_LEN: usize = 4;
 /// The offset of the flags in a TCP header.
 const TCP_FLAGS_AT: u32 = 13;
 
-/// The chains of one table, with their rules.
-#[derive(Default)]
-pub struct Table {
-    /// The chains; those with a hook too.
-    pub chains: Arc<Vec<Chain>>,
-    numbers: HashMap<String, usize>,
-}
-
-/// Tables by their family (NFPROTO_*) and name.
-pub type Tables = BTreeMap<(u8, String), Table>;
-
-/// Reads the kernel's lists of chains and rules.
+/// Reads the expressions of a rule. `chains`: the indices of its table's chains, by their names.
+/// `table`: the family (NFPROTO_*) and the name of the table.
 ///
 /// # Errors
-/// InvalidData: a message is malformed. Interrupted: the lists contradict each other: two chains
-/// have one name, a rule belongs to no chain, or one is missing. While a transaction is prepared,
-/// the kernel may list chains twice and skip rules, of the same generation. Others: those of
-/// reading sets.
-pub fn tables(chains: &[Message], rules: &[Message], sets: &mut dyn Sets) -> io::Result<Tables> {
-    let mut tables = Tables::new();
-    for message in chains {
-        let (header, attributes) = message.split(NFGENMSG_LEN)?;
-        let table = (header[0], need(&attributes, NFTA_CHAIN_TABLE)?.text());
-        let name = need(&attributes, NFTA_CHAIN_NAME)?.text();
-        let table = tables.entry(table).or_default();
-        if table.numbers.insert(name.clone(), table.chains.len()).is_some() {
-            return Err(io::ErrorKind::Interrupted.into());
+/// InvalidData: a message is malformed. Those of reading sets.
+pub fn steps(
+    chains: &HashMap<String, usize>,
+    (family, table): (u8, &str),
+    expressions: &[Attribute<'_>],
+    sets: &mut dyn Sets,
+) -> io::Result<Vec<Step>> {
+    let (registers, steps) = (Registers::new(), Vec::new());
+    let mut reader = Reader { chains, table, family, sets, registers, steps };
+    for expression in expressions {
+        let parts = expression.nested()?;
+        let name = need(&parts, NFTA_EXPR_NAME)?.text();
+        let data = find(&parts, NFTA_EXPR_DATA).map_or(Ok(Vec::new()), |data| data.nested())?;
+        match reader.expression(&name, &data) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                reader.steps.push(Step::Do(Effect::Unclear(name)));
+            }
+            result => result?,
         }
-        Arc::make_mut(&mut table.chains).push(Chain { name, rules: Vec::new() });
     }
-    for message in rules {
-        let (header, attributes) = message.split(NFGENMSG_LEN)?;
-        let key = (header[0], need(&attributes, NFTA_RULE_TABLE)?.text());
-        let contradiction = || io::Error::from(io::ErrorKind::Interrupted);
-        let table = tables.get_mut(&key).ok_or_else(contradiction)?;
-        let chain = need(&attributes, NFTA_RULE_CHAIN)?.text();
-        let chain = table.number_of(&chain).map_err(|_| contradiction())?;
-        let handle = u64::from_be_bytes(array(need(&attributes, NFTA_RULE_HANDLE)?.value)?);
-        // The rule before this one, if any.
-        let before =
-            find(&attributes, NFTA_RULE_POSITION).map(|one| array(one.value)).transpose()?;
-        let known = table.chains[chain].rules.last().map(|rule| &rule.label);
-        if before.map(|handle| label(u64::from_be_bytes(handle))).as_ref() != known {
-            return Err(contradiction());
-        }
-        let expressions = need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()?;
-        let steps = table.steps((key.0, &key.1), &expressions, sets)?;
-        let rules = &mut Arc::make_mut(&mut table.chains)[chain].rules;
-        rules.push(Rule { label: label(handle), steps });
-    }
-    Ok(tables)
+    Ok(reader.steps)
 }
 
-/// The sets whose elements packets add or remove, in whatever chain: a set need not be declared as
-/// dynamic for that, and the kernel announces no such change.
+/// The names of the sets that the expressions of a rule change.
 ///
 /// # Errors
 /// InvalidData: a message is malformed.
-pub fn updated_sets(rules: &[Message]) -> io::Result<Vec<Name>> {
+pub fn updated_sets(expressions: &[Attribute<'_>]) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for message in rules {
-        let (header, attributes) = message.split(NFGENMSG_LEN)?;
-        let table = need(&attributes, NFTA_RULE_TABLE)?.text();
-        for expression in need(&attributes, NFTA_RULE_EXPRESSIONS)?.nested()? {
-            let parts = expression.nested()?;
-            if need(&parts, NFTA_EXPR_NAME)?.text() == "dynset" {
-                let data = need(&parts, NFTA_EXPR_DATA)?.nested()?;
-                let set = need(&data, NFTA_DYNSET_SET_NAME)?.text();
-                names.push((header[0], table.clone(), set));
-            }
+    for expression in expressions {
+        let parts = expression.nested()?;
+        if need(&parts, NFTA_EXPR_NAME)?.text() == "dynset" {
+            let data = need(&parts, NFTA_EXPR_DATA)?.nested()?;
+            names.push(need(&data, NFTA_DYNSET_SET_NAME)?.text());
         }
     }
     Ok(names)
 }
 
-fn label(handle: u64) -> String {
-    format!("handle {handle}")
+struct Reader<'a> {
+    /// The indices of the table's chains.
+    chains: &'a HashMap<String, usize>,
+    /// The name of the table.
+    table: &'a str,
+    sets: &'a mut dyn Sets,
+    /// NFPROTO_* of the table.
+    family: u8,
+    registers: Registers,
+    steps: Vec<Step>,
 }
 
-impl Table {
-    /// The index of a chain.
-    ///
-    /// # Errors
-    /// There is none of this name.
-    pub fn number_of(&self, chain: &str) -> io::Result<usize> {
-        self.numbers.get(chain).copied().ok_or_else(malformed)
-    }
-
-    fn steps(
-        &self,
-        (family, table_name): (u8, &str),
-        expressions: &[Attribute<'_>],
-        sets: &mut dyn Sets,
-    ) -> io::Result<Vec<Step>> {
-        let (registers, steps) = (Registers::new(), Vec::new());
-        let mut reader = Reader { table: self, table_name, family, sets, registers, steps };
-        for expression in expressions {
-            let parts = expression.nested()?;
-            let name = need(&parts, NFTA_EXPR_NAME)?.text();
-            let data = find(&parts, NFTA_EXPR_DATA).map_or(Ok(Vec::new()), |data| data.nested())?;
-            match reader.expression(&name, &data) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    reader.steps.push(Step::Do(Effect::Unclear(name)));
-                }
-                result => result?,
-            }
-        }
-        Ok(reader.steps)
-    }
-
+impl Reader<'_> {
     /// The step of a verdict; none if it goes on.
     fn verdict(&self, verdict: &[Attribute<'_>]) -> io::Result<Option<Step>> {
         let code = need(verdict, NFTA_VERDICT_CODE)?.u32_be()?.cast_signed();
-        let target = || self.number_of(&need(verdict, NFTA_VERDICT_CHAIN)?.text());
+        let target = || {
+            let name = need(verdict, NFTA_VERDICT_CHAIN)?.text();
+            self.chains.get(&name).copied().ok_or_else(malformed)
+        };
         Ok(Some(match code {
             libc::NFT_CONTINUE => return Ok(None),
             libc::NF_DROP => Step::Do(Effect::Drop),
@@ -160,19 +103,7 @@ impl Table {
             other => Step::Do(Effect::Unclear(format!("verdict {other}"))),
         }))
     }
-}
 
-struct Reader<'a> {
-    table: &'a Table,
-    table_name: &'a str,
-    sets: &'a mut dyn Sets,
-    /// NFPROTO_* of the table.
-    family: u8,
-    registers: Registers,
-    steps: Vec<Step>,
-}
-
-impl Reader<'_> {
     /// See net/netfilter/nft_*.c for what each expression does.
     fn expression(&mut self, name: &str, data: &[Attribute<'_>]) -> io::Result<()> {
         match name {
@@ -235,7 +166,7 @@ impl Reader<'_> {
         let value = |kind| find(data, kind).map(|one| one.u32_be()).transpose();
         let is_in = value(NFTA_LOOKUP_FLAGS)?.unwrap_or(0) & NFT_LOOKUP_F_INV == 0;
         let target = value(NFTA_LOOKUP_DREG)?;
-        let key = (self.family, self.table_name.to_owned(), name.clone());
+        let key = (self.family, self.table.to_owned(), name.clone());
         let Some(set) = self.sets.read(&key)? else {
             return self.effect(Effect::Unclear(format!("set {name}")));
         };
@@ -260,7 +191,7 @@ impl Reader<'_> {
             return target.map_or(Ok(()), |register| self.write(register, &[]));
         }
         let step = |verdict: &[u8]| {
-            let step = self.table.verdict(&attributes(verdict)?)?;
+            let step = self.verdict(&attributes(verdict)?)?;
             let other = || Step::Do(Effect::Unclear("verdict continue".to_owned()));
             Ok::<_, io::Error>(step.unwrap_or_else(other))
         };
@@ -473,7 +404,7 @@ impl Reader<'_> {
             return self.write(register, &words.collect::<Vec<_>>());
         }
         let verdict = need(&value, NFTA_DATA_VERDICT)?.nested()?;
-        self.steps.extend(self.table.verdict(&verdict)?);
+        self.steps.extend(self.verdict(&verdict)?);
         Ok(())
     }
 }

@@ -17,6 +17,9 @@ use crate::netlink::numbers::{
     NFTA_SET_EXPRESSIONS, NFTA_SET_FLAGS, NFTA_SET_NAME, NFTA_SET_TABLE,
 };
 
+/// The family (NFPROTO_*) and the name of a table.
+pub type TableName = (u8, String);
+
 /// The family (NFPROTO_*), the table and the name of a set.
 pub type Name = (u8, String, String);
 

@@ -254,7 +254,7 @@ mod tests {
             ),
             (vec![pure("conntrack"), Step::End(Verdict::Accept)], "conntrack … accept"),
         ] {
-            let chains = [Chain { name: "own".into(), rules: Vec::new() }];
+            let chains = [Chain { name: "own".into(), ..Chain::default() }];
             assert_eq!(Rule { label: "1".into(), steps }.text(&chains), expected);
         }
     }

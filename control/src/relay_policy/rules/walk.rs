@@ -122,7 +122,7 @@ impl<'a> Walk<'a> {
         }
         let mut may_return = false;
         let mut goes_on = true;
-        for rule in &chain.rules {
+        for rule in chain.rules.iter() {
             let after = self.rule(chain, rule, depth)?;
             may_return |= after.back;
             goes_on = after.next;

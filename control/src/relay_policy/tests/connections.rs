@@ -38,7 +38,7 @@ fn read(connections: &[Message], peers: Option<&str>) -> Reading {
         kernel.push(Protocol::Netfilter, CT_MSG_GET, connection.clone());
     }
     let addresses = peers.map(|peers| Addresses::new(1, [peers.parse().expect("a prefix")]));
-    let known = Known { addresses: addresses.as_ref(), before: None };
+    let known = Known { addresses: addresses.as_ref(), ..Known::default() };
     Source::Connections.read(&mut kernel, &fake::at(), known)
 }
 

@@ -5,12 +5,13 @@ use std::io;
 
 use wg_bounce_sys::Family;
 
+use super::super::announced::Announced;
 use super::super::kernel::Interface;
 use super::super::kernel::{Direction, Kernel, NetfilterLink};
 use crate::netlink::attribute::{attributes, find};
 use crate::netlink::message::build::{attribute, message};
 use crate::netlink::message::{Message, Protocol, Request};
-use crate::netlink::numbers::NFT_MSG_GETSETELEM;
+use crate::netlink::numbers::{NFT_MSG_GETRULE, NFT_MSG_GETSETELEM};
 
 /// The interface's index.
 pub const WG0: u32 = 7;
@@ -52,6 +53,8 @@ pub struct FakeKernel {
     pub failure: Option<fn() -> io::Error>,
     /// Every netlink request so far: protocol, type and body.
     pub requests: Vec<(Protocol, u16, Vec<u8>)>,
+    /// Events of nftables.
+    pub announced: Announced,
     /// Pauses so far.
     pub pauses: u32,
     /// What changes during the next pause.
@@ -121,16 +124,19 @@ pub fn link(flags: u32, xdp: u8, promiscuity: u32, more: &[Vec<u8>]) -> Message 
     message(16, &header, &attributes)
 }
 
-/// Whether elements are of the set that is asked for: both name it, or one names none.
-fn is_of_set(message: &Message, body: &[u8]) -> bool {
-    let name = |bytes: &[u8]| {
+/// Whether an object of nftables is of the table, and the chain or set, that is asked for: whatever
+/// the request names.
+fn is_asked_for(message: &Message, body: &[u8]) -> bool {
+    let name = |bytes: &[u8], kind| {
         let attributes = attributes(bytes.get(4..)?).ok()?;
-        Some([1, 2].map(|kind| find(&attributes, kind).map(|one| one.text())))
+        find(&attributes, kind).map(|one| one.text())
     };
-    match (name(&message.payload), name(body)) {
-        (Some([Some(table), Some(set)]), Some(asked)) => asked == [Some(table), Some(set)],
-        _ => true,
-    }
+    let is_of_family = message.payload.first() == body.first();
+    is_of_family
+        && [1, 2].into_iter().all(|kind| match (name(body, kind), name(&message.payload, kind)) {
+            (Some(asked), Some(named)) => asked == named,
+            _ => true,
+        })
 }
 
 fn found<T: Clone>(value: Option<&T>) -> io::Result<T> {
@@ -153,13 +159,17 @@ impl Kernel for FakeKernel {
             return Err(io::Error::from_raw_os_error(EAFNOSUPPORT));
         }
         match self.answers.get(&(protocol, request.kind)) {
-            Some(Ok(answer)) if request.kind == NFT_MSG_GETSETELEM => {
-                Ok(answer.iter().filter(|message| is_of_set(message, body)).cloned().collect())
+            Some(Ok(answer)) if [NFT_MSG_GETSETELEM, NFT_MSG_GETRULE].contains(&request.kind) => {
+                Ok(answer.iter().filter(|message| is_asked_for(message, body)).cloned().collect())
             }
             Some(Ok(answer)) => Ok(answer.clone()),
             Some(Err(kind)) => Err((*kind).into()),
             None => Ok(Vec::new()),
         }
+    }
+
+    fn announced(&mut self) -> Announced {
+        self.announced.clone()
     }
 
     fn pause(&mut self) {

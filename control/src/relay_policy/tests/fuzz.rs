@@ -133,7 +133,7 @@ impl Lists {
 
     fn judge(self, addresses: &Addresses) -> Reading {
         let mut kernel = FakeKernel::quiet();
-        let known = Known { addresses: Some(addresses), before: None };
+        let known = Known { addresses: Some(addresses), ..Known::default() };
         match self {
             Lists::Nftables(messages) => {
                 for (question, kind) in LISTS {

@@ -3,6 +3,7 @@
 mod connections;
 mod fake;
 mod fuzz;
+mod incremental;
 mod netfilter;
 mod sets;
 

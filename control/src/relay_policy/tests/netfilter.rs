@@ -24,6 +24,11 @@ pub fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
 }
 
+/// The handle of a chain.
+pub fn handle(value: u64) -> Vec<u8> {
+    attribute(2, &value.to_be_bytes())
+}
+
 /// A base chain of a table `t` of a family, with `rules` rules.
 fn chain(family: u8, hook: u32, devices: &[Vec<u8>], rules: u32, policy: u32) -> Message {
     let mut place = vec![number(1, hook), number(2, 0)];
@@ -32,6 +37,7 @@ fn chain(family: u8, hook: u32, devices: &[Vec<u8>], rules: u32, policy: u32) ->
     }
     let attributes = [
         text(1, "t"),
+        handle(1),
         text(3, "c"),
         attribute(4, &place.concat()),
         number(5, policy),
@@ -453,7 +459,7 @@ fn legacy_tables_are_compared_without_counters() {
     let table = legacy(Family::V4, &[(0, 1), (2, 2)], &[("", -1), ("", -2), ("", -2)]);
     let mut read = |table: LegacyTable, before: Option<&Reading>| {
         kernel.legacy.insert((Family::V4, "filter".to_owned()), table);
-        let known = Known { addresses: None, before };
+        let known = Known { before, ..Known::default() };
         Source::LegacyTables(Family::V4).read(&mut kernel, &fake::at(), known)
     };
     let first = read(table.clone(), None);

@@ -11,7 +11,7 @@ use crate::relay_policy::reading::Known;
 use crate::relay_policy::rules::sets::{self, Element, Set};
 
 /// An element of a set: its key and more.
-fn element(key: &[u8], more: &[Vec<u8>]) -> Vec<u8> {
+pub fn element(key: &[u8], more: &[Vec<u8>]) -> Vec<u8> {
     let parts = [&[attribute(1, &attribute(1, key))][..], more].concat();
     attribute(1, &parts.concat())
 }

@@ -6,8 +6,8 @@ use crossbeam_channel::{Receiver, Sender};
 use nix::sys::eventfd::EventFd;
 use wg_bounce_dataplane::snapshot::Relay;
 use wg_bounce_sys::route::RouteSocket;
+use wg_bounce_uapi::types::Explain;
 
-use super::questions::Question;
 use crate::relay_policy::decision::PolicyDecision;
 use crate::relay_policy::rules::addresses::Addresses;
 
@@ -32,6 +32,16 @@ pub struct Dependence {
     /// The oldest version that rules were judged by. None: they were judged without knowing any,
     /// which holds for all.
     pub version: Option<u64>,
+}
+
+/// A question.
+pub struct Question {
+    /// The packets that it is about. The addresses are of one IP version and of different peers.
+    pub about: Explain,
+    /// The version of the peers' addresses.
+    pub version: u64,
+    /// Takes the answer; none if the watch cannot answer now.
+    pub answer: Box<dyn FnOnce(Option<String>) + Send>,
 }
 
 /// The control thread's side of the watch.

@@ -11,7 +11,8 @@
 
 mod dated;
 mod lanes;
-pub mod questions;
+mod pace;
+mod questions;
 mod returns;
 mod system;
 mod view;
@@ -31,11 +32,10 @@ use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_sys::route::RouteSocket;
 use wg_bounce_sys::tun::TunHandle;
 use wg_bounce_sys::{Family, PerFamily};
-use wg_bounce_uapi::types::Explain;
 
+use super::announced::Announced;
 use super::connections;
 use super::decision::PolicyDecision;
-use super::explain;
 use super::mode::Mode;
 use super::reading::Known;
 use super::reason::{Finding, Reason};
@@ -44,12 +44,12 @@ use super::rules::addresses::Addresses;
 use super::settling::Settling;
 use super::source::{Change, Source};
 use crate::limits::{
-    CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, NFTABLES_PAUSE_MAX, NFTABLES_PAUSES,
-    RELAY_POLL_INTERVAL, RELAY_QUESTIONS_MAX, RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
+    CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, RELAY_POLL_INTERVAL, RELAY_QUESTIONS_MAX,
+    RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
 };
 use dated::{Dated, exceptions, of_helpers};
-pub use lanes::{Dependence, Lanes, Update};
-use questions::Question;
+pub use lanes::{Dependence, Lanes, Question, Update};
+use pace::Pace;
 use system::System;
 use view::{Events, View};
 
@@ -85,7 +85,8 @@ pub fn start(
         readings: BTreeMap::new(),
         settling: BTreeMap::new(),
         changed: BTreeSet::new(),
-        nftables_next: Millis::ZERO,
+        announced: Announced::default(),
+        pace: Pace::default(),
         connections_next: None,
         events_lost: false,
         routes: 0,
@@ -128,8 +129,10 @@ struct Watch {
     settling: BTreeMap<Source, Settling>,
     /// Sources to be read again.
     changed: BTreeSet<Source>,
-    /// Earliest time to read nftables again; until then they wait among `changed`.
-    nftables_next: Millis,
+    /// The events of nftables since its rules were read.
+    announced: Announced,
+    /// The time to read nftables again; until then they wait among `changed`.
+    pace: Pace,
     /// Time to look at translated connections again, while they are a reason.
     connections_next: Option<Millis>,
     /// Everything is to be read again at the next look: not at once, since events that come too
@@ -174,7 +177,7 @@ impl Watch {
                 // Further events accumulate in the meantime, and are read at once.
                 wait(&mut [], next_update.min(next_look).since(now));
             } else {
-                let next = if self.changed.is_empty() { next_look } else { self.nftables_next };
+                let next = if self.changed.is_empty() { next_look } else { self.nftables_next() };
                 self.wait_for_events(next.min(next_look).since(now));
             }
             if let Err(ended) = self.take_events() {
@@ -185,7 +188,13 @@ impl Watch {
 
     /// Whether a changed source may be read at `now`.
     fn is_due(&self, source: Source, now: Millis) -> bool {
-        source != Source::Nftables || self.nftables_next <= now
+        source != Source::Nftables || self.nftables_next() <= now
+    }
+
+    /// The time to read nftables again.
+    fn nftables_next(&self) -> Millis {
+        let nftables = self.readings.get(&Source::Nftables);
+        self.pace.next(nftables.is_some_and(|dated| dated.reading.is_unfinished))
     }
 
     /// Marks the sources without events for reading.
@@ -241,7 +250,7 @@ impl Watch {
                 self.route_queries = route_queries.into_iter().map(Some).collect();
                 self.view = Some(view);
                 self.changed.extend(Source::ALL);
-                self.nftables_next = Millis::ZERO;
+                (self.announced, self.pace) = (Announced::default(), Pace::default());
                 self.routes_changed = true;
                 Ok(())
             }
@@ -347,24 +356,30 @@ impl Watch {
         let at = &view.interface;
         let addresses = self.addresses.as_ref();
         let version = addresses.map(|all| all.version);
+        let mut system = System { announced: Some((view, &mut self.announced)) };
         let read = || {
             let mtu = changed
                 .contains(&Source::Settings(Family::V6))
-                .then(|| routing::mtu_v6(&mut System, at));
+                .then(|| routing::mtu_v6(&mut system, at));
             let read = |source: &Source| {
-                let before = self.readings.get(source).and_then(|dated| dated.at(at, version));
-                let reading = source.read(&mut System, at, Known { addresses, before });
+                let last = self.readings.get(source);
+                let known = Known {
+                    addresses,
+                    before: last.and_then(|dated| dated.at(at, version)),
+                    rules: last.and_then(|dated| dated.reading.rules.as_deref()),
+                    may_take_long: last.is_some_and(|dated| dated.reading.is_unfinished),
+                };
+                let reading = source.read(&mut system, at, known);
                 (*source, Dated { reading, version, interface: Some(at.clone()) })
             };
             let readings: Vec<_> = changed.iter().map(read).collect();
             let has_firewall = changed.iter().any(|source| source.is_firewall());
-            (readings, mtu, has_firewall && connections::are_tracked(&mut System))
+            (readings, mtu, has_firewall && connections::are_tracked(&mut system))
         };
         let (mut readings, mtu, tracks_connections) = view.run(&self.handle, read)?;
         if changed.contains(&Source::Nftables) {
-            let end = clock::boot_time();
-            let pause = Millis(NFTABLES_PAUSES * end.since(start).0).min(NFTABLES_PAUSE_MAX);
-            self.nftables_next = end + pause;
+            self.announced.clear();
+            self.pace.note(start, clock::boot_time());
         }
         if let Some((_, dated)) = readings.iter().find(|(one, _)| *one == Source::Connections) {
             let end = clock::boot_time();
@@ -384,6 +399,8 @@ impl Watch {
             }
             settling.note(&mut dated.reading, must_settle, is_other, start);
         }
+        let unfinished = readings.iter().filter(|(_, dated)| dated.reading.is_unfinished);
+        self.changed.extend(unfinished.map(|(source, _)| *source));
         self.readings.extend(readings);
         let matters = |source: &Source| source.is_firewall() || *source == Source::Connections;
         if changed.iter().any(matters) {
@@ -425,54 +442,20 @@ impl Watch {
         }
     }
 
-    /// Takes questions; everything is read again before they are answered.
-    fn take_questions(&mut self) {
-        for question in self.of_clients.try_iter().take(RELAY_QUESTIONS_MAX) {
-            if self.view.is_none() || self.questions.len() >= RELAY_QUESTIONS_MAX {
-                (question.answer)(None);
-                continue;
-            }
-            self.questions.push(question);
-            self.changed.extend(Source::ALL);
-        }
-    }
-
-    /// Answers the first `count` questions, unless rules wait for the peers' addresses.
-    fn answer_questions(&mut self, count: usize) {
-        let dependence = self.dependence();
-        let mut later = self.questions.split_off(count);
-        for question in std::mem::take(&mut self.questions) {
-            if dependence.asks && dependence.version < Some(question.version) {
-                later.push(question);
-            } else {
-                (question.answer)(self.explanation(&question.about));
-            }
-        }
-        self.questions = later;
-    }
-
-    fn explanation(&self, about: &Explain) -> Option<String> {
-        let (view, (relay, decision, _)) = (self.view.as_ref()?, self.reported.as_ref()?);
-        let routes = questions::routes(view, &self.handle, about).ok()?;
-        let (interface, addresses) = (&view.interface, self.addresses.as_ref());
-        let pairs = relay.exceptions.of(Family::of(about.source));
-        let facts = explain::Facts { interface, about, routes, decision, pairs, addresses };
-        Some(explain::explain(&facts, self.readings.values().map(|dated| &dated.reading)))
-    }
-
     fn take_events(&mut self) -> Result<(), Ended> {
         self.take_addresses();
         self.take_questions();
         let Some(view) = &self.view else { return Ok(()) };
-        let (mut may_be_gone, mut elements_changed) = (false, false);
-        for events in view.read_events() {
+        let nftables = self.readings.get(&Source::Nftables);
+        let asks_for_elements = nftables.is_some_and(Dated::asks_for_elements);
+        let mut may_be_gone = false;
+        for events in view.read_events(&mut self.announced, asks_for_elements) {
             match events {
                 Events::Changes(changes) => {
-                    for Change { routes, sources, presence, elements } in changes {
+                    for Change { routes, sources, presence } in changes {
                         self.routes_changed |= routes;
                         self.changed.extend(sources);
                         may_be_gone |= presence;
-                        elements_changed |= elements;
                     }
                 }
                 Events::Lost => {
@@ -482,10 +465,6 @@ impl Watch {
                     may_be_gone = true;
                 }
             }
-        }
-        let nftables = self.readings.get(&Source::Nftables);
-        if elements_changed && nftables.is_some_and(Dated::asks_for_elements) {
-            self.changed.insert(Source::Nftables);
         }
         if may_be_gone { self.follow() } else { Ok(()) }
     }

@@ -3,20 +3,52 @@
 use std::io;
 use std::sync::Arc;
 
+use wg_bounce_sys::Family;
 use wg_bounce_sys::route::Route;
 use wg_bounce_sys::tun::TunHandle;
 use wg_bounce_uapi::types::Explain;
 
+use super::Watch;
 use super::view::View;
+use crate::limits::RELAY_QUESTIONS_MAX;
+use crate::relay_policy::explain;
+use crate::relay_policy::source::Source;
 
-/// A question.
-pub struct Question {
-    /// The packets that it is about. The addresses are of one IP version and of different peers.
-    pub about: Explain,
-    /// The version of the peers' addresses.
-    pub version: u64,
-    /// Takes the answer; none if the watch cannot answer now.
-    pub answer: Box<dyn FnOnce(Option<String>) + Send>,
+impl Watch {
+    /// Takes questions; everything is read again before they are answered.
+    pub(super) fn take_questions(&mut self) {
+        for question in self.of_clients.try_iter().take(RELAY_QUESTIONS_MAX) {
+            if self.view.is_none() || self.questions.len() >= RELAY_QUESTIONS_MAX {
+                (question.answer)(None);
+                continue;
+            }
+            self.questions.push(question);
+            self.changed.extend(Source::ALL);
+        }
+    }
+
+    /// Answers the first `count` questions, unless rules wait for the peers' addresses.
+    pub(super) fn answer_questions(&mut self, count: usize) {
+        let dependence = self.dependence();
+        let mut later = self.questions.split_off(count);
+        for question in std::mem::take(&mut self.questions) {
+            if dependence.asks && dependence.version < Some(question.version) {
+                later.push(question);
+            } else {
+                (question.answer)(self.explanation(&question.about));
+            }
+        }
+        self.questions = later;
+    }
+
+    fn explanation(&self, about: &Explain) -> Option<String> {
+        let (view, (relay, decision, _)) = (self.view.as_ref()?, self.reported.as_ref()?);
+        let routes = routes(view, &self.handle, about).ok()?;
+        let (interface, addresses) = (&view.interface, self.addresses.as_ref());
+        let pairs = relay.exceptions.of(Family::of(about.source));
+        let facts = explain::Facts { interface, about, routes, decision, pairs, addresses };
+        Some(explain::explain(&facts, self.readings.values().map(|dated| &dated.reading)))
+    }
 }
 
 /// For each direction whether the kernel's route leads back into the interface; else the way that
@@ -24,7 +56,7 @@ pub struct Question {
 ///
 /// # Errors
 /// Those of [`View::route_query_sockets`].
-pub(super) fn routes(
+fn routes(
     view: &View,
     handle: &Arc<TunHandle>,
     about: &Explain,

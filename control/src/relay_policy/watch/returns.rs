@@ -49,8 +49,8 @@ fn try_forget(
     };
     let mut count = 0;
     for family in Family::BOTH.into_iter().filter(may_return) {
-        let list = || match connections::are_tracked(&mut System) {
-            true => connections::of_tcp(&mut System, family, RETURNED_CONNECTIONS_MAX),
+        let list = || match connections::are_tracked(&mut System::default()) {
+            true => connections::of_tcp(&mut System::default(), family, RETURNED_CONNECTIONS_MAX),
             false => Ok(Vec::new()),
         };
         let mut list = view.run(handle, list)??;
@@ -71,7 +71,7 @@ fn try_forget(
         // One that is gone already does not matter.
         view.run(handle, || {
             for one in &list {
-                let _ = System.query(Protocol::Netfilter, &one.deletion);
+                let _ = System::default().query(Protocol::Netfilter, &one.deletion);
             }
         })?;
     }

@@ -6,15 +6,21 @@ use std::thread;
 
 use wg_bounce_sys::{Family, bpf, xtables};
 
+use super::view::View;
 use crate::limits::NFTABLES_ATTEMPT_PAUSE;
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::socket::{self, NetlinkSocket};
+use crate::relay_policy::announced::Announced;
 use crate::relay_policy::kernel::{Direction, Kernel, NetfilterLink};
 
 /// The kernel of this machine.
-pub(super) struct System;
+#[derive(Default)]
+pub(super) struct System<'a> {
+    /// The events of nftables: their source, and those that were read already.
+    pub announced: Option<(&'a View, &'a mut Announced)>,
+}
 
-impl Kernel for System {
+impl Kernel for System<'_> {
     fn query(&mut self, protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
         socket::request(protocol, request)
     }
@@ -26,6 +32,17 @@ impl Kernel for System {
         each: &mut dyn FnMut(&Message) -> io::Result<()>,
     ) -> io::Result<()> {
         NetlinkSocket::open(protocol, &[])?.request_each(request, each)
+    }
+
+    fn announced(&mut self) -> Announced {
+        match &mut self.announced {
+            Some((view, announced)) if view.has_nftables_events() => {
+                // If some were lost, they are incomplete.
+                let _ = view.read_announced(announced);
+                announced.clone()
+            }
+            _ => Announced::default(),
+        }
     }
 
     fn pause(&mut self) {
@@ -81,7 +98,7 @@ mod tests {
     fn every_reply_of_this_kernel_can_be_parsed() {
         let at = Interface { index: 1, name: "lo".to_owned() };
         for source in Source::ALL {
-            for finding in source.read(&mut System, &at, Known::default()).findings {
+            for finding in source.read(&mut System::default(), &at, Known::default()).findings {
                 if let Reason::Unreadable { error, .. } = &finding.reason {
                     assert!(!error.contains("cannot be parsed"), "{source:?}: {error}");
                 }

@@ -15,8 +15,9 @@ use crate::link::namespace;
 use crate::netlink::message::{Message, Protocol};
 use crate::netlink::numbers::{FORWARDING_GROUPS, NFTABLES_GROUP};
 use crate::netlink::socket::{EventsRead, NetlinkSocket};
+use crate::relay_policy::announced::Announced;
 use crate::relay_policy::kernel::Interface;
-use crate::relay_policy::source::{Change, changed_by_nftables, changed_by_route};
+use crate::relay_policy::source::{Change, Source, changed_by_route};
 
 /// The place of the interface.
 pub(super) struct View {
@@ -108,7 +109,7 @@ impl View {
 
     /// Whether changes of nftables are announced.
     pub fn has_nftables_events(&self) -> bool {
-        self.nftables.is_some()
+        self.has_events && self.nftables.is_some()
     }
 
     /// Opens one socket for route queries per worker.
@@ -144,11 +145,33 @@ impl View {
         std::iter::once(self.route.as_fd()).chain(self.nftables.as_ref().map(AsFd::as_fd))
     }
 
-    /// Reads the waiting events; never blocks.
-    pub fn read_events(&self) -> [Events; 2] {
+    /// Reads the waiting events; never blocks. Those of nftables are added to `announced`.
+    /// `asks_for_elements`: see [`Announced::concern_rules`].
+    pub fn read_events(&self, announced: &mut Announced, asks_for_elements: bool) -> [Events; 2] {
         let route = read(&self.route, |message| changed_by_route(message, &self.interface));
-        let nftables = self.nftables.as_ref().map(|socket| read(socket, changed_by_nftables));
-        [route, nftables.unwrap_or_else(|| Events::Changes(Vec::new()))]
+        let nftables = match self.read_announced(announced) {
+            Some(true) if announced.concern_rules(asks_for_elements) => {
+                let sources = vec![Source::Nftables];
+                Events::Changes(vec![Change { sources, ..Change::default() }])
+            }
+            Some(_) => Events::Changes(Vec::new()),
+            None => Events::Lost,
+        };
+        [route, nftables]
+    }
+
+    /// Adds the waiting events of nftables. Returns whether one ends a transaction; none: some were
+    /// lost.
+    pub fn read_announced(&self, announced: &mut Announced) -> Option<bool> {
+        let Some(socket) = &self.nftables else { return Some(false) };
+        let mut has_ended = false;
+        match socket.read_events(|event| has_ended |= announced.add(event)) {
+            Ok(EventsRead::All) => Some(has_ended),
+            Ok(EventsRead::Lost) | Err(_) => {
+                announced.lose();
+                None
+            }
+        }
     }
 }
 

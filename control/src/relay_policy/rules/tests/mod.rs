@@ -54,9 +54,11 @@ fn end(verdict: Verdict) -> Step {
 fn chains(chains: &[&[&[Step]]]) -> Vec<Chain> {
     let rules = |rules: &[&[Step]]| {
         let rules = rules.iter().enumerate();
-        rules
-            .map(|(at, steps)| Rule { label: (at + 1).to_string(), steps: steps.to_vec() })
-            .collect()
+        let rule = |(at, steps): (usize, &&[Step])| Rule {
+            label: (at + 1).to_string(),
+            steps: steps.to_vec(),
+        };
+        std::sync::Arc::new(rules.map(rule).collect())
     };
     let chains = chains.iter().enumerate();
     chains.map(|(at, one)| Chain { name: at.to_string(), rules: rules(one) }).collect()
