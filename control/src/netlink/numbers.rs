@@ -324,6 +324,12 @@ pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub const NFTA_EXPR_NAME: u16 = 1;
 /// The attributes of an expression.
 pub const NFTA_EXPR_DATA: u16 = 2;
+/// The register that `ct` loads into.
+pub const NFTA_CT_DREG: u16 = 1;
+/// What `ct` loads.
+pub const NFTA_CT_KEY: u16 = 2;
+/// The state of the connection.
+pub const NFT_CT_STATE: u32 = libc::NFT_CT_STATE as u32;
 /// The register that `meta` loads into.
 pub const NFTA_META_DREG: u16 = 1;
 /// The key of the value that `meta` loads.

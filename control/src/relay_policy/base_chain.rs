@@ -11,8 +11,8 @@ use super::kernel::Interface;
 use super::reason::{ChainEffect, ChainName, Families, Reason};
 use super::rules::addresses::Addresses;
 use super::rules::judge::{Cause, Judgement, judge};
-use super::rules::place::{Facts, Hook, Place};
-use super::rules::walk::{Base, find_obstacle, find_translations};
+use super::rules::place::{Facts, Hook, PREROUTING, Place};
+use super::rules::walk::{Base, find_obstacle, find_translations, untracks};
 use super::rules::{Chain, Met, Needs, Notes, Translation};
 
 /// A base chain.
@@ -36,7 +36,12 @@ pub struct BaseChain {
     pub accepts: bool,
     /// See [`Facts::host_first`].
     pub host_first: PerFamily<bool>,
+    /// See [`Facts::untracked`].
+    pub untracked: PerFamily<bool>,
 }
+
+/// The priority of connection tracking (NF_IP_PRI_CONNTRACK, linux/netfilter_ipv4.h).
+const CONNECTION_TRACKING: i32 = -200;
 
 /// The way of packets from one address to another through a base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +72,7 @@ impl BaseChain {
         family: Family,
         needs: &mut Needs,
     ) -> Judgement {
-        let facts = Facts { interface, addresses, host_first: self.host_first };
+        let facts = Facts { addresses, ..self.facts(interface) };
         judge(&self.base(), &facts, family, needs)
     }
 
@@ -81,7 +86,7 @@ impl BaseChain {
 
     /// Follows packets from one address of a peer to another.
     pub fn way(&self, interface: &Interface, family: Family, packets: &Packets) -> Way {
-        let facts = Facts { interface, addresses: None, host_first: self.host_first };
+        let facts = self.facts(interface);
         let values = Field::ALL.map(|field| {
             Some((field, Ranges::new(vec![packets.value(field).map(|value| (value, value))?])))
         });
@@ -109,7 +114,7 @@ impl BaseChain {
         pair: [IpAddr; 2],
     ) -> Option<Reason> {
         let family = Family::of(pair[0]);
-        let facts = Facts { interface, addresses, host_first: self.host_first };
+        let facts = Facts { addresses, ..self.facts(interface) };
         let place =
             Place::of_translations(&facts, self.hook, family).filter(|_| self.translates)?;
         let both = Addresses::new(0, pair.map(Into::into)).ranges;
@@ -122,6 +127,35 @@ impl BaseChain {
             Err(obstacle) => obstacle,
         };
         Some(self.name.reason_of_rule(obstacle))
+    }
+
+    /// Whether it keeps the kernel from tracking any packet between peers; adds what that depends
+    /// on to `needs`.
+    pub fn untracks(
+        &self,
+        interface: &Interface,
+        addresses: Option<&Addresses>,
+        family: Family,
+        needs: &mut Needs,
+    ) -> bool {
+        if self.hook != PREROUTING
+            || self.priority >= CONNECTION_TRACKING
+            || !self.families.contain(family)
+        {
+            return false;
+        }
+        let facts = Facts { addresses, ..self.facts(interface) };
+        let mut notes = Notes::default();
+        let place = Place::between_peers(&facts, self.hook, family);
+        let untracks = untracks(&self.base(), &place, &mut notes);
+        needs.addresses |= notes.needs.addresses;
+        needs.sets |= notes.needs.sets;
+        untracks
+    }
+
+    fn facts<'a>(&self, interface: &'a Interface) -> Facts<'a> {
+        let BaseChain { host_first, untracked, .. } = *self;
+        Facts { interface, addresses: None, host_first, untracked }
     }
 
     fn base(&self) -> Base<'_> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use netlink_packet_core::DefaultNla;
 
-use wg_bounce_sys::Family;
+use wg_bounce_sys::{Family, PerFamily};
 
 use super::announced::Announced;
 use super::base_chain::BaseChain;
@@ -126,6 +126,7 @@ fn chains(
     };
     let families = if bases.is_empty() { Families::NONE } else { Families::BOTH };
     let host_first = routing::host_first(kernel, families);
+    let mut chains = Vec::new();
     for base in bases {
         let table = tables.as_ref().and_then(|tables| tables.get(&base.table));
         match (base.hook, table) {
@@ -145,8 +146,9 @@ fn chains(
                     translates: base.translates,
                     accepts: base.policy == NF_ACCEPT,
                     host_first,
+                    untracked: PerFamily::default(),
                 };
-                reading.add(at, known, chain);
+                chains.push(chain);
             }
             _ if base.rules > 0 => {
                 let is_unread = reading.is_unfinished;
@@ -159,6 +161,7 @@ fn chains(
             _ => {}
         }
     }
+    reading.add_all(at, known, chains);
     for message in listed(kernel, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWFLOWTABLE)? {
         reading.findings.extend(flowtable(&message, at)?);
     }

@@ -98,8 +98,19 @@ impl Reading {
             || Family::BOTH.into_iter().any(|family| !self.translated.of(family).is_empty())
     }
 
+    /// Adds base chains, all of one firewall, and the judgements about them.
+    pub fn add_all(&mut self, at: &Interface, known: Known<'_>, chains: Vec<BaseChain>) {
+        let untracked = PerFamily::each(|family| {
+            let needs = self.needs.of_mut(family);
+            chains.iter().any(|chain| chain.untracks(at, known.addresses, family, needs))
+        });
+        for chain in chains {
+            self.add(at, known, BaseChain { untracked, ..chain });
+        }
+    }
+
     /// Adds a base chain, and the judgement about it: that of before if it is the same chain.
-    pub fn add(&mut self, at: &Interface, known: Known<'_>, chain: BaseChain) {
+    fn add(&mut self, at: &Interface, known: Known<'_>, chain: BaseChain) {
         let before = known.before.iter().flat_map(|reading| &reading.chains);
         let same = before.into_iter().find(|one| one.chain == chain);
         let judgements = PerFamily::each(|family| match same {
@@ -180,6 +191,7 @@ mod tests {
             translates: false,
             accepts: true,
             host_first: PerFamily::default(),
+            untracked: PerFamily::default(),
         }
     }
 

@@ -60,9 +60,10 @@ pub fn tables(
             result => result?,
         };
         reading.findings.extend(copy.findings.iter().cloned());
-        copy.chains.iter().for_each(|chain| reading.add(at, known, chain.clone()));
         reading.copies.push(copy);
     }
+    let chains = reading.copies.iter().flat_map(|copy| &copy.chains).cloned().collect();
+    reading.add_all(at, known, chains);
     Ok(reading)
 }
 
@@ -147,6 +148,7 @@ fn read_table(
                 translates: name == "nat",
                 accepts,
                 host_first,
+                untracked: PerFamily::default(),
             });
         }
         return Ok(Arc::new(copy));

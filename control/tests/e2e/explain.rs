@@ -51,7 +51,7 @@ fn the_rules_of_a_pair_are_named(backend: Backend) {
             "from 10.77.0.2 to 10.77.0.3\n",
             chain,
             "    chain FORWARD, rule ",
-            ", if it matches: accepts [conntrack … accept]\n    chain FORWARD, rule ",
+            ", if it matches: accepts [ct state … accept]\n    chain FORWARD, rule ",
             ": jumps to OWN [ip daddr 10.77.0.0/24 jump OWN]\n      chain OWN, rule ",
             ": drops [ip saddr 10.77.0.2 ip daddr 10.77.0.3 drop]\n    so by the kernel\n",
             "from 10.77.0.3 to 10.77.0.2\n",

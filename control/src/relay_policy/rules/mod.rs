@@ -169,6 +169,12 @@ pub enum Condition {
     Extension,
     /// It holds for TCP segments with SYN only.
     Syn,
+    /// The state of the packet's connection: it may hold or not, unless the kernel does not track
+    /// the packet.
+    State {
+        /// Whether it holds then.
+        of_untracked: bool,
+    },
     /// A match of this name: it may hold or not.
     Pure(String),
     /// A match that is not understood: it may keep state.

@@ -12,14 +12,15 @@ use super::sets::{Element, Sets};
 use super::{Condition, Effect, Layer, NewAddress, NewPort, Side, Step, Verdict, exthdr, nat, xt};
 use crate::netlink::attribute::{Attribute, attributes, find, need};
 use crate::netlink::numbers::{
-    NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
+    NFT_CT_STATE, NFT_FIB_RESULT_ADDRTYPE, NFT_LOOKUP_F_INV, NFTA_BITWISE_DREG, NFTA_BITWISE_MASK,
     NFTA_BITWISE_OP, NFTA_BITWISE_SREG, NFTA_BITWISE_XOR, NFTA_CMP_DATA, NFTA_CMP_OP,
-    NFTA_CMP_SREG, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA,
-    NFTA_EXPR_NAME, NFTA_EXTHDR_DREG, NFTA_FIB_DREG, NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS,
-    NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS,
-    NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG, NFTA_META_KEY, NFTA_PAYLOAD_BASE,
-    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM,
-    NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NFTA_CMP_SREG, NFTA_CT_DREG, NFTA_CT_KEY, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
+    NFTA_DYNSET_SET_NAME, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_EXTHDR_DREG, NFTA_FIB_DREG,
+    NFTA_FIB_F_DADDR, NFTA_FIB_FLAGS, NFTA_FIB_RESULT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG,
+    NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_DREG,
+    NFTA_META_KEY, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
+    NFTA_PAYLOAD_SREG, NFTA_RANGE_FROM, NFTA_RANGE_OP, NFTA_RANGE_SREG, NFTA_RANGE_TO,
+    NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::netlink::parse::malformed;
 
@@ -120,6 +121,9 @@ impl Reader<'_> {
             "exthdr" if exthdr::is_of_extension(data) => {
                 self.steps.push(Step::If(Condition::Extension));
                 self.write(need(data, NFTA_EXTHDR_DREG)?.u32_be()?, &[])
+            }
+            "ct" if is_state(data)? => {
+                self.write(need(data, NFTA_CT_DREG)?.u32_be()?, &[Slot::State(u32::MAX)])
             }
             "ct" | "exthdr" | "rt" | "byteorder" | "hash" => self.load(name, data),
             "range" => self.range(data),
@@ -312,6 +316,10 @@ impl Reader<'_> {
                     Slot::Header { layer, offset, length, mask, begins }
                 }
                 Slot::Mark if word.len() == 4 => Slot::Mark,
+                Slot::State(before) if word.len() == 4 => {
+                    let bits = u32::from_ne_bytes(std::array::from_fn(|at| word[at]));
+                    Slot::State(before & bits)
+                }
                 Slot::TcpFlags(before) => Slot::TcpFlags(before & word[0]),
                 _ => Slot::Unknown,
             }));
@@ -407,6 +415,12 @@ impl Reader<'_> {
         self.steps.extend(self.verdict(&verdict)?);
         Ok(())
     }
+}
+
+/// Whether `ct` loads the state of the packet's connection, which every packet has.
+fn is_state(data: &[Attribute<'_>]) -> io::Result<bool> {
+    let key = find(data, NFTA_CT_KEY).map(|key| key.u32_be()).transpose()?;
+    Ok(key == Some(NFT_CT_STATE) && find(data, NFTA_CT_DREG).is_some())
 }
 
 /// The name, the revision and the data of a match or target of x_tables (NFTA_MATCH_*,

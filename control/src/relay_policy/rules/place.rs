@@ -56,6 +56,8 @@ pub struct Facts<'a> {
     /// Whether the kernel looks for its own addresses before any other route, so that a packet
     /// whose route leads to a peer is not for the host.
     pub host_first: PerFamily<bool>,
+    /// Whether an earlier rule keeps the kernel from tracking any packet between peers.
+    pub untracked: PerFamily<bool>,
 }
 
 /// The values that a field of a packet may have.
@@ -98,6 +100,8 @@ pub struct Place<'a> {
     is_not_to_host: bool,
     /// Whether the packets have no mark.
     is_unmarked: bool,
+    /// Whether the kernel does not track the packets.
+    is_untracked: bool,
 }
 
 impl<'a> Place<'a> {
@@ -119,6 +123,7 @@ impl<'a> Place<'a> {
             destination_port: &PORTS,
             is_not_to_host: *facts.host_first.of(family),
             is_unmarked: true,
+            is_untracked: *facts.untracked.of(family) && hook != INGRESS && hook != PREROUTING,
         }
     }
 
@@ -127,7 +132,8 @@ impl<'a> Place<'a> {
     /// another hook.
     pub fn of_translations(facts: &Facts<'a>, hook: Hook, family: Family) -> Option<Place<'a>> {
         let between = Place::between_peers(facts, hook, family);
-        let place = Place { is_not_to_host: false, is_unmarked: false, ..between };
+        let (is_not_to_host, is_unmarked, is_untracked) = (false, false, false);
+        let place = Place { is_not_to_host, is_unmarked, is_untracked, ..between };
         match hook {
             PREROUTING => Some(Place { destination: Candidates::All, ..place }),
             POSTROUTING => {
@@ -235,6 +241,7 @@ impl<'a> Place<'a> {
                 self.is_unmarked.then_some((*value == 0) == *is_equal)
             }
             Condition::ToHost { is_equal } => self.is_not_to_host.then_some(!is_equal),
+            Condition::State { of_untracked } => self.is_untracked.then_some(*of_untracked),
             // All others are by the kernel.
             Condition::Transport | Condition::Extension => {
                 notes.exceptions.without_header = true;

@@ -17,6 +17,10 @@ const SLOTS: usize = 16;
 /// Bytes of an interface's name (IFNAMSIZ).
 const NAME_LEN: usize = 16;
 
+/// The state of an untracked packet (NF_CT_STATE_UNTRACKED_BIT,
+/// linux/netfilter/nf_conntrack_common.h).
+const STATE_UNTRACKED: u32 = 1 << 6;
+
 /// Content of four bytes, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
@@ -43,6 +47,8 @@ pub enum Slot {
     },
     /// The packet's mark, in some bits.
     Mark,
+    /// The state of the packet's connection, in some bits.
+    State(u32),
     /// The flags of a TCP header, in these bits, in the first byte.
     TcpFlags(u8),
     /// RTN_* of the destination.
@@ -95,6 +101,10 @@ pub fn compare(slots: &[Slot], value: &[u8], is_equal: bool) -> io::Result<Condi
         }
         (Slot::Version, 1) => Condition::Version { version: value[0], is_equal },
         (Slot::Mark, 4) => Condition::Mark { value: u32::from_ne_bytes(array(value)?), is_equal },
+        (Slot::State(mask), 4) => {
+            let is_value = mask & STATE_UNTRACKED == u32::from_ne_bytes(array(value)?);
+            Condition::State { of_untracked: is_value == is_equal }
+        }
         (Slot::TcpFlags(mask), 1) => {
             let has_syn = match is_equal {
                 true => mask & value[0] & TCP_SYN != 0,

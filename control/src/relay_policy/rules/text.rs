@@ -129,6 +129,7 @@ fn condition(condition: &Condition) -> Option<String> {
         Condition::Length(_) | Condition::Transport => return None,
         Condition::Extension => "exthdr".to_owned(),
         Condition::Syn => "tcp flags syn".to_owned(),
+        Condition::State { .. } => format!("ct state {ELLIPSIS}"),
         Condition::Pure(name) | Condition::Unclear(name) => format!("{name} {ELLIPSIS}"),
         Condition::Unknown => ELLIPSIS.to_owned(),
     })

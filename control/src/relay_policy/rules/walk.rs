@@ -1,5 +1,7 @@
 //! Every way of packets through rules.
 
+use wg_bounce_dataplane::pairs::Exceptions;
+
 use super::place::{Hook, Place};
 use super::{
     Chain, Condition, Effect, Met, NewAddress, NewPort, Notes, Obstacle, Rule, Step, Translation,
@@ -28,6 +30,32 @@ pub fn find_translations(
     let mut walk = Walk::new(base.chains, place, Purpose::Translations, notes);
     walk.chain(base.number, 0)?;
     Ok(walk.translations)
+}
+
+/// Whether a base chain keeps the kernel from tracking any of these packets: by a rule that all of
+/// them match, before any that may end their way through the chain.
+pub fn untracks(base: &Base<'_>, place: &Place<'_>, notes: &mut Notes) -> bool {
+    let rules = base.chains.get(base.number).map(|chain| chain.rules.iter());
+    for rule in rules.into_iter().flatten() {
+        let mut is_certain = true;
+        for step in &rule.steps {
+            match step {
+                Step::If(condition) => match place.holds(condition, notes) {
+                    Some(true) => {}
+                    Some(false) => break,
+                    None => is_certain = false,
+                },
+                Step::Count => {}
+                Step::Untrack => {
+                    if is_certain && notes.exceptions == Exceptions::NONE {
+                        return true;
+                    }
+                }
+                _ => return false,
+            }
+        }
+    }
+    false
 }
 
 /// A base chain.

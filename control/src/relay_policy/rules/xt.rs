@@ -69,6 +69,7 @@ pub fn conditions(name: &str, revision: u8, data: &[u8]) -> Vec<Step> {
         "comment" => Vec::new(),
         "mark" if revision == 1 => vec![mark(data)],
         "addrtype" if revision == 1 => vec![address_type(data)],
+        "conntrack" if revision == 2 || revision == 3 => vec![state(data)],
         _ if OF_TRANSPORT.contains(&name) => {
             let conditions = of_transport().unwrap_or_else(|| vec![Condition::Unknown]);
             [Condition::Transport].into_iter().chain(conditions).collect()
@@ -78,6 +79,24 @@ pub fn conditions(name: &str, revision: u8, data: &[u8]) -> Vec<Step> {
         _ => vec![Condition::Unclear(name.to_owned())],
     };
     conditions.into_iter().map(Step::If).collect()
+}
+
+/// `struct xt_conntrack_mtinfo2` and 3. For an untracked packet only the state counts, and without
+/// a state it does not match (`conntrack_mt`, net/netfilter/xt_conntrack.c).
+fn state(data: &[u8]) -> Condition {
+    const OF_STATE: u16 = 1; // XT_CONNTRACK_STATE
+    const UNTRACKED: u16 = 1 << 8; // XT_CONNTRACK_STATE_UNTRACKED
+    let values = || {
+        let at = |offset: usize| data.get(offset..)?.first_chunk().copied().map(u16::from_ne_bytes);
+        Some((at(146)?, at(148)?, at(150)?))
+    };
+    match values() {
+        Some((matched, inverted, states)) => Condition::State {
+            of_untracked: matched & OF_STATE != 0
+                && (states & UNTRACKED != 0) == (inverted & OF_STATE == 0),
+        },
+        None => Condition::Pure("conntrack".to_owned()),
+    }
 }
 
 /// `struct xt_tcp`: ports, option, mask and flags, what is inverted.

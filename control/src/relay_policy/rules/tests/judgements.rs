@@ -12,7 +12,8 @@ use crate::relay_policy::rules::judge::Cause;
 fn judged(list: &[&[&[Step]]], accepts: bool) -> (Vec<String>, impl Fn(u8, u8) -> bool + use<>) {
     let (interface, addresses) = (interface("wg0"), peers());
     let host_first = PerFamily { v4: true, v6: true };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     let chains = chains(list);
     let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: true, accepts };
     let judgement = judge(&base, &facts, Family::V4, &mut Needs::default());
@@ -105,7 +106,8 @@ fn too_many_addresses_are_not_told_apart() {
     let all = (0..250_000u128).map(|at| (0x0a00_0000 + 2 * at, 0x0a00_0000 + 2 * at));
     let mut addresses = Addresses::default();
     addresses.ranges.v4 = Ranges::new(all.collect());
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     let rule = [header(12, &[10, 0, 0, 2], 32), header(16, &[10, 0, 0, 4], 32)].map(Step::If);
     let chains = chains(&[&[&[rule[0].clone(), rule[1].clone(), DROP]]]);
     let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
@@ -126,7 +128,8 @@ fn a_hundred_thousand_rules_are_judged_in_time() {
     let rules: Vec<&[Step]> = rules.iter().map(Vec::as_slice).collect();
     let (interface, addresses) = (interface("wg0"), peers());
     let host_first = PerFamily { v4: true, v6: true };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     let chains = chains(&[&rules]);
     let base = Base { chains: &chains, number: 0, hook: FORWARD, translates: false, accepts: true };
     let start = thread_micros();
@@ -140,7 +143,8 @@ fn a_hundred_thousand_rules_are_judged_in_time() {
 fn a_judgement_without_peers_holds_for_no_others() {
     let interface = interface("wg0");
     let (host_first, addresses) = (PerFamily::default(), Addresses::default());
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     for (rule, expected) in [
         (&[DROP][..], true),
         (&[host(12, 2), DROP], true),
@@ -161,7 +165,8 @@ fn a_judgement_without_peers_holds_for_no_others() {
 fn answers_from_a_translated_peer_are_by_the_kernel() {
     let (interface, addresses) = (interface("wg0"), peers());
     let host_first = PerFamily { v4: true, v6: true };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     let to = NewAddress::Within(Family::V4, 0x0a07_0003, 0x0a07_0004);
     let of_others = Step::If(Condition::ToHost { is_equal: true });
     let chains = chains(&[&[&[of_others, Step::Translate("DNAT".into(), to, NewPort::Same)]]]);
@@ -172,4 +177,47 @@ fn answers_from_a_translated_peer_are_by_the_kernel() {
         between(&judgement.pairs, &Packets::of_pair((0x0a07_0009, 0x0a07_0000 + host))).least.all
     };
     assert!(to(3) && to(4) && !to(5));
+}
+
+/// Whether packets between peers may be of any state after rules at prerouting, and what a rule
+/// about the state says then.
+#[test]
+fn untracked_packets_have_a_known_state() {
+    let (interface, addresses) = (interface("wg0"), peers());
+    let untracked = |rules: &[&[Step]]| {
+        let (host_first, untracked) = (PerFamily::default(), PerFamily::default());
+        let facts =
+            Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
+        let (chains, hook) = (chains(&[rules]), PREROUTING);
+        let base = Base { chains: &chains, number: 0, hook, translates: false, accepts: true };
+        let place = Place::between_peers(&facts, hook, Family::V4);
+        walk::untracks(&base, &place, &mut Notes::default())
+    };
+    let network = || [header(12, &[10, 7, 0, 0], 24), header(16, &[10, 7, 0, 0], 24)].map(Step::If);
+    let [from, to] = network();
+    let ours = || name(Side::In, "wg0", true);
+    assert!(untracked(&[&[Step::Untrack]]));
+    assert!(untracked(&[&[ours(), from, to, Step::Count, Step::Untrack], &[DROP]]));
+    assert!(untracked(&[&[unknown(), Step::Count], &[Step::Untrack]]));
+    assert!(untracked(&[&[name(Side::In, "eth0", true), ACCEPT], &[Step::Untrack]]));
+    assert!(!untracked(&[&[unknown(), Step::Untrack]]));
+    assert!(!untracked(&[&[host(12, 2), Step::Untrack]]), "of one peer");
+    assert!(!untracked(&[&[unknown(), ACCEPT], &[Step::Untrack]]));
+    assert!(!untracked(&[&[Step::If(Condition::Transport), Step::Untrack]]), "not of fragments");
+    assert!(!untracked(&[]));
+
+    let drops = |of_untracked, is_untracked: bool| {
+        let untracked = PerFamily { v4: is_untracked, v6: false };
+        let host_first = PerFamily::default();
+        let facts =
+            Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
+        let rule = [Step::If(Condition::State { of_untracked }), DROP];
+        let (chains, hook) = (chains(&[&[&rule]]), FORWARD);
+        let base = Base { chains: &chains, number: 0, hook, translates: false, accepts: true };
+        let causes = |family| judge(&base, &facts, family, &mut Needs::default()).causes.len();
+        [Family::V4, Family::V6].map(causes)
+    };
+    assert_eq!(drops(false, false), [1, 1]);
+    assert_eq!(drops(false, true), [0, 1]);
+    assert_eq!(drops(true, true), [1, 1]);
 }

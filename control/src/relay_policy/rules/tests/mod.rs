@@ -29,7 +29,8 @@ fn follow(hook: Hook, chains: &[Chain]) -> Result<bool, Obstacle> {
 fn follow_named(name: &str, hook: Hook, chains: &[Chain]) -> Result<bool, Obstacle> {
     let (interface, addresses) = (interface(name), peers());
     let host_first = PerFamily { v4: true, v6: false };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     let base = Base { chains, number: 0, hook, translates: false, accepts: true };
     let place = Place::between_peers(&facts, hook, Family::V4);
     walk::find_obstacle(&base, &place, &mut Notes::default())
@@ -227,7 +228,9 @@ fn the_walk_says_what_it_asked_for() {
         let steps: Vec<Step> = conditions.iter().cloned().map(Step::If).chain([DROP]).collect();
         let (interface, addresses) = (interface("wg0"), peers());
         let host_first = PerFamily { v4: true, v6: true };
-        let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+        let untracked = PerFamily::default();
+        let facts =
+            Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
         let list = chains(&[&[&steps]]);
         let base =
             Base { chains: &list, number: 0, hook: FORWARD, translates: false, accepts: true };
@@ -251,7 +254,9 @@ fn translations_to_a_peer_matter_whatever_the_destination() {
         let list = chains(&[&[&[Step::If(of_others), step]]]);
         let (interface, addresses) = (interface("wg0"), peers());
         let host_first = PerFamily { v4: true, v6: true };
-        let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+        let untracked = PerFamily::default();
+        let facts =
+            Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
         let find = |translates| {
             let base = Base { chains: &list, number: 0, hook, translates, accepts: true };
             judge(&base, &facts, Family::V4, &mut Needs::default()).causes

@@ -34,7 +34,8 @@ fn from_to(from: u8, to: u8) -> [Step; 2] {
 fn judged(hook: Hook, rules: &[&[Step]]) -> Vec<std::sync::Arc<Pairs>> {
     let (interface, addresses) = (interface("wg0"), peers());
     let host_first = PerFamily { v4: true, v6: true };
-    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first };
+    let untracked = PerFamily::default();
+    let facts = Facts { interface: &interface, addresses: Some(&addresses), host_first, untracked };
     let chains = chains(&[rules]);
     let base = Base { chains: &chains, number: 0, hook, translates: true, accepts: true };
     judge(&base, &facts, Family::V4, &mut Needs::default()).pairs
