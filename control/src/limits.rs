@@ -211,6 +211,8 @@ pub const TRANSLATED_SERVICES_MAX: usize = 32;
 /// Elements of nftables' sets that are read, over all sets; a set beyond that is not understood. A
 /// public blocklist has some 15,000 to 50,000; 60,000 take some tens of milliseconds.
 pub const NFTABLES_ELEMENTS_MAX: usize = 1 << 16;
+/// Names of chains and sets of nftables at most that are remembered because events named them.
+pub const ANNOUNCED_NAMES_MAX: usize = 4096;
 /// Attempts to read rules of nftables that do not change meanwhile.
 pub const NFTABLES_ATTEMPTS_MAX: u32 = 4;
 /// Time between two of them: what a transaction may take to prepare.
@@ -253,11 +255,9 @@ pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
 /// Time after the rules of nftables were read until they are read again, in multiples of what the
 /// reading took: rules that change all the time must not keep a CPU busy.
 pub const NFTABLES_PAUSES: u64 = 9;
-/// That time at most: after a loss of events, which is noticed at the next look, a change still
-/// takes effect within a second.
+/// That time at most, so that a change takes effect within a second even if its event is lost,
+/// which is noticed at the next look. A reading while all packets are with the kernel waits longer.
 pub const NFTABLES_PAUSE_MAX: Millis = Millis(100);
-/// That time at most after a reading that took long, while all packets are with the kernel.
-pub const NFTABLES_LONG_PAUSE_MAX: Millis = Millis::from_secs(5);
 const _: () = assert!(2 * NFTABLES_PAUSE_MAX.0 + RELAY_POLL_INTERVAL.0 < 900);
 /// Time between two looks at changes around the UDP sockets, however fast routes change: the
 /// workers check source addresses after each (milliseconds).

@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO,
-    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
+    NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 pub use wg_bounce_sys::netlink::Protocol;
@@ -45,6 +45,11 @@ impl Request {
     /// Asks for one object; `body` is everything after the netlink header.
     pub fn get(kind: u16, body: &[u8]) -> Request {
         Request { kind, flags: NLM_F_REQUEST, body: body.to_vec() }
+    }
+
+    /// Asks for nothing but an acknowledgement.
+    pub fn nothing() -> Request {
+        Request { kind: NLMSG_NOOP, flags: NLM_F_REQUEST | NLM_F_ACK, body: Vec::new() }
     }
 
     /// Asks for a whole table.

@@ -79,6 +79,20 @@ impl NetlinkSocket {
         Ok(())
     }
 
+    /// Makes the kernel reply in datagrams of up to 32 KiB from the first one on. The size follows
+    /// the largest buffer that a message was received with, so one is received (`netlink_dump`,
+    /// net/netlink/af_netlink.c). The first datagram of a socket has less than 4 KiB otherwise, and
+    /// a dump of nftables whose first object is larger ends there, as if there were none.
+    ///
+    /// # Errors
+    /// Those of [`NetlinkSocket::request`] but refusals.
+    pub fn expect_large_messages(&mut self) -> io::Result<()> {
+        match self.request(&Request::nothing()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
     /// Passes the messages of each datagram of the reply to `take`.
     fn exchange(
         &mut self,
@@ -102,24 +116,30 @@ impl NetlinkSocket {
     /// Those of recv(2) but ENOBUFS, which means lost events.
     pub fn read_events(&self, mut each: impl FnMut(&Message)) -> io::Result<EventsRead> {
         let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
+        let mut result = EventsRead::All;
         for _ in 0..NETLINK_EVENTS_MAX {
             let datagram = match self.receive(&mut buffer) {
                 Ok((datagram, namespace)) if namespace == self.namespace => datagram,
                 Ok(_) => continue,
                 Err(error) => match (error.kind(), error.raw_os_error().map(Errno::from_raw)) {
                     (io::ErrorKind::WouldBlock, _) => break,
+                    // The kernel says so once, and drops events until all others are read.
                     (io::ErrorKind::InvalidData, _) | (_, Some(Errno::ENOBUFS)) => {
-                        return Ok(EventsRead::Lost);
+                        result = EventsRead::Lost;
+                        continue;
                     }
                     _ => return Err(error),
                 },
             };
-            let Ok(frames) = frames(datagram) else { return Ok(EventsRead::Lost) };
+            let Ok(frames) = frames(datagram) else {
+                result = EventsRead::Lost;
+                continue;
+            };
             for frame in frames {
                 each(&frame.message);
             }
         }
-        Ok(EventsRead::All)
+        Ok(result)
     }
 
     /// Receives one whole datagram, and the id of the namespace that it is about, if not ours.
@@ -171,7 +191,9 @@ impl From<NetlinkSocket> for OwnedFd {
 /// As for [`NetlinkSocket::request`]; `Interrupted` if the table keeps changing.
 pub fn request(protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
     for _ in 0..NETLINK_ATTEMPTS_MAX {
-        let reply = NetlinkSocket::open(protocol, &[])?.request(request)?;
+        let mut socket = NetlinkSocket::open(protocol, &[])?;
+        socket.expect_large_messages()?;
+        let reply = socket.request(request)?;
         if !reply.is_inconsistent {
             return Ok(reply.messages);
         }

@@ -81,7 +81,9 @@ impl PolicyDecision {
         let PerFamily { v4, v6 } = &self.families;
         let mut reasons =
             [v4, v6].into_iter().flat_map(|one| one.reasons.iter().chain(&one.of_pairs));
-        let may_bypass = |reason: &Reason| !reason.is_of_router() && *reason != Reason::Settling;
+        let may_bypass = |reason: &Reason| {
+            !reason.is_of_router() && !matches!(reason, Reason::Settling | Reason::Unread)
+        };
         (self.mode == Mode::Auto && reasons.any(may_bypass))
             .then_some("use --relay direct (WG_BOUNCE_RELAY=direct) to bypass it")
     }

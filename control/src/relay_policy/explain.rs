@@ -74,7 +74,8 @@ pub fn explain<'a>(
     }
     text += &format!("relay: {}\n", facts.decision);
     let of_pair = readings.flat_map(|reading| &reading.of_pairs).filter(|one| {
-        one.families.contain(family) && matches!(one.reason, Reason::Settling | Reason::Translated)
+        one.families.contain(family)
+            && matches!(one.reason, Reason::Settling | Reason::Unread | Reason::Translated)
     });
     let translations = chains
         .iter()

@@ -20,7 +20,7 @@ use super::reason::{ChainEffect, ChainName, Families, Finding, Reason};
 use super::routing;
 use super::rules::place::{self, Hook};
 use super::rules::sets::{self, Kind, Name, Set, Sets};
-use super::rules::tables::{Draft, Tables};
+use super::rules::tables::Draft;
 use crate::limits::{
     NFTABLES_ATTEMPTS_MAX, NFTABLES_ELEMENTS_MAX, NFTABLES_RULES_AT_ONCE, NFTABLES_RULES_MAX,
 };
@@ -60,22 +60,25 @@ pub fn tables(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io:
         }
         let before = generation(kernel)?;
         let announced = kernel.announced();
-        let known_rules =
-            known.rules.map(|rules| (announced.are_all(rules.generation, before), rules));
-        let same = match known_rules {
-            Some((Some(true), rules)) => Some((&rules.tables, &announced)),
+        let all_since = known.rules.map(|(rules, since)| (announced.are_all(since, before), rules));
+        let same = match all_since {
+            Some((Some(true), rules)) if rules.elements <= 2 * NFTABLES_ELEMENTS_MAX => {
+                Some((rules, &announced))
+            }
             // The events come in a moment.
             Some((None, _)) if attempt < NFTABLES_ATTEMPTS_MAX => continue,
             _ => None,
         };
-        let result = chains(kernel, at, known, same);
+        let is_last = attempt == NFTABLES_ATTEMPTS_MAX;
+        let result = chains(kernel, at, known, same, is_last);
         let is_current = generation(kernel)? == before;
         match result {
-            Ok((mut reading, tables)) if is_current => {
-                let rules = tables.map(|tables| Arc::new(Ruleset { generation: before, tables }));
-                reading.rules = rules;
+            Ok((mut reading, rules)) if is_current => {
+                (reading.generation, reading.rules) = (before, rules.map(Arc::new));
                 return Ok(reading);
             }
+            // The next attempt may take as long.
+            _ if known.may_take_long => break,
             Err(error) if is_current && error.kind() != io::ErrorKind::Interrupted => {
                 return Err(error);
             }
@@ -86,7 +89,7 @@ pub fn tables(kernel: &mut impl Kernel, at: &Interface, known: Known<'_>) -> io:
 }
 
 /// The number of the last transaction; none if the kernel has no nftables.
-fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
+pub fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
     let request = Request::get(NFT_MSG_GETGEN, &[0; NFGENMSG_LEN]);
     match kernel.query(Protocol::Netfilter, &request) {
         Ok(reply) => {
@@ -99,15 +102,16 @@ fn generation(kernel: &mut impl Kernel) -> io::Result<Option<u32>> {
     }
 }
 
-/// The findings, and the tables with base chains on the path if they were followed. `same`: the
-/// rules that were read before, with all events since. Interrupted: the lists contradict each
-/// other.
+/// The findings, and the rules of tables with base chains on the path if they were followed.
+/// `same`: those that were read before, with all events since. `is_last`: chains whose rules may be
+/// missing are accepted, and not understood. Interrupted: the lists contradict each other.
 fn chains(
     kernel: &mut impl Kernel,
     at: &Interface,
     known: Known<'_>,
-    same: Option<(&Tables, &Announced)>,
-) -> io::Result<(Reading, Option<Tables>)> {
+    same: Option<(&Ruleset, &Announced)>,
+    is_last: bool,
+) -> io::Result<(Reading, Option<Ruleset>)> {
     // Before Linux 6.0 they may be assigned by port, without any rule.
     let has_helpers = kernel.setting("netfilter/nf_conntrack_helper").is_ok_and(|on| on != "0\n");
     let mut reading = Reading { has_helpers, ..Reading::default() };
@@ -115,25 +119,31 @@ fn chains(
     let bases = chains.iter().map(|message| base_chain(message, at));
     let bases: Vec<_> = bases.filter_map(Result::transpose).collect::<io::Result<_>>()?;
     let on_the_path: BTreeSet<_> = bases.iter().map(|base| base.table.clone()).collect();
-    let draft = Draft::new(&chains, |table| on_the_path.contains(table), same)?;
+    let before = same.map(|(rules, announced)| (&rules.tables, announced));
+    let mut draft = Draft::new(&chains, |table| on_the_path.contains(table), before)?;
     drop(chains);
-    let (all, missing) = draft.rules();
-    reading.is_unfinished =
-        all <= NFTABLES_RULES_MAX && missing > NFTABLES_RULES_AT_ONCE && !known.may_take_long;
-    let tables = match all > NFTABLES_RULES_MAX || reading.is_unfinished {
-        true => None,
-        false => Some(with_rules(kernel, draft)?),
+    let may_follow = draft.rules() <= NFTABLES_RULES_MAX;
+    let limit = if known.may_take_long { NFTABLES_RULES_MAX } else { NFTABLES_RULES_AT_ONCE };
+    let rules = match may_follow && list_rules(kernel, &mut draft, limit)? {
+        true => Some(read_rules(kernel, draft, same, is_last)?),
+        false => None,
     };
+    // The kernel forwards everything until the other half of the work is done.
+    if may_follow && rules.is_none() {
+        reading.is_unfinished = true;
+        reading.findings.push(Finding::of_both(Reason::Unread));
+        return Ok((reading, None));
+    }
     let families = if bases.is_empty() { Families::NONE } else { Families::BOTH };
     let host_first = routing::host_first(kernel, families);
     let mut chains = Vec::new();
     for base in bases {
-        let table = tables.as_ref().and_then(|tables| tables.get(&base.table));
+        let table = rules.as_ref().and_then(|rules| rules.tables.get(&base.table));
         match (base.hook, table) {
             (Some(hook), Some(table)) => {
                 let number = table.number_of(&base.name.chain)?;
                 // While a transaction is prepared, it counts already. And a list may end early.
-                if table.chains[number].rules.len() != base.rules as usize {
+                if table.listed_rules(number) != base.rules as usize {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 let chain = BaseChain {
@@ -150,11 +160,7 @@ fn chains(
                 };
                 chains.push(chain);
             }
-            _ if base.rules > 0 => {
-                let is_unread = reading.is_unfinished;
-                let effect = if is_unread { ChainEffect::Unread } else { ChainEffect::Rules };
-                reading.findings.push(base.finding(effect));
-            }
+            _ if base.rules > 0 => reading.findings.push(base.finding(ChainEffect::Rules)),
             _ if base.policy != NF_ACCEPT => {
                 reading.findings.push(base.finding(ChainEffect::Policy));
             }
@@ -165,17 +171,22 @@ fn chains(
     for message in listed(kernel, NFT_MSG_GETFLOWTABLE, NFT_MSG_NEWFLOWTABLE)? {
         reading.findings.extend(flowtable(&message, at)?);
     }
-    Ok((reading, tables))
+    Ok((reading, rules))
 }
 
-/// Reads the rules that are missing.
-fn with_rules(kernel: &mut impl Kernel, mut draft: Draft<'_>) -> io::Result<Tables> {
+/// Asks for the rules that are missing, if they are at most `limit`; whether they are.
+fn list_rules(kernel: &mut impl Kernel, draft: &mut Draft<'_>, limit: u32) -> io::Result<bool> {
+    let mut left = limit;
     loop {
-        let missing = draft.missing();
-        if missing.is_empty() {
-            break;
+        let (parts, count) = draft.missing();
+        match left.checked_sub(count) {
+            Some(rest) => left = rest,
+            None => return Ok(false),
         }
-        for part in missing {
+        if parts.is_empty() {
+            return Ok(true);
+        }
+        for part in parts {
             let (family, table) = &part.table;
             let chain = part.chain.iter().map(|chain| text(NFTA_RULE_CHAIN, chain));
             let attributes: Vec<_> =
@@ -185,8 +196,20 @@ fn with_rules(kernel: &mut impl Kernel, mut draft: Draft<'_>) -> io::Result<Tabl
         }
         draft.forget_affected();
     }
+}
+
+/// Reads the rules that were listed, and the sets that they look up. See [`chains`].
+fn read_rules(
+    kernel: &mut impl Kernel,
+    draft: Draft<'_>,
+    same: Option<(&Ruleset, &Announced)>,
+    is_last: bool,
+) -> io::Result<Ruleset> {
     let (kinds, updated, known) = (None, draft.updated_sets().collect(), BTreeMap::new());
-    draft.finish(&mut KernelSets { kernel, kinds, updated, known, left: NFTABLES_ELEMENTS_MAX })
+    let mut sets = KernelSets { kernel, kinds, updated, known, left: NFTABLES_ELEMENTS_MAX };
+    let tables = draft.finish(&mut sets, is_last)?;
+    let elements = same.map_or(0, |(rules, _)| rules.elements) + NFTABLES_ELEMENTS_MAX - sets.left;
+    Ok(Ruleset { elements, tables })
 }
 
 /// The sets that packets do not change.
@@ -277,11 +300,16 @@ fn listed(kernel: &mut impl Kernel, request: u16, kind: u16) -> io::Result<Vec<M
     answered(kernel, &Request::dump(request, &[0; NFGENMSG_LEN]), kind)
 }
 
-/// The objects that a request asks for, of this kind.
+/// The objects that a request asks for, of this kind. Whether they are of one generation is for
+/// [`tables`] to find out.
 fn answered(kernel: &mut impl Kernel, request: &Request, kind: u16) -> io::Result<Vec<Message>> {
-    match kernel.query(Protocol::Netfilter, request) {
-        Ok(reply) if reply.iter().all(|message| message.kind == kind) => Ok(reply),
-        Ok(_) => Err(malformed()),
+    let mut messages = Vec::new();
+    let mut add = |message: &Message| {
+        messages.push(message.clone());
+        if message.kind == kind { Ok(()) } else { Err(malformed()) }
+    };
+    match kernel.query_each(Protocol::Netfilter, request, &mut add) {
+        Ok(()) => Ok(messages),
         // `nfnetlink_rcv_msg` in net/netfilter/nfnetlink.c: the subsystem is not registered.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -21,8 +21,8 @@ pub struct Known<'a> {
     pub addresses: Option<&'a Addresses>,
     /// The last reading, if it was of the same interface and by the same addresses.
     pub before: Option<&'a Reading>,
-    /// The rules of the last reading, for any interface and addresses.
-    pub rules: Option<&'a Ruleset>,
+    /// The rules of the last reading and their generation, for any interface and addresses.
+    pub rules: Option<(&'a Ruleset, Option<u32>)>,
     /// Whether the reading may take as long as it takes.
     pub may_take_long: bool,
 }
@@ -30,8 +30,8 @@ pub struct Known<'a> {
 /// The rules of nftables in tables with base chains on the path of forwarded packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The generation that they are of.
-    pub generation: Option<u32>,
+    /// Elements of sets that were read for them, and for earlier ones.
+    pub elements: usize,
     /// The tables.
     pub tables: Tables,
 }
@@ -80,6 +80,8 @@ pub struct Reading {
     pub translates: PerFamily<bool>,
     /// The tables of legacy iptables that were copied.
     pub copies: Vec<Arc<LegacyCopy>>,
+    /// The generation of nftables that was read.
+    pub generation: Option<u32>,
     /// The rules of nftables.
     pub rules: Option<Arc<Ruleset>>,
     /// The source must be read again, however long that takes.
@@ -91,6 +93,11 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// The rules of nftables and their generation.
+    pub fn rules(&self) -> Option<(&Ruleset, Option<u32>)> {
+        Some((self.rules.as_deref()?, self.generation))
+    }
+
     /// Whether translated connections are, or may be, between peers.
     pub fn has_translations(&self) -> bool {
         let is_of_connections = |finding: &Finding| finding.reason == Reason::Translated;

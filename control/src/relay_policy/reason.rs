@@ -92,8 +92,6 @@ impl fmt::Display for ChainName {
 pub enum ChainEffect {
     /// It has rules, which were not followed: they are too many, or its hook is not known.
     Rules,
-    /// It has rules, which are being read: they are many.
-    Unread,
     /// Its default policy is not ACCEPT.
     Policy,
 }
@@ -102,7 +100,6 @@ impl fmt::Display for ChainEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ChainEffect::Rules => "has rules",
-            ChainEffect::Unread => "its rules are being read",
             ChainEffect::Policy => "default policy is not ACCEPT",
         })
     }
@@ -132,6 +129,8 @@ pub enum Reason {
         /// The rule and its effect.
         obstacle: Obstacle,
     },
+    /// Rules of nftables that are being read, and are many.
+    Unread,
     /// Rules were a reason until just now.
     Settling,
     /// Connections between peers whose addresses the kernel translates.
@@ -236,6 +235,7 @@ impl fmt::Display for Reason {
                 write!(f, "{program}: chain {chain} of {table}, rule {rule}: {effect}")?;
                 if text.is_empty() { Ok(()) } else { write!(f, " [{text}]") }
             }
+            Reason::Unread => f.write_str("nftables: many rules have changed and are being read"),
             Reason::Settling => write!(
                 f,
                 "rules for packets between peers were removed less than {} s ago, and connections \

@@ -68,6 +68,18 @@ fn changes_among_many_rules_take_effect(backend: Backend) {
     ends(&added, "flush chain ip t looks\ndelete chain ip t c8");
 }
 
+/// Rules that are larger than the kernel's first datagram of a list, alone in a chain.
+fn large_rules_are_read(backend: Backend) {
+    let relay = connected(backend, "auto");
+    let large: String = (0..50).map(|host| format!("ip saddr != 10.9.9.{host} ")).collect();
+    let table = format!(
+        "table ip t {{\nchain large {{\n{large} drop\n}}\n\
+         chain f {{\ntype filter hook forward priority 0;\njump large\n}}\n}}\n"
+    );
+    relay.hub.namespace.run_with("nft -f -", &table);
+    eventually(LATE, "it is named", || said(&relay).contains("chain large of table ip t"));
+}
+
 /// Connections that the kernel tracks stay with it while a firewall is reloaded: what it does not
 /// see for a moment would be INVALID to it, and dropped.
 fn a_reloaded_firewall_loses_no_connection(backend: Backend) {
@@ -177,6 +189,7 @@ fn packets_without_a_whole_header_meet_the_rules(backend: Backend) {
 on_both_backends!(
     elements_take_effect,
     changes_among_many_rules_take_effect,
+    large_rules_are_read,
     a_reloaded_firewall_loses_no_connection,
     rules_by_address_follow_the_allowed_ips,
     packets_without_a_whole_header_meet_the_rules,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::sets::{Name, Set, Sets, TableName};
-use super::{Chain, Rule, nftables};
+use super::{Chain, Effect, Rule, Step, Verdict, nftables};
 use crate::netlink::attribute::{find, need};
 use crate::netlink::message::Message;
 use crate::netlink::numbers::{
@@ -17,8 +17,8 @@ use crate::netlink::numbers::{
 use crate::netlink::parse::{array, malformed};
 use crate::relay_policy::announced::Announced;
 
-/// Chains of one table at most that are asked for one by one; else the whole table is.
-const CHAINS_ASKED_MAX: usize = 16;
+/// Rules that could be listed in the time that a request takes.
+const RULES_PER_REQUEST: u32 = 8;
 
 /// Tables by their names.
 pub type Tables = BTreeMap<TableName, Table>;
@@ -51,6 +51,12 @@ impl Table {
     /// There is none of this name.
     pub fn number_of(&self, chain: &str) -> io::Result<usize> {
         self.numbers.get(chain).copied().ok_or_else(malformed)
+    }
+
+    /// Number of rules that the kernel listed for a chain, by its index.
+    pub fn listed_rules(&self, chain: usize) -> usize {
+        let chain = &self.chains[chain];
+        chain.rules.len() - usize::from(has_unlisted(chain))
     }
 
     /// Whether a chain has another name in this list. No event names the rules that jump to it.
@@ -146,31 +152,30 @@ impl Draft<'_> {
         Ok(Draft { before: before.map(|(tables, _)| tables), tables })
     }
 
-    /// The rules that are still missing.
-    pub fn missing(&self) -> Vec<Part> {
-        let parts = self.tables.iter().flat_map(|(name, draft)| {
+    /// The rules that are still missing, and their number, with jumps. A table is asked for as a
+    /// whole if that is less work than asking for each chain that is missing.
+    pub fn missing(&self) -> (Vec<Part>, u32) {
+        let (mut parts, mut count) = (Vec::new(), 0u32);
+        for (name, draft) in &self.tables {
             let missing: Vec<_> = draft.missing().collect();
             let part = |chain| Part { table: name.clone(), chain };
-            match missing.len() {
-                0..=CHAINS_ASKED_MAX => {
-                    let names = missing.iter().map(|at| draft.table.chains[*at].name.clone());
-                    names.map(|name| part(Some(name))).collect()
-                }
-                _ => vec![part(None)],
+            let rules = sum(missing.iter().map(|at| draft.uses[*at]));
+            let requests = RULES_PER_REQUEST.saturating_mul(missing.len() as u32);
+            if missing.len() > 1 && rules.saturating_add(requests) > draft.rules() {
+                parts.push(part(None));
+                count = count.saturating_add(draft.rules());
+            } else {
+                let chains = missing.iter().map(|at| draft.table.chains[*at].name.clone());
+                parts.extend(chains.map(|chain| part(Some(chain))));
+                count = count.saturating_add(rules);
             }
-        });
-        parts.collect()
+        }
+        (parts, count)
     }
 
-    /// Number of rules in all these tables, and jumps; and of those that are missing.
-    pub fn rules(&self) -> (u32, u32) {
-        let (mut all, mut missing) = (0u32, 0u32);
-        for draft in self.tables.values() {
-            let sum = |uses: &mut dyn Iterator<Item = u32>| uses.fold(0, u32::saturating_add);
-            all = all.saturating_add(sum(&mut draft.uses.iter().copied()));
-            missing = missing.saturating_add(sum(&mut draft.missing().map(|at| draft.uses[at])));
-        }
-        (all, missing)
+    /// Number of rules in all these tables, and jumps.
+    pub fn rules(&self) -> u32 {
+        sum(self.tables.values().map(DraftTable::rules))
     }
 
     /// Adds the kernel's list of the rules of a part.
@@ -230,14 +235,15 @@ impl Draft<'_> {
         })
     }
 
-    /// Reads the rules that were listed.
+    /// Reads the rules that were listed. `is_last`: a chain that may have more is not understood.
     ///
     /// # Errors
     /// InvalidData: a message is malformed. Interrupted: a rule is missing. Those of reading sets.
-    pub fn finish(self, sets: &mut dyn Sets) -> io::Result<Tables> {
+    pub fn finish(self, sets: &mut dyn Sets, is_last: bool) -> io::Result<Tables> {
         let mut tables = Tables::new();
         for (name, draft) in self.tables {
-            let table = draft.finish(&name, sets)?;
+            let before = self.before.and_then(|tables| tables.get(&name));
+            let table = draft.finish(&name, sets, before, is_last)?;
             tables.insert(name, table);
         }
         Ok(tables)
@@ -298,6 +304,7 @@ impl DraftTable {
         for (at, (chain, known)) in chains.iter_mut().zip(before.chains.iter()).enumerate() {
             let sets = &before.sets[at];
             if self.table.handles[at] == before.handles[at]
+                && !has_unlisted(known)
                 && !announced.concern_chain(name, &chain.name)
                 && !sets.looked_up.iter().any(|set| announced.concern_set(name, set))
             {
@@ -313,8 +320,19 @@ impl DraftTable {
         (0..self.content.len()).filter(is_missing)
     }
 
-    fn finish(self, name: &TableName, sets: &mut dyn Sets) -> io::Result<Table> {
-        let DraftTable { mut table, content, .. } = self;
+    /// Number of its rules, and jumps.
+    fn rules(&self) -> u32 {
+        sum(self.uses.iter().copied())
+    }
+
+    fn finish(
+        self,
+        name: &TableName,
+        sets: &mut dyn Sets,
+        before: Option<&Table>,
+        is_last: bool,
+    ) -> io::Result<Table> {
+        let DraftTable { mut table, content, uses } = self;
         let mut chains = Arc::unwrap_or_clone(table.chains);
         for (at, content) in content.into_iter().enumerate() {
             let Content::Listed(messages) = content else { continue };
@@ -322,6 +340,21 @@ impl DraftTable {
             let rules = rules(&messages, name, &table.numbers, &mut recorder)?;
             table.sets[at].looked_up = recorder.names;
             chains[at].rules = Arc::new(rules);
+        }
+        let jumps = jumps(&chains);
+        for (at, chain) in chains.iter_mut().enumerate() {
+            if chain.rules.len() + jumps[at] >= uses[at] as usize {
+                continue;
+            }
+            // It may be different in a moment, unless it was so before.
+            let number = before.and_then(|table| table.numbers.get(&chain.name));
+            let was_so = number.is_some_and(|number| {
+                before.is_some_and(|table| has_unlisted(&table.chains[*number]))
+            });
+            if !is_last && !was_so {
+                return Err(contradiction());
+            }
+            Arc::make_mut(&mut chain.rules).push(unlisted());
         }
         table.chains = Arc::new(chains);
         Ok(table)
@@ -351,6 +384,41 @@ fn rules(
         rules.push(Rule { label: format!("handle {handle}"), steps });
     }
     Ok(rules)
+}
+
+/// Stands for rules that the kernel has not listed: it counts more than it lists, and than jump to
+/// the chain. It does not list a rule of more than 32 KiB, nor what follows.
+fn unlisted() -> Rule {
+    let steps = vec![Step::Do(Effect::Unclear("a rule that the kernel does not list".to_owned()))];
+    Rule { label: String::new(), steps }
+}
+
+fn has_unlisted(chain: &Chain) -> bool {
+    chain.rules.last() == Some(&unlisted())
+}
+
+/// Number of jumps and gotos to each chain, by its index.
+fn jumps(chains: &[Chain]) -> Vec<usize> {
+    let mut jumps = vec![0; chains.len()];
+    let mut count = |step: &Step| {
+        if let Step::End(Verdict::Jump(to) | Verdict::Goto(to)) = step {
+            jumps[*to] += 1;
+        }
+    };
+    for step in chains.iter().flat_map(|chain| chain.rules.iter()).flat_map(|rule| &rule.steps) {
+        match step {
+            Step::Choose { cases, otherwise } => {
+                cases.iter().for_each(|(_, step)| count(step));
+                otherwise.iter().for_each(|step| count(step));
+            }
+            step => count(step),
+        }
+    }
+    jumps
+}
+
+fn sum(numbers: impl Iterator<Item = u32>) -> u32 {
+    numbers.fold(0, u32::saturating_add)
 }
 
 /// The kernel's lists are of different moments.

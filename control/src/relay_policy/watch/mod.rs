@@ -10,6 +10,7 @@
 //! 4. Send changes: at once, then at most every few milliseconds, however fast routes change.
 
 mod dated;
+mod events;
 mod lanes;
 mod pace;
 mod questions;
@@ -42,7 +43,7 @@ use super::reason::{Finding, Reason};
 use super::routing;
 use super::rules::addresses::Addresses;
 use super::settling::Settling;
-use super::source::{Change, Source};
+use super::source::Source;
 use crate::limits::{
     CONNECTIONS_PAUSE_MIN, CONNECTIONS_PAUSES, RELAY_POLL_INTERVAL, RELAY_QUESTIONS_MAX,
     RELAY_UPDATE_INTERVAL, RELAY_UPDATES_MAX,
@@ -51,7 +52,7 @@ use dated::{Dated, exceptions, of_helpers};
 pub use lanes::{Dependence, Lanes, Question, Update};
 use pace::Pace;
 use system::System;
-use view::{Events, View};
+use view::View;
 
 /// Starts the thread; `wake` is written with each update.
 ///
@@ -200,6 +201,9 @@ impl Watch {
     /// Marks the sources without events for reading.
     fn look(&mut self) -> Result<(), Ended> {
         self.follow()?;
+        if self.misses_rules() {
+            self.changed.insert(Source::Nftables);
+        }
         if let Some(view) = &self.view {
             let is_polled = |source: &Source| {
                 source.is_polled() || *source == Source::Nftables && !view.has_nftables_events()
@@ -356,6 +360,8 @@ impl Watch {
         let at = &view.interface;
         let addresses = self.addresses.as_ref();
         let version = addresses.map(|all| all.version);
+        let nftables = self.readings.get(&Source::Nftables);
+        let may_take_long = nftables.is_some_and(|dated| dated.reading.is_unfinished);
         let mut system = System { announced: Some((view, &mut self.announced)) };
         let read = || {
             let mtu = changed
@@ -366,8 +372,8 @@ impl Watch {
                 let known = Known {
                     addresses,
                     before: last.and_then(|dated| dated.at(at, version)),
-                    rules: last.and_then(|dated| dated.reading.rules.as_deref()),
-                    may_take_long: last.is_some_and(|dated| dated.reading.is_unfinished),
+                    rules: last.and_then(|dated| dated.reading.rules()),
+                    may_take_long,
                 };
                 let reading = source.read(&mut system, at, known);
                 (*source, Dated { reading, version, interface: Some(at.clone()) })
@@ -378,8 +384,9 @@ impl Watch {
         };
         let (mut readings, mtu, tracks_connections) = view.run(&self.handle, read)?;
         if changed.contains(&Source::Nftables) {
-            self.announced.clear();
-            self.pace.note(start, clock::boot_time());
+            let nftables = readings.iter().find(|(one, _)| *one == Source::Nftables);
+            self.announced.clear(nftables.and_then(|(_, dated)| dated.reading.generation));
+            self.pace.note(start, clock::boot_time(), may_take_long);
         }
         if let Some((_, dated)) = readings.iter().find(|(one, _)| *one == Source::Connections) {
             let end = clock::boot_time();
@@ -440,33 +447,6 @@ impl Watch {
             self.changed.extend(asking.map(|(source, _)| *source));
             self.changed.insert(Source::Connections);
         }
-    }
-
-    fn take_events(&mut self) -> Result<(), Ended> {
-        self.take_addresses();
-        self.take_questions();
-        let Some(view) = &self.view else { return Ok(()) };
-        let nftables = self.readings.get(&Source::Nftables);
-        let asks_for_elements = nftables.is_some_and(Dated::asks_for_elements);
-        let mut may_be_gone = false;
-        for events in view.read_events(&mut self.announced, asks_for_elements) {
-            match events {
-                Events::Changes(changes) => {
-                    for Change { routes, sources, presence } in changes {
-                        self.routes_changed |= routes;
-                        self.changed.extend(sources);
-                        may_be_gone |= presence;
-                    }
-                }
-                Events::Lost => {
-                    log::debug!("relay: netlink events lost, reading everything again");
-                    self.events_lost = true;
-                    self.routes_changed = true;
-                    may_be_gone = true;
-                }
-            }
-        }
-        if may_be_gone { self.follow() } else { Ok(()) }
     }
 }
 

@@ -31,12 +31,14 @@ impl Kernel for System<'_> {
         request: &Request,
         each: &mut dyn FnMut(&Message) -> io::Result<()>,
     ) -> io::Result<()> {
-        NetlinkSocket::open(protocol, &[])?.request_each(request, each)
+        let mut socket = NetlinkSocket::open(protocol, &[])?;
+        socket.expect_large_messages()?;
+        socket.request_each(request, each)
     }
 
     fn announced(&mut self) -> Announced {
         match &mut self.announced {
-            Some((view, announced)) if view.has_nftables_events() => {
+            Some((view, announced)) if view.has_all_nftables_events() => {
                 // If some were lost, they are incomplete.
                 let _ = view.read_announced(announced);
                 announced.clone()

@@ -112,6 +112,12 @@ impl View {
         self.has_events && self.nftables.is_some()
     }
 
+    /// Whether the kernel also says which of them it could not announce: in another namespace it
+    /// does not.
+    pub fn has_all_nftables_events(&self) -> bool {
+        self.has_nftables_events() && self.is_home
+    }
+
     /// Opens one socket for route queries per worker.
     ///
     /// # Errors
