@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod commands;
+mod config_file;
 pub mod cookie;
 mod deferred_drop;
 pub mod device;

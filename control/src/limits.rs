@@ -267,7 +267,10 @@ pub const RELAY_UPDATES_MAX: usize = 4;
 /// Reasons named in one log line; the others are counted.
 pub const RELAY_REASONS_LOGGED_MAX: usize = 3;
 
-// Options.
+// Options and configuration files.
+
+/// Bytes of a configuration file at most: 100,000 peers take about 20 MB.
+pub const CONFIG_FILE_MAX: u64 = 256 << 20;
 
 /// Bytes of the longest interface name (`IFNAMSIZ` without its NUL, linux/if.h).
 pub const INTERFACE_NAME_LEN_MAX: usize = 15;

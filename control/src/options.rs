@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
 use wg_bounce_dataplane::engine::{self, IoChoice, Sizes};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 
@@ -29,8 +29,7 @@ use crate::relay_policy::mode::Mode;
         SIGQUIT or SIGHUP. To reload a configuration file, use wg syncconf. \
         On SIGUSR1 it logs its counters. \
         To use it with wg-quick(8), set WG_QUICK_USERSPACE_IMPLEMENTATION=wg-bounce. \
-        wg-bounce explain SRC DST [--on NAME] asks a running daemon whether packets between two \
-        peers are relayed directly, and which firewall rules they meet.",
+        An interface that is called like a command needs -- before its name.",
     after_long_help = "The environment variables of wireguard-go are supported too: \
         WG_PROCESS_FOREGROUND=1, LOG_LEVEL (verbose, error or silent), WG_TUN_FD and WG_UAPI_FD \
         (numbers of inherited file descriptors). A flag overrides an environment variable, and a \
@@ -170,22 +169,27 @@ pub enum Switch {
 }
 
 impl Options {
-    /// Reads the process's arguments and environment.
+    /// Reads the process's arguments and environment. `command`: these options, and the program's
+    /// commands. If one of these is meant, returns what it matches.
     ///
     /// # Errors
     /// Invalid arguments or variables; also `--help` and `--version`.
-    pub fn from_process() -> Result<Options, UsageError> {
-        let mut command = Options::command();
+    pub fn from_process(command: Command) -> Result<Result<Options, ArgMatches>, UsageError> {
+        let mut command =
+            command.subcommand_negates_reqs(true).args_conflicts_with_subcommands(true);
         let matches = command
             .try_get_matches_from_mut(env::args_os())
             .map_err(|error| UsageError::new(error, &command))?;
+        if matches.subcommand().is_some() {
+            return Ok(Err(matches));
+        }
         let mut options = Options::from_arg_matches(&matches)
             .map_err(|error| UsageError::new(error, &command))?;
         options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
             UsageError::new(command.error(ErrorKind::ValueValidation, reason), &command)
         })?;
         options.set = set_options(&command, &matches);
-        Ok(options)
+        Ok(Ok(options))
     }
 
     /// Each option with its value and its source, one per line. `engine` has the defaults that
@@ -368,6 +372,8 @@ fn set_options(command: &clap::Command, matches: &ArgMatches) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {

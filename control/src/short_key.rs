@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-/// The alphabet of base64 (RFC 4648, section 4).
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use base64ct::{Base64, Encoding as _};
 
 /// A public key abbreviated as in wireguard-go: its first and last four characters in base64,
 /// enough to find it in the output of wg(8).
@@ -11,16 +10,8 @@ pub(crate) struct ShortKey<'a>(pub(crate) &'a [u8; 32]);
 
 impl fmt::Display for ShortKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let character = |position: usize| {
-            let bit = position * 6;
-            let pair = [self.0[bit / 8], self.0.get(bit / 8 + 1).copied().unwrap_or(0)];
-            let index = u16::from_be_bytes(pair) >> (10 - bit % 8) & 63;
-            char::from(ALPHABET[usize::from(index)])
-        };
-        // 43 characters carry the key; the 44th is padding.
-        let (first, last): (String, String) =
-            ((0..4).map(character).collect(), (40..43).map(character).collect());
-        write!(f, "{first}…{last}=")
+        let text = Base64::encode_string(self.0);
+        write!(f, "{}…{}", &text[..4], &text[40..])
     }
 }
 

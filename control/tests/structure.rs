@@ -31,8 +31,8 @@ const RUNNING: [(&str, &str); 2] = [
     ),
     (
         "control/src",
-        "link logging netlink::socket notify options relay_policy::watch runtime start uapi_server \
-         uplinks",
+        "commands link logging netlink::socket notify options relay_policy::watch runtime start \
+         uapi_server uplinks",
     ),
 ];
 

@@ -8,7 +8,6 @@
 //! 5. Report readiness to the parent and the service manager, and run.
 
 mod background;
-mod explain;
 mod failure;
 mod memory;
 mod privileges;
@@ -20,6 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use clap::{CommandFactory as _, FromArgMatches as _, Subcommand as _};
 use getrandom::SysRng;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -28,6 +28,7 @@ use wg_bounce_dataplane::engine::{self, Engine};
 use wg_bounce_sys::tun::{Tun, TunHandle};
 use wg_bounce_sys::{clock, inherit};
 
+use crate::commands::Command;
 use crate::device::{Device, Settings, Timings};
 use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE};
 use crate::link::LinkWatcher;
@@ -45,11 +46,15 @@ use failure::Failure;
 /// The program. Exit codes: 0 after an orderly exit, 1 if the daemon could not start or failed, 2
 /// for wrong usage.
 pub fn main() -> ExitCode {
-    if explain::is_meant() {
-        return explain::run();
-    }
-    let options = match Options::from_process() {
-        Ok(options) => options,
+    let command = Command::augment_subcommands(Options::command());
+    let options = match Options::from_process(command) {
+        Ok(Ok(options)) => options,
+        Ok(Err(matches)) => {
+            return match Command::from_arg_matches(&matches) {
+                Ok(command) => command.run(),
+                Err(error) => error.exit(),
+            };
+        }
         Err(error) => return ExitCode::from(error.print()),
     };
     if options.show_options {

@@ -9,6 +9,7 @@
 #[macro_use]
 mod harness;
 
+mod commands;
 mod config;
 mod explain;
 mod five_nodes;

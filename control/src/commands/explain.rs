@@ -6,21 +6,17 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser};
 use wg_bounce_uapi::render::render_explain;
 use wg_bounce_uapi::types::{Errno, Explain, Protocol, Service};
 
+use super::answer::Failure;
 use crate::limits::EXPLAIN_TIME_MAX;
-use crate::options::UsageError;
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
-/// Says whether packets between two peers are relayed directly, and which rules of the firewall
-/// they meet, in both directions
-#[derive(Parser)]
-#[command(name = "wg-bounce explain")]
-struct Arguments {
+/// Arguments of the command.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
     /// Address of one peer
     #[arg(value_name = "SRC")]
     source: IpAddr,
@@ -42,45 +38,8 @@ struct Arguments {
     interface: Option<String>,
 }
 
-/// Whether the arguments are for this command. (An interface may be called so behind an option.)
-pub(super) fn is_meant() -> bool {
-    std::env::args_os().nth(1).is_some_and(|word| word == "explain")
-}
-
-/// Asks, and prints the answer. Exit codes: 0 with an answer, 1 without, 2 for wrong usage.
-pub(super) fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse_from(std::env::args_os().skip(1)) {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            return ExitCode::from(UsageError::new(error, &Arguments::command()).print());
-        }
-    };
-    match answer(&arguments) {
-        Ok(text) => {
-            // The reader may have seen enough.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(Failure { code, reason }) => {
-            eprintln!("wg-bounce explain: {reason}");
-            ExitCode::from(code)
-        }
-    }
-}
-
-/// A failure, with the exit code.
-struct Failure {
-    code: u8,
-    reason: String,
-}
-
-impl From<String> for Failure {
-    fn from(reason: String) -> Failure {
-        Failure { code: 1, reason }
-    }
-}
-
-fn answer(arguments: &Arguments) -> Result<String, Failure> {
+/// Asks, and returns the answer.
+pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let Arguments { source, destination, protocol, port, interface } = arguments;
     if source.is_ipv4() != destination.is_ipv4() {
         let reason = format!("{source} and {destination} are of different IP versions");

@@ -1,0 +1,141 @@
+//! `wg-bounce check`: the problems of a configuration file, and of this host with it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use clap::CommandFactory as _;
+use nix::net::if_::if_nametoindex;
+use nix::unistd::geteuid;
+use wg_bounce_sys::Family;
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use super::answer::{Answer, Failure};
+use super::file::ConfigFile;
+use crate::config_file::model::{Config, Placed};
+use crate::config_file::problem::{Problem, Severity};
+use crate::config_file::read;
+use crate::options::Options;
+
+/// Arguments of the command.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Configuration file, or the name of an interface: /etc/wireguard/NAME.conf
+    #[arg(value_name = "FILE|NAME")]
+    file: String,
+}
+
+/// A line for each problem, in the form of compilers, and a summary.
+pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
+    let file = ConfigFile::read(&arguments.file)?;
+    let (config, mut problems) = read::read(&file.text);
+    check_options(&config, &mut problems);
+    check_keys(&config, &mut problems);
+    check_permissions(&file, &config, &mut problems);
+    check_host(&file.interface, &config, &mut problems);
+    problems.sort_by_key(|problem| problem.place);
+    let path = file.path.display();
+    let mut text: String = problems.iter().map(|problem| format!("{path}:{problem}\n")).collect();
+    let count = |severity| problems.iter().filter(|one| one.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let peers = config.peers.len();
+    text += &format!("{path}: {peers} peers, {errors} errors, {warnings} warnings\n");
+    Ok(Answer { text, code: u8::from(errors > 0) })
+}
+
+/// Adds what is wrong with options of wg-bounce.
+fn check_options(config: &Config, problems: &mut Vec<Problem>) {
+    for option in &config.options {
+        if let Err(text) = check_option(&option.name, &option.value) {
+            problems.push(Problem::error(option.place, text));
+        }
+    }
+}
+
+/// Checks an option of wg-bounce in a configuration file. Fails if it is unknown or has a wrong
+/// value.
+fn check_option(name: &str, value: &str) -> Result<(), String> {
+    let command = Options::command();
+    let is_named = |one: &&clap::Arg| one.get_long() == Some(name) && one.get_env().is_some();
+    let Some(argument) = command.get_arguments().find(is_named) else {
+        return Err(format!("unknown option {name}: see wg-bounce --help"));
+    };
+    if !argument.get_action().takes_values() {
+        let is_boolean = ["true", "false"].contains(&value);
+        return if is_boolean { Ok(()) } else { Err(format!("{name} is true or false")) };
+    }
+    let parsed = command.try_get_matches_from(["wg-bounce", "wg0", &format!("--{name}={value}")]);
+    parsed.map(drop).map_err(|error| {
+        let text = error.to_string();
+        let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+        let text = lines.collect::<Vec<_>>().join(" ");
+        text.trim_start_matches("error: ").to_owned()
+    })
+}
+
+fn check_keys(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(key) = &config.interface.private_key else {
+        let text = "[Interface] has no PrivateKey: without one, no peer can connect; wg-bounce \
+                    genkey makes one";
+        return problems.push(Problem::of_file(Severity::Warning, text));
+    };
+    let own = PublicKey::from(&StaticSecret::from(**key));
+    for peer in config.peers.iter().filter(|peer| peer.public_key == *own.as_bytes()) {
+        let text = "the PublicKey of this peer is that of this host itself: the peer is ignored";
+        problems.push(Problem::warning(peer.place, text));
+    }
+}
+
+fn check_permissions(file: &ConfigFile, config: &Config, problems: &mut Vec<Problem>) {
+    let path = file.path.display();
+    if file.mode & 0o077 != 0 {
+        let text = format!("others may read the keys in this file: chmod 600 {path}");
+        problems.push(Problem::of_file(Severity::Warning, text));
+    }
+    let can_others_write = file.mode & 0o022 != 0 || ![0, geteuid().as_raw()].contains(&file.owner);
+    if let Some(hook) = config.interface.hooks.first().filter(|_| can_others_write) {
+        let text = format!(
+            "others may write to this file, so its commands are not run: chown root {path}; \
+             chmod 600 {path}"
+        );
+        problems.push(Problem::error(hook.place, text));
+    }
+}
+
+fn check_host(interface: &str, config: &Config, problems: &mut Vec<Problem>) {
+    // Somebody may be using the port already: this very interface.
+    if let Some(Placed { value: port @ 1.., place }) = config.interface.listen_port
+        && if_nametoindex(interface).is_err()
+        && is_port_in_use(port)
+    {
+        let text = format!("UDP port {port} is in use on this host: see ss -lunp sport = {port}");
+        problems.push(Problem::warning(place, text));
+    }
+    let hooks = &config.interface.hooks;
+    if config.peers.len() < 2 || hooks.iter().any(|hook| hook.command.contains("forward")) {
+        return;
+    }
+    for (family, name) in
+        [(Family::V4, "net.ipv4.ip_forward"), (Family::V6, "net.ipv6.conf.all.forwarding")]
+    {
+        let prefixes = config.peers.iter().flat_map(|peer| &peer.allowed_ips);
+        let mut families = prefixes.map(|prefix| Family::of(prefix.value.addr()));
+        let setting = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")));
+        if families.any(|one| one == family) && setting.is_ok_and(|value| value.trim() == "0") {
+            let text = format!(
+                "nothing is forwarded between the peers while {name} is 0: sysctl -w {name}=1, \
+                 and a line in /etc/sysctl.d"
+            );
+            problems.push(Problem::of_file(Severity::Warning, text));
+        }
+    }
+}
+
+/// Whether another socket has this UDP port.
+fn is_port_in_use(port: u16) -> bool {
+    let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+    any.into_iter().any(|address| {
+        let bound = UdpSocket::bind(SocketAddr::new(address, port));
+        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    })
+}

@@ -1,0 +1,58 @@
+//! The commands `wg-bounce COMMAND …`: everything but the daemon itself.
+
+mod answer;
+mod check;
+mod explain;
+mod file;
+mod keys;
+mod strip;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use answer::{Answer, Failure};
+use clap::Subcommand;
+
+// A doc comment would replace the text of `wg-bounce --help`.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Check a configuration file: every error, and what is probably not meant
+    Check(check::Arguments),
+    /// Say whether packets between two peers are relayed directly, and which rules of the firewall
+    /// they meet, in both directions
+    Explain(explain::Arguments),
+    /// Print a new private key
+    Genkey,
+    /// Print a new preshared key
+    Genpsk,
+    /// Print the public key of the private key on standard input
+    Pubkey,
+    /// Print a configuration file without what only wg-quick and wg-bounce understand, for wg
+    /// setconf
+    Strip(strip::Arguments),
+}
+
+impl Command {
+    /// Runs the command. Exit codes: 0 if it did what was asked for, 1 if not, 2 for wrong usage.
+    pub(crate) fn run(&self) -> ExitCode {
+        let (name, result) = match self {
+            Command::Check(arguments) => ("check", check::run(arguments)),
+            Command::Explain(arguments) => ("explain", explain::run(arguments).map(Answer::from)),
+            Command::Genkey => ("genkey", keys::private().map(Answer::from)),
+            Command::Genpsk => ("genpsk", keys::preshared().map(Answer::from)),
+            Command::Pubkey => ("pubkey", keys::public().map(Answer::from)),
+            Command::Strip(arguments) => ("strip", strip::run(arguments).map(Answer::from)),
+        };
+        match result {
+            Ok(Answer { text, code }) => {
+                // The reader may have seen enough.
+                let _ = io::stdout().write_all(text.as_bytes());
+                ExitCode::from(code)
+            }
+            Err(Failure { code, reason }) => {
+                eprintln!("wg-bounce {name}: {reason}");
+                ExitCode::from(code)
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Configuration files in the format of wg-quick(8), and the problems in them. Pure: a text comes
+//! in, a [`model::Config`] and [`problem::Problem`]s come out.
+//!
+//! 1. [`lines`] splits a text into sections, settings and comments, each with its place.
+//! 2. [`value`] reads the value of one setting.
+//! 3. [`read`] builds the configuration. It goes on after an error, so that all are found at once.
+//! 4. [`overlaps`] compares the peers with each other.
+//!
+//! [`strip`] leaves out what wg(8) does not understand.
+//!
+//! Everything that wg(8) and wg-quick(8) accept is accepted, and means the same.
+
+pub mod lines;
+pub mod model;
+pub mod overlaps;
+pub mod problem;
+pub mod read;
+pub mod strip;
+#[cfg(test)]
+mod tests;
+pub mod value;
