@@ -147,9 +147,125 @@ fn a_command_is_no_interface_and_the_help_lists_it() {
     let (code, help, _) = run(&["--help"], "");
     assert_eq!(code, 0);
     assert!(help.starts_with("Userspace WireGuard relay"), "{help}");
-    for command in ["check", "explain", "genkey", "genpsk", "pubkey", "strip"] {
+    for command in
+        ["add-peer", "check", "explain", "genkey", "genpsk", "pubkey", "remove-peer", "strip"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert_eq!(run(&["check"], "").0, 2);
     assert_eq!(run(&["--show-options", "--", "check"], "").0, 0);
+}
+
+/// A hub without peers, and the path of its file.
+fn hub(directory: &TempDir, address: &str) -> (String, String) {
+    let private = run(&["genkey"], "").1;
+    let text = format!(
+        "[Interface]\nPrivateKey = {private}Address = {address}\nListenPort = 51820\n# the end"
+    );
+    let path = file(directory, "wgb-hub.conf", &text);
+    (path.to_str().expect("text").to_owned(), text)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).expect("a text")
+}
+
+#[test]
+fn peers_are_added_to_the_file_and_removed_from_it() {
+    let directory = TempDir::new().expect("created");
+    let (path, text) = hub(&directory, "10.7.0.1/24, fd77::1/64");
+    let add = |name: &str, more: &[&str]| {
+        run(&[&["add-peer", name, "--on", &path, "--endpoint"], more].concat(), "")
+    };
+    let (code, client, stderr) = add("alice", &["hub.example.org"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for line in [
+        "# Name = alice",
+        "Address = 10.7.0.2/32, fd77::2/128",
+        "AllowedIPs = 10.7.0.0/24, fd77::/64",
+        "Endpoint = hub.example.org:51820",
+        "PersistentKeepalive = 25",
+    ] {
+        assert!(client.lines().any(|one| one == line), "{line} is not in {client}");
+    }
+    let of = |text: &str, name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(" = "));
+        lines.find_map(|(known, value)| (known == name).then(|| format!("{value}\n")))
+    };
+    let private = of(&client, "PrivateKey").expect("a key");
+    let (hubs, public) = (read(&path), run(&["pubkey"], &private).1);
+    assert!(hubs.starts_with(&text) && !hubs.contains(private.trim()), "{hubs}");
+    assert_eq!(of(&hubs, "PublicKey"), Some(public));
+    assert_eq!(of(&hubs, "PresharedKey"), of(&client, "PresharedKey"));
+
+    let key = run(&["pubkey"], &run(&["genkey"], "").1).1;
+    let options = ["2001:db8::1", "--public-key", key.trim(), "--keepalive", "0"];
+    let (code, client, _) = add(
+        "Bob's phone",
+        &[&options[..], &["--allowed", "0.0.0.0/0,::/0", "--dns", "1.1.1.1"]].concat(),
+    );
+    assert_eq!(code, 0);
+    assert!(client.contains("Endpoint = [2001:db8::1]:51820\n") && !client.contains("Keepalive"));
+    assert!(
+        client.contains("AllowedIPs = 0.0.0.0/0, ::/0\n") && client.contains("DNS = 1.1.1.1\n")
+    );
+    assert!(client.contains("Address = 10.7.0.3/32") && !client.contains("\nPrivateKey"));
+
+    let svg = directory.path().join("code.svg");
+    let (code, drawing, _) =
+        add("carol", &["192.0.2.1:9", "--qr", "--svg", svg.to_str().expect("text")]);
+    assert!(code == 0 && drawing.contains('█') && !drawing.contains("Key"), "{drawing}");
+    assert!(read(svg.to_str().expect("text")).contains("<svg"));
+
+    for peer in ["alice", key.trim(), "carol"] {
+        assert_eq!(
+            run(&["remove-peer", peer, "--on", &path], ""),
+            (0, String::new(), String::new())
+        );
+    }
+    assert_eq!(read(&path), text + "\n");
+}
+
+#[test]
+fn what_cannot_be_added_changes_nothing() {
+    let directory = TempDir::new().expect("created");
+    let (path, _) = hub(&directory, "10.7.0.1/30");
+    let add = |name: &str, more: &[&str]| {
+        run(&[&["add-peer", name, "--on", &path, "--endpoint"], more].concat(), "")
+    };
+    assert_eq!(add("alice", &["192.0.2.1"]).0, 0);
+    let before = read(&path);
+    let taken = file(&directory, "taken", "");
+    let taken = taken.to_str().expect("text");
+    let cases: [(&str, &[&str], i32, &str); 5] = [
+        ("alice", &["192.0.2.1"], 1, "has a peer alice already"),
+        ("bob", &["192.0.2.1"], 1, "no address of 10.7.0.0/30 is free"),
+        ("two\nlines", &["192.0.2.1"], 2, "on one line"),
+        ("bob", &["192.0.2.1", "--allowed", "10.0.0"], 2, "is not an address"),
+        ("bob", &["192.0.2.1", "--public-key", "x"], 1, "no address"),
+    ];
+    for (name, more, expected, reason) in cases {
+        let (code, stdout, stderr) = add(name, more);
+        assert_eq!((code, stdout.as_str()), (expected, ""), "{name} {more:?}");
+        assert!(stderr.contains(reason), "{stderr}");
+    }
+    assert_eq!(run(&["remove-peer", "alice", "--on", &path], "").0, 0);
+    let before_last = read(&path);
+    let cases: [(&[&str], &str); 4] = [
+        (&["192.0.2.1", "--out", taken], "File exists"),
+        (&["192.0.2.1", "--public-key", "x"], "a key has 44 characters"),
+        (&["not a host"], "neither an IP address nor a host name"),
+        (&["192.0.2.1:0"], "as a port"),
+    ];
+    for (more, reason) in cases {
+        let (code, stdout, stderr) = add("bob", more);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{more:?}");
+        assert!(stderr.contains(reason), "{stderr}");
+    }
+    assert_eq!(read(&path), before_last);
+    fs::write(&path, before.clone() + "[Peer]\nAllowedIPs = 10.7.0.9/32\n").expect("written");
+    let (code, _, stderr) = add("bob", &["192.0.2.1"]);
+    assert!(code == 1 && stderr.contains("error: this peer has no PublicKey"), "{stderr}");
+    let left = fs::read_dir(directory.path()).expect("readable").count();
+    assert_eq!(left, 2, "no temporary file");
 }

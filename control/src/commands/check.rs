@@ -14,7 +14,7 @@ use super::answer::{Answer, Failure};
 use super::file::ConfigFile;
 use crate::config_file::model::{Config, Placed};
 use crate::config_file::problem::{Problem, Severity};
-use crate::config_file::read;
+use crate::config_file::{overlaps, read};
 use crate::options::Options;
 
 /// Arguments of the command.
@@ -29,6 +29,7 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     let file = ConfigFile::read(&arguments.file)?;
     let (config, mut problems) = read::read(&file.text);
+    overlaps::check(&config, &mut problems);
     check_options(&config, &mut problems);
     check_keys(&config, &mut problems);
     check_permissions(&file, &config, &mut problems);

@@ -2,16 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use wg_bounce_uapi::render::render_explain;
 use wg_bounce_uapi::types::{Errno, Explain, Protocol, Service};
 
 use super::answer::Failure;
-use crate::limits::EXPLAIN_TIME_MAX;
+use super::client::{self, Reply};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
 /// Arguments of the command.
@@ -79,26 +78,17 @@ fn only_socket() -> Result<PathBuf, String> {
 }
 
 fn ask(path: &Path, question: &Explain) -> io::Result<String> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(EXPLAIN_TIME_MAX))?;
-    stream.set_write_timeout(Some(EXPLAIN_TIME_MAX))?;
-    stream.write_all(render_explain(question).as_bytes())?;
-    let mut text = String::new();
-    for line in BufReader::new(stream).lines() {
-        match line?.split_once('=') {
-            Some(("line", line)) => text += &format!("{line}\n"),
-            Some(("errno", "0")) => return Ok(text),
-            Some(("errno", errno)) if errno == Errno::BUSY.0.to_string() => {
-                let reason = "the daemon is reading the rules, or cannot see its interface";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-            }
-            Some(("errno", errno)) => {
-                let reason = format!("the daemon refuses (errno {errno})");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-            }
-            _ => {}
-        }
+    let Reply { lines, errno } = client::ask(path, &render_explain(question))?;
+    if errno == Errno::BUSY {
+        let reason = "the daemon is reading the rules, or cannot see its interface";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
-    let reason = "the daemon does not know `explain`, or has ended";
-    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+    if errno != Errno::OK {
+        let reason = format!("the daemon refuses (errno {})", errno.0);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("line="))
+        .fold(String::new(), |text, line| text + line + "\n"))
 }

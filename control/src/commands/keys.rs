@@ -14,13 +14,18 @@ use crate::config_file::value;
 /// Bytes of standard input at most.
 const INPUT_MAX: u64 = 4096;
 
-/// A new private key.
+/// A new private key, as a line.
 pub(super) fn private() -> Result<String, Failure> {
+    Ok(secret_line(&new_private()?))
+}
+
+/// A new private key.
+pub(super) fn new_private() -> Result<SecretKey, Failure> {
     let mut key = random()?;
     // As in RFC 7748, section 5: others read keys that were clamped.
     key[0] &= 248;
     key[31] = key[31] & 127 | 64;
-    Ok(secret_line(&key))
+    Ok(key)
 }
 
 /// A new preshared key.
@@ -38,7 +43,8 @@ pub(super) fn public() -> Result<String, Failure> {
     Ok(Base64::encode_string(public.as_bytes()) + "\n")
 }
 
-fn random() -> Result<SecretKey, Failure> {
+/// 32 random bytes.
+pub(super) fn random() -> Result<SecretKey, Failure> {
     let mut key = Zeroizing::new([0; 32]);
     getrandom::fill(key.as_mut_slice()).map_err(|error| format!("no randomness: {error}"))?;
     Ok(key)

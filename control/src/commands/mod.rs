@@ -2,9 +2,11 @@
 
 mod answer;
 mod check;
+mod client;
 mod explain;
 mod file;
 mod keys;
+mod peers;
 mod strip;
 
 use std::io::{self, Write as _};
@@ -16,6 +18,8 @@ use clap::Subcommand;
 // A doc comment would replace the text of `wg-bounce --help`.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Add a peer to a configuration file and to the running interface, and print its own file
+    AddPeer(peers::AddArguments),
     /// Check a configuration file: every error, and what is probably not meant
     Check(check::Arguments),
     /// Say whether packets between two peers are relayed directly, and which rules of the firewall
@@ -27,6 +31,8 @@ pub(crate) enum Command {
     Genpsk,
     /// Print the public key of the private key on standard input
     Pubkey,
+    /// Remove a peer from a configuration file and from the running interface
+    RemovePeer(peers::RemoveArguments),
     /// Print a configuration file without what only wg-quick and wg-bounce understand, for wg
     /// setconf
     Strip(strip::Arguments),
@@ -36,11 +42,15 @@ impl Command {
     /// Runs the command. Exit codes: 0 if it did what was asked for, 1 if not, 2 for wrong usage.
     pub(crate) fn run(&self) -> ExitCode {
         let (name, result) = match self {
+            Command::AddPeer(arguments) => ("add-peer", peers::add(arguments).map(Answer::from)),
             Command::Check(arguments) => ("check", check::run(arguments)),
             Command::Explain(arguments) => ("explain", explain::run(arguments).map(Answer::from)),
             Command::Genkey => ("genkey", keys::private().map(Answer::from)),
             Command::Genpsk => ("genpsk", keys::preshared().map(Answer::from)),
             Command::Pubkey => ("pubkey", keys::public().map(Answer::from)),
+            Command::RemovePeer(arguments) => {
+                ("remove-peer", peers::remove(arguments).map(Answer::from))
+            }
             Command::Strip(arguments) => ("strip", strip::run(arguments).map(Answer::from)),
         };
         match result {

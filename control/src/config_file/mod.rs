@@ -4,12 +4,15 @@
 //! 1. [`lines`] splits a text into sections, settings and comments, each with its place.
 //! 2. [`value`] reads the value of one setting.
 //! 3. [`read`] builds the configuration. It goes on after an error, so that all are found at once.
-//! 4. [`overlaps`] compares the peers with each other.
+//! 4. [`overlaps`] compares the peers with each other, for warnings.
 //!
-//! [`strip`] leaves out what wg(8) does not understand.
+//! [`strip`] leaves out what wg(8) does not understand. [`edit`] adds and removes peers, with
+//! addresses that [`free_address`] finds.
 //!
 //! Everything that wg(8) and wg-quick(8) accept is accepted, and means the same.
 
+pub mod edit;
+pub mod free_address;
 pub mod lines;
 pub mod model;
 pub mod overlaps;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::lines::{Content, Line, Place, Word, lines};
 use super::model::{Config, DaemonOption, Hook, HookTime, Peer, Placed};
 use super::problem::Problem;
-use super::{overlaps, value};
+use super::value;
 
 /// Settings of the `[Interface]` section.
 const OF_INTERFACE: [&str; 12] = [
@@ -41,7 +41,6 @@ pub fn read(text: &str) -> (Config, Vec<Problem>) {
     }
     reader.end_section();
     let Reader { config, mut problems, .. } = reader;
-    overlaps::check(&config, &mut problems);
     problems.sort_by_key(|problem| problem.place);
     (config, problems)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::lines::Place;
 use super::model::{HookTime, Placed, Table};
+use super::overlaps;
 use super::problem::Severity;
 use super::read::read;
 use super::strip::strip;
@@ -22,7 +23,9 @@ fn files_have_the_problems_that_they_name() {
     for path in files {
         let text = fs::read_to_string(&path).expect("a text");
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#! ")).collect();
-        let (_, problems) = read(&text);
+        let (config, mut problems) = read(&text);
+        overlaps::check(&config, &mut problems);
+        problems.sort_by_key(|problem| problem.place);
         let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let path = path.display();
         assert_eq!(found, expected, "{path}:\n{}", found.join("\n"));

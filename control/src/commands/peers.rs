@@ -1,0 +1,306 @@
+//! `wg-bounce add-peer` and `remove-peer`: edit a configuration file and the running interface.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64, Encoding as _};
+use ipnet::IpNet;
+use qrcode::QrCode;
+use qrcode::render::{svg, unicode};
+use wg_bounce_uapi::render::render_set;
+use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey, SetRequest};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use super::answer::Failure;
+use super::file::{Editor, create_secret};
+use super::{client, keys};
+use crate::config_file::model::{Config, Peer, Placed};
+use crate::config_file::problem::Severity;
+use crate::config_file::{edit, free_address, read, value};
+use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+
+/// Arguments of `add-peer`.
+#[derive(clap::Args)]
+pub(crate) struct AddArguments {
+    /// Name of the new peer
+    #[arg(value_name = "NAME", value_parser = parse_name)]
+    name: String,
+
+    /// Configuration file of the hub, or the name of its interface
+    #[arg(long = "on", value_name = "FILE|NAME")]
+    file: String,
+
+    /// Host name or address of the hub, as clients reach it; with a port if it is not ListenPort
+    #[arg(long, value_name = "HOST[:PORT]", env = "WG_BOUNCE_ENDPOINT", hide_env_values = true)]
+    endpoint: String,
+
+    /// What the client sends to the hub [default: the networks of the hub's addresses]. For
+    /// everything: 0.0.0.0/0,::/0
+    #[arg(long, value_name = "PREFIX,…", value_delimiter = ',', value_parser = value::network)]
+    allowed: Vec<IpNet>,
+
+    /// DNS servers and search domains of the client
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
+    dns: Vec<String>,
+
+    /// Public key of the client, which keeps its private key to itself [default: new keys]
+    #[arg(long, value_name = "KEY")]
+    public_key: Option<String>,
+
+    /// Interval of the client's keepalives in seconds, 0 for none
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    keepalive: u16,
+
+    /// Write the client's configuration to a new file that only its owner can read
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Print the client's configuration as a QR code
+    #[arg(long)]
+    qr: bool,
+
+    /// Write the QR code to a new file, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Arguments of `remove-peer`.
+#[derive(clap::Args)]
+pub(crate) struct RemoveArguments {
+    /// Name or public key of the peer
+    #[arg(value_name = "NAME|KEY")]
+    peer: String,
+
+    /// Configuration file of the hub, or the name of its interface
+    #[arg(long = "on", value_name = "FILE|NAME")]
+    file: String,
+}
+
+/// The name of a peer as it can stand in a comment.
+fn parse_name(name: &str) -> Result<String, String> {
+    let is_plain = !name.contains(char::is_control) && name.trim() == name && !name.is_empty();
+    match is_plain && value::key(name).is_err() {
+        true => Ok(name.to_owned()),
+        false => Err("a name is a word or several, on one line, and not a key".to_owned()),
+    }
+}
+
+/// Adds a peer; returns its own configuration, unless that goes to a file.
+pub(super) fn add(arguments: &AddArguments) -> Result<String, Failure> {
+    let editor = Editor::open(&arguments.file)?;
+    let config = sound(&editor)?;
+    let AddArguments { name, .. } = arguments;
+    if let Some(peer) = config.peers.iter().find(|peer| peer.name.as_ref() == Some(name)) {
+        let line = peer.place.line;
+        return Err(format!("line {line} has a peer {name} already: remove it first").into());
+    }
+    let addresses = free_addresses(&config)?;
+    let own = match &arguments.public_key {
+        Some(key) => OwnKey::Public(*value::key(key).map_err(|error| format!("--{error}"))?),
+        None => OwnKey::Private(keys::new_private()?),
+    };
+    let public_key = own.public();
+    if let Some(peer) = config.peers.iter().find(|peer| peer.public_key == public_key) {
+        return Err(format!("this public key is of {} already", peer.title()).into());
+    }
+    let preshared_key = keys::random()?;
+    let client = client_file(arguments, &config, &own, &preshared_key, &addresses)?;
+    let code = || QrCode::new(&client).map_err(|error| format!("cannot make a QR code: {error}"));
+    let mut files = Vec::new();
+    if let Some(path) = &arguments.out {
+        files.push(NewFile::write(path, &client)?);
+    }
+    if let Some(path) = &arguments.svg {
+        let drawing = code()?.render::<svg::Color<'_>>().build();
+        files.push(NewFile::write(path, &drawing)?);
+    }
+    let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let section = Zeroizing::new(format!(
+        "[Peer]\n# Name = {name}\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = {list}\n",
+        Base64::encode_string(&public_key),
+        Base64::encode_string(preshared_key.as_slice()),
+    ));
+    editor.replace(&Zeroizing::new(edit::with_section(&editor.file.text, &section)))?;
+    let is_in_file = !files.is_empty();
+    files.into_iter().for_each(NewFile::keep);
+    let mut change = PeerChange::new(public_key);
+    change.preshared_key = Some(preshared_key);
+    change.replace_allowed_ips = true;
+    let allowed = addresses.iter().map(|prefix| AllowedIp { prefix: *prefix, remove: false });
+    change.allowed_ips = allowed.collect();
+    apply(&editor.file.interface, change)?;
+
+    Ok(match (arguments.qr, is_in_file) {
+        (true, _) => code()?.render::<unicode::Dense1x2>().build() + "\n",
+        (false, true) => String::new(),
+        (false, false) => client.to_string(),
+    })
+}
+
+/// Removes a peer.
+pub(super) fn remove(arguments: &RemoveArguments) -> Result<String, Failure> {
+    let editor = Editor::open(&arguments.file)?;
+    let config = sound(&editor)?;
+    let key = value::key(&arguments.peer).ok();
+    let is_meant = |peer: &&Peer| match &key {
+        Some(key) => peer.public_key == **key,
+        None => peer.name.as_ref() == Some(&arguments.peer),
+    };
+    let found: Vec<&Peer> = config.peers.iter().filter(is_meant).collect();
+    let [peer] = found.as_slice() else {
+        let path = editor.file.path.display();
+        return Err(match found.first() {
+            None => format!("{path}: no peer is called {}", arguments.peer).into(),
+            Some(_) => format!(
+                "{path}: {} peers are called {}: give the public key",
+                found.len(),
+                arguments.peer
+            )
+            .into(),
+        });
+    };
+    editor.replace(&edit::without_section(&editor.file.text, peer.place))?;
+    let mut change = PeerChange::new(peer.public_key);
+    change.remove = true;
+    apply(&editor.file.interface, change)?;
+    Ok(String::new())
+}
+
+/// The configuration, if it has no error.
+fn sound(editor: &Editor) -> Result<Config, Failure> {
+    let (config, problems) = read::read(&editor.file.text);
+    match problems.iter().find(|problem| problem.severity == Severity::Error) {
+        None => Ok(config),
+        Some(problem) => Err(format!("{}:{problem}", editor.file.path.display()).into()),
+    }
+}
+
+/// An address in each of the hub's networks.
+fn free_addresses(config: &Config) -> Result<Vec<IpNet>, Failure> {
+    let own = config.interface.addresses.iter().map(|one| one.value);
+    let networks: Vec<_> = own.filter(|one| one.prefix_len() < one.max_prefix_len()).collect();
+    if networks.is_empty() {
+        let text = "[Interface] has no network in Address to take addresses from: as 10.7.0.1/24";
+        return Err(text.to_owned().into());
+    }
+    let free = |network: &IpNet| {
+        free_address::find(config, network.trunc())
+            .ok_or_else(|| format!("no address of {} is free", network.trunc()).into())
+    };
+    networks.iter().map(free).collect()
+}
+
+/// The key pair of a client, as far as it is known.
+enum OwnKey {
+    Private(SecretKey),
+    Public([u8; 32]),
+}
+
+impl OwnKey {
+    fn public(&self) -> [u8; 32] {
+        match self {
+            OwnKey::Private(key) => PublicKey::from(&StaticSecret::from(**key)).to_bytes(),
+            OwnKey::Public(key) => *key,
+        }
+    }
+}
+
+/// The configuration file of a client.
+fn client_file(
+    arguments: &AddArguments,
+    config: &Config,
+    own: &OwnKey,
+    preshared_key: &SecretKey,
+    addresses: &[IpNet],
+) -> Result<Zeroizing<String>, Failure> {
+    let hub = config.interface.private_key.as_ref().ok_or_else(|| {
+        "[Interface] has no PrivateKey, so clients cannot know its public key".to_owned()
+    })?;
+    let endpoint = match config.interface.listen_port {
+        Some(Placed { value: port @ 1.., .. }) => with_port(&arguments.endpoint, port),
+        _ => arguments.endpoint.clone(),
+    };
+    value::endpoint(&endpoint).map_err(|error| format!("--endpoint: {error}"))?;
+    let join = |list: &[IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let networks: Vec<IpNet> = match arguments.allowed.is_empty() {
+        true => config.interface.addresses.iter().map(|one| one.value.trunc()).collect(),
+        false => arguments.allowed.iter().map(IpNet::trunc).collect(),
+    };
+    let private = match own {
+        OwnKey::Private(key) => format!("PrivateKey = {}\n", Base64::encode_string(key.as_slice())),
+        OwnKey::Public(_) => "# PrivateKey = the one that the public key was made of\n".to_owned(),
+    };
+    let dns = match arguments.dns.is_empty() {
+        true => String::new(),
+        false => format!("DNS = {}\n", arguments.dns.join(", ")),
+    };
+    let keepalive = match arguments.keepalive {
+        0 => String::new(),
+        seconds => format!("PersistentKeepalive = {seconds}\n"),
+    };
+    let hub = Base64::encode_string(PublicKey::from(&StaticSecret::from(**hub)).as_bytes());
+    let preshared_key = Base64::encode_string(preshared_key.as_slice());
+    Ok(Zeroizing::new(format!(
+        "[Interface]\n# Name = {}\n{private}Address = {}\n{dns}\n[Peer]\nPublicKey = {hub}\n\
+         PresharedKey = {preshared_key}\nAllowedIPs = {}\nEndpoint = {endpoint}\n{keepalive}",
+        arguments.name,
+        join(addresses),
+        join(&networks),
+    )))
+}
+
+/// An endpoint with this port, unless it has one.
+fn with_port(endpoint: &str, port: u16) -> String {
+    match endpoint.parse() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) if endpoint.contains(':') => endpoint.to_owned(),
+        Err(_) => format!("{endpoint}:{port}"),
+    }
+}
+
+/// A file that was created; removed on drop unless it is kept.
+struct NewFile<'a>(Option<&'a Path>);
+
+impl NewFile<'_> {
+    fn write<'a>(path: &'a Path, text: &str) -> Result<NewFile<'a>, Failure> {
+        let failed = |error| format!("{}: {error}", path.display());
+        let mut file = create_secret(path).map_err(failed)?;
+        let created = NewFile(Some(path));
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        Ok(created)
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            // It may be gone already.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Changes the running interface; does nothing if it does not run.
+fn apply(interface: &str, change: PeerChange) -> Result<(), Failure> {
+    let path = SocketFile::path(Path::new(DIRECTORY), interface);
+    let request = SetRequest { changes: vec![Change::Peer(change)], rejected: None };
+    let reason = match client::ask(&path, &render_set(&request)) {
+        Ok(reply) if reply.errno == Errno::OK => return Ok(()),
+        Ok(reply) => format!("errno {}", reply.errno.0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    Err(format!(
+        "the file is changed, but the running interface {interface} is not: {reason}; try \
+         wg-bounce strip {interface} | wg syncconf {interface} /dev/stdin"
+    )
+    .into())
+}

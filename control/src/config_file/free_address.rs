@@ -1,0 +1,78 @@
+//! Addresses for new peers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::model::Config;
+
+/// The lowest address of a network that neither the interface nor a peer has; none if it is full.
+/// The network's own address and the broadcast address of IPv4 are not for hosts. The time is that
+/// of sorting all prefixes, however large the network is.
+pub fn find(config: &Config, network: IpNet) -> Option<IpNet> {
+    let interface = config.interface.addresses.iter().map(|one| IpNet::from(one.value.addr()));
+    let peers = config.peers.iter().flat_map(|peer| &peer.allowed_ips).map(|one| one.value);
+    // A peer with a route for the whole network or more does not have each address in it.
+    let is_inside = |prefix: &IpNet| network.contains(prefix) && *prefix != network;
+    let mut used: Vec<_> =
+        interface.chain(peers).filter(is_inside).map(|prefix| ends(&prefix)).collect();
+    used.sort_unstable();
+    let (first, last) = ends(&network);
+    let last = if network.addr().is_ipv4() { last.saturating_sub(1) } else { last };
+    let mut free = first.checked_add(1)?;
+    for (first, last) in used {
+        if free < first {
+            break;
+        }
+        free = free.max(last.checked_add(1)?);
+    }
+    let address = match network {
+        IpNet::V4(_) => IpAddr::from(Ipv4Addr::from(u32::try_from(free).ok()?)),
+        IpNet::V6(_) => IpAddr::from(Ipv6Addr::from(free)),
+    };
+    (free <= last).then(|| address.into())
+}
+
+/// The first and the last address of a prefix.
+fn ends(prefix: &IpNet) -> (u128, u128) {
+    let number = |address| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    (number(prefix.network()), number(prefix.broadcast()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config_file::read::read;
+
+    fn found(address: &str, allowed: &str) -> Option<String> {
+        let text = format!("[Interface]\nAddress = {address}\n[Peer]\nAllowedIPs = {allowed}\n");
+        let config = read(&text).0;
+        let network = config.interface.addresses[0].value.trunc();
+        find(&config, network).map(|one| one.to_string())
+    }
+
+    #[test]
+    fn the_lowest_address_that_is_free_is_found() {
+        let cases = [
+            ("10.7.0.1/24", "10.9.0.0/24", Some("10.7.0.2/32")),
+            ("10.7.0.1/24", "10.7.0.2/32, 10.7.0.4/32", Some("10.7.0.3/32")),
+            ("10.7.0.9/24", "10.7.0.1/32, 10.7.0.2/31", Some("10.7.0.4/32")),
+            ("10.7.0.1/24", "0.0.0.0/0, 10.7.0.0/24", Some("10.7.0.2/32")),
+            ("10.7.0.1/24", "10.7.0.0/25, 10.7.0.128/26", Some("10.7.0.192/32")),
+            ("10.7.0.1/30", "10.7.0.2/32", None),
+            ("10.7.0.1/24", "10.7.0.0/25, 10.7.0.128/25", None),
+            ("10.7.0.1/32", "10.7.0.2/32", None),
+            ("255.255.255.253/30", "10.7.0.2/32", Some("255.255.255.254/32")),
+            ("fd77::1/64", "fd77::2/127", Some("fd77::4/128")),
+            ("fd77::2/127", "fd77::9/128", Some("fd77::3/128")),
+            ("ffff::1/16", "ffff::/17", Some("ffff:8000::/128")),
+            ("::1/0", "::2/128", Some("::3/128")),
+        ];
+        for (address, allowed, expected) in cases {
+            assert_eq!(found(address, allowed).as_deref(), expected, "{address} {allowed}");
+        }
+    }
+}
