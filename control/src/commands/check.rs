@@ -14,6 +14,7 @@ use super::answer::{Answer, Failure};
 use super::file::ConfigFile;
 use crate::config_file::model::{Config, Placed};
 use crate::config_file::problem::{Problem, Severity};
+use crate::config_file::quote::quote;
 use crate::config_file::{overlaps, read};
 use crate::options::Options;
 
@@ -32,6 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     overlaps::check(&config, &mut problems);
     check_options(&config, &mut problems);
     check_keys(&config, &mut problems);
+    check_saving(&config, &mut problems);
     check_permissions(&file, &config, &mut problems);
     check_host(&file.interface, &config, &mut problems);
     problems.sort_by_key(|problem| problem.place);
@@ -40,7 +42,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     let count = |severity| problems.iter().filter(|one| one.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let peers = config.peers.len();
-    text += &format!("{path}: {peers} peers, {errors} errors, {warnings} warnings\n");
+    let counted =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let counts = [(peers, "peer"), (errors, "error"), (warnings, "warning")];
+    let counts = counts.map(|(count, what)| counted(count, what)).join(", ");
+    text += &format!("{path}: {counts}\n");
     Ok(Answer { text, code: u8::from(errors > 0) })
 }
 
@@ -59,7 +65,7 @@ fn check_option(name: &str, value: &str) -> Result<(), String> {
     let command = Options::command();
     let is_named = |one: &&clap::Arg| one.get_long() == Some(name) && one.get_env().is_some();
     let Some(argument) = command.get_arguments().find(is_named) else {
-        return Err(format!("unknown option {name}: see wg-bounce --help"));
+        return Err(format!("unknown option {}: see wg-bounce --help", quote(name)));
     };
     if !argument.get_action().takes_values() {
         let is_boolean = ["true", "false"].contains(&value);
@@ -87,19 +93,29 @@ fn check_keys(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Adds what the tools that read the file do with it.
+fn check_saving(config: &Config, problems: &mut Vec<Problem>) {
+    if config.interface.save && config.peers.iter().any(|peer| peer.name.is_some()) {
+        let text = "SaveConfig is true: wg-quick rewrites this file when the interface goes down, \
+                    without the peers' names";
+        problems.push(Problem::of_file(Severity::Warning, text));
+    }
+}
+
 fn check_permissions(file: &ConfigFile, config: &Config, problems: &mut Vec<Problem>) {
     let path = file.path.display();
-    if file.mode & 0o077 != 0 {
+    if file.mode() & 0o077 != 0 {
         let text = format!("others may read the keys in this file: chmod 600 {path}");
         problems.push(Problem::of_file(Severity::Warning, text));
     }
-    let can_others_write = file.mode & 0o022 != 0 || ![0, geteuid().as_raw()].contains(&file.owner);
+    let can_others_write =
+        file.mode() & 0o022 != 0 || ![0, geteuid().as_raw()].contains(&file.owner());
     if let Some(hook) = config.interface.hooks.first().filter(|_| can_others_write) {
         let text = format!(
-            "others may write to this file, so its commands are not run: chown root {path}; \
+            "others can write to this file, and so run commands as root: chown root {path}; \
              chmod 600 {path}"
         );
-        problems.push(Problem::error(hook.place, text));
+        problems.push(Problem::warning(hook.place, text));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Configuration files on disk.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
@@ -22,12 +22,7 @@ pub(super) struct ConfigFile {
     pub interface: String,
     /// Its content.
     pub text: Zeroizing<String>,
-    /// Its permissions, without the type.
-    pub mode: u32,
-    /// Its owner.
-    pub owner: u32,
-    /// Its group.
-    pub group: u32,
+    about: Metadata,
 }
 
 impl ConfigFile {
@@ -47,19 +42,43 @@ impl ConfigFile {
             )
             .into());
         };
+        let interface = interface.to_owned();
+        let failed = |error| format!("{}: {error}", path.display());
+        ConfigFile::load(fs::canonicalize(&path).map_err(failed)?, interface)
+    }
+
+    fn load(path: PathBuf, interface: String) -> Result<ConfigFile, Failure> {
         let failed = |error| format!("{}: {error}", path.display());
         let file = File::open(&path).map_err(failed)?;
         let about = file.metadata().map_err(failed)?;
-        let mut text = Zeroizing::new(String::new());
-        let limit = CONFIG_FILE_MAX + 1;
-        file.take(limit).read_to_string(&mut text).map_err(failed)?;
-        if text.len() as u64 == limit {
+        let mut bytes = Zeroizing::new(Vec::new());
+        file.take(CONFIG_FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > CONFIG_FILE_MAX {
             return Err(format!("{}: larger than {CONFIG_FILE_MAX} bytes", path.display()).into());
         }
-        let (mode, owner, group) = (about.mode() & 0o7777, about.uid(), about.gid());
-        let interface = interface.to_owned();
-        let path = fs::canonicalize(&path).map_err(failed)?;
-        Ok(ConfigFile { path, interface, text, mode, owner, group })
+        let text = match str::from_utf8(&bytes) {
+            Ok(text) => Zeroizing::new(text.to_owned()),
+            Err(error) => {
+                let read = &bytes[..error.valid_up_to()];
+                let line = 1 + read.iter().filter(|byte| **byte == b'\n').count();
+                let path = path.display();
+                return Err(format!(
+                    "{path}:{line}: not in UTF-8: convert it, as with iconv -f latin1 -t utf-8"
+                )
+                .into());
+            }
+        };
+        Ok(ConfigFile { path, interface, text, about })
+    }
+
+    /// Its permissions, without the type.
+    pub fn mode(&self) -> u32 {
+        self.about.mode() & 0o7777
+    }
+
+    /// Its owner.
+    pub fn owner(&self) -> u32 {
+        self.about.uid()
     }
 }
 
@@ -74,39 +93,45 @@ pub(super) struct Editor {
 impl Editor {
     /// Waits for other editors, and reads the file.
     pub fn open(file_or_name: &str) -> Result<Editor, Failure> {
-        let path = ConfigFile::read(file_or_name)?.path;
+        let ConfigFile { path, interface, .. } = ConfigFile::read(file_or_name)?;
         let parent = path.parent().unwrap_or(Path::new("/"));
         let failed = |error| format!("{}: cannot lock: {error}", parent.display());
         let directory = File::open(parent).map_err(failed)?;
         let directory = Flock::lock(directory, FlockArg::LockExclusive)
             .map_err(|(_, errno)| failed(errno.into()))?;
-        let file = ConfigFile::read(&path.to_string_lossy())?;
-        Ok(Editor { file, directory })
+        Ok(Editor { file: ConfigFile::load(path, interface)?, directory })
     }
 
     /// Replaces the file as a whole, with the same owner and permissions.
     pub fn replace(&self, text: &str) -> Result<(), Failure> {
         let path = &self.file.path;
         let failed = |error: io::Error| format!("{}: cannot write: {error}", path.display());
-        let temporary = path.with_extension("conf.new");
-        // What is left of an editor that was interrupted.
-        let _ = fs::remove_file(&temporary);
-        let written = self.write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+        let name = path.file_name().unwrap_or_default().display();
+        let temporary = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
+        let mut file = create_secret(&temporary).map_err(failed)?;
+        let written = self.write(&mut file, text).and_then(|()| fs::rename(&temporary, path));
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
             return Err(failed(error).into());
         }
-        self.directory.sync_all().map_err(failed)?;
+        // The file is there even if that fails.
+        let _ = self.directory.sync_all();
         Ok(())
     }
 
-    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
-        let mut file = create_secret(path)?;
+    fn write(&self, file: &mut File, text: &str) -> io::Result<()> {
         file.write_all(text.as_bytes())?;
-        let ConfigFile { mode, owner, group, .. } = self.file;
-        fchown(&file, Some(owner), Some(group))?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()
+        let about = &self.file.about;
+        fchown(&*file, Some(about.uid()), Some(about.gid()))?;
+        file.set_permissions(Permissions::from_mode(self.file.mode()))?;
+        file.sync_all()?;
+        let now = fs::metadata(&self.file.path)?;
+        let stamp =
+            |about: &Metadata| (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
+        match stamp(&now) == stamp(about) {
+            true => Ok(()),
+            false => Err(io::Error::other("another program has just changed it: try again")),
+        }
     }
 }
 

@@ -51,11 +51,15 @@ pub(super) fn random() -> Result<SecretKey, Failure> {
 }
 
 fn secret_line(key: &SecretKey) -> String {
-    if others_can_read_output() {
-        eprintln!("wg-bounce: warning: others can read the file that this key is written to: use");
-        eprintln!("wg-bounce: umask 077, and make a new key");
-    }
+    warn_of_output();
     Base64::encode_string(key.as_slice()) + "\n"
+}
+
+/// Warns if others can read the file that standard output is.
+pub(super) fn warn_of_output() {
+    if others_can_read_output() {
+        eprintln!("wg-bounce: warning: others can read the key in the output file: set umask 077");
+    }
 }
 
 fn others_can_read_output() -> bool {

@@ -15,12 +15,15 @@ use std::process::ExitCode;
 use answer::{Answer, Failure};
 use clap::Subcommand;
 
+use crate::config_file::quote::printable;
+
 // A doc comment would replace the text of `wg-bounce --help`.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Add a peer to a configuration file and to the running interface, and print its own file
+    /// Add a peer to a configuration file and to the running interface, and print the client's
+    /// configuration
     AddPeer(peers::AddArguments),
-    /// Check a configuration file: every error, and what is probably not meant
+    /// Check a configuration file: every error, and settings that are probably mistakes
     Check(check::Arguments),
     /// Say whether packets between two peers are relayed directly, and which rules of the firewall
     /// they meet, in both directions
@@ -42,7 +45,7 @@ impl Command {
     /// Runs the command. Exit codes: 0 if it did what was asked for, 1 if not, 2 for wrong usage.
     pub(crate) fn run(&self) -> ExitCode {
         let (name, result) = match self {
-            Command::AddPeer(arguments) => ("add-peer", peers::add(arguments).map(Answer::from)),
+            Command::AddPeer(arguments) => ("add-peer", peers::add(arguments)),
             Command::Check(arguments) => ("check", check::run(arguments)),
             Command::Explain(arguments) => ("explain", explain::run(arguments).map(Answer::from)),
             Command::Genkey => ("genkey", keys::private().map(Answer::from)),
@@ -55,12 +58,21 @@ impl Command {
         };
         match result {
             Ok(Answer { text, code }) => {
-                // The reader may have seen enough.
-                let _ = io::stdout().write_all(text.as_bytes());
-                ExitCode::from(code)
+                let mut output = io::stdout();
+                let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+                match written {
+                    // The reader has seen enough. But a new key must not get lost.
+                    Err(error)
+                        if error.kind() != io::ErrorKind::BrokenPipe || name == "add-peer" =>
+                    {
+                        eprintln!("wg-bounce {name}: cannot write the output: {error}");
+                        ExitCode::FAILURE
+                    }
+                    _ => ExitCode::from(code),
+                }
             }
             Err(Failure { code, reason }) => {
-                eprintln!("wg-bounce {name}: {reason}");
+                eprintln!("wg-bounce {name}: {}", printable(&reason));
                 ExitCode::from(code)
             }
         }

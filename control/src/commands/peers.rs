@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding as _};
 use ipnet::IpNet;
+use nix::net::if_::if_nametoindex;
 use qrcode::QrCode;
 use qrcode::render::{svg, unicode};
 use wg_bounce_uapi::render::render_set;
@@ -14,11 +15,12 @@ use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey, Set
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use super::answer::Failure;
-use super::file::{Editor, create_secret};
+use super::answer::{Answer, Failure};
+use super::file::{ConfigFile, Editor, create_secret};
 use super::{client, keys};
 use crate::config_file::model::{Config, Peer, Placed};
 use crate::config_file::problem::Severity;
+use crate::config_file::quote::{printable, quote};
 use crate::config_file::{edit, free_address, read, value};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
@@ -37,18 +39,18 @@ pub(crate) struct AddArguments {
     #[arg(long, value_name = "HOST[:PORT]", env = "WG_BOUNCE_ENDPOINT", hide_env_values = true)]
     endpoint: String,
 
-    /// What the client sends to the hub [default: the networks of the hub's addresses]. For
-    /// everything: 0.0.0.0/0,::/0
+    /// Destinations that the client reaches through the hub; 0.0.0.0/0,::/0 for all [default: the
+    /// networks of the hub's addresses]
     #[arg(long, value_name = "PREFIX,…", value_delimiter = ',', value_parser = value::network)]
     allowed: Vec<IpNet>,
 
     /// DNS servers and search domains of the client
-    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', value_parser = parse_dns)]
     dns: Vec<String>,
 
     /// Public key of the client, which keeps its private key to itself [default: new keys]
-    #[arg(long, value_name = "KEY")]
-    public_key: Option<String>,
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    public_key: Option<[u8; 32]>,
 
     /// Interval of the client's keepalives in seconds, 0 for none
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
@@ -88,8 +90,19 @@ fn parse_name(name: &str) -> Result<String, String> {
     }
 }
 
+fn parse_key(text: &str) -> Result<[u8; 32], String> {
+    value::key(text).map(|key| *key)
+}
+
+fn parse_dns(text: &str) -> Result<String, String> {
+    match value::is_address(text) || value::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("neither an address nor a domain".to_owned()),
+    }
+}
+
 /// Adds a peer; returns its own configuration, unless that goes to a file.
-pub(super) fn add(arguments: &AddArguments) -> Result<String, Failure> {
+pub(super) fn add(arguments: &AddArguments) -> Result<Answer, Failure> {
     let editor = Editor::open(&arguments.file)?;
     let config = sound(&editor)?;
     let AddArguments { name, .. } = arguments;
@@ -99,15 +112,19 @@ pub(super) fn add(arguments: &AddArguments) -> Result<String, Failure> {
     }
     let addresses = free_addresses(&config)?;
     let own = match &arguments.public_key {
-        Some(key) => OwnKey::Public(*value::key(key).map_err(|error| format!("--{error}"))?),
+        Some(key) => OwnKey::Public(*key),
         None => OwnKey::Private(keys::new_private()?),
     };
     let public_key = own.public();
     if let Some(peer) = config.peers.iter().find(|peer| peer.public_key == public_key) {
         return Err(format!("this public key is of {} already", peer.title()).into());
     }
+    let hub = hub_key(&config)?;
+    if public_key == hub {
+        return Err("this public key is that of the hub itself".to_owned().into());
+    }
     let preshared_key = keys::random()?;
-    let client = client_file(arguments, &config, &own, &preshared_key, &addresses)?;
+    let client = client_file(arguments, &config, (&hub, &own, &preshared_key), &addresses)?;
     let code = || QrCode::new(&client).map_err(|error| format!("cannot make a QR code: {error}"));
     let mut files = Vec::new();
     if let Some(path) = &arguments.out {
@@ -123,21 +140,30 @@ pub(super) fn add(arguments: &AddArguments) -> Result<String, Failure> {
         Base64::encode_string(&public_key),
         Base64::encode_string(preshared_key.as_slice()),
     ));
+    let text = match (arguments.qr, files.is_empty()) {
+        (true, _) => code()?.render::<unicode::Dense1x2>().build() + "\n",
+        (false, false) => String::new(),
+        (false, true) => client.to_string(),
+    };
+    if !text.is_empty() {
+        keys::warn_of_output();
+    }
     editor.replace(&Zeroizing::new(edit::with_section(&editor.file.text, &section)))?;
-    let is_in_file = !files.is_empty();
     files.into_iter().for_each(NewFile::keep);
     let mut change = PeerChange::new(public_key);
     change.preshared_key = Some(preshared_key);
     change.replace_allowed_ips = true;
     let allowed = addresses.iter().map(|prefix| AllowedIp { prefix: *prefix, remove: false });
     change.allowed_ips = allowed.collect();
-    apply(&editor.file.interface, change)?;
-
-    Ok(match (arguments.qr, is_in_file) {
-        (true, _) => code()?.render::<unicode::Dense1x2>().build() + "\n",
-        (false, true) => String::new(),
-        (false, false) => client.to_string(),
-    })
+    // The client's key is nowhere else.
+    let code = match apply(&editor.file, change) {
+        Ok(()) => 0,
+        Err(Failure { code, reason }) => {
+            eprintln!("wg-bounce add-peer: {}", printable(&reason));
+            code
+        }
+    };
+    Ok(Answer { text, code })
 }
 
 /// Removes a peer.
@@ -150,22 +176,24 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<String, Failure> {
         None => peer.name.as_ref() == Some(&arguments.peer),
     };
     let found: Vec<&Peer> = config.peers.iter().filter(is_meant).collect();
-    let [peer] = found.as_slice() else {
-        let path = editor.file.path.display();
-        return Err(match found.first() {
-            None => format!("{path}: no peer is called {}", arguments.peer).into(),
-            Some(_) => format!(
-                "{path}: {} peers are called {}: give the public key",
-                found.len(),
-                arguments.peer
-            )
-            .into(),
-        });
+    let path = editor.file.path.display();
+    let Some(peer) = found.first() else {
+        return Err(format!("{path}: no such peer: {}", quote(&arguments.peer)).into());
     };
-    editor.replace(&edit::without_section(&editor.file.text, peer.place))?;
+    // Several sections of one key are one peer.
+    if found.iter().any(|other| other.public_key != peer.public_key) {
+        let (count, name) = (found.len(), quote(&arguments.peer));
+        return Err(format!("{path}: {count} peers are called {name}: give a public key").into());
+    }
+    let mut text = editor.file.text.clone();
+    let sections = config.peers.iter().filter(|other| other.public_key == peer.public_key);
+    for section in sections.rev() {
+        text = Zeroizing::new(edit::without_section(&text, section.place));
+    }
+    editor.replace(&text)?;
     let mut change = PeerChange::new(peer.public_key);
     change.remove = true;
-    apply(&editor.file.interface, change)?;
+    apply(&editor.file, change)?;
     Ok(String::new())
 }
 
@@ -180,8 +208,8 @@ fn sound(editor: &Editor) -> Result<Config, Failure> {
 
 /// An address in each of the hub's networks.
 fn free_addresses(config: &Config) -> Result<Vec<IpNet>, Failure> {
-    let own = config.interface.addresses.iter().map(|one| one.value);
-    let networks: Vec<_> = own.filter(|one| one.prefix_len() < one.max_prefix_len()).collect();
+    let mut networks = networks(config);
+    networks.retain(|one| one.prefix_len() < one.max_prefix_len());
     if networks.is_empty() {
         let text = "[Interface] has no network in Address to take addresses from: as 10.7.0.1/24";
         return Err(text.to_owned().into());
@@ -191,6 +219,18 @@ fn free_addresses(config: &Config) -> Result<Vec<IpNet>, Failure> {
             .ok_or_else(|| format!("no address of {} is free", network.trunc()).into())
     };
     networks.iter().map(free).collect()
+}
+
+/// The networks of the hub's addresses, in their order, without those within others.
+fn networks(config: &Config) -> Vec<IpNet> {
+    let all: Vec<IpNet> = config.interface.addresses.iter().map(|one| one.value.trunc()).collect();
+    let is_first = |(at, one): &(usize, &IpNet)| {
+        let is_around = |(other, outer): (usize, &IpNet)| {
+            outer.contains(*one) && (outer != *one || other < *at)
+        };
+        !all.iter().enumerate().any(is_around)
+    };
+    all.iter().enumerate().filter(is_first).map(|(_, one)| *one).collect()
 }
 
 /// The key pair of a client, as far as it is known.
@@ -208,17 +248,24 @@ impl OwnKey {
     }
 }
 
+/// The public key of the hub.
+fn hub_key(config: &Config) -> Result<[u8; 32], Failure> {
+    match &config.interface.private_key {
+        Some(key) => Ok(PublicKey::from(&StaticSecret::from(**key)).to_bytes()),
+        None => {
+            let text = "[Interface] has no PrivateKey, so clients cannot know its public key";
+            Err(text.to_owned().into())
+        }
+    }
+}
+
 /// The configuration file of a client.
 fn client_file(
     arguments: &AddArguments,
     config: &Config,
-    own: &OwnKey,
-    preshared_key: &SecretKey,
+    (hub, own, preshared_key): (&[u8; 32], &OwnKey, &SecretKey),
     addresses: &[IpNet],
 ) -> Result<Zeroizing<String>, Failure> {
-    let hub = config.interface.private_key.as_ref().ok_or_else(|| {
-        "[Interface] has no PrivateKey, so clients cannot know its public key".to_owned()
-    })?;
     let endpoint = match config.interface.listen_port {
         Some(Placed { value: port @ 1.., .. }) => with_port(&arguments.endpoint, port),
         _ => arguments.endpoint.clone(),
@@ -226,7 +273,7 @@ fn client_file(
     value::endpoint(&endpoint).map_err(|error| format!("--endpoint: {error}"))?;
     let join = |list: &[IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let networks: Vec<IpNet> = match arguments.allowed.is_empty() {
-        true => config.interface.addresses.iter().map(|one| one.value.trunc()).collect(),
+        true => networks(config),
         false => arguments.allowed.iter().map(IpNet::trunc).collect(),
     };
     let private = match own {
@@ -241,7 +288,7 @@ fn client_file(
         0 => String::new(),
         seconds => format!("PersistentKeepalive = {seconds}\n"),
     };
-    let hub = Base64::encode_string(PublicKey::from(&StaticSecret::from(**hub)).as_bytes());
+    let hub = Base64::encode_string(hub);
     let preshared_key = Base64::encode_string(preshared_key.as_slice());
     Ok(Zeroizing::new(format!(
         "[Interface]\n# Name = {}\n{private}Address = {}\n{dns}\n[Peer]\nPublicKey = {hub}\n\
@@ -256,6 +303,7 @@ fn client_file(
 fn with_port(endpoint: &str, port: u16) -> String {
     match endpoint.parse() {
         Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) if endpoint.ends_with(']') => format!("{endpoint}:{port}"),
         Err(_) if endpoint.contains(':') => endpoint.to_owned(),
         Err(_) => format!("{endpoint}:{port}"),
     }
@@ -288,19 +336,26 @@ impl Drop for NewFile<'_> {
 }
 
 /// Changes the running interface; does nothing if it does not run.
-fn apply(interface: &str, change: PeerChange) -> Result<(), Failure> {
+fn apply(file: &ConfigFile, change: PeerChange) -> Result<(), Failure> {
+    let interface = &file.interface;
     let path = SocketFile::path(Path::new(DIRECTORY), interface);
     let request = SetRequest { changes: vec![Change::Peer(change)], rejected: None };
+    let is_absent = |error: &io::Error| {
+        [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())
+    };
     let reason = match client::ask(&path, &render_set(&request)) {
         Ok(reply) if reply.errno == Errno::OK => return Ok(()),
         Ok(reply) => format!("errno {}", reply.errno.0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
+        Err(error) if is_absent(&error) && if_nametoindex(interface.as_str()).is_err() => {
+            return Ok(());
+        }
+        Err(error) if is_absent(&error) => "wg-bounce does not run it".to_owned(),
         Err(error) => error.to_string(),
     };
+    let path = file.path.display();
     Err(format!(
         "the file is changed, but the running interface {interface} is not: {reason}; try \
-         wg-bounce strip {interface} | wg syncconf {interface} /dev/stdin"
+         wg-bounce strip {path} | wg syncconf {interface} /dev/stdin"
     )
     .into())
 }

@@ -9,7 +9,11 @@ pub fn with_section(text: &str, section: &str) -> String {
         text if text.ends_with('\n') => "\n",
         _ => "\n\n",
     };
-    format!("{text}{end}{section}")
+    let longer = format!("{end}{section}");
+    match text.contains("\r\n") {
+        true => format!("{text}{}", longer.replace('\n', "\r\n")),
+        false => format!("{text}{longer}"),
+    }
 }
 
 /// The text without the section whose heading is there: without its settings and the comments

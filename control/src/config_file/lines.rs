@@ -12,7 +12,7 @@ pub struct Place {
 /// A part of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word<'a> {
-    /// Its characters, without white space at both ends.
+    /// Its characters, without white space at both ends: that of ASCII, as other tools know it.
     pub text: &'a str,
     /// The place of the first one.
     pub place: Place,
@@ -44,8 +44,8 @@ impl<'a> Word<'a> {
     /// Part of a line that begins at this byte, without white space at both ends.
     fn of(line: &'a str, number: usize, start: usize, end: usize) -> Word<'a> {
         let part = &line[start..end];
-        let text = part.trim();
-        let first = start + (part.len() - part.trim_start().len());
+        let text = part.trim_ascii();
+        let first = start + (part.len() - part.trim_ascii_start().len());
         let column = 1 + line[..first].chars().count();
         Word { text, place: Place { line: number, column } }
     }
@@ -53,8 +53,8 @@ impl<'a> Word<'a> {
     /// The parts between separators, without empty ones.
     pub fn split(self, separators: &'a [char]) -> impl Iterator<Item = Word<'a>> {
         let parts = self.text.split(separators);
-        parts.filter(|part| !part.trim().is_empty()).map(move |part| {
-            let text = part.trim();
+        parts.filter(|part| !part.trim_ascii().is_empty()).map(move |part| {
+            let text = part.trim_ascii();
             let start = text.as_ptr() as usize - self.text.as_ptr() as usize;
             self.part(text, self.text[..start].chars().count())
         })
@@ -63,9 +63,9 @@ impl<'a> Word<'a> {
     /// The words before and behind the first separator.
     pub fn split_once(self, separator: char) -> Option<(Word<'a>, Word<'a>)> {
         let (before, behind) = self.text.split_once(separator)?;
-        let start = self.text.len() - behind.trim_start().len();
+        let start = self.text.len() - behind.trim_ascii_start().len();
         let column = self.text[..start].chars().count();
-        Some((self.part(before.trim_end(), 0), self.part(behind.trim(), column)))
+        Some((self.part(before.trim_ascii_end(), 0), self.part(behind.trim_ascii(), column)))
     }
 
     fn part(self, text: &'a str, columns: usize) -> Word<'a> {
@@ -84,7 +84,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
         let heading = word.text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let content = match (heading, word.split_once('=')) {
             _ if word.text.is_empty() => Content::Empty,
-            (Some(name), _) => Content::Heading(word.part(name, 1)),
+            (Some(name), _) => Content::Heading(word.part(name.trim_ascii(), 1)),
             (None, Some((name, value))) => Content::Setting(name, value),
             (None, None) => Content::Other(word),
         };

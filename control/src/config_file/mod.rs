@@ -9,7 +9,8 @@
 //! [`strip`] leaves out what wg(8) does not understand. [`edit`] adds and removes peers, with
 //! addresses that [`free_address`] finds.
 //!
-//! Everything that wg(8) and wg-quick(8) accept is accepted, and means the same.
+//! Settings mean the same as to wg(8) and wg-quick(8). All that these accept is accepted, but for
+//! names of ports, and texts that are not UTF-8.
 
 pub mod edit;
 pub mod free_address;
@@ -17,6 +18,7 @@ pub mod lines;
 pub mod model;
 pub mod overlaps;
 pub mod problem;
+pub mod quote;
 pub mod read;
 pub mod strip;
 #[cfg(test)]

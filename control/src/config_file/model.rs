@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use wg_bounce_uapi::types::SecretKey;
 
 use super::lines::Place;
+use super::quote::hide_keys;
 
 /// A configuration.
 #[derive(Default)]
@@ -134,7 +135,7 @@ impl Peer {
     pub fn title(&self) -> String {
         let line = self.place.line;
         match &self.name {
-            Some(name) => format!("{name} (line {line})"),
+            Some(name) => format!("{} (line {line})", hide_keys(name)),
             None => format!("the peer in line {line}"),
         }
     }

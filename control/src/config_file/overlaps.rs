@@ -63,7 +63,8 @@ fn overlapping(config: &Config, problems: &mut Vec<Problem>) {
             around.pop();
         }
         let is_other = |outer: &&&Prefix<'_>| {
-            outer.peer.public_key != one.peer.public_key && outer.network.prefix_len() > 0
+            outer.peer.public_key != one.peer.public_key
+                && (outer.network.prefix_len() > 0 || outer.network == one.network)
         };
         if let Some(outer) = around.last().filter(is_other) {
             let (network, title) = (one.network, outer.peer.title());

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::lines::Place;
+use super::quote::printable;
 
 /// A problem, with its remedy. Its text contains no key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,6 @@ impl fmt::Display for Problem {
         if let Some(Place { line, column }) = self.place {
             write!(f, "{line}:{column}:")?;
         }
-        write!(f, " {}: {}", self.severity, self.text)
+        write!(f, " {}: {}", self.severity, printable(&self.text))
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::lines::{Content, Line, Place, Word, lines};
 use super::model::{Config, DaemonOption, Hook, HookTime, Peer, Placed};
 use super::problem::Problem;
+use super::quote::quote;
 use super::value;
 
 /// Settings of the `[Interface]` section.
@@ -36,7 +37,12 @@ const SIMILAR: f64 = 0.75;
 /// are in the order of the file.
 pub fn read(text: &str) -> (Config, Vec<Problem>) {
     let mut reader = Reader::default();
-    for line in lines(text) {
+    let without_mark = text.strip_prefix('\u{feff}');
+    if without_mark.is_some() {
+        let text = "the file begins with a byte order mark: save it as UTF-8 without one";
+        reader.error(Place { line: 1, column: 1 }, text);
+    }
+    for line in lines(without_mark.unwrap_or(text)) {
         reader.line(&line);
     }
     reader.end_section();
@@ -61,6 +67,10 @@ struct Reader {
     section: Section,
     /// The settings of this section that count once, with their lines.
     seen: BTreeMap<&'static str, usize>,
+    /// Whether this section has settings so far.
+    has_settings: bool,
+    /// Whether this section has a name.
+    has_name: bool,
     /// The line of the first `[Interface]`.
     interface: Option<usize>,
 }
@@ -72,6 +82,8 @@ impl Default for Reader {
             problems: Vec::new(),
             section: Section::None,
             seen: BTreeMap::new(),
+            has_settings: false,
+            has_name: false,
             interface: None,
         }
     }
@@ -104,6 +116,7 @@ impl Reader {
     fn heading(&mut self, name: Word<'_>) {
         self.end_section();
         self.seen.clear();
+        (self.has_settings, self.has_name) = (false, false);
         self.section = if name.text.eq_ignore_ascii_case("Interface") {
             match self.interface {
                 Some(line) => self.warn(
@@ -117,7 +130,7 @@ impl Reader {
             self.config.peers.push(Peer { place: name.place, ..Peer::default() });
             Section::Peer
         } else {
-            let quoted = value::quote(name.text);
+            let quoted = quote(name.text);
             let text = format!("unknown section {quoted}: write [Interface] or [Peer]");
             self.error(name.place, text);
             Section::Unknown
@@ -133,6 +146,7 @@ impl Reader {
     }
 
     fn setting(&mut self, name: Word<'_>, value: Word<'_>, comment: Option<Word<'_>>) {
+        self.has_settings = true;
         let find = |list: &[&'static str]| {
             list.iter().copied().find(|known| known.eq_ignore_ascii_case(name.text))
         };
@@ -167,6 +181,11 @@ impl Reader {
         if is_hook && let Some(comment) = comment {
             let text = "the command ends here: # begins a comment, as in wg-quick, even in quotes";
             self.warn(comment.place, text);
+        }
+        let is_for_wg = ["PrivateKey", "ListenPort", "FwMark", "SaveConfig"].contains(&known)
+            || self.section == Section::Peer;
+        if value.text.is_empty() && !is_for_wg {
+            return self.warn(name.place, format!("{known} has no value: it is ignored"));
         }
         if value.text.is_empty() {
             return self.error(name.place, format!("{known} has no value"));
@@ -284,6 +303,14 @@ impl Reader {
             _ => None,
         };
         let Some(name) = name.filter(|name| !name.is_empty()).map(str::to_owned) else { return };
+        // It may be meant for the section below.
+        if self.has_settings || matches!(self.section, Section::None | Section::Unknown) {
+            let text = "this names nothing: a name stands below its heading, before any setting";
+            return self.warn(comment.place, text);
+        }
+        if std::mem::replace(&mut self.has_name, true) {
+            return;
+        }
         match self.section {
             Section::Interface => self.config.interface.name = Some(name),
             Section::Peer => {
@@ -322,7 +349,7 @@ fn unknown(name: &str, section: Section) -> String {
     let likeness =
         |known: &str| strsim::jaro_winkler(&known.to_ascii_lowercase(), &name.to_ascii_lowercase());
     let best = all().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
-    let quoted = value::quote(name);
+    let quoted = quote(name);
     match best.filter(|known| likeness(known) > SIMILAR) {
         Some(known) => format!("unknown setting {quoted}: did you mean {known}?"),
         None => format!("unknown setting {quoted}: {heading} has {}", list.join(", ")),

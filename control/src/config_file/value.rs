@@ -10,6 +10,7 @@ use wg_bounce_uapi::types::SecretKey;
 use zeroize::Zeroizing;
 
 use super::model::{Endpoint, Table};
+use super::quote::quote;
 
 /// Characters of a key in base64.
 const KEY_LEN: usize = 44;
@@ -17,24 +18,6 @@ const KEY_LEN: usize = 44;
 /// The smallest MTU of an interface with IPv4 (RFC 791), and the largest of a TUN interface.
 const MTU_MIN: u32 = 68;
 const MTU_MAX: u32 = 65_535;
-
-/// Characters in a row from which on a text may be part of a key.
-const PART_OF_KEY: usize = 12;
-
-/// A text for messages, in quotes. What may be part of a key is not shown: it may have got to the
-/// wrong place.
-pub fn quote(text: &str) -> String {
-    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-    let is_part = |word: &str| {
-        word.len() >= PART_OF_KEY
-            && word.contains(|c: char| c.is_ascii_uppercase())
-            && word.contains(|c: char| c.is_ascii_lowercase())
-    };
-    match text.split(|c| !is_of_key(c)).any(is_part) {
-        true => "(hidden)".to_owned(),
-        false => format!("\"{text}\""),
-    }
-}
 
 /// A key in base64, decoded in constant time.
 ///
@@ -115,14 +98,11 @@ pub fn network(text: &str) -> Result<IpNet, String> {
     })
 }
 
-/// `HOST:PORT`, IPv6 in brackets.
+/// `HOST:PORT`; IPv6 in brackets, or before the last colon.
 ///
 /// # Errors
 /// It is something else.
 pub fn endpoint(text: &str) -> Result<Endpoint, String> {
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("an IPv6 address needs brackets and a port: [{text}]:51820"));
-    }
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => (host, port.strip_prefix(':')),
         None => match text.rsplit_once(':') {
@@ -130,6 +110,10 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
             None => (text, None),
         },
     };
+    let is_host = |host: &str| is_address(host) || is_name(host);
+    if text.parse::<Ipv6Addr>().is_ok() && !is_host(host) {
+        return Err(format!("an IPv6 address needs brackets and a port: [{text}]:51820"));
+    }
     let Some(port) = port else {
         return Err(format!("the port is missing: {}", quote(&format!("{text}:51820"))));
     };
@@ -138,17 +122,24 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
         port => Ok(port),
     });
     let port = port.map_err(|error| format!("as a port, {error}"))?;
-    let is_v6 = text.starts_with('[');
-    let address = host.split_once('%').map_or(host, |(address, _)| address);
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_valid = match is_v6 {
-        true => address.parse::<Ipv6Addr>().is_ok(),
-        false => !host.is_empty() && host.bytes().all(is_name),
-    };
-    match is_valid {
+    match is_host(host) {
         true => Ok(Endpoint { host: host.to_owned(), port }),
         false => Err(format!("{} is neither an IP address nor a host name", quote(host))),
     }
+}
+
+/// Whether a text is an IP address, perhaps with a zone.
+pub fn is_address(text: &str) -> bool {
+    match text.split_once('%') {
+        Some((address, zone)) => address.parse::<Ipv6Addr>().is_ok() && is_name(zone),
+        None => text.parse::<IpAddr>().is_ok(),
+    }
+}
+
+/// Whether a text may be the name of a host, a domain or an interface.
+pub fn is_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_allowed)
 }
 
 /// `auto`, `off` or a routing table.
