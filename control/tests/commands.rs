@@ -338,3 +338,41 @@ fn files_of_operators_are_left_as_they_are() {
     let (code, _, stderr) = run(&["check", odd.to_str().expect("text")], "");
     assert!(code == 1 && stderr.contains("wgb-odd.conf:2: not in UTF-8"), "{stderr}");
 }
+
+#[test]
+fn many_peers_are_added_at_once() {
+    let directory = TempDir::new().expect("created");
+    let (path, text) = hub(&directory, "10.7.0.1/29, fd77::1/64");
+    let clients = directory.path().join("clients");
+    fs::create_dir(&clients).expect("created");
+    let clients = clients.to_str().expect("text");
+    let add = |names: &[&str]| {
+        let options = ["--on", &path, "--endpoint", "a.b", "--out-dir", clients];
+        run(&[&["add-peer"], names, &options].concat(), "")
+    };
+    assert_eq!(add(&["a", "b", "c"]), (0, String::new(), String::new()));
+    for (name, address) in [("a", "10.7.0.2/32"), ("b", "10.7.0.3/32"), ("c", "10.7.0.4/32")] {
+        let client = read(&format!("{clients}/{name}.conf"));
+        assert!(client.contains(&format!("Address = {address}, fd77::")), "{client}");
+    }
+    let (code, lines) = check(Path::new(&path));
+    assert!(
+        code == 0 && lines.last().is_some_and(|line| line.starts_with(": 3 peers")),
+        "{lines:?}"
+    );
+    let before = read(&path);
+    for (names, reason) in [
+        (&["d", "d"][..], "two new peers are called d"),
+        (&["d", "b"], "has a peer b already"),
+        (&["d", "e", "f", "g"], "no address of 10.7.0.0/29 is free"),
+        (&["d", "../e"], "wg-quick takes no such file"),
+    ] {
+        let (code, _, stderr) = add(names);
+        assert!(code == 1 && stderr.contains(reason), "{stderr}");
+    }
+    assert_eq!(read(&path), before);
+    assert_eq!(fs::read_dir(clients).expect("readable").count(), 3, "nothing is left");
+    let (code, _, stderr) = run(&["add-peer", "d", "e", "--on", &path, "--endpoint", "a.b"], "");
+    assert!(code == 2 && stderr.contains("--out-dir"), "{stderr}");
+    assert!(before.starts_with(&text));
+}

@@ -140,7 +140,8 @@ pub(super) fn create_secret(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn is_interface(name: &str) -> bool {
+/// Whether wg-quick(8) takes this for the name of an interface.
+pub(super) fn is_interface(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_=+.-".contains(&byte);
     (1..=INTERFACE_NAME_LEN_MAX).contains(&name.len()) && name.bytes().all(is_allowed)
 }

@@ -1,6 +1,7 @@
 //! `wg-bounce add-peer` and `remove-peer`: edit a configuration file and the running interface.
 
-use std::fs;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use base64ct::{Base64, Encoding as _};
 use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
+use nix::unistd::syncfs;
 use qrcode::QrCode;
 use qrcode::render::{svg, unicode};
 use wg_bounce_uapi::render::render_set;
@@ -16,7 +18,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, Failure};
-use super::file::{ConfigFile, Editor, create_secret};
+use super::file::{ConfigFile, Editor, create_secret, is_interface};
 use super::{client, keys};
 use crate::config_file::model::{Config, Peer, Placed};
 use crate::config_file::problem::Severity;
@@ -27,9 +29,9 @@ use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 /// Arguments of `add-peer`.
 #[derive(clap::Args)]
 pub(crate) struct AddArguments {
-    /// Name of the new peer
-    #[arg(value_name = "NAME", value_parser = parse_name)]
-    name: String,
+    /// Names of the new peers
+    #[arg(value_name = "NAME", required = true, value_parser = parse_name)]
+    names: Vec<String>,
 
     /// Configuration file of the hub, or the name of its interface
     #[arg(long = "on", value_name = "FILE|NAME")]
@@ -59,6 +61,11 @@ pub(crate) struct AddArguments {
     /// Write the client's configuration to a new file that only its owner can read
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+
+    /// Write the configuration of each client to a new file NAME.conf in this directory; for
+    /// several names
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["out", "qr", "svg", "public_key"])]
+    out_dir: Option<PathBuf>,
 
     /// Print the client's configuration as a QR code
     #[arg(long)]
@@ -101,46 +108,51 @@ fn parse_dns(text: &str) -> Result<String, String> {
     }
 }
 
-/// Adds a peer; returns its own configuration, unless that goes to a file.
+/// A peer that is being added.
+struct NewPeer<'a> {
+    name: &'a str,
+    own: OwnKey,
+    public_key: [u8; 32],
+    preshared_key: SecretKey,
+    addresses: Vec<IpNet>,
+}
+
+/// Adds peers; returns the configuration of a single client, unless that goes to a file.
 pub(super) fn add(arguments: &AddArguments) -> Result<Answer, Failure> {
+    let AddArguments { names, out, out_dir, svg, qr, .. } = arguments;
+    if names.len() > 1 && out_dir.is_none() {
+        let reason = "several names need --out-dir, for the configuration of each".to_owned();
+        return Err(Failure { code: 2, reason });
+    }
     let editor = Editor::open(&arguments.file)?;
     let config = sound(&editor)?;
-    let AddArguments { name, .. } = arguments;
-    if let Some(peer) = config.peers.iter().find(|peer| peer.name.as_ref() == Some(name)) {
-        let line = peer.place.line;
-        return Err(format!("line {line} has a peer {name} already: remove it first").into());
-    }
-    let addresses = free_addresses(&config)?;
-    let own = match &arguments.public_key {
-        Some(key) => OwnKey::Public(*key),
-        None => OwnKey::Private(keys::new_private()?),
-    };
-    let public_key = own.public();
-    if let Some(peer) = config.peers.iter().find(|peer| peer.public_key == public_key) {
-        return Err(format!("this public key is of {} already", peer.title()).into());
-    }
     let hub = hub_key(&config)?;
-    if public_key == hub {
-        return Err("this public key is that of the hub itself".to_owned().into());
-    }
-    let preshared_key = keys::random()?;
-    let client = client_file(arguments, &config, (&hub, &own, &preshared_key), &addresses)?;
-    let code = || QrCode::new(&client).map_err(|error| format!("cannot make a QR code: {error}"));
+    let peers = new_peers(arguments, &config, &hub)?;
     let mut files = Vec::new();
-    if let Some(path) = &arguments.out {
-        files.push(NewFile::write(path, &client)?);
+    if let Some(directory) = out_dir {
+        for peer in &peers {
+            let path = directory.join(format!("{}.conf", peer.name));
+            if !is_interface(peer.name) {
+                let reason =
+                    format!("{}: wg-quick takes no such file", quote(&path.to_string_lossy()));
+                return Err(reason.into());
+            }
+            files.push(NewFile::write(path, &client_file(arguments, &config, &hub, peer)?)?);
+        }
+        sync(directory)?;
     }
-    if let Some(path) = &arguments.svg {
+    let client = client_file(arguments, &config, &hub, &peers[0])?;
+    let code = || QrCode::new(&client).map_err(|error| format!("cannot make a QR code: {error}"));
+    if let Some(path) = out {
+        files.push(NewFile::write(path.clone(), &client)?);
+        sync(path)?;
+    }
+    if let Some(path) = svg {
         let drawing = code()?.render::<svg::Color<'_>>().build();
-        files.push(NewFile::write(path, &drawing)?);
+        files.push(NewFile::write(path.clone(), &drawing)?);
+        sync(path)?;
     }
-    let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let section = Zeroizing::new(format!(
-        "[Peer]\n# Name = {name}\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = {list}\n",
-        Base64::encode_string(&public_key),
-        Base64::encode_string(preshared_key.as_slice()),
-    ));
-    let text = match (arguments.qr, files.is_empty()) {
+    let text = match (qr, files.is_empty()) {
         (true, _) => code()?.render::<unicode::Dense1x2>().build() + "\n",
         (false, false) => String::new(),
         (false, true) => client.to_string(),
@@ -148,15 +160,12 @@ pub(super) fn add(arguments: &AddArguments) -> Result<Answer, Failure> {
     if !text.is_empty() {
         keys::warn_of_output();
     }
-    editor.replace(&Zeroizing::new(edit::with_section(&editor.file.text, &section)))?;
+    let sections = peers.iter().map(|peer| section(peer).to_string()).collect::<Vec<_>>();
+    let sections = Zeroizing::new(sections.join("\n"));
+    editor.replace(&Zeroizing::new(edit::with_section(&editor.file.text, &sections)))?;
     files.into_iter().for_each(NewFile::keep);
-    let mut change = PeerChange::new(public_key);
-    change.preshared_key = Some(preshared_key);
-    change.replace_allowed_ips = true;
-    let allowed = addresses.iter().map(|prefix| AllowedIp { prefix: *prefix, remove: false });
-    change.allowed_ips = allowed.collect();
     // The client's key is nowhere else.
-    let code = match apply(&editor.file, change) {
+    let code = match apply(&editor.file, peers.into_iter().map(change).collect()) {
         Ok(()) => 0,
         Err(Failure { code, reason }) => {
             eprintln!("wg-bounce add-peer: {}", printable(&reason));
@@ -164,6 +173,76 @@ pub(super) fn add(arguments: &AddArguments) -> Result<Answer, Failure> {
         }
     };
     Ok(Answer { text, code })
+}
+
+/// The peers to be added, with keys and addresses.
+fn new_peers<'a>(
+    arguments: &'a AddArguments,
+    config: &Config,
+    hub: &[u8; 32],
+) -> Result<Vec<NewPeer<'a>>, Failure> {
+    let known = config.peers.iter().filter_map(|peer| Some((peer.name.as_deref()?, peer)));
+    let known: HashMap<&str, &Peer> = known.collect();
+    let mut names = HashSet::new();
+    let networks = networks_for_peers(config)?;
+    let mut free: Vec<_> =
+        networks.iter().map(|one| (one, free_address::free(config, *one))).collect();
+    let mut peers = Vec::new();
+    for name in &arguments.names {
+        if let Some(peer) = known.get(name.as_str()) {
+            let line = peer.place.line;
+            return Err(format!("line {line} has a peer {name} already: remove it first").into());
+        }
+        if !names.insert(name) {
+            return Err(format!("two new peers are called {name}").into());
+        }
+        let next = free.iter_mut().map(|(network, free)| {
+            free.next().ok_or_else(|| Failure::from(format!("no address of {network} is free")))
+        });
+        let addresses = next.collect::<Result<_, _>>()?;
+        let own = match &arguments.public_key {
+            Some(key) => OwnKey::Public(*key),
+            None => OwnKey::Private(keys::new_private()?),
+        };
+        let public_key = own.public();
+        let is_same = |peer: &&Peer| peer.public_key == public_key;
+        // A new key is of nobody.
+        if arguments.public_key.is_some()
+            && let Some(peer) = config.peers.iter().find(is_same)
+        {
+            return Err(format!("this public key is of {} already", peer.title()).into());
+        }
+        if public_key == *hub {
+            return Err("this public key is that of the hub itself".to_owned().into());
+        }
+        let preshared_key = keys::random()?;
+        peers.push(NewPeer { name, own, public_key, preshared_key, addresses });
+    }
+    Ok(peers)
+}
+
+/// The section of a peer in the hub's file.
+fn section(peer: &NewPeer<'_>) -> Zeroizing<String> {
+    Zeroizing::new(format!(
+        "[Peer]\n# Name = {}\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = {}\n",
+        peer.name,
+        Base64::encode_string(&peer.public_key),
+        Base64::encode_string(peer.preshared_key.as_slice()),
+        join(&peer.addresses),
+    ))
+}
+
+fn change(peer: NewPeer<'_>) -> Change {
+    let mut change = PeerChange::new(peer.public_key);
+    change.preshared_key = Some(peer.preshared_key);
+    change.replace_allowed_ips = true;
+    let allowed = peer.addresses.iter().map(|prefix| AllowedIp { prefix: *prefix, remove: false });
+    change.allowed_ips = allowed.collect();
+    Change::Peer(change)
+}
+
+fn join(list: &[IpNet]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Removes a peer.
@@ -193,7 +272,7 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<String, Failure> {
     editor.replace(&text)?;
     let mut change = PeerChange::new(peer.public_key);
     change.remove = true;
-    apply(&editor.file, change)?;
+    apply(&editor.file, vec![Change::Peer(change)])?;
     Ok(String::new())
 }
 
@@ -206,19 +285,15 @@ fn sound(editor: &Editor) -> Result<Config, Failure> {
     }
 }
 
-/// An address in each of the hub's networks.
-fn free_addresses(config: &Config) -> Result<Vec<IpNet>, Failure> {
+/// The networks that peers have addresses of.
+fn networks_for_peers(config: &Config) -> Result<Vec<IpNet>, Failure> {
     let mut networks = networks(config);
     networks.retain(|one| one.prefix_len() < one.max_prefix_len());
     if networks.is_empty() {
         let text = "[Interface] has no network in Address to take addresses from: as 10.7.0.1/24";
         return Err(text.to_owned().into());
     }
-    let free = |network: &IpNet| {
-        free_address::find(config, network.trunc())
-            .ok_or_else(|| format!("no address of {} is free", network.trunc()).into())
-    };
-    networks.iter().map(free).collect()
+    Ok(networks)
 }
 
 /// The networks of the hub's addresses, in their order, without those within others.
@@ -263,20 +338,19 @@ fn hub_key(config: &Config) -> Result<[u8; 32], Failure> {
 fn client_file(
     arguments: &AddArguments,
     config: &Config,
-    (hub, own, preshared_key): (&[u8; 32], &OwnKey, &SecretKey),
-    addresses: &[IpNet],
+    hub: &[u8; 32],
+    peer: &NewPeer<'_>,
 ) -> Result<Zeroizing<String>, Failure> {
     let endpoint = match config.interface.listen_port {
         Some(Placed { value: port @ 1.., .. }) => with_port(&arguments.endpoint, port),
         _ => arguments.endpoint.clone(),
     };
     value::endpoint(&endpoint).map_err(|error| format!("--endpoint: {error}"))?;
-    let join = |list: &[IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let networks: Vec<IpNet> = match arguments.allowed.is_empty() {
         true => networks(config),
         false => arguments.allowed.iter().map(IpNet::trunc).collect(),
     };
-    let private = match own {
+    let private = match &peer.own {
         OwnKey::Private(key) => format!("PrivateKey = {}\n", Base64::encode_string(key.as_slice())),
         OwnKey::Public(_) => "# PrivateKey = the one that the public key was made of\n".to_owned(),
     };
@@ -289,12 +363,12 @@ fn client_file(
         seconds => format!("PersistentKeepalive = {seconds}\n"),
     };
     let hub = Base64::encode_string(hub);
-    let preshared_key = Base64::encode_string(preshared_key.as_slice());
+    let preshared_key = Base64::encode_string(peer.preshared_key.as_slice());
     Ok(Zeroizing::new(format!(
         "[Interface]\n# Name = {}\n{private}Address = {}\n{dns}\n[Peer]\nPublicKey = {hub}\n\
          PresharedKey = {preshared_key}\nAllowedIPs = {}\nEndpoint = {endpoint}\n{keepalive}",
-        arguments.name,
-        join(addresses),
+        peer.name,
+        join(&peer.addresses),
         join(&networks),
     )))
 }
@@ -310,14 +384,14 @@ fn with_port(endpoint: &str, port: u16) -> String {
 }
 
 /// A file that was created; removed on drop unless it is kept.
-struct NewFile<'a>(Option<&'a Path>);
+struct NewFile(Option<PathBuf>);
 
-impl NewFile<'_> {
-    fn write<'a>(path: &'a Path, text: &str) -> Result<NewFile<'a>, Failure> {
+impl NewFile {
+    fn write(path: PathBuf, text: &str) -> Result<NewFile, Failure> {
         let failed = |error| format!("{}: {error}", path.display());
-        let mut file = create_secret(path).map_err(failed)?;
-        let created = NewFile(Some(path));
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        let mut file = create_secret(&path).map_err(failed)?;
+        let created = NewFile(Some(path.clone()));
+        file.write_all(text.as_bytes()).map_err(failed)?;
         Ok(created)
     }
 
@@ -326,20 +400,28 @@ impl NewFile<'_> {
     }
 }
 
-impl Drop for NewFile<'_> {
+impl Drop for NewFile {
     fn drop(&mut self) {
-        if let Some(path) = self.0 {
+        if let Some(path) = &self.0 {
             // It may be gone already.
             let _ = fs::remove_file(path);
         }
     }
 }
 
+/// Waits until everything on the file system of a file is on disk.
+fn sync(path: &Path) -> Result<(), Failure> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let file = File::open(path).map_err(failed)?;
+    syncfs(&file).map_err(|errno| failed(errno.into()))?;
+    Ok(())
+}
+
 /// Changes the running interface; does nothing if it does not run.
-fn apply(file: &ConfigFile, change: PeerChange) -> Result<(), Failure> {
+fn apply(file: &ConfigFile, changes: Vec<Change>) -> Result<(), Failure> {
     let interface = &file.interface;
     let path = SocketFile::path(Path::new(DIRECTORY), interface);
-    let request = SetRequest { changes: vec![Change::Peer(change)], rejected: None };
+    let request = SetRequest { changes, rejected: None };
     let is_absent = |error: &io::Error| {
         [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())
     };

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::model::Config;
 
-/// The lowest address of a network that neither the interface nor a peer has; none if it is full.
-/// The network's own address and the broadcast address of IPv4 are not for hosts. The time is that
-/// of sorting all prefixes, however large the network is.
-pub fn find(config: &Config, network: IpNet) -> Option<IpNet> {
+/// The addresses of a network that neither the interface nor a peer has, from the lowest on. The
+/// network's own address and the broadcast address of IPv4 are not for hosts. The time until the
+/// first one is that of sorting all prefixes, however large the network is.
+pub fn free(config: &Config, network: IpNet) -> impl Iterator<Item = IpNet> + use<> {
     let interface = config.interface.addresses.iter().map(|one| IpNet::from(one.value.addr()));
     let peers = config.peers.iter().flat_map(|peer| &peer.allowed_ips).map(|one| one.value);
     // A peer with a route for the whole network or more does not have each address in it.
@@ -19,18 +19,19 @@ pub fn find(config: &Config, network: IpNet) -> Option<IpNet> {
     used.sort_unstable();
     let (first, last) = ends(&network);
     let last = if network.addr().is_ipv4() { last.saturating_sub(1) } else { last };
-    let mut free = first.checked_add(1)?;
-    for (first, last) in used {
-        if free < first {
-            break;
+    let mut used = used.into_iter().peekable();
+    let mut next = first.checked_add(1);
+    std::iter::from_fn(move || {
+        let mut free = next?;
+        while let Some((_, last)) = used.next_if(|(first, _)| *first <= free) {
+            free = free.max(last.checked_add(1)?);
         }
-        free = free.max(last.checked_add(1)?);
-    }
-    let address = match network {
-        IpNet::V4(_) => IpAddr::from(Ipv4Addr::from(u32::try_from(free).ok()?)),
-        IpNet::V6(_) => IpAddr::from(Ipv6Addr::from(free)),
-    };
-    (free <= last).then(|| address.into())
+        next = free.checked_add(1);
+        (free <= last).then(|| match network {
+            IpNet::V4(_) => IpAddr::from(Ipv4Addr::from(free as u32)).into(),
+            IpNet::V6(_) => IpAddr::from(Ipv6Addr::from(free)).into(),
+        })
+    })
 }
 
 /// The first and the last address of a prefix.
@@ -51,7 +52,15 @@ mod tests {
         let text = format!("[Interface]\nAddress = {address}\n[Peer]\nAllowedIPs = {allowed}\n");
         let config = read(&text).0;
         let network = config.interface.addresses[0].value.trunc();
-        find(&config, network).map(|one| one.to_string())
+        free(&config, network).next().map(|one| one.to_string())
+    }
+
+    #[test]
+    fn all_addresses_come_in_order() {
+        let text = "[Interface]\nAddress = 10.7.0.1/29\n[Peer]\nAllowedIPs = 10.7.0.4/31\n";
+        let network = "10.7.0.0/29".parse().expect("a network");
+        let all: Vec<_> = free(&read(text).0, network).map(|one| one.to_string()).collect();
+        assert_eq!(all, ["10.7.0.2/32", "10.7.0.3/32", "10.7.0.6/32"]);
     }
 
     #[test]
