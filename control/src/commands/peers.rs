@@ -425,12 +425,12 @@ fn apply(file: &ConfigFile, changes: Vec<Change>) -> Result<(), Failure> {
     let is_absent = |error: &io::Error| {
         [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())
     };
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let has_interface = if_nametoindex(interface.as_str()).is_ok();
     let reason = match client::ask(&path, &render_set(&request)) {
         Ok(reply) if reply.errno == Errno::OK => return Ok(()),
         Ok(reply) => format!("errno {}", reply.errno.0),
-        Err(error) if is_absent(&error) && if_nametoindex(interface.as_str()).is_err() => {
-            return Ok(());
-        }
+        Err(error) if (is_absent(&error) || is_denied(&error)) && !has_interface => return Ok(()),
         Err(error) if is_absent(&error) => "wg-bounce does not run it".to_owned(),
         Err(error) => error.to_string(),
     };
