@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address_number;
 mod commands;
 mod config_file;
 pub mod cookie;

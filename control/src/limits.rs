@@ -248,8 +248,8 @@ pub const CONNECTIONS_PAUSE_MIN: Millis = Millis::from_secs(2);
 pub const CONNECTIONS_PAUSES: u64 = 99;
 /// Questions about the relay policy that may wait.
 pub const RELAY_QUESTIONS_MAX: usize = 16;
-/// Time that `wg-bounce explain` waits for the daemon.
-pub const EXPLAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time that a command waits for the daemon.
+pub const CLIENT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Minimum time between two updates: loading a full routing table must not keep the workers busy.
 pub const RELAY_UPDATE_INTERVAL: Millis = Millis(10);
 /// Time after the rules of nftables were read until they are read again, in multiples of what the

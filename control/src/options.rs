@@ -169,27 +169,28 @@ pub enum Switch {
 }
 
 impl Options {
-    /// Reads the process's arguments and environment. `command`: these options, and the program's
-    /// commands. If one of these is meant, returns what it matches.
+    /// Matches the process's arguments and environment against `command`: these options, and the
+    /// program's commands.
     ///
     /// # Errors
     /// Invalid arguments or variables; also `--help` and `--version`.
-    pub fn from_process(command: Command) -> Result<Result<Options, ArgMatches>, UsageError> {
-        let mut command =
-            command.subcommand_negates_reqs(true).args_conflicts_with_subcommands(true);
-        let matches = command
-            .try_get_matches_from_mut(env::args_os())
-            .map_err(|error| UsageError::new(error, &command))?;
-        if matches.subcommand().is_some() {
-            return Ok(Err(matches));
-        }
-        let mut options = Options::from_arg_matches(&matches)
-            .map_err(|error| UsageError::new(error, &command))?;
+    pub fn matches(command: &mut Command) -> Result<ArgMatches, UsageError> {
+        let matches = command.try_get_matches_from_mut(env::args_os());
+        matches.map_err(|error| UsageError::new(error, command))
+    }
+
+    /// The options among what `command` matched, and those of wireguard-go's variables.
+    ///
+    /// # Errors
+    /// Invalid variables.
+    pub fn new(command: &mut Command, matches: &ArgMatches) -> Result<Options, UsageError> {
+        let mut options =
+            Options::from_arg_matches(matches).map_err(|error| UsageError::new(error, command))?;
         options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
-            UsageError::new(command.error(ErrorKind::ValueValidation, reason), &command)
+            UsageError::new(command.error(ErrorKind::ValueValidation, reason), command)
         })?;
-        options.set = set_options(&command, &matches);
-        Ok(Ok(options))
+        options.set = set_options(command, matches);
+        Ok(options)
     }
 
     /// Each option with its value and its source, one per line. `engine` has the defaults that

@@ -167,6 +167,11 @@ fn hub(directory: &TempDir, address: &str) -> (String, String) {
     (path.to_str().expect("text").to_owned(), text)
 }
 
+/// Adds a peer to the file. `more` begins with the hub's endpoint.
+fn add_peer(path: &str, name: &str, more: &[&str]) -> (i32, String, String) {
+    run(&[&["add-peer", name, "--on", path, "--endpoint"], more].concat(), "")
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).expect("a text")
 }
@@ -175,9 +180,7 @@ fn read(path: &str) -> String {
 fn peers_are_added_to_the_file_and_removed_from_it() {
     let directory = TempDir::new().expect("created");
     let (path, text) = hub(&directory, "10.7.0.1/24, fd77::1/64");
-    let add = |name: &str, more: &[&str]| {
-        run(&[&["add-peer", name, "--on", &path, "--endpoint"], more].concat(), "")
-    };
+    let add = |name: &str, more: &[&str]| add_peer(&path, name, more);
     let (code, client, stderr) = add("alice", &["hub.example.org"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     for line in [
@@ -231,9 +234,7 @@ fn peers_are_added_to_the_file_and_removed_from_it() {
 fn what_cannot_be_added_changes_nothing() {
     let directory = TempDir::new().expect("created");
     let (path, _) = hub(&directory, "10.7.0.1/30");
-    let add = |name: &str, more: &[&str]| {
-        run(&[&["add-peer", name, "--on", &path, "--endpoint"], more].concat(), "")
-    };
+    let add = |name: &str, more: &[&str]| add_peer(&path, name, more);
     assert_eq!(add("alice", &["192.0.2.1"]).0, 0);
     let before = read(&path);
     let taken = file(&directory, "taken", "");
@@ -323,7 +324,7 @@ fn files_of_operators_are_left_as_they_are() {
     std::os::unix::fs::symlink(&target, &link).expect("linked");
     let draft = file(&directory, "production-hub-2024.txt.new", "draft");
     let link = link.to_str().expect("text");
-    let (code, client, _) = run(&["add-peer", "alice", "--on", link, "--endpoint", "a.b"], "");
+    let (code, client, _) = add_peer(link, "alice", &["a.b"]);
     assert_eq!(code, 0);
     assert!(client.contains("\nAddress = 10.7.0.2/32\n"), "{client}");
     assert!(client.contains("\nAllowedIPs = 10.7.0.0/24\n"), "{client}");

@@ -8,10 +8,10 @@ use clap::CommandFactory as _;
 use nix::net::if_::if_nametoindex;
 use nix::unistd::geteuid;
 use wg_bounce_sys::Family;
-use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::answer::{Answer, Failure};
 use super::file::ConfigFile;
+use super::keys;
 use crate::config_file::model::{Config, Placed};
 use crate::config_file::problem::{Problem, Severity};
 use crate::config_file::quote::quote;
@@ -86,8 +86,8 @@ fn check_keys(config: &Config, problems: &mut Vec<Problem>) {
                     genkey makes one";
         return problems.push(Problem::of_file(Severity::Warning, text));
     };
-    let own = PublicKey::from(&StaticSecret::from(**key));
-    for peer in config.peers.iter().filter(|peer| peer.public_key == *own.as_bytes()) {
+    let own = keys::public_of(key);
+    for peer in config.peers.iter().filter(|peer| peer.public_key == own) {
         let text = "the PublicKey of this peer is that of this host itself: the peer is ignored";
         problems.push(Problem::warning(peer.place, text));
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use wg_bounce_uapi::types::Errno;
 
-use crate::limits::EXPLAIN_TIME_MAX;
+use crate::limits::CLIENT_TIME_MAX;
 
 /// The reply to a request.
 pub(super) struct Reply {
@@ -23,8 +23,8 @@ pub(super) struct Reply {
 /// request.
 pub(super) fn ask(path: &Path, request: &str) -> io::Result<Reply> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(EXPLAIN_TIME_MAX))?;
-    stream.set_write_timeout(Some(EXPLAIN_TIME_MAX))?;
+    stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
+    stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
     stream.write_all(request.as_bytes())?;
     let mut lines = Vec::new();
     for line in BufReader::new(stream).lines() {

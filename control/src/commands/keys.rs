@@ -39,8 +39,12 @@ pub(super) fn public() -> Result<String, Failure> {
     let read = io::stdin().take(INPUT_MAX).read_to_string(&mut text);
     read.map_err(|error| format!("cannot read standard input: {error}"))?;
     let key = value::key(text.trim()).map_err(|error| format!("on standard input: {error}"))?;
-    let public = PublicKey::from(&StaticSecret::from(*key));
-    Ok(Base64::encode_string(public.as_bytes()) + "\n")
+    Ok(Base64::encode_string(&public_of(&key)) + "\n")
+}
+
+/// The public key of a private key.
+pub(super) fn public_of(key: &SecretKey) -> [u8; 32] {
+    PublicKey::from(&StaticSecret::from(**key)).to_bytes()
 }
 
 /// 32 random bytes.

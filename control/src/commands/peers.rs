@@ -14,7 +14,6 @@ use qrcode::QrCode;
 use qrcode::render::{svg, unicode};
 use wg_bounce_uapi::render::render_set;
 use wg_bounce_uapi::types::{AllowedIp, Change, Errno, PeerChange, SecretKey, SetRequest};
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, Failure};
@@ -317,7 +316,7 @@ enum OwnKey {
 impl OwnKey {
     fn public(&self) -> [u8; 32] {
         match self {
-            OwnKey::Private(key) => PublicKey::from(&StaticSecret::from(**key)).to_bytes(),
+            OwnKey::Private(key) => keys::public_of(key),
             OwnKey::Public(key) => *key,
         }
     }
@@ -326,7 +325,7 @@ impl OwnKey {
 /// The public key of the hub.
 fn hub_key(config: &Config) -> Result<[u8; 32], Failure> {
     match &config.interface.private_key {
-        Some(key) => Ok(PublicKey::from(&StaticSecret::from(**key)).to_bytes()),
+        Some(key) => Ok(keys::public_of(key)),
         None => {
             let text = "[Interface] has no PrivateKey, so clients cannot know its public key";
             Err(text.to_owned().into())

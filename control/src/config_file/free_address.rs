@@ -1,10 +1,10 @@
 //! Addresses for new peers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use ipnet::IpNet;
+use wg_bounce_sys::Family;
 
 use super::model::Config;
+use crate::address_number::{address, ends};
 
 /// The addresses of a network that neither the interface nor a peer has, from the lowest on. The
 /// network's own address and the broadcast address of IPv4 are not for hosts. The time until the
@@ -19,6 +19,7 @@ pub fn free(config: &Config, network: IpNet) -> impl Iterator<Item = IpNet> + us
     used.sort_unstable();
     let (first, last) = ends(&network);
     let last = if network.addr().is_ipv4() { last.saturating_sub(1) } else { last };
+    let family = Family::of(network.addr());
     let mut used = used.into_iter().peekable();
     let mut next = first.checked_add(1);
     std::iter::from_fn(move || {
@@ -27,20 +28,8 @@ pub fn free(config: &Config, network: IpNet) -> impl Iterator<Item = IpNet> + us
             free = free.max(last.checked_add(1)?);
         }
         next = free.checked_add(1);
-        (free <= last).then(|| match network {
-            IpNet::V4(_) => IpAddr::from(Ipv4Addr::from(free as u32)).into(),
-            IpNet::V6(_) => IpAddr::from(Ipv6Addr::from(free)).into(),
-        })
+        (free <= last).then(|| address(free, family).into())
     })
-}
-
-/// The first and the last address of a prefix.
-fn ends(prefix: &IpNet) -> (u128, u128) {
-    let number = |address| match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
-    };
-    (number(prefix.network()), number(prefix.broadcast()))
 }
 
 #[cfg(test)]

@@ -98,7 +98,8 @@ impl Request {
         frame(self.kind, self.flags, sequence, &self.body)
     }
 
-    fn is_dump(&self) -> bool {
+    /// Whether it asks for a whole table.
+    pub fn is_dump(&self) -> bool {
         self.flags & NLM_F_DUMP == NLM_F_DUMP
     }
 }

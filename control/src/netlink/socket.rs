@@ -79,26 +79,16 @@ impl NetlinkSocket {
         Ok(())
     }
 
-    /// Makes the kernel reply in datagrams of up to 32 KiB from the first one on. The size follows
-    /// the largest buffer that a message was received with, so one is received (`netlink_dump`,
-    /// net/netlink/af_netlink.c). The first datagram of a socket has less than 4 KiB otherwise, and
-    /// a dump of nftables whose first object is larger ends there, as if there were none.
-    ///
-    /// # Errors
-    /// Those of [`NetlinkSocket::request`] but refusals.
-    pub fn expect_large_messages(&mut self) -> io::Result<()> {
-        match self.request(&Request::nothing()) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            result => result.map(drop),
-        }
-    }
-
     /// Passes the messages of each datagram of the reply to `take`.
     fn exchange(
         &mut self,
         request: &Request,
         take: &mut dyn FnMut(&mut Vec<Message>) -> io::Result<()>,
     ) -> io::Result<Reply> {
+        // A socket that has received anything has large datagrams already.
+        if request.is_dump() && self.sequence == 0 {
+            self.expect_large_messages()?;
+        }
         self.sequence = self.sequence.wrapping_add(1);
         send(self.socket.as_raw_fd(), &request.bytes(self.sequence), MsgFlags::empty())?;
         let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
@@ -140,6 +130,17 @@ impl NetlinkSocket {
             }
         }
         Ok(result)
+    }
+
+    /// Makes the kernel reply in datagrams of up to 32 KiB from the first one on. The size follows
+    /// the largest buffer that a message was received with, so one is received (`netlink_dump`,
+    /// net/netlink/af_netlink.c). The first datagram of a socket has less than 4 KiB otherwise, and
+    /// a dump of nftables whose first object is larger ends there, as if there were none.
+    fn expect_large_messages(&mut self) -> io::Result<()> {
+        match self.request(&Request::nothing()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Receives one whole datagram, and the id of the namespace that it is about, if not ours.
@@ -191,9 +192,7 @@ impl From<NetlinkSocket> for OwnedFd {
 /// As for [`NetlinkSocket::request`]; `Interrupted` if the table keeps changing.
 pub fn request(protocol: Protocol, request: &Request) -> io::Result<Vec<Message>> {
     for _ in 0..NETLINK_ATTEMPTS_MAX {
-        let mut socket = NetlinkSocket::open(protocol, &[])?;
-        socket.expect_large_messages()?;
-        let reply = socket.request(request)?;
+        let reply = NetlinkSocket::open(protocol, &[])?.request(request)?;
         if !reply.is_inconsistent {
             return Ok(reply.messages);
         }

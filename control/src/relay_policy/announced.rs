@@ -1,9 +1,9 @@
 //! Events of nftables since its rules were read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::rules::sets::{self, TableName};
+use super::rules::sets::TableName;
 use crate::limits::ANNOUNCED_NAMES_MAX;
 use crate::netlink::attribute::need;
 use crate::netlink::message::Message;
@@ -16,6 +16,9 @@ use crate::netlink::numbers::{
     NFTA_SET_TABLE, NFTA_TABLE_NAME,
 };
 
+/// Names in tables.
+type Names = BTreeMap<TableName, BTreeSet<String>>;
+
 /// What the events of nftables named. The kernel sends those of a transaction together, and then
 /// the number of its generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub struct Announced {
     /// Events have come since.
     is_open: bool,
     tables: BTreeSet<TableName>,
-    chains: BTreeSet<(TableName, String)>,
-    sets: BTreeSet<sets::Name>,
+    chains: Names,
+    sets: Names,
     has_flowtables: bool,
     has_elements: bool,
 }
@@ -41,8 +44,8 @@ impl Default for Announced {
             generation: None,
             is_open: false,
             tables: BTreeSet::new(),
-            chains: BTreeSet::new(),
-            sets: BTreeSet::new(),
+            chains: Names::new(),
+            sets: Names::new(),
             has_flowtables: false,
             has_elements: false,
         }
@@ -53,6 +56,14 @@ impl Default for Announced {
 /// net/netfilter/nf_tables_api.c).
 fn next(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
+}
+
+fn add(names: &mut Names, table: TableName, name: String) {
+    names.entry(table).or_default().insert(name);
+}
+
+fn has(names: &Names, table: &TableName, name: &str) -> bool {
+    names.get(table).is_some_and(|names| names.contains(name))
 }
 
 fn is_after(generation: u32, other: u32) -> bool {
@@ -67,7 +78,8 @@ impl Announced {
             true
         });
         self.is_open = !ends;
-        if self.chains.len() + self.sets.len() > ANNOUNCED_NAMES_MAX {
+        let names = self.chains.values().chain(self.sets.values()).map(BTreeSet::len);
+        if names.sum::<usize>() > ANNOUNCED_NAMES_MAX {
             self.chains.clear();
             self.sets.clear();
             self.is_incomplete = true;
@@ -95,17 +107,17 @@ impl Announced {
                 self.tables.insert(table(NFTA_TABLE_NAME)?);
             }
             NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN => {
-                self.chains.insert((table(NFTA_CHAIN_TABLE)?, text(NFTA_CHAIN_NAME)?));
+                add(&mut self.chains, table(NFTA_CHAIN_TABLE)?, text(NFTA_CHAIN_NAME)?);
             }
             NFT_MSG_NEWRULE | NFT_MSG_DELRULE => {
-                self.chains.insert((table(NFTA_RULE_TABLE)?, text(NFTA_RULE_CHAIN)?));
+                add(&mut self.chains, table(NFTA_RULE_TABLE)?, text(NFTA_RULE_CHAIN)?);
             }
             NFT_MSG_NEWSET | NFT_MSG_DELSET => {
-                self.sets.insert((header[0], text(NFTA_SET_TABLE)?, text(NFTA_SET_NAME)?));
+                add(&mut self.sets, table(NFTA_SET_TABLE)?, text(NFTA_SET_NAME)?);
             }
             NFT_MSG_NEWSETELEM | NFT_MSG_DELSETELEM => {
                 let set = text(NFTA_SET_ELEM_LIST_SET)?;
-                self.sets.insert((header[0], text(NFTA_SET_ELEM_LIST_TABLE)?, set));
+                add(&mut self.sets, table(NFTA_SET_ELEM_LIST_TABLE)?, set);
                 self.has_elements = true;
             }
             NFT_MSG_NEWFLOWTABLE | NFT_MSG_DELFLOWTABLE => self.has_flowtables = true,
@@ -165,12 +177,12 @@ impl Announced {
 
     /// Whether an event named this chain, or a rule in it.
     pub fn concern_chain(&self, table: &TableName, chain: &str) -> bool {
-        self.chains.contains(&(table.clone(), chain.to_owned()))
+        has(&self.chains, table, chain)
     }
 
     /// Whether an event named this set, or elements of it.
     pub fn concern_set(&self, table: &TableName, set: &str) -> bool {
-        self.sets.contains(&(table.0, table.1.clone(), set.to_owned()))
+        has(&self.sets, table, set)
     }
 }
 

@@ -46,15 +46,21 @@ use failure::Failure;
 /// The program. Exit codes: 0 after an orderly exit, 1 if the daemon could not start or failed, 2
 /// for wrong usage.
 pub fn main() -> ExitCode {
-    let command = Command::augment_subcommands(Options::command());
-    let options = match Options::from_process(command) {
-        Ok(Ok(options)) => options,
-        Ok(Err(matches)) => {
-            return match Command::from_arg_matches(&matches) {
-                Ok(command) => command.run(),
-                Err(error) => error.exit(),
-            };
-        }
+    let mut command = Command::augment_subcommands(Options::command())
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true);
+    let matches = match Options::matches(&mut command) {
+        Ok(matches) => matches,
+        Err(error) => return ExitCode::from(error.print()),
+    };
+    if matches.subcommand().is_some() {
+        return match Command::from_arg_matches(&matches) {
+            Ok(command) => command.run(),
+            Err(error) => error.exit(),
+        };
+    }
+    let options = match Options::new(&mut command, &matches) {
+        Ok(options) => options,
         Err(error) => return ExitCode::from(error.print()),
     };
     if options.show_options {

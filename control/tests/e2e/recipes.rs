@@ -91,7 +91,7 @@ fn variables(relay: &Relay, program: &str) -> String {
     // ufw keeps its rules in files: a copy, in the mount namespace of this script.
     let ufw = "if [ -d /etc/ufw ]; then mount -t tmpfs none /mnt; cp -r /etc/ufw /mnt; \
                mount --bind /mnt/ufw /etc/ufw; fi";
-    format!("IF={} IPTABLES={program}\n{values}\n{ufw}\n", relay.hub.interface)
+    format!("IF={} IPTABLES={program} RECIPES={RECIPES}\n{values}\n{ufw}\n", relay.hub.interface)
 }
 
 fn family_of(program: &str) -> Family {

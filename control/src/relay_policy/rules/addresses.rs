@@ -1,10 +1,10 @@
 //! The addresses of the peers: of both ends of every packet between them.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::{Family, PerFamily};
+
+use crate::address_number::ends;
 
 /// All allowed IPs, of one version of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,16 +20,7 @@ impl Addresses {
     pub fn new(version: u64, prefixes: impl IntoIterator<Item = IpNet>) -> Addresses {
         let mut ranges = PerFamily::<Vec<(u128, u128)>>::default();
         for prefix in prefixes {
-            let (family, range) = match prefix {
-                IpNet::V4(v4) => {
-                    let ends = [v4.network(), v4.broadcast()];
-                    (Family::V4, ends.map(|end| u128::from(end.to_bits())))
-                }
-                IpNet::V6(v6) => {
-                    (Family::V6, [v6.network(), v6.broadcast()].map(|end| end.to_bits()))
-                }
-            };
-            ranges.of_mut(family).push(range.into());
+            ranges.of_mut(Family::of(prefix.addr())).push(ends(&prefix));
         }
         Addresses { version, ranges: ranges.map(Ranges::new) }
     }
@@ -41,14 +32,6 @@ pub const NUMBER_LEN_MAX: usize = 16;
 /// The number of an address.
 pub fn number(address: &[u8]) -> u128 {
     address.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
-}
-
-/// The address of a number.
-pub fn address(number: u128, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4((number as u32).into()),
-        Family::V6 => IpAddr::V6(number.into()),
-    }
 }
 
 #[cfg(test)]

@@ -394,7 +394,8 @@ fn unlisted() -> Rule {
 }
 
 fn has_unlisted(chain: &Chain) -> bool {
-    chain.rules.last() == Some(&unlisted())
+    // Other rules have labels.
+    chain.rules.last().is_some_and(|rule| rule.label.is_empty())
 }
 
 /// Number of jumps and gotos to each chain, by its index.

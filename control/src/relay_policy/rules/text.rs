@@ -7,8 +7,9 @@ use wg_bounce_dataplane::ip::{ICMP, ICMPV6, TCP, UDP};
 use wg_bounce_dataplane::ranges::Ranges;
 use wg_bounce_sys::Family;
 
-use super::addresses::{address, number};
+use super::addresses::number;
 use super::{Chain, Condition, Effect, Layer, NewAddress, NewPort, Rule, Side, Step, Verdict};
+use crate::address_number::address;
 
 /// Longest text (characters).
 const LENGTH_MAX: usize = 120;

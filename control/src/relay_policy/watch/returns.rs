@@ -16,11 +16,11 @@ use wg_bounce_sys::tun::TunHandle;
 
 use super::system::System;
 use super::view::View;
+use crate::address_number::address;
 use crate::limits::RETURNED_CONNECTIONS_MAX;
 use crate::netlink::message::Protocol;
 use crate::relay_policy::connections;
 use crate::relay_policy::kernel::Kernel as _;
-use crate::relay_policy::rules::addresses::address;
 
 /// Makes the kernel forget the connections of TCP between peers that were relayed directly with
 /// `before`, and are not with `now`.

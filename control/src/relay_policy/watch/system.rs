@@ -31,9 +31,7 @@ impl Kernel for System<'_> {
         request: &Request,
         each: &mut dyn FnMut(&Message) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut socket = NetlinkSocket::open(protocol, &[])?;
-        socket.expect_large_messages()?;
-        socket.request_each(request, each)
+        NetlinkSocket::open(protocol, &[])?.request_each(request, each)
     }
 
     fn announced(&mut self) -> Announced {
