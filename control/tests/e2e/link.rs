@@ -44,6 +44,8 @@ fn an_idle_tunnel_is_silent() {
 fn a_polled_interface_keeps_the_operators_settings() {
     let lab = Lab::new();
     let (namespace, inside) = (lab.namespace("alone"), lab.namespace("inside"));
+    // A moved interface gets the defaults of its new namespace: a 0 is then the daemon's.
+    inside.sysctl("net.ipv4.conf.default.send_redirects=1");
     // Events of other namespaces need CAP_NET_BROADCAST.
     let wrapper = ["setpriv", "--bounding-set=-all,+net_admin,+sys_admin", "--inh-caps=-all"];
     let program = Program::Ours(Backend::Uring);

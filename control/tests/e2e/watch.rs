@@ -88,6 +88,7 @@ fn the_ipv6_mtu_of_the_interface_is_honoured() {
 fn read_only_settings_do_not_matter() {
     let lab = Lab::new();
     let namespace = lab.namespace("alone");
+    namespace.sysctl("net.ipv4.conf.default.send_redirects=1");
     let script = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys \
                   && exec \"$0\" \"$@\"";
     let wrapper = ["unshare", "--mount", "sh", "-c", script];
