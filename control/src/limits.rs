@@ -10,6 +10,10 @@ use wg_bounce_dataplane::limits::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TI
 use wg_bounce_dataplane::token_bucket::Rate;
 use wg_bounce_sys::clock::Millis;
 
+/// `wg-bounce up` waits this long for the addresses of host names before it goes on without them:
+/// a resolver that answers does so within a second or two.
+pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// Pause between two attempts to bind a UDP port that another program has taken while the link was
 /// down. Short compared with the time in which an operator notices.
 pub const BIND_RETRY_INTERVAL: Millis = Millis::from_secs(1);

@@ -6,11 +6,17 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Start-up is complete.
 pub const READY: &str = "READY=1";
 /// The daemon is shutting down.
 pub const STOPPING: &str = "STOPPING=1";
+
+/// The configuration is being applied again, since this time on the monotonic clock.
+pub fn reloading(time: Duration) -> String {
+    format!("RELOADING=1\nMONOTONIC_USEC={}", time.as_micros())
+}
 
 /// One line for `systemctl status`.
 pub fn status(text: &str) -> String {

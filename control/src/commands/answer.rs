@@ -22,6 +22,12 @@ pub(super) struct Answer {
     pub code: u8,
 }
 
+impl From<u8> for Answer {
+    fn from(code: u8) -> Answer {
+        Answer { text: String::new(), code }
+    }
+}
+
 impl From<String> for Answer {
     fn from(text: String) -> Answer {
         Answer { text, code: 0 }

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use clap::CommandFactory as _;
 use nix::net::if_::if_nametoindex;
-use nix::unistd::geteuid;
 use wg_bounce_sys::Family;
 
 use super::answer::{Answer, Failure};
@@ -51,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
 }
 
 /// Adds what is wrong with options of wg-bounce.
-fn check_options(config: &Config, problems: &mut Vec<Problem>) {
+pub(super) fn check_options(config: &Config, problems: &mut Vec<Problem>) {
     for option in &config.options {
         if let Err(text) = check_option(&option.name, &option.value) {
             problems.push(Problem::error(option.place, text));
@@ -97,7 +96,7 @@ fn check_keys(config: &Config, problems: &mut Vec<Problem>) {
 fn check_saving(config: &Config, problems: &mut Vec<Problem>) {
     if config.interface.save && config.peers.iter().any(|peer| peer.name.is_some()) {
         let text = "SaveConfig is true: wg-quick rewrites this file when the interface goes down, \
-                    without the peers' names";
+                    without the peers' names; wg-bounce up keeps them";
         problems.push(Problem::of_file(Severity::Warning, text));
     }
 }
@@ -108,12 +107,10 @@ fn check_permissions(file: &ConfigFile, config: &Config, problems: &mut Vec<Prob
         let text = format!("others may read the keys in this file: chmod 600 {path}");
         problems.push(Problem::of_file(Severity::Warning, text));
     }
-    let can_others_write =
-        file.mode() & 0o022 != 0 || ![0, geteuid().as_raw()].contains(&file.owner());
-    if let Some(hook) = config.interface.hooks.first().filter(|_| can_others_write) {
+    if let Some(hook) = config.interface.hooks.first().filter(|_| file.can_others_write()) {
         let text = format!(
-            "others can write to this file, and so run commands as root: chown root {path}; \
-             chmod 600 {path}"
+            "others can write to this file or its directory, and so run commands as root: chown \
+             root {path}; chmod 600 {path}"
         );
         problems.push(Problem::warning(hook.place, text));
     }

@@ -5,13 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use wg_bounce_uapi::types::Errno;
+use zeroize::Zeroizing;
 
 use crate::limits::CLIENT_TIME_MAX;
 
 /// The reply to a request.
 pub(super) struct Reply {
     /// Its lines without the last one.
-    pub lines: Vec<String>,
+    pub lines: Vec<Zeroizing<String>>,
     /// The last one.
     pub errno: Errno,
 }
@@ -28,7 +29,7 @@ pub(super) fn ask(path: &Path, request: &str) -> io::Result<Reply> {
     stream.write_all(request.as_bytes())?;
     let mut lines = Vec::new();
     for line in BufReader::new(stream).lines() {
-        let line = line?;
+        let line = Zeroizing::new(line?);
         match line.strip_prefix("errno=").map(str::parse) {
             Some(Ok(errno)) => return Ok(Reply { lines, errno: Errno(errno) }),
             _ => lines.push(line),

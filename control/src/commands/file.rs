@@ -6,9 +6,13 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
 use super::answer::Failure;
+use crate::config_file::model::Config;
+use crate::config_file::problem::Severity;
+use crate::config_file::read;
 use crate::limits::{CONFIG_FILE_MAX, INTERFACE_NAME_LEN_MAX};
 
 /// The directory of files that are called by the name of their interface.
@@ -28,6 +32,13 @@ pub(super) struct ConfigFile {
 impl ConfigFile {
     /// Reads a file, or that of an interface, as wg-quick(8) finds it.
     pub fn read(file_or_name: &str) -> Result<ConfigFile, Failure> {
+        let (path, interface) = ConfigFile::locate(file_or_name)?;
+        let failed = |error| format!("{}: {error}", path.display());
+        ConfigFile::load(fs::canonicalize(&path).map_err(failed)?, interface)
+    }
+
+    /// The path of a file, or of that of an interface, and the name of the interface.
+    pub fn locate(file_or_name: &str) -> Result<(PathBuf, String), Failure> {
         let is_name = is_interface(file_or_name) && !file_or_name.ends_with(".conf");
         let path = match is_name {
             true => Path::new(DIRECTORY).join(format!("{file_or_name}.conf")),
@@ -43,8 +54,7 @@ impl ConfigFile {
             .into());
         };
         let interface = interface.to_owned();
-        let failed = |error| format!("{}: {error}", path.display());
-        ConfigFile::load(fs::canonicalize(&path).map_err(failed)?, interface)
+        Ok((path, interface))
     }
 
     fn load(path: PathBuf, interface: String) -> Result<ConfigFile, Failure> {
@@ -71,14 +81,39 @@ impl ConfigFile {
         Ok(ConfigFile { path, interface, text, about })
     }
 
+    /// Its configuration.
+    ///
+    /// # Errors
+    /// It has errors: the first one, with its place.
+    pub fn config(&self) -> Result<Config, Failure> {
+        let (config, mut problems) = read::read(&self.text);
+        problems.retain(|problem| problem.severity == Severity::Error);
+        let path = self.path.display();
+        match problems.as_slice() {
+            [] => Ok(config),
+            [problem] => Err(format!("{path}:{problem}").into()),
+            [problem, others @ ..] => {
+                let count = others.len();
+                Err(format!("{path}:{problem} ({count} more: wg-bounce check {path})").into())
+            }
+        }
+    }
+
+    /// Whether other users can change it, and so run commands as this user.
+    pub fn can_others_write(&self) -> bool {
+        let is_ours = |about: &Metadata| [0, geteuid().as_raw()].contains(&about.uid());
+        let is_open = |about: &Metadata| about.mode() & 0o022 != 0 || !is_ours(about);
+        let directory = self.path.parent().map(fs::metadata);
+        // In a directory with the sticky bit, others cannot replace the file.
+        let is_replaceable =
+            |directory: &Metadata| is_open(directory) && directory.mode() & 0o1000 == 0;
+        is_open(&self.about)
+            || directory.is_none_or(|one| one.is_ok_and(|one| is_replaceable(&one)))
+    }
+
     /// Its permissions, without the type.
     pub fn mode(&self) -> u32 {
         self.about.mode() & 0o7777
-    }
-
-    /// Its owner.
-    pub fn owner(&self) -> u32 {
-        self.about.uid()
     }
 }
 

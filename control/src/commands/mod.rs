@@ -8,6 +8,7 @@ mod file;
 mod keys;
 mod peers;
 mod strip;
+mod up;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ use clap::Subcommand;
 
 use crate::config_file::quote::printable;
 
+pub(crate) use up::PARENT;
+
 // A doc comment would replace the text of `wg-bounce --help`.
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -25,6 +28,8 @@ pub(crate) enum Command {
     AddPeer(peers::AddArguments),
     /// Check a configuration file: every error, and settings that are probably mistakes
     Check(check::Arguments),
+    /// Take down an interface that wg-bounce up runs; return once it is down
+    Down(up::RequestArguments),
     /// Say whether packets between two peers are relayed directly, and which rules of the firewall
     /// they meet, in both directions
     Explain(explain::Arguments),
@@ -34,11 +39,20 @@ pub(crate) enum Command {
     Genpsk,
     /// Print the public key of the private key on standard input
     Pubkey,
+    /// Apply the configuration file of an interface that wg-bounce up runs as it is now, without
+    /// touching what is unchanged
+    Reload(up::RequestArguments),
     /// Remove a peer from a configuration file and from the running interface
     RemovePeer(peers::RemoveArguments),
+    /// Write the running configuration of an interface that wg-bounce up runs to its file, and keep
+    /// its names and comments
+    Save(up::RequestArguments),
     /// Print a configuration file without what only wg-quick and wg-bounce understand, for wg
     /// setconf
     Strip(strip::Arguments),
+    /// Bring up an interface from its configuration file, with addresses, routes, DNS and hooks, as
+    /// wg-quick up does, and run in the foreground until it is taken down
+    Up(up::UpArguments),
 }
 
 impl Command {
@@ -47,14 +61,18 @@ impl Command {
         let (name, result) = match self {
             Command::AddPeer(arguments) => ("add-peer", peers::add(arguments)),
             Command::Check(arguments) => ("check", check::run(arguments)),
+            Command::Down(arguments) => ("down", up::down(arguments).map(Answer::from)),
             Command::Explain(arguments) => ("explain", explain::run(arguments).map(Answer::from)),
             Command::Genkey => ("genkey", keys::private().map(Answer::from)),
             Command::Genpsk => ("genpsk", keys::preshared().map(Answer::from)),
             Command::Pubkey => ("pubkey", keys::public().map(Answer::from)),
+            Command::Reload(arguments) => ("reload", up::reload(arguments).map(Answer::from)),
             Command::RemovePeer(arguments) => {
                 ("remove-peer", peers::remove(arguments).map(Answer::from))
             }
+            Command::Save(arguments) => ("save", up::save(arguments).map(Answer::from)),
             Command::Strip(arguments) => ("strip", strip::run(arguments).map(Answer::from)),
+            Command::Up(arguments) => ("up", up::run(arguments).map(Answer::from)),
         };
         match result {
             Ok(Answer { text, code }) => {

@@ -20,9 +20,8 @@ use super::answer::{Answer, Failure};
 use super::file::{ConfigFile, Editor, create_secret, is_interface};
 use super::{client, keys};
 use crate::config_file::model::{Config, Peer, Placed};
-use crate::config_file::problem::Severity;
 use crate::config_file::quote::{printable, quote};
-use crate::config_file::{edit, free_address, read, value};
+use crate::config_file::{edit, free_address, value};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
 /// Arguments of `add-peer`.
@@ -124,7 +123,7 @@ pub(super) fn add(arguments: &AddArguments) -> Result<Answer, Failure> {
         return Err(Failure { code: 2, reason });
     }
     let editor = Editor::open(&arguments.file)?;
-    let config = sound(&editor)?;
+    let config = editor.file.config()?;
     let hub = hub_key(&config)?;
     let peers = new_peers(arguments, &config, &hub)?;
     let mut files = Vec::new();
@@ -247,7 +246,7 @@ fn join(list: &[IpNet]) -> String {
 /// Removes a peer.
 pub(super) fn remove(arguments: &RemoveArguments) -> Result<String, Failure> {
     let editor = Editor::open(&arguments.file)?;
-    let config = sound(&editor)?;
+    let config = editor.file.config()?;
     let key = value::key(&arguments.peer).ok();
     let is_meant = |peer: &&Peer| match &key {
         Some(key) => peer.public_key == **key,
@@ -273,15 +272,6 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<String, Failure> {
     change.remove = true;
     apply(&editor.file, vec![Change::Peer(change)])?;
     Ok(String::new())
-}
-
-/// The configuration, if it has no error.
-fn sound(editor: &Editor) -> Result<Config, Failure> {
-    let (config, problems) = read::read(&editor.file.text);
-    match problems.iter().find(|problem| problem.severity == Severity::Error) {
-        None => Ok(config),
-        Some(problem) => Err(format!("{}:{problem}", editor.file.path.display()).into()),
-    }
 }
 
 /// The networks that peers have addresses of.

@@ -7,7 +7,7 @@
 //! 4. [`overlaps`] compares the peers with each other, for warnings.
 //!
 //! [`strip`] leaves out what wg(8) does not understand. [`edit`] adds and removes peers, with
-//! addresses that [`free_address`] finds.
+//! addresses that [`free_address`] finds; [`save`] writes a running configuration into its file.
 //!
 //! Settings mean the same as to wg(8) and wg-quick(8). All that these accept is accepted, but for
 //! names of ports, and texts that are not UTF-8.
@@ -20,6 +20,8 @@ pub mod overlaps;
 pub mod problem;
 pub mod quote;
 pub mod read;
+pub mod save;
+pub mod state;
 pub mod strip;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! A configuration.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use wg_bounce_uapi::types::SecretKey;
@@ -108,6 +108,17 @@ pub struct Endpoint {
     pub host: String,
     /// The UDP port.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// The address, unless a host name has to be looked up first.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let Endpoint { host, port } = self;
+        match host.contains(':') {
+            true => format!("[{host}]:{port}").parse().ok(),
+            false => format!("{host}:{port}").parse().ok(),
+        }
+    }
 }
 
 /// An option of wg-bounce.

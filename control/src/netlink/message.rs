@@ -1,10 +1,12 @@
 //! Netlink messages. Read strictly: a message that cannot be parsed is an error.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO,
-    NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer, NetlinkHeader, NetlinkSerializable,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
+    NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
+    NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 pub use wg_bounce_sys::netlink::Protocol;
@@ -52,6 +54,13 @@ impl Request {
         Request { kind: NLMSG_NOOP, flags: NLM_F_REQUEST | NLM_F_ACK, body: Vec::new() }
     }
 
+    /// Begins or ends a transaction of nftables (NFNL_MSG_BATCH_*).
+    pub fn end_of_batch(kind: u16) -> Request {
+        // struct nfgenmsg (linux/netfilter/nfnetlink.h): family, version, resource.
+        let [high, low] = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
+        Request::get(kind, &[libc::AF_UNSPEC as u8, 0, high, low])
+    }
+
     /// Asks for a whole table.
     pub fn dump(kind: u16, body: &[u8]) -> Request {
         Request { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, body: body.to_vec() }
@@ -75,6 +84,16 @@ impl Request {
     pub fn change_route(message: &RouteNetlinkMessage) -> Request {
         let flags = NLM_F_REQUEST | NLM_F_ACK;
         Request { kind: message.message_type(), flags, body: serialized(message) }
+    }
+
+    /// Creates something with a message of rtnetlink; the reply is empty. EEXIST: it exists.
+    pub fn create_route(message: &RouteNetlinkMessage) -> Request {
+        Request::change_route(message).with(NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The request with more flags (NLM_F_*).
+    pub fn with(self, flags: u16) -> Request {
+        Request { flags: self.flags | flags, ..self }
     }
 
     /// Asks for one object with a message of rtnetlink.
@@ -154,15 +173,9 @@ impl Reply {
                 continue;
             }
             self.is_inconsistent |= frame.flags & NLM_F_DUMP_INTR != 0;
-            match frame.message.kind {
-                NLMSG_ERROR | NLMSG_DONE => {
-                    let code = i32::from_ne_bytes(array(&frame.message.payload)?);
-                    if code != 0 {
-                        return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
-                    }
-                    self.is_complete = true;
-                }
-                _ => {
+            match frame.result_of(self.sequence..=self.sequence)? {
+                Some(()) => self.is_complete = true,
+                None => {
                     self.messages.push(frame.message);
                     self.is_complete |= !self.is_dump;
                 }
@@ -178,6 +191,24 @@ pub struct Frame {
     sequence: u32,
     /// Its type and payload.
     pub message: Message,
+}
+
+impl Frame {
+    /// The end of the request with one of these sequence numbers; none if the message is another.
+    ///
+    /// # Errors
+    /// The kernel refused the request.
+    pub fn result_of(&self, sequences: RangeInclusive<u32>) -> io::Result<Option<()>> {
+        if !sequences.contains(&self.sequence)
+            || ![NLMSG_ERROR, NLMSG_DONE].contains(&self.message.kind)
+        {
+            return Ok(None);
+        }
+        match i32::from_ne_bytes(array(&self.message.payload)?) {
+            0 => Ok(Some(())),
+            code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+        }
+    }
 }
 
 /// The messages of one datagram.

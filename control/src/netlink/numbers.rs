@@ -43,6 +43,8 @@ pub const UPLINK_GROUPS: [u32; 8] = [
     libc::RTNLGRP_IPV6_RULE,
     libc::RTNLGRP_NEXTHOP,
 ];
+/// Within RTA_METRICS: the MTU of a route.
+pub const RTAX_MTU: u16 = 2;
 /// The event group of links.
 pub const LINK_GROUP: u32 = libc::RTNLGRP_LINK;
 /// Within RTM_NEWNSID: the id of a network namespace (linux/net_namespace.h).
@@ -184,6 +186,10 @@ pub const IPS_DST_NAT: u32 = 1 << 5;
 
 // nftables (linux/netfilter/nf_tables.h): the subsystem is the upper byte of a message's type.
 
+/// Begins a transaction.
+pub const NFNL_MSG_BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
+/// Ends a transaction.
+pub const NFNL_MSG_BATCH_END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 /// The event group of nftables.
 pub const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 
@@ -320,6 +326,8 @@ pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_POSITION: u16 = 6;
 /// A rule's expressions.
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+/// An element of a list.
+pub const NFTA_LIST_ELEM: u16 = 1;
 /// The name of an expression.
 pub const NFTA_EXPR_NAME: u16 = 1;
 /// The attributes of an expression.
@@ -328,12 +336,18 @@ pub const NFTA_EXPR_DATA: u16 = 2;
 pub const NFTA_CT_DREG: u16 = 1;
 /// What `ct` loads.
 pub const NFTA_CT_KEY: u16 = 2;
+/// The register that `ct` writes to the connection.
+pub const NFTA_CT_SREG: u16 = 4;
+/// The mark of the connection.
+pub const NFT_CT_MARK: u32 = libc::NFT_CT_MARK as u32;
 /// The state of the connection.
 pub const NFT_CT_STATE: u32 = libc::NFT_CT_STATE as u32;
 /// The register that `meta` loads into.
 pub const NFTA_META_DREG: u16 = 1;
 /// The key of the value that `meta` loads.
 pub const NFTA_META_KEY: u16 = 2;
+/// The register that `meta` writes to the packet.
+pub const NFTA_META_SREG: u16 = 3;
 /// The register that `cmp` reads.
 pub const NFTA_CMP_SREG: u16 = 1;
 /// The operation of `cmp`.
@@ -358,6 +372,8 @@ pub const NFTA_FIB_RESULT: u16 = 2;
 pub const NFTA_FIB_FLAGS: u16 = 3;
 /// It loads the type of an address.
 pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+/// It looks up the source.
+pub const NFTA_FIB_F_SADDR: u32 = 1;
 /// It looks up the destination.
 pub const NFTA_FIB_F_DADDR: u32 = 2;
 /// The kind of option that `exthdr` reads or writes.

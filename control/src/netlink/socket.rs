@@ -9,6 +9,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnknownCmsg, recvmsg, send
 use wg_bounce_sys::netlink;
 
 use super::message::{Message, Protocol, Reply, Request, frames};
+use super::numbers::{NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END};
 use super::parse::malformed;
 use crate::limits::{NETLINK_ATTEMPTS_MAX, NETLINK_DATAGRAM_MAX, NETLINK_EVENTS_MAX};
 
@@ -76,6 +77,36 @@ impl NetlinkSocket {
         each: &mut dyn FnMut(&Message) -> io::Result<()>,
     ) -> io::Result<()> {
         self.exchange(request, &mut |some| some.drain(..).try_for_each(|one| each(&one)))?;
+        Ok(())
+    }
+
+    /// Sends `requests`, each of which asks for an acknowledgement, in one datagram between those
+    /// that begin and end a transaction of nftables. All of them take effect, or none.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn transact(&mut self, requests: &[Request]) -> io::Result<()> {
+        let ends = [NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END].map(Request::end_of_batch);
+        let [begin, end] = &ends;
+        let mut bytes = Vec::new();
+        for request in [begin].into_iter().chain(requests).chain([end]) {
+            self.sequence = self.sequence.wrapping_add(1);
+            let message = request.bytes(self.sequence);
+            bytes.extend_from_slice(&message);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        let mut buffer = vec![0; NETLINK_DATAGRAM_MAX];
+        // A refusal of the whole answers its first message.
+        let first = self.sequence.wrapping_sub(requests.len() as u32 + 1);
+        let mut left = requests.len();
+        while left > 0 {
+            for frame in frames(self.receive(&mut buffer)?.0)? {
+                if frame.result_of(first..=self.sequence)?.is_some() {
+                    left = left.saturating_sub(1);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -104,6 +104,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let (listener, socket) = open_socket(options, &name)?;
     // Before the first thread: each thread has privileges of its own.
     privileges::reduce(Path::new(DIRECTORY));
+    process::end_with_parent().map_err(Failure::system("watch the parent"))?;
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
         .map_err(Failure::system("create an eventfd"))?;

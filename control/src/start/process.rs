@@ -1,5 +1,6 @@
 //! Settings of the whole process: descriptors, signals, resource limits, protection of its memory.
 
+use std::env;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -7,7 +8,10 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::getppid;
 use wg_bounce_sys::inherit;
+
+use crate::commands::PARENT;
 
 /// Protects the keys in memory from core dumps and debuggers, and raises resource limits to their
 /// maximum. None of this is required to run: failures are logged.
@@ -34,6 +38,20 @@ pub(super) fn harden() {
             Ok((soft, hard)) => log::debug!("process: {resource:?} raised from {soft} to {hard}"),
             Err(errno) => log::debug!("process: cannot raise {resource:?}: {errno}"),
         }
+    }
+}
+
+/// Lets this process end with `wg-bounce up`, if that has started it: what it has set up would be
+/// left behind. A change of privileges would undo this, so they must be reduced first.
+///
+/// # Errors
+/// The parent has ended already.
+pub(super) fn end_with_parent() -> io::Result<()> {
+    let Some(parent) = env::var_os(PARENT) else { return Ok(()) };
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    match getppid().to_string().as_str() == parent {
+        true => Ok(()),
+        false => Err(io::Error::other("it has ended")),
     }
 }
 

@@ -45,4 +45,5 @@ mod start;
 mod stress;
 mod traffic;
 mod uapi;
+mod up;
 mod watch;

@@ -59,6 +59,18 @@ pub fn is_ignored(signal: i32) -> bool {
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
+/// Ends the ignoring of a signal: it has its default effect again.
+///
+/// # Errors
+/// EINVAL: no such signal.
+pub fn restore_default(signal: i32) -> io::Result<()> {
+    // SAFETY: `struct sigaction` is plain data; all zeros are valid, and mean SIG_DFL.
+    let action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel only reads the structure; no handler is installed.
+    let result = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

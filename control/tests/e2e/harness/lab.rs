@@ -104,7 +104,8 @@ impl Drop for Lab {
         }
         let ours = self.interface("-");
         let ours = ours.trim_end_matches('-');
-        for entry in std::fs::read_dir("/var/run/wireguard").into_iter().flatten().flatten() {
+        let directories = ["/var/run/wireguard", "/var/run/wg-bounce"].map(std::fs::read_dir);
+        for entry in directories.into_iter().flatten().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.strip_prefix(ours).is_some_and(|role| role.len() == "r.sock".len()) {
                 let _ = std::fs::remove_file(entry.path());

@@ -37,7 +37,7 @@ mod uapi;
 mod wait;
 
 pub use capture::Counter;
-pub use command::Outcome;
+pub use command::{Background, Outcome};
 pub use conversation::{TCP_PORTS, UDP_PORTS, by_tcp, by_udp, serve};
 pub use daemon::{Backend, Daemon, Program, RelayMode};
 pub use fake_peer::FakePeer;

@@ -1,0 +1,161 @@
+//! The daemon as a child process: started, asked, stopped.
+
+use std::env;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use nix::errno::Errno as SystemError;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use wg_bounce_uapi::render::render_set;
+use wg_bounce_uapi::types::{Change, Errno, SetRequest};
+
+use super::running;
+use crate::commands::client::{self, Reply};
+use crate::config_file::state::State;
+use crate::notify;
+use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+
+/// The environment variable with the process id of the parent, with which the daemon ends.
+pub(crate) const PARENT: &str = "WG_BOUNCE_PARENT";
+
+/// Interval of the checks whether the daemon has failed to start.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A running daemon.
+pub(super) struct Daemon {
+    child: Child,
+    interface: String,
+    /// Its messages for the service manager.
+    messages: UnixDatagram,
+}
+
+impl Daemon {
+    /// Starts it with these options, and waits until its interface and socket exist.
+    ///
+    /// # Errors
+    /// It cannot be run, or has ended. It has logged the reason.
+    pub fn start(interface: &str, options: &[String]) -> Result<Daemon, String> {
+        let failed = |error: io::Error| format!("cannot start the daemon: {error}");
+        let name = format!("wg-bounce-up-{}", std::process::id());
+        let messages = SocketAddr::from_abstract_name(&name)
+            .and_then(|address| UnixDatagram::bind_addr(&address))
+            .map_err(failed)?;
+        messages.set_nonblocking(true).map_err(failed)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(env::args_os().next().unwrap_or_else(|| "wg-bounce".into()));
+        command.arg("--foreground").args(options).arg("--").arg(interface);
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+        command.env(PARENT, std::process::id().to_string());
+        for descriptor in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WG_TUN_FD", "WG_UAPI_FD"]
+        {
+            command.env_remove(descriptor);
+        }
+        // The terminal's signals are for this process, which then stops the daemon.
+        let child = command.process_group(0).spawn().map_err(failed)?;
+        let mut daemon = Daemon { child, interface: interface.to_owned(), messages };
+        while !daemon.read_messages() {
+            if daemon.has_ended().is_some() {
+                return Err("the daemon did not start".to_owned());
+            }
+            let mut descriptors = [PollFd::new(daemon.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut descriptors, timeout) {
+                Ok(_) | Err(SystemError::EINTR) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Ok(daemon)
+    }
+
+    /// Reads its messages: passes its status on to the service manager, and returns whether it has
+    /// become ready.
+    pub fn read_messages(&self) -> bool {
+        let mut is_ready = false;
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.messages.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            for line in text.lines() {
+                is_ready |= line == notify::READY;
+                if line.starts_with("STATUS=") {
+                    notify::notify(line);
+                }
+            }
+        }
+        is_ready
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended meanwhile: its number stays its own until it is waited for.
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
+    }
+
+    /// Its state.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn state(&self) -> Result<State, String> {
+        let reply = self.ask("get=1\n\n")?;
+        running::read(&reply.lines)
+    }
+
+    /// Changes its configuration.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses. It has logged the reason.
+    pub fn change(&self, changes: Vec<Change>) -> Result<(), String> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let reply = self.ask(&render_set(&SetRequest { changes, rejected: None }))?;
+        match reply.errno {
+            Errno::OK => Ok(()),
+            Errno::ADDRESS_IN_USE => {
+                Err("the UDP port of ListenPort is in use: see ss -lunp".to_owned())
+            }
+            Errno(number) => {
+                let error = io::Error::from_raw_os_error(number.wrapping_neg());
+                Err(format!("the daemon refuses the configuration: {error}"))
+            }
+        }
+    }
+
+    fn ask(&self, request: &str) -> Result<Reply, String> {
+        let path = SocketFile::path(Path::new(DIRECTORY), &self.interface);
+        client::ask(&path, request)
+            .map_err(|error| format!("the daemon does not answer: {}: {error}", path.display()))
+    }
+
+    /// Stops it and waits for its end.
+    pub fn stop(&mut self) -> Option<ExitStatus> {
+        if self.has_ended().is_none() {
+            self.signal(Signal::SIGTERM);
+        }
+        self.child.wait().ok()
+    }
+}
+
+impl AsFd for Daemon {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.messages.as_fd()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,285 @@
+//! `wg-bounce up`: an interface from its configuration file, in the foreground, as wg-quick(8)
+//! would set it up, and the requests `down`, `reload` and `save` to it.
+//!
+//! Two processes: this one keeps its privileges, for hooks, addresses, routes, DNS and the file,
+//! and reads no packet; the daemon is its child, which drops privileges as ever ([`daemon`]).
+//!
+//! [`tunnel`] brings the interface up, reloads it and takes it down; [`plan`] computes its routes
+//! and the requests for the daemon, [`host`] (rtnetlink), [`leak_guard`] (nftables), [`dns`] and
+//! [`hooks`] change the host, and [`names`] resolves host names.
+
+mod daemon;
+mod dns;
+mod hooks;
+mod host;
+mod leak_guard;
+mod names;
+mod plan;
+mod requests;
+mod running;
+mod tunnel;
+
+use std::io;
+use std::os::fd::AsFd;
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use wg_bounce_sys::{clock, inherit};
+
+use super::answer::Failure;
+use super::check;
+use super::file::{ConfigFile, Editor};
+use crate::config_file::model::Config;
+use crate::config_file::quote::printable;
+use crate::config_file::save::with_running;
+use crate::logging;
+use crate::notify;
+use crate::options::Options;
+use names::Intervals;
+use requests::{Requests, Verb};
+use tunnel::Tunnel;
+
+pub(crate) use daemon::PARENT;
+
+/// Arguments of `up`.
+#[derive(clap::Args)]
+pub(crate) struct UpArguments {
+    /// Configuration file, or the name of an interface: /etc/wireguard/NAME.conf
+    #[arg(value_name = "FILE|NAME")]
+    file: String,
+
+    /// Options of the daemon, as wg-bounce --help lists them; they override those in the file
+    #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+/// Arguments of `down`, `reload` and `save`.
+#[derive(clap::Args)]
+pub(crate) struct RequestArguments {
+    /// Configuration file, or the name of an interface
+    #[arg(value_name = "FILE|NAME")]
+    file: String,
+}
+
+/// Asks the process that runs the interface to take it down; returns once it is down.
+pub(super) fn down(arguments: &RequestArguments) -> Result<String, Failure> {
+    ask(arguments, Verb::Down)
+}
+
+/// Asks the process that runs the interface to apply its file as it is now; returns what changed.
+pub(super) fn reload(arguments: &RequestArguments) -> Result<String, Failure> {
+    ask(arguments, Verb::Reload)
+}
+
+/// Asks the process that runs the interface to write its running configuration to its file.
+pub(super) fn save(arguments: &RequestArguments) -> Result<String, Failure> {
+    ask(arguments, Verb::Save)
+}
+
+fn ask(arguments: &RequestArguments, verb: Verb) -> Result<String, Failure> {
+    let (_, interface) = ConfigFile::locate(&arguments.file)?;
+    Ok(requests::ask(&interface, verb)?)
+}
+
+/// Brings the interface up, and runs until it is to go down. Exit codes: 0 after an orderly end, 1
+/// if it could not start or failed.
+pub(super) fn run(arguments: &UpArguments) -> Result<u8, Failure> {
+    let (file, config) = load(&arguments.file)?;
+    let (options, flags) = options(&file, &config, &arguments.options)?;
+    logging::start(options.level().0, &file.interface);
+    let signals = signals().map_err(|error| format!("cannot block signals: {error}"))?;
+    // The private key is in this process too.
+    if let Err(errno) = prctl::set_dumpable(false) {
+        log::warn!("process: cannot disable core dumps, they may contain keys: {errno}");
+    }
+    let requests = Requests::listen(&file.interface)?;
+    let intervals = Intervals::divided(options.test_timers.unwrap_or(1));
+    let mut tunnel = Tunnel::up(&file.interface, config, &flags, intervals)?;
+    notify::notify(notify::READY);
+    log::info!("{} is up, from {}", file.interface, printable(&file.path.display().to_string()));
+    let ending = serve(&mut tunnel, &requests, &signals, &arguments.file);
+    notify::notify(notify::STOPPING);
+    let result = match ending {
+        Ok(Ending::Asked(caller)) => {
+            if tunnel.is_saved()
+                && let Err(error) = save_file(&mut tunnel, &arguments.file)
+            {
+                log::error!("SaveConfig: {}", printable(&error));
+            }
+            tunnel.down(true);
+            if let Some(caller) = caller {
+                drop(requests);
+                caller.reply(Ok(String::new()));
+            }
+            return Ok(0);
+        }
+        Ok(Ending::Daemon(true)) => Ok(0),
+        Ok(Ending::Daemon(false)) => Err("the daemon has failed".to_owned().into()),
+        Err(error) => Err(format!("cannot wait for requests: {error}").into()),
+    };
+    tunnel.down(false);
+    result
+}
+
+/// The reason to end.
+enum Ending {
+    /// A signal, or this caller of `down`.
+    Asked(Option<requests::Waiting>),
+    /// The daemon has ended, in good order or not.
+    Daemon(bool),
+}
+
+/// Serves requests and signals until one of them asks for the end.
+fn serve(
+    tunnel: &mut Tunnel,
+    requests: &Requests,
+    signals: &SignalFd,
+    file: &str,
+) -> io::Result<Ending> {
+    loop {
+        let [of_signals, of_requests, of_daemon, of_names] =
+            [signals.as_fd(), requests.listener().as_fd(), tunnel.daemon_fd(), tunnel.names_fd()]
+                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        let mut descriptors = [of_signals, of_requests, of_daemon, of_names];
+        let timeout = tunnel.next_look(clock::boot_time());
+        let timeout = timeout.map_or(PollTimeout::NONE, |time| {
+            PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut descriptors, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        while let Some(signal) = signals.read_signal()? {
+            match Signal::try_from(signal.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGHUP) => reload_by_signal(tunnel, file),
+                Ok(Signal::SIGUSR1) => tunnel.signal_daemon(Signal::SIGUSR1),
+                Ok(Signal::SIGCHLD) | Err(_) => {}
+                Ok(signal) => {
+                    log::info!("going down ({signal})");
+                    return Ok(Ending::Asked(None));
+                }
+            }
+        }
+        if let Some(status) = tunnel.daemon_status() {
+            return Ok(Ending::Daemon(status.success()));
+        }
+        while let Some(caller) = requests.next() {
+            match caller.verb {
+                Verb::Down => return Ok(Ending::Asked(Some(caller))),
+                Verb::Reload => caller.reply(reload_file(tunnel, file)),
+                Verb::Save => caller.reply(save_file(tunnel, file)),
+            }
+        }
+        tunnel.look_at_names(clock::boot_time());
+    }
+}
+
+fn reload_by_signal(tunnel: &mut Tunnel, file: &str) {
+    match reload_file(tunnel, file) {
+        Ok(text) => text.lines().for_each(|line| log::info!("reload: {line}")),
+        Err(error) => log::error!("reload: {}", printable(&error)),
+    }
+}
+
+/// Applies the file as it is now. While the file has an error, nothing is changed.
+fn reload_file(tunnel: &mut Tunnel, file: &str) -> Result<String, String> {
+    let (_, config) = load(file).map_err(|failure| failure.reason)?;
+    notify::notify(&notify::reloading(clock::uptime()));
+    let result = tunnel.reload(config);
+    notify::notify(notify::READY);
+    result
+}
+
+/// Writes what is running to the file.
+fn save_file(tunnel: &mut Tunnel, file: &str) -> Result<String, String> {
+    let running = tunnel.running()?;
+    let write = || {
+        let editor = Editor::open(file)?;
+        let config = editor.file.config()?;
+        let text = with_running(&editor.file.text, &config, &running);
+        match *text == *editor.file.text {
+            true => Ok(()),
+            false => editor.replace(&text),
+        }
+    };
+    write().map(|()| String::new()).map_err(|failure: Failure| failure.reason)
+}
+
+/// The file, if it has no error, and may have the hooks that it has.
+fn load(file: &str) -> Result<(ConfigFile, Config), Failure> {
+    let file = ConfigFile::read(file)?;
+    let config = file.config()?;
+    let mut problems = Vec::new();
+    check::check_options(&config, &mut problems);
+    let path = file.path.display();
+    if let Some(problem) = problems.first() {
+        return Err(format!("{path}:{problem}").into());
+    }
+    if let Some(hook) = config.interface.hooks.first().filter(|_| file.can_others_write()) {
+        let line = hook.place.line;
+        return Err(format!(
+            "{path}:{line}: hooks are refused, since others can write to this file or its \
+             directory: chown root {path}; chmod 600 {path}"
+        )
+        .into());
+    }
+    Ok((file, config))
+}
+
+/// The options of the daemon, and as flags. Those of the file count if neither a flag nor the
+/// environment has them.
+fn options(
+    file: &ConfigFile,
+    config: &Config,
+    arguments: &[String],
+) -> Result<(Options, Vec<String>), Failure> {
+    let wrong = |error: clap::Error| {
+        let text = error.to_string();
+        Failure { code: 2, reason: text.trim_start_matches("error: ").trim_end().to_owned() }
+    };
+    let mut command = Options::command();
+    let line = |flags: &[String]| {
+        let name = ["--".to_owned(), file.interface.clone()];
+        [&["wg-bounce".to_owned()], flags, &name].concat()
+    };
+    let matches = command.try_get_matches_from_mut(line(arguments)).map_err(wrong)?;
+    let mut flags = Vec::new();
+    for option in &config.options {
+        let of_name = command.get_arguments().find(|one| one.get_long() == Some(&option.name));
+        let Some(argument) = of_name else { continue };
+        let source = matches.value_source(argument.get_id().as_str());
+        let is_given = matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable));
+        match argument.get_action().takes_values() {
+            _ if is_given => {}
+            true => flags.push(format!("--{}={}", option.name, option.value)),
+            false if option.value == "true" => flags.push(format!("--{}", option.name)),
+            false => {}
+        }
+    }
+    flags.extend_from_slice(arguments);
+    let matches = command.try_get_matches_from_mut(line(&flags)).map_err(wrong)?;
+    let options = Options::from_arg_matches(&matches).map_err(wrong)?;
+    Ok((options, flags))
+}
+
+/// Blocks the signals that this process waits for. SIGCHLD must not be ignored, else the exit codes
+/// of hooks are lost.
+fn signals() -> io::Result<SignalFd> {
+    inherit::restore_default(Signal::SIGCHLD as i32)?;
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGUSR1] {
+        signals.add(signal);
+    }
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        if !inherit::is_ignored(signal as i32) {
+            signals.add(signal);
+        }
+    }
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}

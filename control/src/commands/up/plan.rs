@@ -1,0 +1,139 @@
+//! From a configuration to routes and to requests for the daemon. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
+
+use crate::commands::keys;
+use crate::config_file::model::{Config, Endpoint, Peer, Table};
+use crate::config_file::state::{self, PeerState, State, Wanted};
+
+/// The routing table of the kernel's own and of most other routes (linux/rtnetlink.h).
+pub(super) const MAIN_TABLE: u32 = 254;
+
+/// A route into the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Route {
+    /// The routing table.
+    pub table: u32,
+    /// The destinations.
+    pub prefix: IpNet,
+}
+
+/// The peers of a configuration by their public keys.
+pub(super) type Peers<'a> = BTreeMap<[u8; 32], Wanted<'a>>;
+
+/// The peers, without one that has the key of the interface itself: the daemon ignores it.
+pub(super) fn peers(config: &Config) -> Peers<'_> {
+    let mut peers = state::peers(config);
+    if let Some(key) = &config.interface.private_key {
+        peers.remove(&keys::public_of(key));
+    }
+    peers
+}
+
+fn prefixes(peers: &Peers<'_>) -> impl Iterator<Item = IpNet> {
+    peers.values().flat_map(|peer| &peer.state.allowed_ips).copied()
+}
+
+/// Whether default routes get a routing table of their own, with rules that lead to it.
+pub(super) fn has_default(config: &Config, peers: &Peers<'_>, is_v4: bool) -> bool {
+    let is_default = |one: IpNet| one.prefix_len() == 0 && one.addr().is_ipv4() == is_v4;
+    config.interface.table == Table::Auto && prefixes(peers).any(is_default)
+}
+
+/// The routes of a configuration whose default routes are in the table `default`, if they have one
+/// of their own. As with wg-quick(8), what a network of the interface's addresses contains needs
+/// none.
+pub(super) fn routes(config: &Config, peers: &Peers<'_>, default: u32) -> BTreeSet<Route> {
+    let networks: Vec<IpNet> = config.interface.addresses.iter().map(|one| one.value).collect();
+    // The kernel adds no route for the address of a whole IPv4 host.
+    let is_connected = |prefix: &IpNet| {
+        let is_around = |network: &IpNet| {
+            network.contains(prefix) && (network.addr().is_ipv6() || network.prefix_len() < 32)
+        };
+        networks.iter().any(is_around)
+    };
+    let route = |prefix: IpNet| match config.interface.table {
+        Table::Off => None,
+        Table::Number(table) => Some(Route { table, prefix }),
+        Table::Auto if prefix.prefix_len() == 0 => Some(Route { table: default, prefix }),
+        Table::Auto if is_connected(&prefix) => None,
+        Table::Auto => Some(Route { table: MAIN_TABLE, prefix }),
+    };
+    prefixes(peers).filter_map(route).collect()
+}
+
+/// The changes that lead from the running state to the wanted one, for the daemon's socket. They
+/// contain differences only, so that the daemon leaves the rest alone. `before` has the peers of
+/// the file as they were last applied: an endpoint is set only if the file has another one now,
+/// since the peer may have roamed.
+pub(super) fn changes(
+    running: &State,
+    before: &BTreeMap<[u8; 32], Option<Endpoint>>,
+    wanted: &Config,
+    peers: &Peers<'_>,
+    fwmark: u32,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let interface = &wanted.interface;
+    if let Some(key) = &interface.private_key
+        && running.private_key.as_ref() != Some(key)
+    {
+        changes.push(Change::PrivateKey(Some(key.clone())));
+    }
+    if let Some(port) = &interface.listen_port
+        && running.listen_port != port.value
+        && port.value != 0
+    {
+        changes.push(Change::ListenPort(port.value));
+    }
+    if running.fwmark != fwmark {
+        changes.push(Change::Fwmark(fwmark));
+    }
+    // First, so that their prefixes are free.
+    for key in running.peers.keys().filter(|key| !peers.contains_key(*key)) {
+        let mut change = PeerChange::new(*key);
+        change.remove = true;
+        changes.push(Change::Peer(change));
+    }
+    let mut seen = BTreeSet::new();
+    // In the order of the file.
+    for Peer { public_key: key, .. } in &wanted.peers {
+        let Some(peer) = peers.get(key).filter(|_| seen.insert(*key)) else { continue };
+        let old = running.peers.get(key);
+        let is_endpoint_new = old.is_none() || before.get(key) != Some(&peer.endpoint.cloned());
+        changes.extend(peer_change(*key, peer, old, is_endpoint_new).map(Change::Peer));
+    }
+    changes
+}
+
+fn peer_change(
+    key: [u8; 32],
+    wanted: &Wanted<'_>,
+    running: Option<&PeerState>,
+    is_endpoint_new: bool,
+) -> Option<PeerChange> {
+    let new = PeerState::default();
+    let (wanted, old) = (&wanted.state, running.unwrap_or(&new));
+    let mut change = PeerChange::new(key);
+    let differs = wanted.preshared_key != old.preshared_key;
+    change.preshared_key = differs.then(|| wanted.preshared_key.clone());
+    let differs = wanted.persistent_keepalive != old.persistent_keepalive;
+    change.persistent_keepalive = differs.then_some(wanted.persistent_keepalive);
+    let differs = is_endpoint_new && wanted.endpoint != old.endpoint;
+    change.endpoint = wanted.endpoint.filter(|_| differs);
+    let added = wanted.allowed_ips.difference(&old.allowed_ips);
+    let removed = old.allowed_ips.difference(&wanted.allowed_ips);
+    change.allowed_ips = removed
+        .map(|prefix| AllowedIp { prefix: *prefix, remove: true })
+        .chain(added.map(|prefix| AllowedIp { prefix: *prefix, remove: false }))
+        .collect();
+    let is_changed = running.is_none()
+        || change.preshared_key.is_some()
+        || change.persistent_keepalive.is_some()
+        || change.endpoint.is_some()
+        || !change.allowed_ips.is_empty();
+    is_changed.then_some(change)
+}
