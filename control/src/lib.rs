@@ -26,6 +26,7 @@ mod runtime;
 mod short_key;
 mod source_prefix;
 pub mod start;
+mod status;
 pub mod tai64n;
 pub mod timer_queue;
 pub mod timers;

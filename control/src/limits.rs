@@ -14,6 +14,13 @@ use wg_bounce_sys::clock::Millis;
 /// a resolver that answers does so within a second or two.
 pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// Clients of the status socket at once: monitoring, and a few operators.
+pub const STATUS_CLIENTS_MAX: usize = 16;
+/// Reports asked for that wait for the control thread.
+pub const STATUS_REQUESTS_MAX: usize = 4;
+/// Longest request to the status socket (bytes): the names of 100,000 peers.
+pub const STATUS_LINE_LEN_MAX: u64 = 32 << 20;
+
 /// Pause between two attempts to bind a UDP port that another program has taken while the link was
 /// down. Short compared with the time in which an operator notices.
 pub const BIND_RETRY_INTERVAL: Millis = Millis::from_secs(1);

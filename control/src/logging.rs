@@ -37,14 +37,14 @@ impl From<LogLevel> for LevelFilter {
 static INTERFACE: RwLock<String> = RwLock::new(String::new());
 
 struct Stderr {
-    /// False under systemd: the journal adds the time.
-    with_time: bool,
+    /// For systemd's journal, which adds the time, and reads the level from `<N>` (sd-daemon(3)).
+    is_journal: bool,
 }
 
 /// Starts logging; each line names `interface`. A second call has no effect.
 pub fn start(level: LogLevel, interface: &str) {
-    let with_time = std::env::var_os("JOURNAL_STREAM").is_none();
-    let logger = Box::new(Stderr { with_time });
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let logger = Box::new(Stderr { is_journal });
     set_interface(interface);
     if log::set_logger(Box::leak(logger)).is_ok() {
         log::set_max_level(level.into());
@@ -65,17 +65,20 @@ impl Log for Stderr {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let time = if self.with_time { timestamp(clock::wall_time()) + " " } else { String::new() };
-        let level = match record.level() {
-            Level::Error => "ERROR",
-            Level::Warn => "WARNING",
-            Level::Info => "INFO",
-            Level::Debug | Level::Trace => "DEBUG",
+        let (level, priority) = match record.level() {
+            Level::Error => ("ERROR", 3),
+            Level::Warn => ("WARNING", 4),
+            Level::Info => ("INFO", 6),
+            Level::Debug | Level::Trace => ("DEBUG", 7),
+        };
+        let start = match self.is_journal {
+            true => format!("<{priority}>"),
+            false => timestamp(clock::wall_time()) + " ",
         };
         // One write per line, so that lines of several threads do not mix. A failed write cannot be
         // reported.
         let interface = INTERFACE.read().unwrap_or_else(PoisonError::into_inner);
-        let line = format!("{time}{level}: ({interface}) {}\n", record.args());
+        let line = format!("{start}{level}: ({interface}) {}\n", record.args());
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 

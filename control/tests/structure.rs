@@ -32,7 +32,7 @@ const RUNNING: [(&str, &str); 2] = [
     (
         "control/src",
         "commands link logging netlink::socket notify options relay_policy::watch runtime start \
-         uapi_server uplinks",
+         status::client status::server uapi_server uplinks",
     ),
 ];
 

@@ -7,6 +7,7 @@ mod explain;
 mod file;
 mod keys;
 mod peers;
+mod show;
 mod strip;
 mod up;
 
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     /// Write the running configuration of an interface that wg-bounce up runs to its file, and keep
     /// its names and comments
     Save(up::RequestArguments),
+    /// Show the state of a running interface, its relay and its peers, with names and rates
+    Show(show::Arguments),
     /// Print a configuration file without what only wg-quick and wg-bounce understand, for wg
     /// setconf
     Strip(strip::Arguments),
@@ -71,6 +74,7 @@ impl Command {
                 ("remove-peer", peers::remove(arguments).map(Answer::from))
             }
             Command::Save(arguments) => ("save", up::save(arguments).map(Answer::from)),
+            Command::Show(arguments) => ("show", show::run(arguments)),
             Command::Strip(arguments) => ("strip", strip::run(arguments).map(Answer::from)),
             Command::Up(arguments) => ("up", up::run(arguments).map(Answer::from)),
         };

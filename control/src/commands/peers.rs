@@ -21,7 +21,8 @@ use super::file::{ConfigFile, Editor, create_secret, is_interface};
 use super::{client, keys};
 use crate::config_file::model::{Config, Peer, Placed};
 use crate::config_file::quote::{printable, quote};
-use crate::config_file::{edit, free_address, value};
+use crate::config_file::{edit, free_address, read, state, value};
+use crate::status::client::name_peers;
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
 /// Arguments of `add-peer`.
@@ -160,10 +161,11 @@ pub(super) fn add(arguments: &AddArguments) -> Result<Answer, Failure> {
     }
     let sections = peers.iter().map(|peer| section(peer).to_string()).collect::<Vec<_>>();
     let sections = Zeroizing::new(sections.join("\n"));
-    editor.replace(&Zeroizing::new(edit::with_section(&editor.file.text, &sections)))?;
+    let longer = Zeroizing::new(edit::with_section(&editor.file.text, &sections));
+    editor.replace(&longer)?;
     files.into_iter().for_each(NewFile::keep);
     // The client's key is nowhere else.
-    let code = match apply(&editor.file, peers.into_iter().map(change).collect()) {
+    let code = match apply(&editor.file, &longer, peers.into_iter().map(change).collect()) {
         Ok(()) => 0,
         Err(Failure { code, reason }) => {
             eprintln!("wg-bounce add-peer: {}", printable(&reason));
@@ -270,7 +272,7 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<String, Failure> {
     editor.replace(&text)?;
     let mut change = PeerChange::new(peer.public_key);
     change.remove = true;
-    apply(&editor.file, vec![Change::Peer(change)])?;
+    apply(&editor.file, &text, vec![Change::Peer(change)])?;
     Ok(String::new())
 }
 
@@ -407,17 +409,22 @@ fn sync(path: &Path) -> Result<(), Failure> {
 }
 
 /// Changes the running interface; does nothing if it does not run.
-fn apply(file: &ConfigFile, changes: Vec<Change>) -> Result<(), Failure> {
+fn apply(file: &ConfigFile, text: &str, changes: Vec<Change>) -> Result<(), Failure> {
     let interface = &file.interface;
-    let path = SocketFile::path(Path::new(DIRECTORY), interface);
+    let socket = SocketFile::path(Path::new(DIRECTORY), interface);
     let request = SetRequest { changes, rejected: None };
     let is_absent = |error: &io::Error| {
         [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())
     };
     let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     let has_interface = if_nametoindex(interface.as_str()).is_ok();
-    let reason = match client::ask(&path, &render_set(&request)) {
-        Ok(reply) if reply.errno == Errno::OK => return Ok(()),
+    let reason = match client::ask(&socket, &render_set(&request)) {
+        Ok(reply) if reply.errno == Errno::OK => {
+            let (config, _) = read::read(text);
+            // Daemons of others have no names.
+            let _ = name_peers(interface, &state::peers(&config));
+            return Ok(());
+        }
         Ok(reply) => format!("errno {}", reply.errno.0),
         Err(error) if (is_absent(&error) || is_denied(&error)) && !has_interface => return Ok(()),
         Err(error) if is_absent(&error) => "wg-bounce does not run it".to_owned(),

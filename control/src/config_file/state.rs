@@ -34,6 +34,8 @@ pub struct PeerState {
     pub allowed_ips: BTreeSet<IpNet>,
     /// The time of the last handshake: seconds since the Unix epoch, or zero.
     pub last_handshake: u64,
+    /// Bytes sent.
+    pub sent: u64,
 }
 
 /// The settings of all sections of one public key.

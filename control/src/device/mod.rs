@@ -143,6 +143,11 @@ impl Device {
         self.core.own.as_ref().map(|own| own.identity.private())
     }
 
+    /// The public key, if there is a private key.
+    pub fn public_key(&self) -> Option<&[u8; 32]> {
+        self.core.own.as_ref().map(|own| own.identity.public())
+    }
+
     /// The state of all peers as reported by `get`, in the order in which they were added.
     pub fn peer_states(&self) -> Vec<PeerState> {
         self.peers.values().map(PeerEntry::state).collect()

@@ -122,6 +122,7 @@ impl Runtime {
     pub fn stop(self) {
         // The socket first: a client must not find a daemon that no longer answers.
         drop(self.components.socket);
+        drop(self.components.status);
         drop(self.components.requests);
         self.components.engine.stop();
     }
@@ -251,7 +252,7 @@ impl Runtime {
     /// Renames the socket, for `wg show NAME`, and the log's lines after the interface. A name in
     /// another namespace does not count: the sockets of all namespaces share a directory.
     fn follow_name(&mut self) {
-        let Components { link, socket, .. } = &mut self.components;
+        let Components { link, socket, status, .. } = &mut self.components;
         let new = &link.link().name;
         let Some(old) = socket.name().map(str::to_owned).filter(|old| old != new) else { return };
         if !link.is_in_our_namespace() {
@@ -260,6 +261,11 @@ impl Runtime {
         match socket.rename(new) {
             Ok(()) => {
                 logging::set_interface(new);
+                if let Some(status) = status
+                    && let Err(error) = status.rename(new)
+                {
+                    log::error!("interface {new}: status socket remains {old}.sock: {error}");
+                }
                 log::info!("interface {new}: renamed (was {old}), the UAPI socket too");
             }
             Err(error) => log::error!("interface {new}: UAPI socket remains {old}.sock: {error}"),
@@ -273,6 +279,11 @@ impl Runtime {
         for _ in 0..REQUESTS_PER_TURN {
             let Ok(request) = self.components.requests.try_recv() else { break };
             self.handle_request(request);
+        }
+        for _ in 0..REQUESTS_PER_TURN {
+            let Ok(request) = self.components.reports.try_recv() else { break };
+            // It fails if the client has left.
+            let _ = request.try_send(self.report());
         }
         self.process_handshakes();
         let Components { events, requests, .. } = &self.components;

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
-use wg_bounce_sys::PerFamily;
+use wg_bounce_sys::{Family, PerFamily};
 use wg_bounce_uapi::types::{Errno, Explain};
 
 use crate::device::Device;
@@ -12,6 +12,7 @@ use crate::relay_policy::mode::Mode;
 use crate::relay_policy::reason::Reason;
 use crate::relay_policy::rules::addresses::Addresses;
 use crate::relay_policy::watch::{Dependence, Lanes, Question, Update};
+use crate::status::report::Way;
 use crate::uapi_server::requests::{Answer, Reply};
 
 /// The relay policy as known to the control thread.
@@ -124,6 +125,15 @@ impl RelayState {
         let awaits = self.awaits_judgement(version);
         let more = if awaits { "; rules are being judged for new allowed IPs" } else { "" };
         format!("{decision}{more}; changes={changes} routes-changed={}", relay.routes)
+    }
+
+    /// The way of packets between peers that the rules leave to the workers.
+    pub(super) fn way(&self, family: Family) -> Way {
+        match *self.relay.mode.of(family) {
+            DirectRelay::Always | DirectRelay::IfRoutedBack => Way::Direct,
+            DirectRelay::Never => Way::Kernel,
+            DirectRelay::LocalOnly => Way::Dropped,
+        }
     }
 
     /// Reports a decision once all workers have reached its epoch, unless another one is due for

@@ -1,8 +1,12 @@
 //! A snapshot of all counters, for the log and for metrics.
 
-use super::state::Runtime;
+use base64ct::{Base64, Encoding as _};
+use wg_bounce_sys::{Family, clock};
+
+use super::state::{Components, Runtime};
 use crate::limits::PEERS_LOGGED_MAX;
-use crate::short_key::ShortKey;
+use crate::short_key::{self, ShortKey};
+use crate::status::report::{self, Report};
 
 /// Names with their values.
 pub type Values = Vec<(&'static str, u64)>;
@@ -66,6 +70,50 @@ impl Runtime {
             relay: self.relay.summary(self.components.device.allowed_ips_version()),
         }
     }
+}
+
+impl Runtime {
+    /// The state of the daemon and its peers.
+    pub(super) fn report(&self) -> Report {
+        let Components { device, engine, link, .. } = &self.components;
+        let statistics = self.statistics();
+        let states = device.peer_states().into_iter().zip(statistics.peers);
+        let peers = states.map(|(state, (key, counted))| report::Peer {
+            public_key: Base64::encode_string(&key),
+            name: short_key::name_of(&key),
+            has_preshared_key: *state.preshared_key != [0; 32],
+            endpoint: state.endpoint,
+            allowed_ips: state.allowed_ips,
+            latest_handshake: state.last_handshake.0,
+            received: state.rx_bytes,
+            sent: state.tx_bytes,
+            persistent_keepalive: state.persistent_keepalive,
+            counters: nonzero(&counted.values),
+        });
+        Report {
+            interface: self.name().to_owned(),
+            is_up: link.link().is_up && device.is_up(),
+            mtu: link.link().mtu,
+            public_key: device.public_key().map(|key| Base64::encode_string(key)),
+            listen_port: self.listen_port,
+            fwmark: self.fwmark,
+            relay: report::Relay {
+                ipv4: self.relay.way(Family::V4),
+                ipv6: self.relay.way(Family::V6),
+                summary: statistics.relay,
+            },
+            engine: engine.describe().to_owned(),
+            time: clock::wall_time().as_secs_f64(),
+            workers: statistics.workers.iter().map(|one| nonzero(&one.values)).collect(),
+            handshakes: nonzero(&statistics.handshakes),
+            peers: peers.collect(),
+        }
+    }
+}
+
+fn nonzero(values: &Values) -> report::Counters {
+    let nonzero = values.iter().filter(|(_, value)| *value != 0);
+    nonzero.map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
 impl Statistics {

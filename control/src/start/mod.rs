@@ -14,6 +14,7 @@ mod privileges;
 mod process;
 
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ use crate::options::Options;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Lanes};
 use crate::runtime::{Components, Ending, Runtime};
+use crate::status;
+use crate::status::server::{self, Asker};
 use crate::uapi_server;
 use crate::uapi_server::requests::{Limits, RuntimeHandle};
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
@@ -102,6 +105,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
+    let status = open_status_socket(&name);
     // Before the first thread: each thread has privileges of its own.
     privileges::reduce(Path::new(DIRECTORY));
     process::end_with_parent().map_err(Failure::system("watch the parent"))?;
@@ -123,11 +127,13 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         Err(error) => return Err(Failure::system("monitor the interface")(error)),
     };
     let (handle, requests) = RuntimeHandle::new(Arc::clone(&wake));
+    let (asker, reports) = Asker::new(Arc::clone(&wake));
 
     log::info!("interface {name}, {}", engine.describe());
     let device = new_device(options, workers);
     let relay_policy = watch_relay_policy(options.relay, handle_of_watch, workers, &wake)?;
     let relay_mode = options.relay;
+    let (status_listener, status_file) = status.unzip();
     let components = Components {
         engine,
         events,
@@ -137,12 +143,17 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         relay_policy,
         socket,
         requests,
+        reports,
+        status: status_file,
         wake,
         signals,
     };
     let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;
     uapi_server::start(listener, handle, Limits::new(clock::boot_time))
         .map_err(Failure::system("spawn a thread"))?;
+    if let Some(listener) = status_listener {
+        server::start(listener, asker).map_err(Failure::system("spawn a thread"))?;
+    }
 
     if is_child {
         let (_, is_level_chosen) = options.level();
@@ -215,10 +226,7 @@ fn watch_relay_policy(
     started.map_err(Failure::system("spawn a thread"))
 }
 
-fn open_socket(
-    options: &Options,
-    name: &str,
-) -> Result<(std::os::unix::net::UnixListener, SocketFile), Failure> {
+fn open_socket(options: &Options, name: &str) -> Result<(UnixListener, SocketFile), Failure> {
     let directory = Path::new(DIRECTORY);
     let Some(number) = options.inherited.uapi_fd else {
         let listen = || SocketFile::listen(directory, name).map_err(Failure::Socket);
@@ -227,6 +235,17 @@ fn open_socket(
     let fd =
         inherit::take(number).map_err(|source| Failure::SocketDescriptor { number, source })?;
     SocketFile::inherit(fd, directory, name).map_err(Failure::Socket)
+}
+
+/// The status socket. The daemon works without it, as in a container with a read-only /run.
+fn open_status_socket(name: &str) -> Option<(UnixListener, SocketFile)> {
+    match SocketFile::listen(Path::new(status::DIRECTORY), name) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            log::warn!("no status socket, so wg-bounce show does not work: {error}");
+            None
+        }
+    }
 }
 
 fn new_device(options: &Options, workers: usize) -> Device {

@@ -17,10 +17,12 @@ use nix::unistd::Pid;
 use wg_bounce_uapi::render::render_set;
 use wg_bounce_uapi::types::{Change, Errno, SetRequest};
 
+use super::plan::Peers;
 use super::running;
 use crate::commands::client::{self, Reply};
 use crate::config_file::state::State;
 use crate::notify;
+use crate::status::client as client_of_status;
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
 /// The environment variable with the process id of the parent, with which the daemon ends.
@@ -130,6 +132,13 @@ impl Daemon {
                 let error = io::Error::from_raw_os_error(number.wrapping_neg());
                 Err(format!("the daemon refuses the configuration: {error}"))
             }
+        }
+    }
+
+    /// Tells it the names of the peers, for its log and its reports.
+    pub fn name(&self, peers: &Peers<'_>) {
+        if let Err(error) = client_of_status::name_peers(&self.interface, peers) {
+            log::warn!("the daemon does not learn the names of peers: {error}");
         }
     }
 

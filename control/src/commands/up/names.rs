@@ -55,10 +55,19 @@ struct Named {
     endpoint: Endpoint,
     /// The name of the peer, for messages.
     title: String,
-    /// The address that was set last, and when.
-    current: Option<(SocketAddr, Millis)>,
+    /// The address that was set last.
+    current: Option<Tried>,
     /// The last error, so that it is logged once.
     error: Option<String>,
+}
+
+/// An address that was set.
+#[derive(Clone, Copy)]
+struct Tried {
+    address: SocketAddr,
+    since: Millis,
+    /// The bytes sent to the peer before.
+    sent: u64,
 }
 
 impl Names {
@@ -128,7 +137,7 @@ impl Names {
 
     /// The addresses that were set last.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.peers.values().filter_map(|named| Some(named.current?.0))
+        self.peers.values().filter_map(|named| Some(named.current?.address))
     }
 
     /// Asks for the addresses of all endpoints that have none, and of silent peers.
@@ -182,7 +191,8 @@ impl Names {
             if !named.is_silent(running, key, intervals, now, wall_time) {
                 continue;
             }
-            let last = running.peers.get(key).and_then(|peer| peer.endpoint);
+            let peer = running.peers.get(key);
+            let last = peer.and_then(|peer| peer.endpoint);
             let at = addresses.iter().position(|address| Some(*address) == last);
             let next = at.map_or(0, |at| (at + 1) % addresses.len());
             let Some(address) = addresses.get(next) else { continue };
@@ -191,7 +201,8 @@ impl Names {
                 log::info!("{title}: endpoint {address} ({host})");
                 changes.push((*key, *address));
             }
-            named.current = Some((*address, now));
+            let sent = peer.map_or(0, |peer| peer.sent);
+            named.current = Some(Tried { address: *address, since: now, sent });
         }
         changes
     }
@@ -202,7 +213,8 @@ impl Named {
         (self.endpoint.host.clone(), self.endpoint.port)
     }
 
-    /// Whether the peer has no address, or a handshake is overdue.
+    /// Whether the peer has no address, or a handshake is overdue: the last one is long ago, and
+    /// the peer was sent something, such as initiations, since the address was set.
     fn is_silent(
         &self,
         running: &State,
@@ -211,10 +223,15 @@ impl Named {
         now: Millis,
         wall_time: Duration,
     ) -> bool {
-        let Some((_, since)) = self.current else { return true };
+        let Some(Tried { since, sent, .. }) = self.current else {
+            return true;
+        };
         let Some(peer) = running.peers.get(key) else { return false };
-        let last = Duration::from_secs(peer.last_handshake);
-        wall_time.saturating_sub(last) > intervals.overdue && now.since(since) >= intervals.answer
+        // The daemon reports whole seconds.
+        let last = Duration::from_secs(peer.last_handshake + 1);
+        wall_time.saturating_sub(last) > intervals.overdue
+            && now.since(since) >= intervals.answer
+            && peer.sent > sent
     }
 }
 

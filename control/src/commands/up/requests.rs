@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::limits::CLIENT_TIME_MAX;
 use crate::uapi_server::socket::{SocketError, SocketFile};
 
-/// The directory of the sockets. That of wg(8) would make `wg` take them for interfaces.
-const DIRECTORY: &str = "/var/run/wg-bounce";
+/// The directory of the sockets.
+const DIRECTORY: &str = "/var/run/wg-bounce/up";
 
 /// The version of the protocol.
 const VERSION: u32 = 1;

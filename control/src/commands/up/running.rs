@@ -31,6 +31,7 @@ pub(super) fn read(lines: &[Zeroizing<String>]) -> Result<State, String> {
                 peer.persistent_keepalive = parse(value)?;
             }
             ("last_handshake_time_sec", Some(peer)) => peer.last_handshake = parse(value)?,
+            ("tx_bytes", Some(peer)) => peer.sent = parse(value)?,
             ("allowed_ip", Some(peer)) => {
                 peer.allowed_ips.insert(parse(value)?);
             }

@@ -217,6 +217,7 @@ impl Tunnel {
         self.daemon.change(plan::changes(&running, &self.endpoints, config, &peers, mark))?;
         self.endpoints = peers.iter().map(|(key, peer)| (*key, peer.endpoint.cloned())).collect();
         self.names.set(&peers);
+        self.daemon.name(&peers);
         self.apply_addresses(config)?;
         self.resolve()?;
         self.set_mtu(config.interface.mtu)?;

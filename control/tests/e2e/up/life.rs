@@ -149,8 +149,11 @@ fn the_service_manager_is_told() {
             }
         }
     };
-    let process = tunnel.start(&format!("NOTIFY_SOCKET={}", path.display()));
+    // Its journal reads the log.
+    let process = tunnel.start(&format!("JOURNAL_STREAM=1:1 NOTIFY_SOCKET={}", path.display()));
     next("READY=1");
+    let log = process.output();
+    assert!(log.lines().all(|line| line.starts_with("<6>INFO: (")), "{log}");
     process.signal(Signal::SIGHUP);
     next("RELOADING=1\nMONOTONIC_USEC=");
     next("READY=1");

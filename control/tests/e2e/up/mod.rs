@@ -1,9 +1,11 @@
 //! `wg-bounce up`, `down`, `reload` and `save`.
 
 mod differential;
+mod hub;
 mod life;
 mod names;
 mod reload;
+mod show;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,0 +1,287 @@
+//! `wg-bounce show`: the state of running daemons and their peers.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use wg_bounce_sys::clock;
+
+use super::answer::{Answer, Failure};
+use crate::config_file::quote::printable;
+use crate::status::report::{Counters, Peer, Report, Way};
+use crate::status::{DIRECTORY, Verb, client};
+
+/// Arguments of the command.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Interface [default: all that wg-bounce runs]
+    #[arg(value_name = "NAME")]
+    interface: Option<String>,
+
+    /// Print JSON, one line for each interface
+    #[arg(long, conflicts_with = "check")]
+    json: bool,
+
+    /// Print nothing while all is well; otherwise fail, and say why: the daemon does not answer, or
+    /// its interface is down. For monitoring and HEALTHCHECK
+    #[arg(long, requires = "interface")]
+    check: bool,
+
+    /// Measure rates for this long; 0 for no rates
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
+    interval: f64,
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "a number from 0 to 3600 is needed".to_owned())
+}
+
+/// Prints the state, as `wg show` does, with rates and the relay.
+pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
+    let names = match &arguments.interface {
+        Some(name) => vec![name.clone()],
+        None => running()?,
+    };
+    let first = names.iter().map(|name| report(name)).collect::<Result<Vec<_>, _>>()?;
+    if arguments.check {
+        return match first.iter().find(|report| !report.is_up) {
+            Some(report) => Err(format!("the interface {} is down", report.interface).into()),
+            None => Ok(String::new().into()),
+        };
+    }
+    if arguments.json {
+        let lines = first.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>();
+        let lines = lines.map_err(|error| error.to_string())?;
+        return Ok(lines.into_iter().map(|line| line + "\n").collect::<String>().into());
+    }
+    let mut second = None;
+    if arguments.interval > 0.0 {
+        thread::sleep(Duration::from_secs_f64(arguments.interval));
+        second = Some(names.iter().map(|name| report(name)).collect::<Result<Vec<_>, _>>()?);
+    }
+    let texts = first.iter().enumerate().map(|(at, first)| match &second {
+        Some(second) => text(&second[at], Some(first)),
+        None => text(first, None),
+    });
+    Ok(texts.collect::<Vec<_>>().join("\n").into())
+}
+
+/// The interfaces with a status socket.
+fn running() -> Result<Vec<String>, Failure> {
+    let entries = match fs::read_dir(DIRECTORY) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(format!("{DIRECTORY}: {error}").into()),
+    };
+    let names = entries.flatten().filter_map(|entry| {
+        Path::new(&entry.file_name()).to_str()?.strip_suffix(".sock").map(str::to_owned)
+    });
+    // A socket may belong to a daemon that was killed.
+    let mut names: Vec<String> = names.filter(|name| report(name).is_ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The report of a daemon.
+fn report(interface: &str) -> Result<Report, Failure> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("wg-bounce does not run {interface}")
+        }
+        io::ErrorKind::PermissionDenied => format!("{interface}: {error}: use sudo"),
+        _ => format!("{interface}: {error}"),
+    };
+    let reply = client::ask(interface, Verb::Show).map_err(failed)?;
+    Ok(reply.report.ok_or_else(|| format!("{interface}: the daemon has sent no report"))?)
+}
+
+/// A report as text; rates since an earlier one.
+fn text(report: &Report, earlier: Option<&Report>) -> String {
+    let mut text = format!("interface: {}\n", report.interface);
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name}: {}", printable(value));
+    };
+    line("public key", report.public_key.as_deref().unwrap_or("(none)"));
+    line("listening port", &report.listen_port.to_string());
+    if report.fwmark != 0 {
+        line("fwmark", &format!("{:#x}", report.fwmark));
+    }
+    line("state", if report.is_up { "up" } else { "down" });
+    line("MTU", &report.mtu.to_string());
+    line("relay", &report.relay.summary);
+    let sums = sums(report);
+    let count = |name: &str| sums.get(name).copied().unwrap_or(0);
+    if let Some(share) = share_of_direct(&sums) {
+        let (packets, bytes) = (count("relayed"), count("relayed_bytes"));
+        let rate = rate(earlier, report, |report| self::sums(report).get("relayed_bytes").copied());
+        line("relayed", &format!("{packets} packets, {}{rate}; {share}", bytes_text(bytes)));
+    }
+    let drops = drops(&sums);
+    if !drops.is_empty() {
+        line("dropped", &drops);
+    }
+    line("engine", &report.engine);
+    // As wg(8): who was heard from last comes first.
+    let mut peers: Vec<&Peer> = report.peers.iter().collect();
+    peers.sort_by_key(|peer| std::cmp::Reverse(peer.latest_handshake));
+    for peer in peers {
+        let before = earlier.and_then(|earlier| of_key(earlier, &peer.public_key));
+        text += "\n";
+        text += &peer_text(peer, before.zip(earlier), report);
+    }
+    text
+}
+
+/// The peer with this key. Reports have the peers in the same order, mostly.
+fn of_key<'a>(report: &'a Report, key: &str) -> Option<&'a Peer> {
+    report.peers.iter().find(|peer| peer.public_key == key)
+}
+
+fn peer_text(peer: &Peer, before: Option<(&Peer, &Report)>, report: &Report) -> String {
+    let title = match &peer.name {
+        Some(name) => format!("{} ({})", peer.public_key, printable(name)),
+        None => peer.public_key.clone(),
+    };
+    let mut text = format!("peer: {title}\n");
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name}: {value}");
+    };
+    if peer.has_preshared_key {
+        line("preshared key", "(hidden)");
+    }
+    if let Some(endpoint) = peer.endpoint {
+        line("endpoint", &endpoint.to_string());
+    }
+    let prefixes: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+    let prefixes = if prefixes.is_empty() { "(none)".to_owned() } else { prefixes.join(", ") };
+    line("allowed ips", &prefixes);
+    if peer.latest_handshake != 0 {
+        let ago = clock::wall_time().as_secs().saturating_sub(peer.latest_handshake);
+        line("latest handshake", &ago_text(ago));
+    }
+    if (peer.received, peer.sent) != (0, 0) {
+        let rate = |of: fn(&Peer) -> u64| {
+            before.map_or(String::new(), |(peer_before, earlier)| {
+                let bytes = of(peer).saturating_sub(of(peer_before));
+                rate_text(bytes, report.time - earlier.time)
+            })
+        };
+        let received = bytes_text(peer.received) + " received" + &rate(|peer| peer.received);
+        let sent = bytes_text(peer.sent) + " sent" + &rate(|peer| peer.sent);
+        line("transfer", &format!("{received}, {sent}"));
+    }
+    if peer.persistent_keepalive != 0 {
+        line("persistent keepalive", &format!("every {} seconds", peer.persistent_keepalive));
+    }
+    let drops = drops(&peer.counters);
+    if !drops.is_empty() {
+        line("dropped", &drops);
+    }
+    text
+}
+
+/// The counters of all workers together.
+fn sums(report: &Report) -> Counters {
+    let mut sums = Counters::new();
+    for (name, value) in report.workers.iter().flatten() {
+        *sums.entry(name.clone()).or_default() += value;
+    }
+    sums
+}
+
+/// The share of the packets that came from peers and went to others without the kernel.
+fn share_of_direct(sums: &Counters) -> Option<String> {
+    let count = |name: &str| sums.get(name).copied().unwrap_or(0);
+    let (direct, kernel) = (count("relayed"), count("tun_packets_written"));
+    let percent = direct as f64 * 100.0 / (direct + kernel) as f64;
+    (direct + kernel > 0).then(|| {
+        format!("{percent:.0} % {}, {:.0} % to the interface", Way::Direct.name(), 100.0 - percent)
+    })
+}
+
+/// The reasons for dropped packets, with their counts.
+fn drops(counters: &Counters) -> String {
+    let drops = counters.iter().filter_map(|(name, value)| {
+        Some(format!("{} {value}", name.strip_prefix("drop_")?.replace('_', " ")))
+    });
+    drops.collect::<Vec<_>>().join(", ")
+}
+
+fn rate(earlier: Option<&Report>, now: &Report, of: impl Fn(&Report) -> Option<u64>) -> String {
+    let Some(earlier) = earlier else { return String::new() };
+    let bytes = of(now).unwrap_or(0).saturating_sub(of(earlier).unwrap_or(0));
+    rate_text(bytes, now.time - earlier.time)
+}
+
+/// ` (12.3 Mbit/s)`.
+fn rate_text(bytes: u64, seconds: f64) -> String {
+    if seconds <= 0.0 {
+        return String::new();
+    }
+    let mut rate = bytes as f64 * 8.0 / seconds;
+    let mut unit = 0;
+    let units = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"];
+    while rate >= 1000.0 && unit + 1 < units.len() {
+        rate /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!(" ({rate:.0} {})", units[unit]),
+        _ => format!(" ({rate:.1} {})", units[unit]),
+    }
+}
+
+/// A number of bytes as wg(8) writes it.
+fn bytes_text(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut name) = (bytes as f64, "B");
+    for unit in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, name) = (value / 1024.0, unit);
+    }
+    if name == "B" { format!("{bytes} B") } else { format!("{value:.2} {name}") }
+}
+
+/// A time ago, as wg(8) writes it.
+fn ago_text(seconds: u64) -> String {
+    if seconds == 0 {
+        return "now".to_owned();
+    }
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (unit, length) in
+        [("year", 31_536_000), ("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)]
+    {
+        let count = rest / length;
+        rest %= length;
+        if count > 0 {
+            parts.push(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }));
+        }
+    }
+    parts.join(", ") + " ago"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_wg_writes_them() {
+        assert_eq!(
+            [0, 1023, 1024, 1_572_864].map(bytes_text),
+            ["0 B", "1023 B", "1.00 KiB", "1.50 MiB"]
+        );
+        assert_eq!(ago_text(0), "now");
+        assert_eq!(ago_text(3_661), "1 hour, 1 minute, 1 second ago");
+        assert_eq!(ago_text(2 * 86_400), "2 days ago");
+        assert_eq!(rate_text(1_250_000, 1.0), " (10.0 Mbit/s)");
+        assert_eq!(rate_text(7, 1.0), " (56 bit/s)");
+        assert_eq!(rate_text(7, 0.0), "");
+    }
+}

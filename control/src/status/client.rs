@@ -1,0 +1,48 @@
+//! Requests to the status socket of a daemon.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use base64ct::{Base64, Encoding as _};
+
+use super::{DIRECTORY, Reply, Request, VERSION, Verb};
+use crate::config_file::state::Wanted;
+use crate::limits::CLIENT_TIME_MAX;
+use crate::uapi_server::socket::SocketFile;
+
+/// Tells the daemon of this interface the names of all peers that have one.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn name_peers(interface: &str, peers: &BTreeMap<[u8; 32], Wanted<'_>>) -> io::Result<()> {
+    let name = |(key, peer): (&[u8; 32], &Wanted<'_>)| {
+        Some((Base64::encode_string(key), peer.name?.to_owned()))
+    };
+    let names = peers.iter().filter_map(name).collect();
+    ask(interface, Verb::Name { names }).map(drop)
+}
+
+/// Asks the daemon of this interface.
+///
+/// # Errors
+/// Those of the socket: `NotFound` and `ConnectionRefused`: there is no such daemon; `WouldBlock`:
+/// it does not answer. `InvalidData`: it refuses, or is of another version.
+pub fn ask(interface: &str, verb: Verb) -> io::Result<Reply> {
+    let path = SocketFile::path(Path::new(DIRECTORY), interface);
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
+    stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
+    let mut line = serde_json::to_vec(&Request { version: VERSION, verb })?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut line = Vec::new();
+    BufReader::new(stream).read_until(b'\n', &mut line)?;
+    let reply: Reply = serde_json::from_slice(&line)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    match reply.error {
+        Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        None => Ok(reply),
+    }
+}

@@ -1,0 +1,135 @@
+//! Serves the status socket. A thread accepts; a short-lived one serves each client, which has a
+//! few seconds.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use base64ct::{Base64, Encoding as _};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::eventfd::EventFd;
+
+use super::report::Report;
+use super::{Reply, Request, VERSION, Verb};
+use crate::limits::{
+    CLIENT_TIME_MAX, STATUS_CLIENTS_MAX, STATUS_LINE_LEN_MAX, STATUS_REQUESTS_MAX,
+    UAPI_ACCEPT_PAUSE,
+};
+use crate::short_key;
+
+/// A request for a report on its way to the control thread, with the way back.
+pub type ReportRequest = Sender<Report>;
+
+/// Asks the control thread.
+#[derive(Clone)]
+pub struct Asker {
+    requests: Sender<ReportRequest>,
+    wake: Arc<EventFd>,
+}
+
+impl Asker {
+    /// The side of the server, and that of the control thread, which `wake` wakes.
+    pub fn new(wake: Arc<EventFd>) -> (Asker, Receiver<ReportRequest>) {
+        let (requests, receiver) = bounded(STATUS_REQUESTS_MAX);
+        (Asker { requests, wake }, receiver)
+    }
+
+    /// A report; none if the daemon is shutting down.
+    fn report(&self) -> Option<Report> {
+        let (sender, receiver) = bounded(1);
+        self.requests.send(sender).ok()?;
+        // It fails only if the counter is full; then the thread is being woken already.
+        let _ = self.wake.write(1);
+        receiver.recv().ok()
+    }
+}
+
+/// Starts to serve, on threads that end with the process.
+///
+/// # Errors
+/// The thread cannot be created.
+pub fn start(listener: UnixListener, asker: Asker) -> io::Result<()> {
+    let clients = Arc::new(AtomicUsize::new(0));
+    let accept = move || loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                log::debug!("status socket: cannot accept: {error}");
+                thread::sleep(UAPI_ACCEPT_PAUSE);
+                continue;
+            }
+        };
+        let admitted = Admitted::new(&clients);
+        // One client too many is not served: its connection is closed here.
+        if admitted.is_one_too_many {
+            continue;
+        }
+        let asker = asker.clone();
+        let serve = move || {
+            if let Err(error) = serve(&stream, &asker) {
+                log::debug!("status socket: {error}");
+            }
+            drop(admitted);
+        };
+        if let Err(error) = thread::Builder::new().name("status client".into()).spawn(serve) {
+            log::error!("status socket: cannot spawn a thread: {error}");
+        }
+    };
+    thread::Builder::new().name("status".into()).spawn(accept).map(drop)
+}
+
+/// A client that counts until this is dropped.
+struct Admitted {
+    clients: Arc<AtomicUsize>,
+    is_one_too_many: bool,
+}
+
+impl Admitted {
+    fn new(clients: &Arc<AtomicUsize>) -> Admitted {
+        let before = clients.fetch_add(1, Ordering::Relaxed);
+        let is_one_too_many = before >= STATUS_CLIENTS_MAX;
+        Admitted { clients: Arc::clone(clients), is_one_too_many }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves one request.
+fn serve(mut stream: &UnixStream, asker: &Asker) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
+    stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(STATUS_LINE_LEN_MAX)).read_until(b'\n', &mut line)?;
+    let answer = |error: Option<String>, report| Reply { version: VERSION, error, report };
+    let reply = match serde_json::from_slice::<Request>(&line) {
+        Err(error) => answer(Some(format!("not a request: {error}")), None),
+        Ok(Request { version, .. }) if version != VERSION => {
+            let reason = format!("version {version} of a request; this daemon knows {VERSION}");
+            answer(Some(reason), None)
+        }
+        Ok(Request { verb: Verb::Show, .. }) => match asker.report() {
+            Some(report) => answer(None, Some(report)),
+            None => answer(Some("the daemon is shutting down".to_owned()), None),
+        },
+        Ok(Request { verb: Verb::Name { names }, .. }) => {
+            let mut known = Vec::with_capacity(names.len());
+            for (key, name) in names {
+                let mut bytes = [0; 32];
+                if Base64::decode(&key, &mut bytes).is_ok_and(|bytes| bytes.len() == 32) {
+                    known.push((bytes, name));
+                }
+            }
+            short_key::set_names(known);
+            answer(None, None)
+        }
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    stream.write_all(&text)
+}
