@@ -23,6 +23,7 @@ mod lifecycle;
 mod link;
 mod memory;
 mod nested;
+mod packaging;
 mod path_mtu;
 mod process;
 mod queues;

@@ -1,7 +1,7 @@
 //! `wg-bounce up`, `down`, `reload` and `save`.
 
 mod differential;
-mod hub;
+pub mod hub;
 mod life;
 mod names;
 mod reload;
