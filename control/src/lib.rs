@@ -16,6 +16,8 @@ pub mod device;
 pub mod limits;
 mod link;
 mod logging;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod netlink;
 pub mod noise;
 mod notify;

@@ -16,6 +16,12 @@ pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Clients of the status socket at once: monitoring, and a few operators.
 pub const STATUS_CLIENTS_MAX: usize = 16;
+/// Longest head of an HTTP request for metrics (bytes); Prometheus sends about 200.
+#[cfg(feature = "metrics")]
+pub const METRICS_HEAD_LEN_MAX: usize = 8192;
+/// The rest of a request that is read before the connection is closed (bytes).
+#[cfg(feature = "metrics")]
+pub const METRICS_REST_LEN_MAX: u64 = 64 << 10;
 /// Reports asked for that wait for the control thread.
 pub const STATUS_REQUESTS_MAX: usize = 4;
 /// Longest request to the status socket (bytes): the names of 100,000 peers.

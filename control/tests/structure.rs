@@ -31,8 +31,8 @@ const RUNNING: [(&str, &str); 2] = [
     ),
     (
         "control/src",
-        "commands link logging netlink::socket notify options relay_policy::watch runtime start \
-         status::client status::server uapi_server uplinks",
+        "commands link logging metrics::server netlink::socket notify options relay_policy::watch \
+         runtime start status::client status::server uapi_server uplinks",
     ),
 ];
 

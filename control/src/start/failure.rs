@@ -38,6 +38,14 @@ pub(super) enum Failure {
     },
     /// The UAPI socket cannot be used.
     Socket(SocketError),
+    /// Metrics cannot be served.
+    #[cfg(feature = "metrics")]
+    Metrics {
+        /// The place where they should be.
+        place: String,
+        /// The error.
+        source: io::Error,
+    },
     /// The workers cannot be started.
     Engine(StartError),
     /// Another system call failed.
@@ -105,6 +113,10 @@ impl fmt::Display for Failure {
                 write!(f, "WG_UAPI_FD={number} is not a usable listening socket: {source}")
             }
             Failure::Socket(error) => error.fmt(f),
+            #[cfg(feature = "metrics")]
+            Failure::Metrics { place, source } => {
+                write!(f, "cannot serve metrics at {place}: {source}")
+            }
             Failure::Engine(error) => engine(error, f),
             Failure::System { what, source } => write!(f, "cannot {what}: {source}"),
             Failure::Background(source) => {

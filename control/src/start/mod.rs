@@ -34,8 +34,12 @@ use crate::device::{Device, Settings, Timings};
 use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE};
 use crate::link::LinkWatcher;
 use crate::logging;
+#[cfg(feature = "metrics")]
+use crate::metrics::{self, server::Listener, server::Place};
 use crate::notify;
 use crate::options::Options;
+#[cfg(feature = "metrics")]
+use crate::options::Switch;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Lanes};
 use crate::runtime::{Components, Ending, Runtime};
@@ -106,6 +110,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
     let status = open_status_socket(&name);
+    #[cfg(feature = "metrics")]
+    let metrics = options.metrics.as_ref().map(open_metrics).transpose()?;
     // Before the first thread: each thread has privileges of its own.
     privileges::reduce(Path::new(DIRECTORY));
     process::end_with_parent().map_err(Failure::system("watch the parent"))?;
@@ -151,6 +157,12 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;
     uapi_server::start(listener, handle, Limits::new(clock::boot_time))
         .map_err(Failure::system("spawn a thread"))?;
+    #[cfg(feature = "metrics")]
+    if let Some(listener) = metrics {
+        let has_names = options.metrics_names == Switch::On;
+        metrics::server::start(listener, asker.clone(), has_names)
+            .map_err(Failure::system("spawn a thread"))?;
+    }
     if let Some(listener) = status_listener {
         server::start(listener, asker).map_err(Failure::system("spawn a thread"))?;
     }
@@ -246,6 +258,14 @@ fn open_status_socket(name: &str) -> Option<(UnixListener, SocketFile)> {
             None
         }
     }
+}
+
+#[cfg(feature = "metrics")]
+fn open_metrics(place: &Place) -> Result<Listener, Failure> {
+    let listener = Listener::open(place)
+        .map_err(|source| Failure::Metrics { place: place.to_string(), source })?;
+    log::info!("metrics: {place}");
+    Ok(listener)
 }
 
 fn new_device(options: &Options, workers: usize) -> Device {

@@ -37,7 +37,7 @@ impl Asker {
     }
 
     /// A report; none if the daemon is shutting down.
-    fn report(&self) -> Option<Report> {
+    pub fn report(&self) -> Option<Report> {
         let (sender, receiver) = bounded(1);
         self.requests.send(sender).ok()?;
         // It fails only if the counter is full; then the thread is being woken already.
@@ -51,7 +51,7 @@ impl Asker {
 /// # Errors
 /// The thread cannot be created.
 pub fn start(listener: UnixListener, asker: Asker) -> io::Result<()> {
-    let clients = Arc::new(AtomicUsize::new(0));
+    let clients = Arc::new(Clients::default());
     let accept = move || loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -61,11 +61,8 @@ pub fn start(listener: UnixListener, asker: Asker) -> io::Result<()> {
                 continue;
             }
         };
-        let admitted = Admitted::new(&clients);
         // One client too many is not served: its connection is closed here.
-        if admitted.is_one_too_many {
-            continue;
-        }
+        let Some(admitted) = Admitted::new(&clients) else { continue };
         let asker = asker.clone();
         let serve = move || {
             if let Err(error) = serve(&stream, &asker) {
@@ -80,23 +77,23 @@ pub fn start(listener: UnixListener, asker: Asker) -> io::Result<()> {
     thread::Builder::new().name("status".into()).spawn(accept).map(drop)
 }
 
+/// The number of clients that are being served.
+pub type Clients = AtomicUsize;
+
 /// A client that counts until this is dropped.
-struct Admitted {
-    clients: Arc<AtomicUsize>,
-    is_one_too_many: bool,
-}
+pub struct Admitted(Arc<Clients>);
 
 impl Admitted {
-    fn new(clients: &Arc<AtomicUsize>) -> Admitted {
-        let before = clients.fetch_add(1, Ordering::Relaxed);
-        let is_one_too_many = before >= STATUS_CLIENTS_MAX;
-        Admitted { clients: Arc::clone(clients), is_one_too_many }
+    /// Counts one more client, unless there are enough.
+    pub fn new(clients: &Arc<Clients>) -> Option<Admitted> {
+        let admitted = Admitted(Arc::clone(clients));
+        (clients.fetch_add(1, Ordering::Relaxed) < STATUS_CLIENTS_MAX).then_some(admitted)
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.clients.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

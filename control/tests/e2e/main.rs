@@ -22,6 +22,7 @@ mod interop;
 mod lifecycle;
 mod link;
 mod memory;
+mod metrics;
 mod nested;
 mod packaging;
 mod path_mtu;

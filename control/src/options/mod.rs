@@ -1,9 +1,10 @@
 //! The command line and its environment variables. A flag overrides its variable, and our
 //! variables override wireguard-go's.
 
+mod inherited;
+
 use std::env;
 use std::fmt::Write as _;
-use std::os::fd::RawFd;
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -14,7 +15,10 @@ use wg_bounce_dataplane::limits::WORKERS_MAX;
 
 use crate::limits::INTERFACE_NAME_LEN_MAX;
 use crate::logging::LogLevel;
+#[cfg(feature = "metrics")]
+use crate::metrics::server::Place;
 use crate::relay_policy::mode::Mode;
+use inherited::Inherited;
 
 /// All options.
 #[derive(Parser, Clone, Debug)]
@@ -97,6 +101,19 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
     pub socket_buffer: Option<u16>,
 
+    /// Serve metrics for Prometheus by HTTP at this address and TCP port, or UNIX socket; :PORT
+    /// means this host alone
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", env = "WG_BOUNCE_METRICS")]
+    #[arg(hide_env_values = true)]
+    pub metrics: Option<Place>,
+
+    /// Names of peers as labels of metrics
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_METRICS_NAMES")]
+    #[arg(hide_env_values = true)]
+    pub metrics_names: Switch,
+
     /// Log level [default: info]
     #[arg(long, value_enum, value_name = "LEVEL", env = "WG_BOUNCE_LOG_LEVEL")]
     #[arg(hide_env_values = true)]
@@ -118,21 +135,6 @@ pub struct Options {
     /// The lines of [`Options::report`] about options that have a value.
     #[arg(skip)]
     set: String,
-}
-
-/// Values of wireguard-go's environment variables.
-#[derive(Clone, Debug, Default)]
-pub struct Inherited {
-    /// `WG_TUN_FD`: an open TUN file descriptor to use.
-    pub tun_fd: Option<RawFd>,
-    /// `WG_UAPI_FD`: a listening socket to use.
-    pub uapi_fd: Option<RawFd>,
-    /// Descriptors that a service manager passes, from 3 on (`LISTEN_FDS`, sd_listen_fds(3)).
-    pub listen_fds: u16,
-    /// `WG_PROCESS_FOREGROUND=1`.
-    pub foreground: bool,
-    /// `LOG_LEVEL`, if it is one of our levels.
-    pub log_level: Option<LogLevel>,
 }
 
 /// `--io`.
@@ -292,37 +294,6 @@ impl UsageError {
             eprintln!("note: the environment variable {variable} is set");
         }
         u8::try_from(self.error.exit_code()).unwrap_or(2)
-    }
-}
-
-impl Inherited {
-    /// The inherited descriptors that the environment names.
-    pub fn descriptors(&self) -> Vec<RawFd> {
-        let listening = (3..).take(self.listen_fds.into());
-        self.tun_fd.into_iter().chain(self.uapi_fd).chain(listening).collect()
-    }
-
-    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Inherited, String> {
-        let descriptor = |name: &str| match variable(name) {
-            None => Ok(None),
-            Some(text) => match text.parse::<RawFd>() {
-                Ok(fd) if fd > 2 => Ok(Some(fd)),
-                _ => {
-                    Err(format!("{name}={text} is not the number of an inherited file descriptor"))
-                }
-            },
-        };
-        let pid = std::process::id().to_string();
-        let is_for_us = variable("LISTEN_PID") == Some(pid);
-        let listen_fds = variable("LISTEN_FDS").filter(|_| is_for_us);
-        Ok(Inherited {
-            tun_fd: descriptor("WG_TUN_FD")?,
-            uapi_fd: descriptor("WG_UAPI_FD")?,
-            listen_fds: listen_fds.and_then(|count| count.parse().ok()).unwrap_or(0),
-            foreground: variable("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
-            // Many programs read LOG_LEVEL: a level of another program is not an error.
-            log_level: variable("LOG_LEVEL").and_then(|word| LogLevel::from_str(&word, true).ok()),
-        })
     }
 }
 
