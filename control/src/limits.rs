@@ -14,6 +14,13 @@ use wg_bounce_sys::clock::Millis;
 /// a resolver that answers does so within a second or two.
 pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// Time in which `wg-bounce up` reads a request, which is one short line of root's.
+pub const UP_REQUEST_TIME_MAX: Duration = Duration::from_secs(1);
+/// Time that a daemon has to end in order; then it is killed.
+pub const DAEMON_END_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time that a change of a configuration file waits for another one.
+pub const EDIT_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// Clients of the status socket at once: monitoring, and a few operators.
 pub const STATUS_CLIENTS_MAX: usize = 16;
 /// Longest head of an HTTP request for metrics (bytes); Prometheus sends about 200.

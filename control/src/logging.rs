@@ -8,6 +8,8 @@ use clap::ValueEnum;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use wg_bounce_sys::clock;
 
+use crate::config_file::quote::printable;
+
 /// The log level: wireguard-go's levels, with `info` in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LogLevel {
@@ -78,7 +80,8 @@ impl Log for Stderr {
         // One write per line, so that lines of several threads do not mix. A failed write cannot be
         // reported.
         let interface = INTERFACE.read().unwrap_or_else(PoisonError::into_inner);
-        let line = format!("{start}{level}: ({interface}) {}\n", record.args());
+        let text = record.args().to_string();
+        let line = format!("{start}{level}: ({interface}) {}\n", printable(&text));
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 

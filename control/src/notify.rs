@@ -23,13 +23,18 @@ pub fn status(text: &str) -> String {
     format!("STATUS={text}")
 }
 
-/// Sends `state` to the service manager, if there is one (`NOTIFY_SOCKET`).
+/// Sends `state` to the service manager, if there is one (`NOTIFY_SOCKET`). If that reads nothing,
+/// only [`READY`] waits for it.
 pub fn notify(state: &str) {
     let Some(address) = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
         return;
     };
-    if let Err(error) = send(&address, state) {
-        log::warn!("cannot notify the service manager ({state}): {error}");
+    match send(&address, state) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            log::debug!("the service manager reads nothing: {state} is lost");
+        }
+        Err(error) => log::warn!("cannot notify the service manager ({state}): {error}"),
+        Ok(()) => {}
     }
 }
 
@@ -39,7 +44,9 @@ fn send(address: &OsStr, state: &str) -> io::Result<()> {
         Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(address)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(state != READY)?;
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]

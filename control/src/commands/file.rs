@@ -4,16 +4,19 @@ use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
+use wg_bounce_sys::clock;
 use zeroize::Zeroizing;
 
 use super::answer::Failure;
 use crate::config_file::model::Config;
 use crate::config_file::problem::Severity;
 use crate::config_file::read;
-use crate::limits::{CONFIG_FILE_MAX, INTERFACE_NAME_LEN_MAX};
+use crate::limits::{CONFIG_FILE_MAX, EDIT_WAIT_MAX, INTERFACE_NAME_LEN_MAX, NAME_WAIT_PAUSE};
 
 /// The directory of files that are called by the name of their interface.
 const DIRECTORY: &str = "/etc/wireguard";
@@ -132,8 +135,7 @@ impl Editor {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let failed = |error| format!("{}: cannot lock: {error}", parent.display());
         let directory = File::open(parent).map_err(failed)?;
-        let directory = Flock::lock(directory, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed(errno.into()))?;
+        let directory = lock(directory).map_err(failed)?;
         Ok(Editor { file: ConfigFile::load(path, interface)?, directory })
     }
 
@@ -143,6 +145,8 @@ impl Editor {
         let failed = |error: io::Error| format!("{}: cannot write: {error}", path.display());
         let name = path.file_name().unwrap_or_default().display();
         let temporary = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
+        // Left by a killed process with this number; the lock excludes living ones.
+        let _ = fs::remove_file(&temporary);
         let mut file = create_secret(&temporary).map_err(failed)?;
         let written = self.write(&mut file, text).and_then(|()| fs::rename(&temporary, path));
         if let Err(error) = written {
@@ -167,6 +171,22 @@ impl Editor {
             true => Ok(()),
             false => Err(io::Error::other("another program has just changed it: try again")),
         }
+    }
+}
+
+/// Locks a directory. Who holds the lock for long may be anybody who can read the directory.
+fn lock(mut directory: File) -> io::Result<Flock<File>> {
+    let deadline = clock::uptime() + EDIT_WAIT_MAX;
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((_, Errno::EWOULDBLOCK)) if clock::uptime() > deadline => {
+                return Err(io::Error::other("another process holds the lock: see fuser -v on it"));
+            }
+            Err((unlocked, Errno::EWOULDBLOCK)) => directory = unlocked,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        thread::sleep(NAME_WAIT_PAUSE);
     }
 }
 

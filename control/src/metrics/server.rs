@@ -16,7 +16,7 @@ use crate::limits::{
 };
 use crate::status::server::{Admitted, Asker, Clients};
 
-/// Where to serve: an address and a TCP port, or a UNIX socket.
+/// The place of the server: an address and a TCP port, or a UNIX socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// TCP.

@@ -179,6 +179,10 @@ impl Runtime {
         {
             match Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM) {
                 Signal::SIGUSR1 => self.statistics().log(),
+                // Sent to all processes of the unit, perhaps: the parent has to do something first.
+                signal if self.components.parent.is_some_and(|parent| parent != info.ssi_pid) => {
+                    log::info!("{signal} ignored: wg-bounce up takes the interface down");
+                }
                 signal => return Some(Ending::Signal(signal)),
             }
         }

@@ -48,6 +48,8 @@ pub struct Components {
     pub status: Option<SocketFile>,
     /// Written with every event, epoch and request.
     pub wake: Arc<EventFd>,
+    /// The process of `wg-bounce up`, if that has started this one: it alone ends it by a signal.
+    pub parent: Option<u32>,
     /// Reports the blocked signals: those that end the daemon, and SIGUSR1.
     pub signals: SignalFd,
 }

@@ -114,7 +114,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let metrics = options.metrics.as_ref().map(open_metrics).transpose()?;
     // Before the first thread: each thread has privileges of its own.
     privileges::reduce(Path::new(DIRECTORY));
-    process::end_with_parent().map_err(Failure::system("watch the parent"))?;
+    let parent = process::end_with_parent().map_err(Failure::system("watch the parent"))?;
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
         .map_err(Failure::system("create an eventfd"))?;
@@ -152,6 +152,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         reports,
         status: status_file,
         wake,
+        parent,
         signals,
     };
     let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;

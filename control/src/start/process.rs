@@ -42,15 +42,17 @@ pub(super) fn harden() {
 }
 
 /// Lets this process end with `wg-bounce up`, if that has started it: what it has set up would be
-/// left behind. A change of privileges would undo this, so they must be reduced first.
+/// left behind. A change of privileges would undo this, so they must be reduced first. Returns the
+/// parent's process id.
 ///
 /// # Errors
 /// The parent has ended already.
-pub(super) fn end_with_parent() -> io::Result<()> {
-    let Some(parent) = env::var_os(PARENT) else { return Ok(()) };
+pub(super) fn end_with_parent() -> io::Result<Option<u32>> {
+    let Some(parent) = env::var_os(PARENT) else { return Ok(None) };
     prctl::set_pdeathsig(Signal::SIGTERM)?;
-    match getppid().to_string().as_str() == parent {
-        true => Ok(()),
+    let pid = getppid();
+    match pid.to_string().as_str() == parent {
+        true => Ok(u32::try_from(pid.as_raw()).ok()),
         false => Err(io::Error::other("it has ended")),
     }
 }

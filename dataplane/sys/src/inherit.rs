@@ -3,8 +3,11 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::SigSet;
 
 /// Takes over the inherited descriptor `number` and makes it close-on-exec.
 ///
@@ -57,6 +60,13 @@ pub fn is_ignored(signal: i32) -> bool {
     // SAFETY: without a new action, the kernel only fills the structure with the current one.
     let result = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
     result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Lets a program start with no signal blocked: it would inherit those of the calling thread.
+pub fn unblock_signals(command: &mut Command) -> &mut Command {
+    let unblock = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: between fork and exec, it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(unblock) }
 }
 
 /// Ends the ignoring of a signal: it has its default effect again.

@@ -1,32 +1,45 @@
 //! The daemon as a child process: started, asked, stopped.
 
-use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
+use std::{env, fs};
 
-use nix::errno::Errno as SystemError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use wg_bounce_sys::{clock, inherit};
 use wg_bounce_uapi::render::render_set;
 use wg_bounce_uapi::types::{Change, Errno, SetRequest};
 
 use super::plan::Peers;
-use super::running;
+use super::{requests, running};
 use crate::commands::client::{self, Reply};
 use crate::config_file::state::State;
+use crate::limits::DAEMON_END_TIME_MAX;
 use crate::notify;
 use crate::status::client as client_of_status;
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
 
 /// The environment variable with the process id of the parent, with which the daemon ends.
 pub(crate) const PARENT: &str = "WG_BOUNCE_PARENT";
+
+/// Environment variables that are about this process alone.
+const OF_CALLER: [&str; 6] = [
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "WG_TUN_FD",
+    "WG_UAPI_FD",
+    "WG_BOUNCE_BACKGROUND_CHILD",
+];
+
+/// Messages that are read in one go.
+const MESSAGES_MAX: usize = 64;
 
 /// Interval of the checks whether the daemon has failed to start.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -37,6 +50,8 @@ pub(super) struct Daemon {
     interface: String,
     /// Its messages for the service manager.
     messages: UnixDatagram,
+    /// The path of that socket.
+    path: PathBuf,
 }
 
 impl Daemon {
@@ -46,33 +61,27 @@ impl Daemon {
     /// It cannot be run, or has ended. It has logged the reason.
     pub fn start(interface: &str, options: &[String]) -> Result<Daemon, String> {
         let failed = |error: io::Error| format!("cannot start the daemon: {error}");
-        let name = format!("wg-bounce-up-{}", std::process::id());
-        let messages = SocketAddr::from_abstract_name(&name)
-            .and_then(|address| UnixDatagram::bind_addr(&address))
-            .map_err(failed)?;
+        // In a directory of root's own: others could take an abstract address first, or send to it.
+        let path = requests::private_path(interface, "notify");
+        let _ = fs::remove_file(&path); // of a process that was killed
+        let messages = UnixDatagram::bind(&path).map_err(failed)?;
         messages.set_nonblocking(true).map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0(env::args_os().next().unwrap_or_else(|| "wg-bounce".into()));
         command.arg("--foreground").args(options).arg("--").arg(interface);
-        command.env("NOTIFY_SOCKET", format!("@{name}"));
+        command.env("NOTIFY_SOCKET", &path);
         command.env(PARENT, std::process::id().to_string());
-        for descriptor in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WG_TUN_FD", "WG_UAPI_FD"]
-        {
+        for descriptor in OF_CALLER {
             command.env_remove(descriptor);
         }
         // The terminal's signals are for this process, which then stops the daemon.
-        let child = command.process_group(0).spawn().map_err(failed)?;
-        let mut daemon = Daemon { child, interface: interface.to_owned(), messages };
+        let child = inherit::unblock_signals(command.process_group(0)).spawn().map_err(failed)?;
+        let mut daemon = Daemon { child, interface: interface.to_owned(), messages, path };
         while !daemon.read_messages() {
             if daemon.has_ended().is_some() {
                 return Err("the daemon did not start".to_owned());
             }
-            let mut descriptors = [PollFd::new(daemon.as_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-            match poll(&mut descriptors, timeout) {
-                Ok(_) | Err(SystemError::EINTR) => {}
-                Err(errno) => return Err(failed(errno.into())),
-            }
+            daemon.pause();
         }
         Ok(daemon)
     }
@@ -82,7 +91,8 @@ impl Daemon {
     pub fn read_messages(&self) -> bool {
         let mut is_ready = false;
         let mut buffer = [0; 4096];
-        while let Ok(length) = self.messages.recv(&mut buffer) {
+        for _ in 0..MESSAGES_MAX {
+            let Ok(length) = self.messages.recv(&mut buffer) else { break };
             let text = String::from_utf8_lossy(&buffer[..length]);
             for line in text.lines() {
                 is_ready |= line == notify::READY;
@@ -99,9 +109,12 @@ impl Daemon {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        // It may have ended meanwhile: its number stays its own until it is waited for.
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.has_ended().is_some() {
+            return;
+        }
+        // It may end meanwhile: its number stays its own until it is waited for.
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
     }
 
@@ -148,12 +161,28 @@ impl Daemon {
             .map_err(|error| format!("the daemon does not answer: {}: {error}", path.display()))
     }
 
-    /// Stops it and waits for its end.
-    pub fn stop(&mut self) -> Option<ExitStatus> {
-        if self.has_ended().is_none() {
-            self.signal(Signal::SIGTERM);
+    /// Stops it and waits for its end; kills it if that takes too long.
+    pub fn stop(&mut self) {
+        let deadline = clock::uptime() + DAEMON_END_TIME_MAX;
+        self.signal(Signal::SIGTERM);
+        while self.has_ended().is_none() {
+            if clock::uptime() > deadline {
+                log::error!("the daemon does not end: it is killed");
+                self.signal(Signal::SIGKILL);
+                let _ = self.child.wait();
+                break;
+            }
+            self.read_messages();
+            self.pause();
         }
-        self.child.wait().ok()
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Waits for a message, or for a short time.
+    fn pause(&self) {
+        let mut descriptors = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut descriptors, timeout);
     }
 }
 

@@ -2,34 +2,39 @@
 
 use std::process::Command;
 
+use wg_bounce_sys::inherit;
+
+use super::signals::Signals;
 use crate::config_file::model::{Hook, HookTime};
+
+/// The environment variable that a hook has, with the interface: commands refuse to ask the process
+/// that waits for them.
+pub(super) const HOOK: &str = "WG_BOUNCE_HOOK";
 
 /// Runs the hooks of this time, in their order, up to the first one that fails.
 ///
 /// # Errors
 /// The one that failed, with its line and its exit code.
-pub(super) fn run<'a>(
-    hooks: impl IntoIterator<Item = &'a Hook>,
+pub(super) fn run(
+    hooks: &[Hook],
     at: HookTime,
     interface: &str,
+    signals: &mut Signals,
 ) -> Result<(), String> {
-    hooks.into_iter().filter(|hook| hook.at == at).try_for_each(|hook| run_one(hook, interface))
+    let mut hooks = hooks.iter().filter(|hook| hook.at == at);
+    hooks.try_for_each(|hook| run_one(hook, interface, signals))
 }
 
 /// Runs the hooks of this time, also those behind one that fails. Failures are logged.
-pub(super) fn run_all<'a>(
-    hooks: impl IntoIterator<Item = &'a Hook>,
-    at: HookTime,
-    interface: &str,
-) {
-    for hook in hooks.into_iter().filter(|hook| hook.at == at) {
-        if let Err(error) = run_one(hook, interface) {
+pub(super) fn run_all(hooks: &[Hook], at: HookTime, interface: &str, signals: &mut Signals) {
+    for hook in hooks.iter().filter(|hook| hook.at == at) {
+        if let Err(error) = run_one(hook, interface, signals) {
             log::warn!("{error}");
         }
     }
 }
 
-fn run_one(hook: &Hook, interface: &str) -> Result<(), String> {
+fn run_one(hook: &Hook, interface: &str, signals: &mut Signals) -> Result<(), String> {
     let name = match hook.at {
         HookTime::PreUp => "PreUp",
         HookTime::PostUp => "PostUp",
@@ -41,12 +46,12 @@ fn run_one(hook: &Hook, interface: &str) -> Result<(), String> {
     log::info!("{name}: {command}");
     // The options that wg-quick's own shell has.
     let options = ["-e", "-o", "pipefail", "-O", "extglob"];
-    let status = Command::new("bash")
-        .args(options)
-        .args(["-c", &command])
-        .env("LC_ALL", "C")
-        .status()
-        .map_err(|error| format!("{name} in line {line}: cannot run bash: {error}"))?;
+    let mut bash = Command::new("bash");
+    bash.args(options).args(["-c", &command]).env("LC_ALL", "C").env(HOOK, interface);
+    let child = inherit::unblock_signals(&mut bash).spawn();
+    let status = child.and_then(|mut child| signals.wait(&mut child));
+    let status =
+        status.map_err(|error| format!("{name} in line {line}: cannot run bash: {error}"))?;
     match status.success() {
         true => Ok(()),
         false => Err(format!("{name} in line {line} failed ({status}): {command}")),

@@ -2,9 +2,9 @@
 //! addresses, routes, rules.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::{fmt, fs};
 
 use ipnet::IpNet;
 use netlink_packet_core::parse_u32;
@@ -20,7 +20,9 @@ use super::plan::{MAIN_TABLE, Route};
 use crate::link::message::{self, Event};
 use crate::netlink::attribute::{Attribute, attributes, find};
 use crate::netlink::message::{Message, Protocol, Request};
-use crate::netlink::numbers::RTAX_MTU;
+use crate::netlink::numbers::{
+    FIB_RULE_INVERT, FRA_FWMARK, FRA_PRIORITY, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, RTAX_MTU,
+};
 use crate::netlink::parse::{array, malformed};
 use crate::netlink::socket::{self, NetlinkSocket};
 
@@ -134,10 +136,10 @@ impl Host {
         Ok(found)
     }
 
-    /// Adds a route. It may be there already.
+    /// Adds a route.
     ///
     /// # Errors
-    /// The kernel refuses: another interface has this route, for example.
+    /// EEXIST: this interface or another one has it. Other refusals of the kernel.
     pub fn add_route(&mut self, route: Route) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewRoute(self.route(route));
         self.change(&Request::create_route(&message))
@@ -172,16 +174,40 @@ impl Host {
         message
     }
 
-    /// Adds the rules that lead all packets without the mark `table` into the routing table of
-    /// that number, but for those with a better route than a default one in the main table.
+    /// Adds a route, unless the interface has it.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn add_rules(&mut self, table: u32, is_v4: bool) -> io::Result<()> {
-        for rule in rules(table, is_v4) {
-            self.change(&Request::create_route(&RouteNetlinkMessage::NewRule(rule)))?;
+    pub fn ensure_route(&mut self, route: Route) -> io::Result<()> {
+        match self.add_route(route) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && self.routes()?.contains(&route) =>
+            {
+                Ok(())
+            }
+            result => result,
         }
-        Ok(())
+    }
+
+    /// Adds the rules that lead all packets without the mark `table` into the routing table of
+    /// that number, but for those with a better route than a default one in the main table. Does
+    /// nothing if they are there. Returns the priority of the first; `known` is what it was.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_rules(&mut self, table: u32, is_v4: bool, known: Option<u32>) -> io::Result<u32> {
+        let mut rules = listed(is_v4)?;
+        if priority_of(&rules, table).is_none() {
+            self.change(&rule_request(&to_table(table, is_v4), known, RuleChange::Add))?;
+            rules = listed(is_v4)?;
+        }
+        let priority = priority_of(&rules, table).ok_or_else(malformed)?;
+        let before = priority.saturating_sub(1);
+        if !rules.iter().any(|rule| rule.is_to_main && rule.priority == before) {
+            self.change(&rule_request(&to_main(is_v4), Some(before), RuleChange::Add))?;
+        }
+        Ok(priority)
     }
 
     /// Removes the rules for this table; also those of an earlier process that was killed.
@@ -189,15 +215,17 @@ impl Host {
     /// # Errors
     /// The kernel refuses.
     pub fn remove_rules(&mut self, table: u32, is_v4: bool) -> io::Result<()> {
-        let [to_table, to_main] = rules(table, is_v4)
-            .map(|rule| Request::change_route(&RouteNetlinkMessage::DelRule(rule)));
-        loop {
-            match self.change(&to_table) {
-                Err(error) if is_missing(&error) => return Ok(()),
-                result => result?,
-            }
-            ignore_missing(self.change(&to_main))?;
+        let mut rules = listed(is_v4)?;
+        while let Some(priority) = priority_of(&rules, table) {
+            let request = rule_request(&to_table(table, is_v4), Some(priority), RuleChange::Remove);
+            ignore_missing(self.change(&request))?;
+            // That of another tunnel must stay.
+            let before = priority.saturating_sub(1);
+            let request = rule_request(&to_main(is_v4), Some(before), RuleChange::Remove);
+            ignore_missing(self.change(&request))?;
+            rules = listed(is_v4)?;
         }
+        Ok(())
     }
 
     /// The MTU of the way of our datagrams to this address: that of the route, or else that of its
@@ -212,9 +240,9 @@ impl Host {
         let attributes = [RouteAttribute::Destination(address.into()), RouteAttribute::Mark(mark)];
         message.attributes.extend(attributes);
         let request = Request::get_route(&RouteNetlinkMessage::GetRoute(message));
-        let unreachable = [io::ErrorKind::NetworkUnreachable, io::ErrorKind::HostUnreachable];
         match socket::request(Protocol::Route, &request) {
-            Err(error) if is_missing(&error) || unreachable.contains(&error.kind()) => Ok(None),
+            // Unreachable, prohibited, a black hole, or no such IP version here.
+            Err(error) if error.raw_os_error().is_some() => Ok(None),
             Err(error) => Err(error),
             Ok(messages) => {
                 let message = messages.first().ok_or_else(malformed)?;
@@ -288,14 +316,13 @@ fn each_route(is_v4: bool, each: &mut Visitor<'_>) -> io::Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = family(is_v4);
     let request = Request::dump_route(&RouteNetlinkMessage::GetRoute(message));
-    let of_message = &mut |message: &Message| {
+    for message in socket::request(Protocol::Route, &request)? {
         let (header, attributes) = message.split(12)?;
-        match header[7] == u8::from(RouteType::Unicast) {
-            true => each(header, &attributes),
-            false => Ok(()),
+        if header[7] == u8::from(RouteType::Unicast) {
+            each(header, &attributes)?;
         }
-    };
-    NetlinkSocket::open(Protocol::Route, &[])?.request_each(&request, of_message)
+    }
+    Ok(())
 }
 
 fn table_of(header: &[u8], attributes: &[Attribute<'_>]) -> io::Result<u32> {
@@ -335,19 +362,92 @@ fn mtu_of_route(route: &[Attribute<'_>]) -> io::Result<Option<u32>> {
     }
 }
 
-fn rules(table: u32, is_v4: bool) -> [RuleMessage; 2] {
-    let rule = |table: u32, attributes: &[RuleAttribute]| {
-        let mut rule = RuleMessage::default();
-        rule.header.family = family(is_v4);
-        rule.header.action = RuleAction::ToTable;
-        rule.header.table = u8::try_from(table).unwrap_or(0);
-        rule.attributes.extend_from_slice(attributes);
-        rule.attributes.push(RuleAttribute::Table(table));
-        rule
+/// A rule, as far as it matters here.
+struct Listed {
+    priority: u32,
+    /// The table that all packets without its number as a mark are led to.
+    to_table: Option<u32>,
+    /// It leads to routes in the main table that are no default routes.
+    is_to_main: bool,
+}
+
+/// The rules, in their order.
+fn listed(is_v4: bool) -> io::Result<Vec<Listed>> {
+    let mut message = RuleMessage::default();
+    message.header.family = family(is_v4);
+    let request = Request::dump_route(&RouteNetlinkMessage::GetRule(message));
+    let read = |message: &Message| {
+        let (header, attributes) = message.split(12)?;
+        let number = |kind| find(&attributes, kind).map(|one| one.u32()).transpose();
+        let flags = u32::from_ne_bytes(array(&header[8..])?);
+        let table = number(FRA_TABLE)?.unwrap_or(header[4].into());
+        let mark = number(FRA_FWMARK)?;
+        let is_inverted = flags & FIB_RULE_INVERT != 0;
+        Ok(Listed {
+            priority: number(FRA_PRIORITY)?.unwrap_or(0),
+            to_table: Some(table).filter(|_| is_inverted && mark == Some(table)),
+            is_to_main: table == MAIN_TABLE
+                && !is_inverted
+                && mark.is_none()
+                && number(FRA_SUPPRESS_PREFIXLEN)? == Some(0),
+        })
     };
-    let mut to_table = rule(table, &[RuleAttribute::FwMark(table)]);
-    to_table.header.flags = RuleFlags::Invert;
-    [to_table, rule(MAIN_TABLE, &[RuleAttribute::SuppressPrefixLen(0)])]
+    socket::request(Protocol::Route, &request)?.iter().map(read).collect()
+}
+
+fn priority_of(rules: &[Listed], table: u32) -> Option<u32> {
+    rules.iter().find(|rule| rule.to_table == Some(table)).map(|rule| rule.priority)
+}
+
+fn to_table(table: u32, is_v4: bool) -> RuleMessage {
+    let mut rule = rule_to(table, is_v4);
+    rule.header.flags = RuleFlags::Invert;
+    rule.attributes.push(RuleAttribute::FwMark(table));
+    rule
+}
+
+fn to_main(is_v4: bool) -> RuleMessage {
+    let mut rule = rule_to(MAIN_TABLE, is_v4);
+    rule.attributes.push(RuleAttribute::SuppressPrefixLen(0));
+    rule
+}
+
+fn rule_to(table: u32, is_v4: bool) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = family(is_v4);
+    rule.header.action = RuleAction::ToTable;
+    // Numbers that do not fit are in the attribute alone.
+    rule.header.table = u8::try_from(table).unwrap_or(0);
+    rule.attributes.push(RuleAttribute::Table(table));
+    rule
+}
+
+/// The direction of a change.
+enum RuleChange {
+    Add,
+    Remove,
+}
+
+fn rule_request(rule: &RuleMessage, priority: Option<u32>, change: RuleChange) -> Request {
+    let mut rule = rule.clone();
+    rule.attributes.extend(priority.map(RuleAttribute::Priority));
+    match change {
+        RuleChange::Add => Request::create_route(&RouteNetlinkMessage::NewRule(rule)),
+        RuleChange::Remove => Request::change_route(&RouteNetlinkMessage::DelRule(rule)),
+    }
+}
+
+/// 0.0.0.0/0 or ::/0.
+pub(super) fn default_prefix(is_v4: bool) -> IpNet {
+    match is_v4 {
+        true => IpNet::V4(Default::default()),
+        false => IpNet::V6(Default::default()),
+    }
+}
+
+/// The error of a change of `what`.
+pub(super) fn describe(what: impl fmt::Display) -> impl Fn(io::Error) -> String {
+    move |error| format!("{what}: {error}")
 }
 
 fn unless(result: io::Result<()>, kind: io::ErrorKind) -> io::Result<()> {

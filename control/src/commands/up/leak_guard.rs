@@ -12,7 +12,7 @@ use netlink_packet_core::{DefaultNla, Emitable, NLM_F_APPEND, NLM_F_CREATE};
 
 use crate::netlink::message::{Protocol, Request};
 use crate::netlink::numbers::*;
-use crate::netlink::socket::NetlinkSocket;
+use crate::netlink::socket::{self, NetlinkSocket};
 
 /// Adds the table, or replaces it. `addresses` are those that only the tunnel leads to.
 ///
@@ -78,6 +78,18 @@ pub(super) fn set(interface: &str, addresses: &[IpAddr], mark: u32) -> io::Resul
     ];
     requests.push(table.rule("postmangle", &expressions.concat()));
     NetlinkSocket::open(Protocol::Netfilter, &[])?.transact(&requests)
+}
+
+/// Whether the table has all its rules, for so many addresses. Setting it once more would make the
+/// relay policy read all rules again.
+///
+/// # Errors
+/// The kernel's reply cannot be read.
+pub(super) fn is_whole(interface: &str, addresses: usize) -> io::Result<bool> {
+    let family = [libc::NFPROTO_INET as u8, 0, 0, 0];
+    let table = text(NFTA_RULE_TABLE, &Table::of(interface).0);
+    let request = Request::dump_some(NFT_MSG_GETRULE, &family, &[table]);
+    Ok(socket::request(Protocol::Netfilter, &request)?.len() == addresses + 2)
 }
 
 /// Removes the table, which may be gone already.

@@ -9,6 +9,7 @@
 //! [`hooks`] change the host, and [`names`] resolves host names.
 
 mod daemon;
+mod default_route;
 mod dns;
 mod hooks;
 mod host;
@@ -17,6 +18,7 @@ mod names;
 mod plan;
 mod requests;
 mod running;
+mod signals;
 mod tunnel;
 
 use std::io;
@@ -27,21 +29,22 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use wg_bounce_sys::{clock, inherit};
+use nix::sys::signal::Signal;
+use wg_bounce_sys::clock;
 
 use super::answer::Failure;
 use super::check;
 use super::file::{ConfigFile, Editor};
 use crate::config_file::model::Config;
 use crate::config_file::quote::printable;
+use crate::config_file::read;
 use crate::config_file::save::with_running;
 use crate::logging;
 use crate::notify;
 use crate::options::Options;
 use names::Intervals;
 use requests::{Requests, Verb};
+use signals::Signals;
 use tunnel::Tunnel;
 
 pub(crate) use daemon::PARENT;
@@ -92,17 +95,17 @@ pub(super) fn run(arguments: &UpArguments) -> Result<u8, Failure> {
     let (file, config) = load(&arguments.file)?;
     let (options, flags) = options(&file, &config, &arguments.options)?;
     logging::start(options.level().0, &file.interface);
-    let signals = signals().map_err(|error| format!("cannot block signals: {error}"))?;
+    let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     // The private key is in this process too.
     if let Err(errno) = prctl::set_dumpable(false) {
         log::warn!("process: cannot disable core dumps, they may contain keys: {errno}");
     }
     let requests = Requests::listen(&file.interface)?;
     let intervals = Intervals::divided(options.test_timers.unwrap_or(1));
-    let mut tunnel = Tunnel::up(&file.interface, config, &flags, intervals)?;
+    let mut tunnel = Tunnel::up(&file.interface, config, &flags, intervals, signals)?;
     notify::notify(notify::READY);
     log::info!("{} is up, from {}", file.interface, printable(&file.path.display().to_string()));
-    let ending = serve(&mut tunnel, &requests, &signals, &arguments.file);
+    let ending = serve(&mut tunnel, &requests, &arguments.file);
     notify::notify(notify::STOPPING);
     let result = match ending {
         Ok(Ending::Asked(caller)) => {
@@ -111,7 +114,7 @@ pub(super) fn run(arguments: &UpArguments) -> Result<u8, Failure> {
             {
                 log::error!("SaveConfig: {}", printable(&error));
             }
-            tunnel.down(true);
+            tunnel.down();
             if let Some(caller) = caller {
                 drop(requests);
                 caller.reply(Ok(String::new()));
@@ -122,7 +125,7 @@ pub(super) fn run(arguments: &UpArguments) -> Result<u8, Failure> {
         Ok(Ending::Daemon(false)) => Err("the daemon has failed".to_owned().into()),
         Err(error) => Err(format!("cannot wait for requests: {error}").into()),
     };
-    tunnel.down(false);
+    tunnel.down();
     result
 }
 
@@ -135,31 +138,13 @@ enum Ending {
 }
 
 /// Serves requests and signals until one of them asks for the end.
-fn serve(
-    tunnel: &mut Tunnel,
-    requests: &Requests,
-    signals: &SignalFd,
-    file: &str,
-) -> io::Result<Ending> {
+fn serve(tunnel: &mut Tunnel, requests: &Requests, file: &str) -> io::Result<Ending> {
     loop {
-        let [of_signals, of_requests, of_daemon, of_names] =
-            [signals.as_fd(), requests.listener().as_fd(), tunnel.daemon_fd(), tunnel.names_fd()]
-                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
-        let mut descriptors = [of_signals, of_requests, of_daemon, of_names];
-        let timeout = tunnel.next_look(clock::boot_time());
-        let timeout = timeout.map_or(PollTimeout::NONE, |time| {
-            PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut descriptors, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        while let Some(signal) = signals.read_signal()? {
-            match Signal::try_from(signal.ssi_signo.cast_signed()) {
-                Ok(Signal::SIGHUP) => reload_by_signal(tunnel, file),
-                Ok(Signal::SIGUSR1) => tunnel.signal_daemon(Signal::SIGUSR1),
-                Ok(Signal::SIGCHLD) | Err(_) => {}
-                Ok(signal) => {
+        while let Some(signal) = tunnel.signals().next()? {
+            match signal {
+                Signal::SIGHUP => reload_by_signal(tunnel, file),
+                Signal::SIGUSR1 => tunnel.signal_daemon(Signal::SIGUSR1),
+                signal => {
                     log::info!("going down ({signal})");
                     return Ok(Ending::Asked(None));
                 }
@@ -176,6 +161,21 @@ fn serve(
             }
         }
         tunnel.look_at_names(clock::boot_time());
+        wait(tunnel, requests)?;
+    }
+}
+
+/// Waits for a signal, a request, the daemon, or the time to look at host names.
+fn wait(tunnel: &Tunnel, requests: &Requests) -> io::Result<()> {
+    let listener = requests.listener().as_fd();
+    let descriptors = [tunnel.signals_fd(), listener, tunnel.daemon_fd(), tunnel.names_fd()];
+    let mut descriptors = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+    let timeout = tunnel.next_look(clock::boot_time());
+    let timeout = timeout
+        .map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+    match poll(&mut descriptors, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -202,12 +202,14 @@ fn save_file(tunnel: &mut Tunnel, file: &str) -> Result<String, String> {
         let editor = Editor::open(file)?;
         let config = editor.file.config()?;
         let text = with_running(&editor.file.text, &config, &running);
-        match *text == *editor.file.text {
-            true => Ok(()),
-            false => editor.replace(&text),
+        if *text != *editor.file.text {
+            editor.replace(&text)?;
         }
+        Ok(read::read(&text).0)
     };
-    write().map(|()| String::new()).map_err(|failure: Failure| failure.reason)
+    let config = write().map_err(|failure: Failure| failure.reason)?;
+    tunnel.note_saved(&config);
+    Ok(String::new())
 }
 
 /// The file, if it has no error, and may have the hooks that it has.
@@ -264,22 +266,11 @@ fn options(
     flags.extend_from_slice(arguments);
     let matches = command.try_get_matches_from_mut(line(&flags)).map_err(wrong)?;
     let options = Options::from_arg_matches(&matches).map_err(wrong)?;
+    let is_given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    if is_given("foreground") || is_given("show_options") {
+        let reason = "--foreground and --show-options are not for up, which stays in the \
+                      foreground; see wg-bounce --show-options NAME";
+        return Err(Failure { code: 2, reason: reason.to_owned() });
+    }
     Ok((options, flags))
-}
-
-/// Blocks the signals that this process waits for. SIGCHLD must not be ignored, else the exit codes
-/// of hooks are lost.
-fn signals() -> io::Result<SignalFd> {
-    inherit::restore_default(Signal::SIGCHLD as i32)?;
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGUSR1] {
-        signals.add(signal);
-    }
-    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
-        if !inherit::is_ignored(signal as i32) {
-            signals.add(signal);
-        }
-    }
-    signals.thread_block()?;
-    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }

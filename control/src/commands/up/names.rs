@@ -120,6 +120,11 @@ impl Names {
         self.peers.is_empty()
     }
 
+    /// Whether the endpoint of this peer is a host name without an address.
+    pub fn is_unknown(&self, key: &[u8; 32]) -> bool {
+        self.peers.get(key).is_some_and(|named| named.current.is_none())
+    }
+
     /// Whether each endpoint has an address.
     pub fn are_all_known(&self) -> bool {
         self.peers.values().all(|named| named.current.is_some())
@@ -194,7 +199,9 @@ impl Names {
             let peer = running.peers.get(key);
             let last = peer.and_then(|peer| peer.endpoint);
             let at = addresses.iter().position(|address| Some(*address) == last);
-            let next = at.map_or(0, |at| (at + 1) % addresses.len());
+            // An address that was not tried yet may answer.
+            let step = usize::from(named.current.is_some());
+            let next = at.map_or(0, |at| (at + step) % addresses.len());
             let Some(address) = addresses.get(next) else { continue };
             if last != Some(*address) {
                 let (title, host) = (&named.title, &named.endpoint.host);

@@ -43,10 +43,10 @@ pub(super) fn has_default(config: &Config, peers: &Peers<'_>, is_v4: bool) -> bo
     config.interface.table == Table::Auto && prefixes(peers).any(is_default)
 }
 
-/// The routes of a configuration whose default routes are in the table `default`, if they have one
-/// of their own. As with wg-quick(8), what a network of the interface's addresses contains needs
+/// The routes of a configuration whose default routes are in the table `default`; without one, they
+/// are left out. As with wg-quick(8), what a network of the interface's addresses contains needs
 /// none.
-pub(super) fn routes(config: &Config, peers: &Peers<'_>, default: u32) -> BTreeSet<Route> {
+pub(super) fn routes(config: &Config, peers: &Peers<'_>, default: Option<u32>) -> BTreeSet<Route> {
     let networks: Vec<IpNet> = config.interface.addresses.iter().map(|one| one.value).collect();
     // The kernel adds no route for the address of a whole IPv4 host.
     let is_connected = |prefix: &IpNet| {
@@ -58,7 +58,7 @@ pub(super) fn routes(config: &Config, peers: &Peers<'_>, default: u32) -> BTreeS
     let route = |prefix: IpNet| match config.interface.table {
         Table::Off => None,
         Table::Number(table) => Some(Route { table, prefix }),
-        Table::Auto if prefix.prefix_len() == 0 => Some(Route { table: default, prefix }),
+        Table::Auto if prefix.prefix_len() == 0 => default.map(|table| Route { table, prefix }),
         Table::Auto if is_connected(&prefix) => None,
         Table::Auto => Some(Route { table: MAIN_TABLE, prefix }),
     };
@@ -136,4 +136,30 @@ fn peer_change(
         || change.endpoint.is_some()
         || !change.allowed_ips.is_empty();
     is_changed.then_some(change)
+}
+
+/// Settings that a file had, and that are reset when they are removed from it. What a hook has set
+/// instead stays.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Had {
+    private_key: bool,
+    listen_port: bool,
+}
+
+impl Had {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> Had {
+        let interface = &config.interface;
+        Had {
+            private_key: interface.private_key.is_some(),
+            listen_port: interface.listen_port.is_some_and(|port| port.value != 0),
+        }
+    }
+
+    /// The changes that reset what is gone.
+    pub fn changes(self, now: Had) -> impl Iterator<Item = Change> {
+        let key = (self.private_key && !now.private_key).then_some(Change::PrivateKey(None));
+        let port = (self.listen_port && !now.listen_port).then_some(Change::ListenPort(0));
+        key.into_iter().chain(port)
+    }
 }

@@ -1,13 +1,16 @@
 //! The socket through which other commands reach a running `wg-bounce up`: a line of JSON for the
 //! request, and one for the reply.
 
+use std::env;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use wg_bounce_sys::clock;
 
-use crate::limits::CLIENT_TIME_MAX;
+use super::hooks::HOOK;
+use crate::limits::UP_REQUEST_TIME_MAX;
 use crate::uapi_server::socket::{SocketError, SocketFile};
 
 /// The directory of the sockets.
@@ -17,7 +20,7 @@ const DIRECTORY: &str = "/var/run/wg-bounce/up";
 const VERSION: u32 = 1;
 
 /// The longest line (bytes).
-const LINE_LEN_MAX: u64 = 4096;
+const LINE_LEN_MAX: usize = 4096;
 
 /// The action that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,11 @@ pub(super) struct Waiting {
     /// The action.
     pub verb: Verb,
     stream: UnixStream,
+}
+
+/// A path for a file of this interface that only root can reach.
+pub(super) fn private_path(interface: &str, kind: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(format!(".{interface}.{kind}"))
 }
 
 impl Requests {
@@ -105,16 +113,32 @@ impl Waiting {
 
 fn read_request(stream: &UnixStream) -> Result<Verb, String> {
     stream.set_nonblocking(false).map_err(|error| error.to_string())?;
-    stream.set_read_timeout(Some(CLIENT_TIME_MAX)).map_err(|error| error.to_string())?;
-    let mut line = String::new();
-    let mut reader = BufReader::new(stream.take(LINE_LEN_MAX));
-    reader.read_line(&mut line).map_err(|error| error.to_string())?;
+    let line = read_line(stream).map_err(|error| error.to_string())?;
     let request: Request =
         serde_json::from_str(&line).map_err(|error| format!("not a request: {error}"))?;
     match request.version {
         VERSION => Ok(request.request),
         other => Err(format!("version {other} of a request; this process knows {VERSION}")),
     }
+}
+
+/// One line, within a time limit for the whole: nothing else happens meanwhile.
+fn read_line(mut stream: &UnixStream) -> io::Result<String> {
+    let deadline = clock::uptime() + UP_REQUEST_TIME_MAX;
+    let mut line = Vec::new();
+    let mut buffer = [0; 256];
+    while !line.ends_with(b"\n") && line.len() < LINE_LEN_MAX {
+        let left = deadline.saturating_sub(clock::uptime());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => break,
+            length => line.extend_from_slice(&buffer[..length]),
+        }
+    }
+    String::from_utf8(line).map_err(io::Error::other)
 }
 
 fn reply(mut stream: &UnixStream, result: Result<String, String>) {
@@ -133,6 +157,12 @@ fn reply(mut stream: &UnixStream, result: Result<String, String>) {
 /// # Errors
 /// There is none, or it refuses.
 pub(super) fn ask(interface: &str, verb: Verb) -> Result<String, String> {
+    if env::var_os(HOOK).is_some_and(|of| of == interface) {
+        return Err(format!(
+            "this is a hook of {interface}, whose wg-bounce up waits for its end: it cannot do \
+             anything else now (SaveConfig = true saves at the end)"
+        ));
+    }
     let path = SocketFile::path(Path::new(DIRECTORY), interface);
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(

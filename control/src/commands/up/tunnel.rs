@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitStatus;
+use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,14 +15,17 @@ use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_uapi::types::{Change, PeerChange};
 
 use super::daemon::Daemon;
-use super::host::{self, Host};
+use super::default_route::{DefaultRoute, Wanted};
+use super::dns::{self, Servers};
+use super::host::{self, Host, describe};
 use super::names::{Intervals, Names};
-use super::plan::{self, Route};
-use super::{dns, hooks, leak_guard};
+use super::plan::{self, Had, Peers, Route};
+use super::signals::Signals;
+use super::{hooks, leak_guard};
 use crate::commands::keys;
 use crate::config_file::model::{Config, Endpoint, Hook, HookTime};
 use crate::config_file::save::Running;
-use crate::limits::RESOLVE_TIME_MAX;
+use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE, RESOLVE_TIME_MAX};
 
 /// Bytes that a tunnel adds to a packet over IPv6, as wg-quick(8) reckons.
 const OVERHEAD: u32 = 80;
@@ -40,38 +44,17 @@ pub(super) struct Tunnel {
     last_look: Millis,
     /// The mark of our own datagrams, or zero.
     mark: u32,
-    /// The table that rules lead to, of IPv4 and IPv6, while there are default routes.
-    rules: [Option<u32>; 2],
+    default_route: DefaultRoute,
+    /// The default route waits for the address of a peer.
+    is_held_back: bool,
     addresses: BTreeSet<IpNet>,
-    /// The input of the nftables table in force.
-    guarded: Option<Guarded>,
     routes: BTreeSet<Route>,
     /// The endpoints in the file that was applied last.
     endpoints: BTreeMap<[u8; 32], Option<Endpoint>>,
     servers: Option<Servers>,
-}
-
-/// The servers for names, and the search domains.
-#[derive(PartialEq, Eq)]
-struct Servers {
-    addresses: Vec<IpAddr>,
-    domains: Vec<String>,
-}
-
-impl Servers {
-    /// Those of a configuration. As with wg-quick(8), domains without a server are none.
-    fn of(config: &Config) -> Option<Servers> {
-        let interface = &config.interface;
-        let (addresses, domains) = (interface.dns.clone(), interface.search_domains.clone());
-        (!addresses.is_empty()).then_some(Servers { addresses, domains })
-    }
-}
-
-/// The input of the nftables table against leaks.
-#[derive(PartialEq, Eq)]
-struct Guarded {
-    addresses: Vec<IpAddr>,
-    mark: u32,
+    /// The file that was applied last had a private key, and a port.
+    had: Had,
+    signals: Signals,
 }
 
 impl Tunnel {
@@ -84,24 +67,21 @@ impl Tunnel {
         config: Config,
         options: &[String],
         intervals: Intervals,
+        mut signals: Signals,
     ) -> Result<Tunnel, String> {
-        if if_nametoindex(interface).is_ok() {
-            return Err(format!(
-                "an interface {interface} exists already: see ip link show {interface}"
-            ));
-        }
+        wait_until_free(interface)?;
         // Of a process that was killed; or nftables is missing, which matters only if it is needed.
         let _ = leak_guard::unset(interface);
         let hooks = config.interface.hooks.clone();
-        let undo = |error: String| {
-            hooks::run_all(&hooks, HookTime::PostDown, interface);
-            error
+        let started = hooks::run(&hooks, HookTime::PreUp, interface, &mut signals)
+            .and_then(|()| Tunnel::start(interface, options, intervals));
+        let (daemon, host, names) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                hooks::run_all(&hooks, HookTime::PostDown, interface, &mut signals);
+                return Err(error);
+            }
         };
-        hooks::run(&hooks, HookTime::PreUp, interface).map_err(undo)?;
-        let daemon = Daemon::start(interface, options).map_err(undo)?;
-        let failed = |error| undo(format!("{interface}: {error}"));
-        let host = Host::new(interface).map_err(failed)?;
-        let names = Names::start(intervals).map_err(failed)?;
         let mut tunnel = Tunnel {
             interface: interface.to_owned(),
             config: Config::default(),
@@ -111,54 +91,68 @@ impl Tunnel {
             intervals,
             last_look: clock::boot_time(),
             mark: 0,
-            rules: [None; 2],
+            default_route: DefaultRoute::none(interface),
+            is_held_back: false,
             addresses: BTreeSet::new(),
-            guarded: None,
             routes: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             servers: None,
+            had: Had::default(),
+            signals,
         };
-        let result = tunnel.apply(&config);
-        tunnel.config = config;
-        let result = result.and_then(|()| hooks::run(&hooks, HookTime::PostUp, interface));
-        match result {
-            Ok(()) => Ok(tunnel),
-            Err(error) => {
-                tunnel.down(false);
-                Err(error)
-            }
+        if let Err(error) = tunnel.apply(&config) {
+            tunnel.config = config;
+            tunnel.take_down();
+            return Err(error);
         }
+        tunnel.config = config;
+        let hooked = hooks::run(&hooks, HookTime::PostUp, interface, &mut tunnel.signals);
+        if let Err(error) = hooked {
+            tunnel.down();
+            return Err(error);
+        }
+        Ok(tunnel)
     }
 
-    /// Takes the interface down, and undoes everything. PreDown hooks run if it `is_up` still.
-    pub fn down(&mut self, is_up: bool) {
-        let interface = &self.interface;
-        let warn = |result: Result<(), String>| {
-            if let Err(error) = result {
-                log::warn!("{interface}: {error}");
-            }
-        };
-        if is_up {
-            hooks::run_all(&self.config.interface.hooks, HookTime::PreDown, interface);
-        }
+    fn start(
+        interface: &str,
+        options: &[String],
+        intervals: Intervals,
+    ) -> Result<(Daemon, Host, Names), String> {
+        let daemon = Daemon::start(interface, options)?;
+        let host = Host::new(interface).map_err(describe(interface))?;
+        let names = Names::start(intervals).map_err(describe("the resolver's thread"))?;
+        Ok((daemon, host, names))
+    }
+
+    /// Takes the interface down, if it is still there, and undoes everything.
+    pub fn down(&mut self) {
+        let hooks = std::mem::take(&mut self.config.interface.hooks);
+        hooks::run_all(&hooks, HookTime::PreDown, &self.interface, &mut self.signals);
+        self.config.interface.hooks = hooks;
+        self.take_down();
+    }
+
+    /// Undoes everything but PreUp and PostUp hooks that PreDown hooks undo.
+    fn take_down(&mut self) {
+        let mut results = Vec::new();
         if self.servers.is_some() {
-            warn(dns::unset(interface));
+            results.push(dns::unset(&self.interface, &mut self.signals));
         }
-        if self.guarded.is_some() {
-            warn(leak_guard::unset(interface).map_err(describe("nftables")));
-        }
-        for (table, is_v4) in self.rules.into_iter().zip([true, false]) {
-            let removed = table.map_or(Ok(()), |table| self.host.remove_rules(table, is_v4));
-            warn(removed.map_err(describe("routing rules")));
+        results.push(self.default_route.keep(&mut self.host, None));
+        for error in results.into_iter().filter_map(Result::err) {
+            log::warn!("{error}");
         }
         self.daemon.stop();
-        hooks::run_all(&self.config.interface.hooks, HookTime::PostDown, interface);
+        let hooks = &self.config.interface.hooks;
+        hooks::run_all(hooks, HookTime::PostDown, &self.interface, &mut self.signals);
     }
 
     /// Applies another configuration without touching what is equal; returns a note, if any.
     ///
     /// # Errors
-    /// The first failure. The earlier configuration is applied again.
+    /// The first failure. The earlier configuration is applied again, unless the failure was that
+    /// of a PostUp hook.
     pub fn reload(&mut self, config: Config) -> Result<String, String> {
         let old = std::mem::take(&mut self.config);
         let without = |these: &[Hook], those: &[Hook]| -> Vec<Hook> {
@@ -169,52 +163,62 @@ impl Tunnel {
         };
         let removed = without(&old.interface.hooks, &config.interface.hooks);
         let added = without(&config.interface.hooks, &old.interface.hooks);
-        let mut errors = Vec::new();
-        // A hook that goes is undone by the hooks that go with it.
-        if removed.iter().any(|hook| [HookTime::PreUp, HookTime::PostUp].contains(&hook.at)) {
-            hooks::run_all(&removed, HookTime::PreDown, &self.interface);
-            hooks::run_all(&removed, HookTime::PostDown, &self.interface);
-        }
-        errors.extend(hooks::run(&added, HookTime::PreUp, &self.interface).err());
-        if let Err(error) = self.apply(&config) {
+        let run = |hooks: &[Hook], at, tunnel: &mut Tunnel| {
+            hooks::run(hooks, at, &tunnel.interface, &mut tunnel.signals)
+        };
+        let run_all = |hooks: &[Hook], at, tunnel: &mut Tunnel| {
+            hooks::run_all(hooks, at, &tunnel.interface, &mut tunnel.signals);
+        };
+        let is_up = |hook: &Hook| [HookTime::PreUp, HookTime::PostUp].contains(&hook.at);
+        let begun = run(&added, HookTime::PreUp, self);
+        if let Err(error) = begun.and_then(|()| self.apply(&config)) {
             let restored = self.apply(&old);
             self.config = old;
+            if added.iter().any(is_up) {
+                run_all(&added, HookTime::PostDown, self);
+            }
             return match restored {
                 Ok(()) => Err(format!("{error}; the earlier configuration is in force")),
                 Err(other) => Err(format!("{error}; then the earlier configuration: {other}")),
             };
         }
-        errors.extend(hooks::run(&added, HookTime::PostUp, &self.interface).err());
+        // A hook that goes is undone by the hooks that go with it.
+        if removed.iter().any(is_up) {
+            run_all(&removed, HookTime::PreDown, self);
+            run_all(&removed, HookTime::PostDown, self);
+        }
+        let hooked = run(&added, HookTime::PostUp, self);
         let options = |config: &Config| -> Vec<_> {
             config.options.iter().map(|one| (one.name.clone(), one.value.clone())).collect()
         };
-        let note = match options(&old) == options(&config) {
-            true => "",
-            false => "the options in # wg-bounce: take effect at the next start\n",
-        };
+        let is_same = options(&old) == options(&config);
         self.config = config;
-        match errors.is_empty() {
-            true => Ok(note.to_owned()),
-            false => Err(format!("applied, but {}", errors.join("; "))),
+        match hooked {
+            Err(error) => Err(format!("applied, but {error}")),
+            Ok(()) if is_same => Ok(String::new()),
+            Ok(()) => Ok("the options in # wg-bounce: take effect at the next start\n".to_owned()),
         }
     }
 
     /// Brings everything but the hooks to what the configuration asks for.
     fn apply(&mut self, config: &Config) -> Result<(), String> {
         let peers = plan::peers(config);
-        let [has_v4, has_v6] = [true, false].map(|is_v4| plan::has_default(config, &peers, is_v4));
         let chosen_mark = config.interface.fwmark.unwrap_or(0);
-        let before = self.rules.into_iter().flatten().next();
-        let table = match (has_v4 || has_v6, chosen_mark, before) {
-            (false, ..) => None,
-            (true, 0, Some(table)) => Some(table),
-            (true, 0, None) => Some(host::free_table().map_err(describe("routing tables"))?),
-            (true, mark, _) => Some(mark),
-        };
-        let mark = table.unwrap_or(chosen_mark);
-        self.mark = mark;
+        let default = self.wanted_default(config, &peers)?;
+        self.mark = default.as_ref().map_or(chosen_mark, |default| default.table);
+        // With another mark, our own datagrams leave by the old rules no more. Before that, all
+        // other packets must have new ones, else they leave in the clear.
+        if let Some(default) = &default
+            && self.default_route.table().is_some_and(|table| table != default.table)
+        {
+            self.default_route.add(&mut self.host, default)?;
+        }
+        let had = Had::of(config);
         let running = self.daemon.state()?;
-        self.daemon.change(plan::changes(&running, &self.endpoints, config, &peers, mark))?;
+        let mut changes = plan::changes(&running, &self.endpoints, config, &peers, self.mark);
+        changes.extend(self.had.changes(had));
+        self.daemon.change(changes)?;
+        self.had = had;
         self.endpoints = peers.iter().map(|(key, peer)| (*key, peer.endpoint.cloned())).collect();
         self.names.set(&peers);
         self.daemon.name(&peers);
@@ -222,22 +226,56 @@ impl Tunnel {
         self.resolve()?;
         self.set_mtu(config.interface.mtu)?;
         self.apply_dns(config)?;
-        self.apply_routes(plan::routes(config, &peers, mark))?;
-        self.apply_default(config, table, [has_v4, has_v6])
+        // A name server beyond the tunnel would not be reached by a default route that leads to a
+        // peer without an address.
+        let is_waiting = |key: &&[u8; 32]| {
+            self.names.is_unknown(key) && peers[*key].state.allowed_ips.iter().any(is_default)
+        };
+        let waiting = peers.keys().find(is_waiting).filter(|_| default.is_some());
+        let was_held_back = std::mem::replace(&mut self.is_held_back, waiting.is_some());
+        if let Some(peer) = waiting.and_then(|key| peers[key].endpoint)
+            && !was_held_back
+        {
+            let host = &peer.host;
+            log::warn!("the default route waits for the address of {host}: no packet takes it");
+        }
+        let default = default.filter(|_| waiting.is_none());
+        if let Some(default) = &default {
+            self.default_route.add(&mut self.host, default)?;
+        }
+        let table = default.as_ref().map(|default| default.table);
+        self.apply_routes(plan::routes(config, &peers, table))?;
+        self.default_route.keep(&mut self.host, default.as_ref())
+    }
+
+    /// The default route that a configuration asks for.
+    fn wanted_default(&self, config: &Config, peers: &Peers<'_>) -> Result<Option<Wanted>, String> {
+        let has_default = |is_v4: &bool| plan::has_default(config, peers, *is_v4);
+        let is_v4: BTreeSet<bool> = [true, false].into_iter().filter(has_default).collect();
+        if is_v4.is_empty() {
+            return Ok(None);
+        }
+        let table = match (config.interface.fwmark.unwrap_or(0), self.default_route.table()) {
+            (0, Some(table)) => table,
+            (0, None) => host::free_table().map_err(describe("routing tables"))?,
+            (mark, _) => mark,
+        };
+        let addresses = config.interface.addresses.iter().map(|one| one.value.addr());
+        Ok(Some(Wanted { table, is_v4, addresses: addresses.collect() }))
     }
 
     fn apply_addresses(&mut self, config: &Config) -> Result<(), String> {
         let wanted: Vec<IpNet> = config.interface.addresses.iter().map(|one| one.value).collect();
+        let obsolete = self.addresses.iter().filter(|address| !wanted.contains(address));
+        let obsolete: Vec<IpNet> = obsolete.copied().collect();
         // The kernel forgets all routes of an interface without any address: first the new ones.
         self.addresses.extend(&wanted);
         self.add_missing_addresses(&wanted)?;
-        self.addresses.retain(|address| !wanted.contains(address));
-        while let Some(address) = self.addresses.first().copied() {
+        for address in obsolete {
             let removed = self.host.remove_address(address);
             removed.map_err(describe(format!("Address {address}")))?;
             self.addresses.remove(&address);
         }
-        self.addresses.extend(&wanted);
         // With an address, the kernel removes those of the same network that came later.
         self.add_missing_addresses(&wanted)
     }
@@ -264,58 +302,14 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Rules, the table of nftables, and the setting that default routes need.
-    fn apply_default(
-        &mut self,
-        config: &Config,
-        table: Option<u32>,
-        has_default: [bool; 2],
-    ) -> Result<(), String> {
-        for (at, is_v4) in [(0, true), (1, false)] {
-            let wanted = table.filter(|_| has_default[at]);
-            if self.rules[at] == wanted {
-                continue;
-            }
-            // Also those of a process that was killed.
-            for table in self.rules[at].take().into_iter().chain(wanted) {
-                self.host.remove_rules(table, is_v4).map_err(describe("routing rules"))?;
-            }
-            if let Some(table) = wanted {
-                self.rules[at] = wanted;
-                self.host.add_rules(table, is_v4).map_err(describe("routing rules"))?;
-            }
-        }
-        let has = |is_v4: bool| has_default[usize::from(!is_v4)];
-        let guarded = table.map(|mark| {
-            let addresses = config.interface.addresses.iter().map(|one| one.value.addr());
-            Guarded { addresses: addresses.filter(|one| has(one.is_ipv4())).collect(), mark }
-        });
-        if guarded == self.guarded {
-            return Ok(());
-        }
-        match &guarded {
-            Some(Guarded { addresses, mark }) => {
-                if has(true) {
-                    host::set_src_valid_mark()
-                        .map_err(describe("net.ipv4.conf.all.src_valid_mark=1"))?;
-                }
-                leak_guard::set(&self.interface, addresses, *mark)
-                    .map_err(describe("nftables (modprobe nf_tables)"))?;
-            }
-            None => leak_guard::unset(&self.interface).map_err(describe("nftables"))?,
-        }
-        self.guarded = guarded;
-        Ok(())
-    }
-
     fn apply_dns(&mut self, config: &Config) -> Result<(), String> {
         let wanted = Servers::of(config);
         if self.servers != wanted {
             if self.servers.take().is_some() && wanted.is_none() {
-                dns::unset(&self.interface)?;
+                dns::unset(&self.interface, &mut self.signals)?;
             }
             if let Some(Servers { addresses, domains }) = &wanted {
-                dns::set(&self.interface, addresses, domains)?;
+                dns::set(&self.interface, addresses, domains, &mut self.signals)?;
             }
             self.servers = wanted;
         }
@@ -375,6 +369,12 @@ impl Tunnel {
         }
         self.last_look = now;
         let result = match self.find_names() {
+            Ok(true) if self.is_held_back => {
+                let config = std::mem::take(&mut self.config);
+                let result = self.apply(&config);
+                self.config = config;
+                result
+            }
             Ok(true) => self.set_mtu(self.config.interface.mtu),
             Ok(false) => Ok(()),
             Err(error) => Err(error),
@@ -414,12 +414,18 @@ impl Tunnel {
     pub fn running(&mut self) -> Result<Running, String> {
         let mut state = self.daemon.state()?;
         let chosen_mark = self.config.interface.fwmark.unwrap_or(0);
-        if self.rules.contains(&Some(state.fwmark)) {
+        if self.default_route.table() == Some(state.fwmark) {
             state.fwmark = chosen_mark;
         }
         let addresses = self.host.addresses().map_err(describe("addresses"))?;
         let own_key = state.private_key.as_ref().map(keys::public_of);
         Ok(Running { state, addresses, own_key })
+    }
+
+    /// Notes that the running configuration is in the file, which has this one now.
+    pub fn note_saved(&mut self, config: &Config) {
+        let peers = plan::peers(config);
+        self.endpoints = peers.iter().map(|(key, peer)| (*key, peer.endpoint.cloned())).collect();
     }
 
     /// Whether the file is to be written at the end (`SaveConfig`).
@@ -434,8 +440,18 @@ impl Tunnel {
     }
 
     /// Sends a signal to the daemon.
-    pub fn signal_daemon(&self, signal: Signal) {
+    pub fn signal_daemon(&mut self, signal: Signal) {
         self.daemon.signal(signal);
+    }
+
+    /// The signals of this process.
+    pub fn signals(&mut self) -> &mut Signals {
+        &mut self.signals
+    }
+
+    /// The descriptor that is readable when a signal has arrived.
+    pub fn signals_fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
     }
 
     /// The descriptor that is readable when the daemon has sent a message.
@@ -449,7 +465,21 @@ impl Tunnel {
     }
 }
 
-/// The error about `what` was to be changed.
-fn describe(what: impl std::fmt::Display) -> impl Fn(std::io::Error) -> String {
-    move |error| format!("{what}: {error}")
+fn is_default(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == 0
+}
+
+/// Waits for a short time until no interface has this name: a process that was killed may be about
+/// to free it.
+fn wait_until_free(interface: &str) -> Result<(), String> {
+    let deadline = clock::boot_time() + NAME_WAIT_MAX;
+    while if_nametoindex(interface).is_ok() {
+        if clock::boot_time() > deadline {
+            return Err(format!(
+                "an interface {interface} exists already: see ip link show {interface}"
+            ));
+        }
+        thread::sleep(NAME_WAIT_PAUSE);
+    }
+    Ok(())
 }

@@ -53,7 +53,11 @@ fn hooks_run_in_order_and_a_failed_start_is_undone() {
         format!("[Peer]\nPublicKey = {}\nAllowedIPs = 198.51.100.0/24\n", KeyPair::new().public());
     let socket = host.udp_socket("0.0.0.0:4000");
     for (more, reason, hooks) in [
-        (format!("PostUp = false\n{exit}"), "PostUp in line 8 failed", "PreUp PostUp+ PostDown"),
+        (
+            format!("PostUp = false\n{exit}"),
+            "PostUp in line 8 failed",
+            "PreUp PostUp+ PreDown+ PostDown",
+        ),
         (route, "198.51.100.0/24 in table 254: File exists", "PreUp PostDown"),
         ("ListenPort = 4000\n".to_owned(), "ListenPort is in use", "PreUp PostDown"),
         ("PreUp = exit 3 # no\n".to_owned(), "PreUp in line 8 failed", "PreUp PostDown"),
@@ -99,7 +103,12 @@ fn every_end_leaves_nothing_behind() {
     };
     let delete = format!("ip link del {}", tunnel.interface);
     type End<'a> = &'a dyn Fn(&Background);
-    let ends: [(&str, End<'_>, Option<i32>); 5] = [
+    let everybody = |process: &Background| {
+        kill(daemon(), Signal::SIGTERM).expect("ours");
+        process.signal(Signal::SIGTERM);
+    };
+    let ends: [(&str, End<'_>, Option<i32>); 6] = [
+        ("SIGTERM to both", &everybody, Some(0)),
         ("SIGTERM", &|process| process.signal(Signal::SIGTERM), Some(0)),
         ("SIGINT", &|process| process.signal(Signal::SIGINT), Some(0)),
         ("the interface is deleted", &|_| drop(host.run(&delete)), Some(0)),
@@ -117,7 +126,11 @@ fn every_end_leaves_nothing_behind() {
             assert_same(&tunnel.state(), &before, what);
             assert!(!host.run("nft list ruleset").contains("wg-bounce"), "{what}");
             let hooks = fs::read_to_string(&log).expect("PostDown ran");
-            assert!(hooks.contains("PostDown"), "{what}: {hooks}");
+            assert!(hooks.contains("PreDown") && hooks.contains("PostDown"), "{what}: {hooks}");
+            let is_late = hooks.lines().any(|line| line == "PreDown 5");
+            // That of a killed daemon goes soon.
+            let is_gone = what.contains("deleted");
+            assert!(what.contains("killed") || is_late == is_gone, "{what}: {hooks}");
         }
     }
     // What the killed process has left behind does not matter to the next one.
@@ -125,6 +138,37 @@ fn every_end_leaves_nothing_behind() {
     tunnel.run("down");
     assert_eq!(process.exit_code(), Some(0));
     assert_same(&tunnel.state(), &before, "after a killed process");
+}
+
+/// A hook that hangs does not keep the process from ending; a service manager that reads nothing
+/// does not hold up the daemon.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn nothing_hangs() {
+    let lab = Lab::new();
+    let host = host_with_uplink(&lab);
+    let tunnel = Tunnel::new(&lab, &host, "up", Backend::Uring);
+    let log = lab.file("hooks");
+    tunnel.write(&with_hooks(&log, "PostUp = sleep 1000\n"));
+    let mut process = tunnel.start("");
+    eventually(seconds(10), "the hook runs", || process.output().contains("PostUp: sleep"));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exit_code(), Some(1), "{}", process.output());
+    assert!(!tunnel.has_interface() && fs::read_to_string(&log).expect("ran").contains("PostDown"));
+
+    // Each of these changes the relay mode, and so the status.
+    let toggle =
+        "for i in $(seq 40); do sysctl -qw net.ipv4.ip_forward=$((i % 2)); sleep 0.02; done";
+    tunnel.write(&with_hooks(&log, &format!("PostUp = {toggle}\nPostUp = wg show %i\n")));
+    let manager = lab.file("notify");
+    let _silent = UnixDatagram::bind(&manager).expect("the lab's directory is writable");
+    let mut process = tunnel.start(&format!("NOTIFY_SOCKET={}", manager.display()));
+    eventually(seconds(20), "it is up", || {
+        assert!(!process.has_ended(), "it ended: {}", process.output());
+        process.output().contains(" is up, from ")
+    });
+    tunnel.run("down");
+    assert_eq!(process.exit_code(), Some(0));
 }
 
 /// The service manager hears of each step.
