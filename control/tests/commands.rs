@@ -119,7 +119,7 @@ fn check_warns_of_what_this_host_lacks() {
     assert!(code == 0 && lines[0].starts_with(": warning: others may read the keys"), "{lines:#?}");
     fs::set_permissions(&path, Permissions::from_mode(0o620)).expect("changed");
     let (code, lines) = check(&path);
-    let refused = ":4:10: warning: others can write to this file, and so run commands as root";
+    let refused = ":4:10: warning: others can write to this file or its directory, and so run";
     assert!(code == 0 && lines.iter().any(|line| line.starts_with(refused)), "{lines:#?}");
 }
 
