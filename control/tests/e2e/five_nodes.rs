@@ -1,15 +1,20 @@
-//! A network of five nodes: two public servers that share one list of peers, and a home server, a
-//! laptop and a phone, each behind its own NAT.
+//! The five nodes of scripts/examples/five-nodes, by `wg-bounce up` alone: two public servers that
+//! share one list of peers, and a home server, a laptop and a phone, each behind its own NAT.
+
+use std::fs;
+use std::path::Path;
 
 use crate::harness::{
-    Backend, Daemon, Lab, Namespace, Program, eventually, ping, ping_until_answered, seconds,
+    Backend, Background, Iperf, IperfServer, KeyPair, Lab, Namespace, eventually, ping,
+    ping_until_answered, seconds,
 };
+use crate::up::Tunnel;
 
 /// Name, address inside the tunnel, and public address (servers only).
 const NODES: [(&str, &str, Option<&str>); 5] = [
-    ("one", "10.0.0.1", Some("198.51.100.1")),
-    ("two", "10.0.0.2", Some("203.0.113.1")),
-    ("home", "10.0.0.3", None),
+    ("public-server1", "10.0.0.1", Some("198.51.100.1")),
+    ("public-server2", "10.0.0.2", Some("203.0.113.1")),
+    ("home-server", "10.0.0.3", None),
     ("laptop", "10.0.0.4", None),
     ("phone", "10.0.0.5", None),
 ];
@@ -19,12 +24,37 @@ const HOME: usize = 2;
 const LAPTOP: usize = 3;
 const PHONE: usize = 4;
 
-/// All nodes, configured and up, and the gateways of those behind NATs.
-struct Network {
-    lab: Lab,
-    nodes: Vec<Daemon>,
+/// A node that is up.
+struct Node<'a> {
+    tunnel: Tunnel<'a>,
+    namespace: Namespace,
+    key: KeyPair,
+    process: Background,
+}
+
+impl Node<'_> {
+    fn show(&self, field: &str) -> String {
+        self.namespace.run(&format!("wg show {} {field}", self.tunnel.interface))
+    }
+
+    fn of_peer(&self, field: &str, peer: &KeyPair) -> String {
+        let text = self.show(field);
+        let line = text.lines().find(|line| line.starts_with(&peer.public()));
+        line.and_then(|line| line.split_once('\t')).map_or("", |(_, value)| value).to_owned()
+    }
+
+    fn set(&self, arguments: &str) {
+        self.namespace.run(&format!("wg set {} {arguments}", self.tunnel.interface));
+    }
+}
+
+/// All nodes, and the gateways of those behind NATs.
+struct Network<'a> {
+    lab: &'a Lab,
+    nodes: Vec<Node<'a>>,
     /// NAT gateways with the number of their node.
     gateways: Vec<(usize, Namespace)>,
+    internet: Namespace,
 }
 
 /// The public address of a node's gateway.
@@ -32,37 +62,53 @@ fn outside(node: usize) -> String {
     format!("198.18.{node}.2")
 }
 
-impl Network {
-    fn new(backend: Backend) -> Network {
-        let lab = Lab::new();
+impl<'a> Network<'a> {
+    fn new(lab: &'a Lab, backend: Backend) -> Network<'a> {
         let internet = lab.namespace("internet");
         internet.sysctl("net.ipv4.ip_forward=1");
-        let mut network = Network { lab, nodes: Vec::new(), gateways: Vec::new() };
-        for (number, (name, _, public)) in NODES.iter().enumerate() {
-            let node = network.lab.namespace(name);
+        let mut network = Network { lab, nodes: Vec::new(), gateways: Vec::new(), internet };
+        let keys = [(); NODES.len()].map(|()| KeyPair::new());
+        let directory = lab.file("nodes");
+        fs::create_dir(&directory).expect("the lab's directory is writable");
+        let write = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).expect("the lab's directory is writable");
+            path
+        };
+        write("laptop.key", &keys[LAPTOP].private());
+        write("peers.conf", &fill("peers.conf", &keys, &directory));
+        let addresses = NODES.iter().filter_map(|(name, _, public)| Some((name, (*public)?)));
+        let hosts = addresses.map(|(name, address)| format!("{address} {name}.example-vpn.dev\n"));
+        let hosts = write("hosts", &hosts.collect::<String>());
+        for ((number, (name, _, public)), key) in NODES.iter().enumerate().zip(keys.clone()) {
+            let namespace = network.lab.namespace(name);
             match public {
-                Some(address) => network.attach(&node, &internet, name, address),
+                Some(address) => network.attach(&namespace, name, address),
                 None => {
                     let gateway = network.gateway(name);
-                    network.attach(&gateway, &internet, name, &outside(number));
+                    network.attach(&gateway, name, &outside(number));
                     network.gateways.push((number, gateway.clone()));
-                    network.join(number, &node, &gateway);
+                    network.join(number, &namespace, &gateway);
                 }
             }
-            let program = Program::Ours(backend);
-            let auto = [("WG_BOUNCE_RELAY", "auto")];
-            let daemon = Daemon::start_with(&network.lab, &node, name, program, &auto);
-            network.nodes.push(daemon);
+            let tunnel = Tunnel::new(lab, &namespace, &number.to_string(), backend);
+            tunnel.write(&fill(&format!("{name}.conf"), &keys, &directory));
+            if number == ONE {
+                // A usual firewall of a hub, which the file opens.
+                namespace.run("iptables -P FORWARD DROP");
+            }
+            let process = up(&tunnel, &hosts);
+            network.nodes.push(Node { tunnel, namespace, key, process });
         }
-        network.configure();
         network
     }
 
     /// Connects a namespace to the internet, which routes between its links.
-    fn attach(&self, inner: &Namespace, internet: &Namespace, name: &str, address: &str) {
+    fn attach(&self, inner: &Namespace, name: &str, address: &str) {
+        let (internet, device) = (&self.internet, name.trim_start_matches("public-"));
         let router = format!("{}254", address.trim_end_matches(|c: char| c != '.'));
-        self.lab.link((internet, name), (inner, "out0"), 1500);
-        internet.run(&format!("ip address add {router}/24 dev {name}"));
+        self.lab.link((internet, device), (inner, "out0"), 1500);
+        internet.run(&format!("ip address add {router}/24 dev {device}"));
         inner.run(&format!("ip address add {address}/24 dev out0"));
         inner.run(&format!("ip route add default via {router}"));
     }
@@ -91,45 +137,6 @@ impl Network {
         node.run(&format!("ip route replace default via 192.168.{number}.1"));
     }
 
-    /// The servers share one list of all peers, themselves included; the clients know the servers.
-    fn configure(&self) {
-        let entry = |number: usize, keepalive: bool| {
-            let (_, inner, public) = NODES[number];
-            let mut text = format!("[Peer]\nPublicKey = {}\n", self.nodes[number].key.public());
-            // The first server is the hub: it gets packets for all other addresses.
-            let prefix = if number == ONE { "/24" } else { "/32" };
-            text += &format!("AllowedIPs = {inner}{prefix}\n");
-            if let Some(address) = public {
-                text += &format!("Endpoint = {address}:51820\n");
-            }
-            text + if keepalive { "PersistentKeepalive = 1\n" } else { "" }
-        };
-        let all_peers: String = (0..NODES.len()).map(|number| entry(number, false)).collect();
-        let servers = entry(ONE, true) + &entry(TWO, true);
-        for (number, (_, inner, public)) in NODES.iter().enumerate() {
-            let node = &self.nodes[number];
-            node.set_private_key();
-            if public.is_some() {
-                node.set("listen-port 51820");
-            }
-            node.configure("addconf", if public.is_some() { &all_peers } else { &servers });
-            node.bring_up(1420, &[&format!("{inner}/24")]);
-        }
-        let (one, interface) = (&self.nodes[ONE].namespace, &self.nodes[ONE].interface);
-        one.sysctl("net.ipv4.ip_forward=1");
-        // A typical firewall of a hub.
-        for rule in [
-            "-P FORWARD DROP",
-            "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-            &format!(
-                "-A FORWARD -i {interface} -o {interface} -m conntrack --ctstate NEW -j ACCEPT"
-            ),
-            "-t nat -A POSTROUTING -s 10.0.0.0/24 -o out0 -j MASQUERADE",
-        ] {
-            one.run(&format!("iptables {rule}"));
-        }
-    }
-
     fn gateway_of(&self, node: usize) -> &Namespace {
         let found = self.gateways.iter().find(|(number, _)| *number == node);
         &found.expect("it is behind a NAT").1
@@ -153,10 +160,38 @@ impl Network {
     }
 }
 
+/// A file of the example with its keys, and as a test needs it: the directory, the interface to the
+/// internet, and keepalives that come soon.
+fn fill(name: &str, keys: &[KeyPair], directory: &Path) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/examples/five-nodes");
+    let path = Path::new(folder).join(name);
+    let mut text = fs::read_to_string(&path).expect("an example");
+    for ((node, ..), key) in NODES.iter().zip(keys) {
+        for (kind, key) in [("private", key.private()), ("public", key.public())] {
+            text = text.replace(&format!("<{kind} key for {node}.example-vpn.dev>"), &key);
+        }
+    }
+    text.replace("/etc/wireguard", &directory.display().to_string())
+        .replace("-o eth0", "-o out0")
+        .replace("PersistentKeepalive = 25", "PersistentKeepalive = 1")
+}
+
+/// Starts a node that finds the servers in this file of hosts.
+fn up(tunnel: &Tunnel<'_>, hosts: &Path) -> Background {
+    let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
+    let mut process = tunnel.start_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], "");
+    eventually(seconds(10), "it is up", || {
+        assert!(!process.has_ended(), "it ended: {}", process.output());
+        process.output().contains(" is up, from ")
+    });
+    process
+}
+
 /// Every node reaches every other: the servers directly, a client behind another NAT through the
 /// first server. The laptop roams home and stays connected.
 fn clients_behind_nats_talk_through_a_server(backend: Backend) {
-    let network = Network::new(backend);
+    let lab = Lab::new();
+    let mut network = Network::new(&lab, backend);
     network.expect_connected();
     for client in [HOME, LAPTOP, PHONE] {
         for server in [ONE, TWO] {
@@ -171,7 +206,23 @@ fn clients_behind_nats_talk_through_a_server(backend: Backend) {
     let peers = network.nodes[ONE].show("peers");
     assert_eq!(peers.lines().count(), NODES.len() - 1, "the server ignores its own entry");
 
-    let laptop = &network.nodes[LAPTOP];
+    // The phone reaches the internet as the first server.
+    let phone = &network.nodes[PHONE].namespace;
+    let router = "203.0.113.254";
+    assert_eq!(ping(phone, router, "-c 5 -i 0.05"), (5, 5));
+    let way = phone.run(&format!("ip route get {router}"));
+    assert!(way.contains(&network.nodes[PHONE].tunnel.interface), "{way}");
+    eventually(seconds(20), "its hooks changed the rules some seconds ago", || {
+        network.nodes[ONE].process.output().contains("relay: IPv4 direct")
+    });
+
+    // The laptop moves into the network at home in the middle of a transfer.
+    let (home, laptop) = (&network.nodes[HOME].namespace, &network.nodes[LAPTOP]);
+    let _server = IperfServer::start(&lab, home);
+    let transfer = Iperf::spawn(&lab, &laptop.namespace, NODES[HOME].1, "--time 6 --bitrate 20M");
+    let received = || laptop.of_peer("transfer", &network.nodes[ONE].key);
+    let before = received();
+    eventually(seconds(10), "it has begun", || received() != before);
     network.join(LAPTOP, &laptop.namespace, network.gateway_of(HOME));
     for server in [ONE, TWO] {
         eventually(seconds(10), "the servers see the laptop at home", || {
@@ -179,13 +230,25 @@ fn clients_behind_nats_talk_through_a_server(backend: Backend) {
             seen.starts_with(&format!("{}:", outside(HOME)))
         });
     }
+    let report = Iperf::finish(transfer);
+    assert!(report.bytes_per_second() > 1e6, "{report:?}");
     network.expect_connected();
+
+    // A reload keeps the peers that the hook has added; down undoes the hooks.
+    let one = &mut network.nodes[ONE];
+    one.tunnel.run("reload");
+    assert_eq!(one.show("peers").lines().count(), NODES.len() - 1);
+    one.tunnel.run("down");
+    assert_eq!(one.process.exit_code(), Some(0));
+    let left = one.namespace.run("iptables-save");
+    assert!(!left.contains("-A "), "{left}");
 }
 
 /// Two nodes behind NATs that know each other's public address and port open mappings from both
 /// sides and no longer need the server.
 fn keepalives_punch_holes_into_nats(backend: Backend) {
-    let network = Network::new(backend);
+    let lab = Lab::new();
+    let network = Network::new(&lab, backend);
     for (from, to) in [(HOME, PHONE), (PHONE, HOME)] {
         let node = &network.nodes[from];
         node.set("listen-port 12000");

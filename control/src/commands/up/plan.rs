@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
 
 use crate::commands::keys;
-use crate::config_file::model::{Config, Endpoint, Peer, Table};
+use crate::config_file::model::{Config, Endpoint, Hook, HookTime, Peer, Table};
 use crate::config_file::state::{self, PeerState, State, Wanted};
 
 /// The routing table of the kernel's own and of most other routes (linux/rtnetlink.h).
@@ -93,7 +93,12 @@ pub(super) fn changes(
         changes.push(Change::Fwmark(fwmark));
     }
     // First, so that their prefixes are free.
-    for key in running.peers.keys().filter(|key| !peers.contains_key(*key)) {
+    let is_up = |hook: &Hook| [HookTime::PreUp, HookTime::PostUp].contains(&hook.at);
+    // A hook may have added others, as `wg addconf %i peers.conf` does.
+    let keeps_others = interface.hooks.iter().any(is_up);
+    let is_obsolete =
+        |key: &&[u8; 32]| !peers.contains_key(*key) && (!keeps_others || before.contains_key(*key));
+    for key in running.peers.keys().filter(is_obsolete) {
         let mut change = PeerChange::new(*key);
         change.remove = true;
         changes.push(Change::Peer(change));
