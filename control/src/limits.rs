@@ -26,6 +26,10 @@ pub const STATUS_CLIENTS_MAX: usize = 16;
 /// Longest head of an HTTP request for metrics (bytes); Prometheus sends about 200.
 #[cfg(feature = "metrics")]
 pub const METRICS_HEAD_LEN_MAX: usize = 8192;
+/// Age of metrics that are served once more, without asking the control thread; Prometheus asks
+/// every 15 seconds or more rarely.
+#[cfg(feature = "metrics")]
+pub const METRICS_AGE_MAX: Duration = Duration::from_secs(1);
 /// The rest of a request that is read before the connection is closed (bytes).
 #[cfg(feature = "metrics")]
 pub const METRICS_REST_LEN_MAX: u64 = 64 << 10;

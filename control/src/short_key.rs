@@ -14,8 +14,9 @@ static NAMES: RwLock<Option<HashMap<[u8; 32], String>>> = RwLock::new(None);
 /// Names these peers, and no others, from now on.
 pub(crate) fn set_names(names: impl IntoIterator<Item = ([u8; 32], String)>) {
     let names = names.into_iter().map(|(key, name)| (key, printable(&name).replace('\n', "\\n")));
-    let names = Some(names.collect());
-    *NAMES.write().unwrap_or_else(PoisonError::into_inner) = names;
+    let mut names = Some(names.collect());
+    std::mem::swap(&mut *NAMES.write().unwrap_or_else(PoisonError::into_inner), &mut names);
+    // The old ones are freed here, without the lock.
 }
 
 /// The name of a peer.

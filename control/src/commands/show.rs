@@ -1,9 +1,11 @@
 //! `wg-bounce show`: the state of running daemons and their peers.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -42,11 +44,10 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 
 /// Prints the state, as `wg show` does, with rates and the relay.
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
-    let names = match &arguments.interface {
-        Some(name) => vec![name.clone()],
+    let first = match &arguments.interface {
+        Some(name) => vec![report(name)?],
         None => running()?,
     };
-    let first = names.iter().map(|name| report(name)).collect::<Result<Vec<_>, _>>()?;
     if arguments.check {
         return match first.iter().find(|report| !report.is_up) {
             Some(report) => Err(format!("the interface {} is down", report.interface).into()),
@@ -61,7 +62,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     let mut second = None;
     if arguments.interval > 0.0 {
         thread::sleep(Duration::from_secs_f64(arguments.interval));
-        second = Some(names.iter().map(|name| report(name)).collect::<Result<Vec<_>, _>>()?);
+        let again = first.iter().map(|first| report(&first.interface));
+        second = Some(again.collect::<Result<Vec<_>, _>>()?);
     }
     let texts = first.iter().enumerate().map(|(at, first)| match &second {
         Some(second) => text(&second[at], Some(first)),
@@ -70,8 +72,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     Ok(texts.collect::<Vec<_>>().join("\n").into())
 }
 
-/// The interfaces with a status socket.
-fn running() -> Result<Vec<String>, Failure> {
+/// The reports of all daemons.
+fn running() -> Result<Vec<Report>, Failure> {
     let entries = match fs::read_dir(DIRECTORY) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -81,9 +83,9 @@ fn running() -> Result<Vec<String>, Failure> {
         Path::new(&entry.file_name()).to_str()?.strip_suffix(".sock").map(str::to_owned)
     });
     // A socket may belong to a daemon that was killed.
-    let mut names: Vec<String> = names.filter(|name| report(name).is_ok()).collect();
-    names.sort();
-    Ok(names)
+    let mut reports: Vec<Report> = names.filter_map(|name| report(&name).ok()).collect();
+    reports.sort_by(|one, other| one.interface.cmp(&other.interface));
+    Ok(reports)
 }
 
 /// The report of a daemon.
@@ -96,7 +98,8 @@ fn report(interface: &str) -> Result<Report, Failure> {
         _ => format!("{interface}: {error}"),
     };
     let reply = client::ask(interface, Verb::Show).map_err(failed)?;
-    Ok(reply.report.ok_or_else(|| format!("{interface}: the daemon has sent no report"))?)
+    let report = reply.report.and_then(Arc::into_inner);
+    Ok(report.ok_or_else(|| format!("{interface}: the daemon has sent no report"))?)
 }
 
 /// A report as text; rates since an earlier one.
@@ -125,20 +128,18 @@ fn text(report: &Report, earlier: Option<&Report>) -> String {
         line("dropped", &drops);
     }
     line("engine", &report.engine);
+    let earlier_peers = earlier.map_or(&[][..], |earlier| &earlier.peers);
+    let by_key: HashMap<&str, &Peer> =
+        earlier_peers.iter().map(|peer| (peer.public_key.as_str(), peer)).collect();
     // As wg(8): who was heard from last comes first.
     let mut peers: Vec<&Peer> = report.peers.iter().collect();
     peers.sort_by_key(|peer| std::cmp::Reverse(peer.latest_handshake));
     for peer in peers {
-        let before = earlier.and_then(|earlier| of_key(earlier, &peer.public_key));
+        let before = by_key.get(peer.public_key.as_str()).copied();
         text += "\n";
         text += &peer_text(peer, before.zip(earlier), report);
     }
     text
-}
-
-/// The peer with this key. Reports have the peers in the same order, mostly.
-fn of_key<'a>(report: &'a Report, key: &str) -> Option<&'a Peer> {
-    report.peers.iter().find(|peer| peer.public_key == key)
 }
 
 fn peer_text(peer: &Peer, before: Option<(&Peer, &Report)>, report: &Report) -> String {

@@ -1,19 +1,23 @@
 //! The HTTP server of metrics. A thread accepts; a short-lived one serves each client, which has a
 //! few seconds.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use std::{fmt, fs, thread};
+
+use wg_bounce_sys::clock;
 
 use super::text::{MEDIA_TYPE, render};
 use crate::limits::{
-    CLIENT_TIME_MAX, METRICS_HEAD_LEN_MAX, METRICS_REST_LEN_MAX, UAPI_ACCEPT_PAUSE,
+    CLIENT_TIME_MAX, METRICS_AGE_MAX, METRICS_HEAD_LEN_MAX, METRICS_REST_LEN_MAX, UAPI_ACCEPT_PAUSE,
 };
+use crate::status::deadline::{Deadline, Stream};
 use crate::status::server::{Admitted, Asker, Clients};
 
 /// The place of the server: an address and a TCP port, or a UNIX socket.
@@ -80,40 +84,36 @@ impl Listener {
         }
     }
 
-    /// The next client, with a time limit.
     fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept()?;
-                stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
-                stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
-                Ok(Box::new(stream))
-            }
-            Listener::Unix(listener) => {
-                let (stream, _) = listener.accept()?;
-                stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
-                stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
-                Ok(Box::new(stream))
-            }
+            Listener::Tcp(listener) => Ok(Box::new(listener.accept()?.0)),
+            Listener::Unix(listener) => Ok(Box::new(listener.accept()?.0)),
         }
     }
 }
 
-/// A connection.
-trait Stream: Read + Write + Send {
-    /// Ends our side of it.
-    fn finish(&self) -> io::Result<()>;
+/// The text that is served.
+struct Source {
+    asker: Asker,
+    has_names: bool,
+    /// The last text, and its time. One thread at a time writes a new one.
+    last: Mutex<Option<(Duration, Arc<str>)>>,
 }
 
-impl Stream for TcpStream {
-    fn finish(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
-
-impl Stream for UnixStream {
-    fn finish(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
+impl Source {
+    /// A text that is a second old at most: collecting and writing it for many peers costs time
+    /// and memory. None if the daemon is shutting down.
+    fn text(&self) -> Option<Arc<str>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::uptime();
+        if let Some((time, text)) = &*last
+            && now.saturating_sub(*time) < METRICS_AGE_MAX
+        {
+            return Some(Arc::clone(text));
+        }
+        let text: Arc<str> = render(self.asker.report()?, self.has_names).into();
+        *last = Some((clock::uptime(), Arc::clone(&text)));
+        Some(text)
     }
 }
 
@@ -123,8 +123,9 @@ impl Stream for UnixStream {
 /// The thread cannot be created.
 pub fn start(listener: Listener, asker: Asker, has_names: bool) -> io::Result<()> {
     let clients = Arc::new(Clients::default());
+    let source = Arc::new(Source { asker, has_names, last: Mutex::new(None) });
     let accept = move || loop {
-        let mut stream = match listener.accept() {
+        let stream = match listener.accept() {
             Ok(stream) => stream,
             Err(error) => {
                 log::debug!("metrics: cannot accept: {error}");
@@ -134,9 +135,10 @@ pub fn start(listener: Listener, asker: Asker, has_names: bool) -> io::Result<()
         };
         // One client too many is not served: its connection is closed here.
         let Some(admitted) = Admitted::new(&clients) else { continue };
-        let asker = asker.clone();
+        let source = Arc::clone(&source);
         let serve = move || {
-            if let Err(error) = serve(&mut *stream, &asker, has_names) {
+            let stream = Deadline::new(stream, CLIENT_TIME_MAX);
+            if let Err(error) = serve(stream, &source) {
                 log::debug!("metrics: {error}");
             }
             drop(admitted);
@@ -149,7 +151,7 @@ pub fn start(listener: Listener, asker: Asker, has_names: bool) -> io::Result<()
 }
 
 /// Serves one request.
-fn serve(stream: &mut dyn Stream, asker: &Asker, has_names: bool) -> io::Result<()> {
+fn serve(mut stream: Deadline, source: &Source) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
     let answer = loop {
@@ -167,15 +169,15 @@ fn serve(stream: &mut dyn Stream, asker: &Asker, has_names: bool) -> io::Result<
             Head::Whole { .. } => break Ok(()),
         }
     };
-    let report = answer.and_then(|()| asker.report().ok_or("503 Service Unavailable"));
-    let (status, media_type, body) = match report {
-        Ok(report) => ("200 OK", MEDIA_TYPE, render(report, has_names)),
-        Err(status) => (status, "text/plain", format!("{status}\n")),
+    let text = answer.and_then(|()| source.text().ok_or("503 Service Unavailable"));
+    let (status, media_type, body) = match text {
+        Ok(text) => ("200 OK", MEDIA_TYPE, text),
+        Err(status) => (status, "text/plain", format!("{status}\n").into()),
     };
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
+         Allow: GET\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.as_bytes())?;

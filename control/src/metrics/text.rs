@@ -2,6 +2,7 @@
 //! prometheus_wireguard_exporter, so that its dashboards work.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -18,7 +19,7 @@ use crate::status::report::{Counters, Peer, Report};
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The text for a report; with the peers' names as labels, if they are wanted.
-pub fn render(report: Report, has_names: bool) -> String {
+pub fn render(report: Arc<Report>, has_names: bool) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Metrics { report, has_names }));
     let mut text = String::new();
@@ -29,7 +30,7 @@ pub fn render(report: Report, has_names: bool) -> String {
 
 #[derive(Debug)]
 struct Metrics {
-    report: Report,
+    report: Arc<Report>,
     has_names: bool,
 }
 
@@ -256,7 +257,7 @@ mod tests {
             peers: vec![peer],
             ..Report::default()
         };
-        let text = render(report.clone(), true);
+        let text = render(Arc::new(report.clone()), true);
         let labels = "interface=\"wg0\",public_key=\"AAAA=\",allowed_ips=\"10.0.0.2/32\"";
         let named = format!("{labels},friendly_name=\"al\\\"i\\\\ce\\n\"");
         for line in [
@@ -270,7 +271,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }
-        let text = render(report, false);
+        let text = render(Arc::new(report), false);
         assert!(text.contains(&format!("wireguard_peer_up{{{labels}}} 1")), "{text}");
         let mut names: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

@@ -23,6 +23,7 @@ mod under_load;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -284,10 +285,14 @@ impl Runtime {
             let Ok(request) = self.components.requests.try_recv() else { break };
             self.handle_request(request);
         }
-        for _ in 0..REQUESTS_PER_TURN {
-            let Ok(request) = self.components.reports.try_recv() else { break };
-            // It fails if the client has left.
-            let _ = request.try_send(self.report());
+        // One report for all who wait.
+        let askers: Vec<_> = self.components.reports.try_iter().collect();
+        if !askers.is_empty() {
+            let report = Arc::new(self.report());
+            for asker in askers {
+                // It fails if the client has left.
+                let _ = asker.try_send(Arc::clone(&report));
+            }
         }
         self.process_handshakes();
         let Components { events, requests, .. } = &self.components;

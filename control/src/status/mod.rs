@@ -1,13 +1,16 @@
 //! The status socket, beside that of wg(8): one JSON line asks, one JSON line answers.
 //!
-//! [`report`] has what is answered, [`server`] serves it, [`client`] asks. A line has the version
+//! [`report`] has what is answered, [`server`] serves it, [`client`] asks; [`deadline`] limits the
+//! time of a connection. A line has the version
 //! of the protocol; what a version has is never changed, only added to.
 
 pub mod client;
+pub mod deadline;
 pub mod report;
 pub mod server;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,5 +53,5 @@ pub struct Reply {
     pub error: Option<String>,
     /// The answer to [`Verb::Show`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<report::Report>,
+    pub report: Option<Arc<report::Report>>,
 }

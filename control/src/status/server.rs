@@ -2,7 +2,7 @@
 //! few seconds.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,6 +11,7 @@ use base64ct::{Base64, Encoding as _};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
 
+use super::deadline::Deadline;
 use super::report::Report;
 use super::{Reply, Request, VERSION, Verb};
 use crate::limits::{
@@ -20,7 +21,7 @@ use crate::limits::{
 use crate::short_key;
 
 /// A request for a report on its way to the control thread, with the way back.
-pub type ReportRequest = Sender<Report>;
+pub type ReportRequest = Sender<Arc<Report>>;
 
 /// Asks the control thread.
 #[derive(Clone)]
@@ -37,7 +38,7 @@ impl Asker {
     }
 
     /// A report; none if the daemon is shutting down.
-    pub fn report(&self) -> Option<Report> {
+    pub fn report(&self) -> Option<Arc<Report>> {
         let (sender, receiver) = bounded(1);
         self.requests.send(sender).ok()?;
         // It fails only if the counter is full; then the thread is being woken already.
@@ -65,7 +66,8 @@ pub fn start(listener: UnixListener, asker: Asker) -> io::Result<()> {
         let Some(admitted) = Admitted::new(&clients) else { continue };
         let asker = asker.clone();
         let serve = move || {
-            if let Err(error) = serve(&stream, &asker) {
+            let stream = Deadline::new(Box::new(stream), CLIENT_TIME_MAX);
+            if let Err(error) = serve(stream, &asker) {
                 log::debug!("status socket: {error}");
             }
             drop(admitted);
@@ -98,11 +100,9 @@ impl Drop for Admitted {
 }
 
 /// Serves one request.
-fn serve(mut stream: &UnixStream, asker: &Asker) -> io::Result<()> {
-    stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
-    stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
+fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<()> {
     let mut line = Vec::new();
-    BufReader::new(stream.take(STATUS_LINE_LEN_MAX)).read_until(b'\n', &mut line)?;
+    BufReader::new((&mut stream).take(STATUS_LINE_LEN_MAX)).read_until(b'\n', &mut line)?;
     let answer = |error: Option<String>, report| Reply { version: VERSION, error, report };
     let reply = match serde_json::from_slice::<Request>(&line) {
         Err(error) => answer(Some(format!("not a request: {error}")), None),
@@ -128,5 +128,6 @@ fn serve(mut stream: &UnixStream, asker: &Asker) -> io::Result<()> {
     };
     let mut text = serde_json::to_vec(&reply)?;
     text.push(b'\n');
-    stream.write_all(&text)
+    stream.write_all(&text)?;
+    stream.finish()
 }

@@ -7,8 +7,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, thread};
 
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,7 +21,7 @@ use super::plan::Peers;
 use super::{requests, running};
 use crate::commands::client::{self, Reply};
 use crate::config_file::state::State;
-use crate::limits::DAEMON_END_TIME_MAX;
+use crate::limits::{DAEMON_END_TIME_MAX, NAME_WAIT_MAX, NAME_WAIT_PAUSE};
 use crate::notify;
 use crate::status::client as client_of_status;
 use crate::uapi_server::socket::{DIRECTORY, SocketFile};
@@ -164,8 +165,9 @@ impl Daemon {
     /// Stops it and waits for its end; kills it if that takes too long.
     pub fn stop(&mut self) {
         let deadline = clock::uptime() + DAEMON_END_TIME_MAX;
-        self.signal(Signal::SIGTERM);
         while self.has_ended().is_none() {
+            // Again and again: one that is pending hides another one, and its sender.
+            self.signal(Signal::SIGTERM);
             if clock::uptime() > deadline {
                 log::error!("the daemon does not end: it is killed");
                 self.signal(Signal::SIGKILL);
@@ -184,6 +186,21 @@ impl Daemon {
         let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
         let _ = poll(&mut descriptors, timeout);
     }
+}
+
+/// Waits for a short time until no interface has this name: a process that was killed may be about
+/// to free it.
+pub(super) fn wait_until_free(interface: &str) -> Result<(), String> {
+    let deadline = clock::boot_time() + NAME_WAIT_MAX;
+    while if_nametoindex(interface).is_ok() {
+        if clock::boot_time() > deadline {
+            return Err(format!(
+                "an interface {interface} exists already: see ip link show {interface}"
+            ));
+        }
+        thread::sleep(NAME_WAIT_PAUSE);
+    }
+    Ok(())
 }
 
 impl AsFd for Daemon {

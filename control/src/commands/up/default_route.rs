@@ -62,9 +62,10 @@ impl DefaultRoute {
             leak_guard::set(&self.interface, addresses, *table).map_err(failed())?;
         }
         for is_v4 in versions {
-            let priority = self.rules.entry((*table, *is_v4)).or_default();
             let prefix = host::default_prefix(*is_v4);
             host.ensure_route(Route { table: *table, prefix }).map_err(describe(prefix))?;
+            // From here on the table is ours, and not another tunnel's.
+            let priority = self.rules.entry((*table, *is_v4)).or_default();
             let added = host.add_rules(*table, *is_v4, *priority);
             *priority = Some(added.map_err(describe("routing rules"))?);
         }

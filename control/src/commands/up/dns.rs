@@ -65,7 +65,7 @@ pub(super) fn set(
     finished("resolvectl", run("resolvectl", &arguments.collect::<Vec<_>>(), "", signals))
 }
 
-/// Stops to use them.
+/// Stops using them.
 ///
 /// # Errors
 /// As for [`set`].

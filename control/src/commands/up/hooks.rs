@@ -6,6 +6,7 @@ use wg_bounce_sys::inherit;
 
 use super::signals::Signals;
 use crate::config_file::model::{Hook, HookTime};
+use crate::config_file::quote::hide_keys;
 
 /// The environment variable that a hook has, with the interface: commands refuse to ask the process
 /// that waits for them.
@@ -34,6 +35,13 @@ pub(super) fn run_all(hooks: &[Hook], at: HookTime, interface: &str, signals: &m
     }
 }
 
+/// The hooks of one file that another one does not have, wherever they stand.
+pub(super) fn without(these: &[Hook], those: &[Hook]) -> Vec<Hook> {
+    let is_same = |one: &Hook, other: &Hook| (one.at, &one.command) == (other.at, &other.command);
+    let is_new = |hook: &&Hook| !those.iter().any(|other| is_same(hook, other));
+    these.iter().filter(is_new).cloned().collect()
+}
+
 fn run_one(hook: &Hook, interface: &str, signals: &mut Signals) -> Result<(), String> {
     let name = match hook.at {
         HookTime::PreUp => "PreUp",
@@ -43,7 +51,7 @@ fn run_one(hook: &Hook, interface: &str, signals: &mut Signals) -> Result<(), St
     };
     let line = hook.place.line;
     let command = hook.command.replace("%i", interface);
-    log::info!("{name}: {command}");
+    log::info!("{name}: {}", hide_keys(&command));
     // The options that wg-quick's own shell has.
     let options = ["-e", "-o", "pipefail", "-O", "extglob"];
     let mut bash = Command::new("bash");
@@ -54,6 +62,6 @@ fn run_one(hook: &Hook, interface: &str, signals: &mut Signals) -> Result<(), St
         status.map_err(|error| format!("{name} in line {line}: cannot run bash: {error}"))?;
     match status.success() {
         true => Ok(()),
-        false => Err(format!("{name} in line {line} failed ({status}): {command}")),
+        false => Err(format!("{name} in line {line} failed ({status}): {}", hide_keys(&command))),
     }
 }

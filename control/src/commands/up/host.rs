@@ -21,7 +21,8 @@ use crate::link::message::{self, Event};
 use crate::netlink::attribute::{Attribute, attributes, find};
 use crate::netlink::message::{Message, Protocol, Request};
 use crate::netlink::numbers::{
-    FIB_RULE_INVERT, FRA_FWMARK, FRA_PRIORITY, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, RTAX_MTU,
+    FIB_RULE_INVERT, FRA_FWMARK, FRA_FWMASK, FRA_PRIORITY, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE,
+    RTAX_MTU,
 };
 use crate::netlink::parse::{array, malformed};
 use crate::netlink::socket::{self, NetlinkSocket};
@@ -203,7 +204,8 @@ impl Host {
             rules = listed(is_v4)?;
         }
         let priority = priority_of(&rules, table).ok_or_else(malformed)?;
-        let before = priority.saturating_sub(1);
+        let full = || io::Error::other("no priority is left before those of the other rules");
+        let before = priority.checked_sub(1).filter(|before| *before > 0).ok_or_else(full)?;
         if !rules.iter().any(|rule| rule.is_to_main && rule.priority == before) {
             self.change(&rule_request(&to_main(is_v4), Some(before), RuleChange::Add))?;
         }
@@ -218,7 +220,7 @@ impl Host {
         let mut rules = listed(is_v4)?;
         while let Some(priority) = priority_of(&rules, table) {
             let request = rule_request(&to_table(table, is_v4), Some(priority), RuleChange::Remove);
-            ignore_missing(self.change(&request))?;
+            self.change(&request)?;
             // That of another tunnel must stay.
             let before = priority.saturating_sub(1);
             let request = rule_request(&to_main(is_v4), Some(before), RuleChange::Remove);
@@ -382,10 +384,11 @@ fn listed(is_v4: bool) -> io::Result<Vec<Listed>> {
         let flags = u32::from_ne_bytes(array(&header[8..])?);
         let table = number(FRA_TABLE)?.unwrap_or(header[4].into());
         let mark = number(FRA_FWMARK)?;
+        let is_whole = number(FRA_FWMASK)?.is_none_or(|mask| mask == u32::MAX);
         let is_inverted = flags & FIB_RULE_INVERT != 0;
         Ok(Listed {
             priority: number(FRA_PRIORITY)?.unwrap_or(0),
-            to_table: Some(table).filter(|_| is_inverted && mark == Some(table)),
+            to_table: Some(table).filter(|_| is_inverted && is_whole && mark == Some(table)),
             is_to_main: table == MAIN_TABLE
                 && !is_inverted
                 && mark.is_none()

@@ -171,8 +171,11 @@ fn wait(tunnel: &Tunnel, requests: &Requests) -> io::Result<()> {
     let descriptors = [tunnel.signals_fd(), listener, tunnel.daemon_fd(), tunnel.names_fd()];
     let mut descriptors = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
     let timeout = tunnel.next_look(clock::boot_time());
-    let timeout = timeout
-        .map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+    let timeout = match timeout {
+        _ if tunnel.has_signal() => PollTimeout::ZERO,
+        Some(time) => PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
+    };
     match poll(&mut descriptors, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),

@@ -36,15 +36,26 @@ impl Intervals {
     }
 }
 
-/// The result of one round: the addresses of each host.
-type Found = BTreeMap<(String, u16), Result<Vec<SocketAddr>, String>>;
+/// A host name and a port.
+type Host = (String, u16);
+
+/// A message of the thread.
+enum Message {
+    /// The addresses of a host.
+    Found(Host, Result<Vec<SocketAddr>, String>),
+    /// All hosts that were asked for are done.
+    End,
+}
+
+/// Results that wait to be read; the thread waits for room.
+const RESULTS_MAX: usize = 64;
 
 /// The endpoints with host names.
 pub(super) struct Names {
     peers: BTreeMap<[u8; 32], Named>,
     intervals: Intervals,
-    requests: Sender<BTreeSet<(String, u16)>>,
-    results: Receiver<Found>,
+    requests: Sender<BTreeSet<Host>>,
+    results: Receiver<Message>,
     wake: Arc<EventFd>,
     /// A round is on its way.
     is_asking: bool,
@@ -77,21 +88,28 @@ impl Names {
     /// Those of the system calls.
     pub fn start(intervals: Intervals) -> io::Result<Names> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let (requests, asked) = bounded::<BTreeSet<(String, u16)>>(1);
-        let (found, results) = bounded(1);
+        let (requests, asked) = bounded::<BTreeSet<Host>>(1);
+        let (found, results) = bounded(RESULTS_MAX);
         let bell = Arc::clone(&wake);
         thread::Builder::new().name("resolver".into()).spawn(move || {
-            for hosts in asked {
-                let addresses = hosts.into_iter().map(|host| {
-                    let addresses = (host.0.as_str(), host.1).to_socket_addrs();
-                    let addresses = addresses.map(Iterator::collect);
-                    (host, addresses.map_err(|error| error.to_string()))
-                });
-                if found.send(addresses.collect()).is_err() {
-                    return;
-                }
+            let send = |message| {
+                let sent = found.send(message);
                 // It fails only if the counter is full, and then it is readable.
                 let _ = bell.write(1);
+                sent
+            };
+            for hosts in asked {
+                for host in hosts {
+                    let addresses = (host.0.as_str(), host.1).to_socket_addrs();
+                    let addresses = addresses.map(Iterator::collect);
+                    let addresses = addresses.map_err(|error| error.to_string());
+                    if send(Message::Found(host, addresses)).is_err() {
+                        return;
+                    }
+                }
+                if send(Message::End).is_err() {
+                    return;
+                }
             }
         })?;
         let peers = BTreeMap::new();
@@ -174,8 +192,13 @@ impl Names {
         wall_time: Duration,
     ) -> Vec<([u8; 32], SocketAddr)> {
         let _ = self.wake.read();
-        let Ok(found) = self.results.try_recv() else { return Vec::new() };
-        self.is_asking = false;
+        let mut found = BTreeMap::new();
+        for message in self.results.try_iter() {
+            match message {
+                Message::Found(host, result) => drop(found.insert(host, result)),
+                Message::End => self.is_asking = false,
+            }
+        }
         let intervals = self.intervals;
         let mut changes = Vec::new();
         for (key, named) in &mut self.peers {
@@ -216,7 +239,7 @@ impl Names {
 }
 
 impl Named {
-    fn host(&self) -> (String, u16) {
+    fn host(&self) -> Host {
         (self.endpoint.host.clone(), self.endpoint.port)
     }
 

@@ -53,6 +53,11 @@ impl Signals {
         }
     }
 
+    /// Whether there is one that the descriptor reports no more.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     fn read(&mut self) -> io::Result<Option<Signal>> {
         while let Some(info) = self.descriptor.read_signal()? {
             match Signal::try_from(info.ssi_signo.cast_signed()) {
@@ -70,15 +75,16 @@ impl Signals {
     /// Those of the system calls.
     pub fn wait(&mut self, child: &mut Child) -> io::Result<ExitStatus> {
         loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
-            }
+            // First, so that no SIGCHLD is lost that comes after the look at the child.
             while let Some(signal) = self.read()? {
                 if ![Signal::SIGHUP, Signal::SIGUSR1].contains(&signal) {
                     // It has not been waited for, so its number is still its own.
                     let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
                 }
                 self.waiting.push_back(signal);
+            }
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
             }
             let mut descriptors = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
             match poll(&mut descriptors, PollTimeout::NONE) {

@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitStatus;
-use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_uapi::types::{Change, PeerChange};
 
-use super::daemon::Daemon;
+use super::daemon::{self, Daemon};
 use super::default_route::{DefaultRoute, Wanted};
 use super::dns::{self, Servers};
 use super::host::{self, Host, describe};
@@ -25,7 +23,8 @@ use super::{hooks, leak_guard};
 use crate::commands::keys;
 use crate::config_file::model::{Config, Endpoint, Hook, HookTime};
 use crate::config_file::save::Running;
-use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE, RESOLVE_TIME_MAX};
+use crate::config_file::state;
+use crate::limits::RESOLVE_TIME_MAX;
 
 /// Bytes that a tunnel adds to a packet over IPv6, as wg-quick(8) reckons.
 const OVERHEAD: u32 = 80;
@@ -69,7 +68,7 @@ impl Tunnel {
         intervals: Intervals,
         mut signals: Signals,
     ) -> Result<Tunnel, String> {
-        wait_until_free(interface)?;
+        daemon::wait_until_free(interface)?;
         // Of a process that was killed; or nftables is missing, which matters only if it is needed.
         let _ = leak_guard::unset(interface);
         let hooks = config.interface.hooks.clone();
@@ -155,14 +154,8 @@ impl Tunnel {
     /// of a PostUp hook.
     pub fn reload(&mut self, config: Config) -> Result<String, String> {
         let old = std::mem::take(&mut self.config);
-        let without = |these: &[Hook], those: &[Hook]| -> Vec<Hook> {
-            let is_new = |hook: &&Hook| {
-                !those.iter().any(|o| (o.at, &o.command) == (hook.at, &hook.command))
-            };
-            these.iter().filter(is_new).cloned().collect()
-        };
-        let removed = without(&old.interface.hooks, &config.interface.hooks);
-        let added = without(&config.interface.hooks, &old.interface.hooks);
+        let removed = hooks::without(&old.interface.hooks, &config.interface.hooks);
+        let added = hooks::without(&config.interface.hooks, &old.interface.hooks);
         let run = |hooks: &[Hook], at, tunnel: &mut Tunnel| {
             hooks::run(hooks, at, &tunnel.interface, &mut tunnel.signals)
         };
@@ -223,21 +216,39 @@ impl Tunnel {
         self.names.set(&peers);
         self.daemon.name(&peers);
         self.apply_addresses(config)?;
+        // Without any address, the kernel has forgotten the routes of that IP version.
+        if let Some(default) = default.as_ref().filter(|_| self.default_route.table().is_some()) {
+            self.default_route.add(&mut self.host, default)?;
+        }
         self.resolve()?;
         self.set_mtu(config.interface.mtu)?;
-        self.apply_dns(config)?;
-        // A name server beyond the tunnel would not be reached by a default route that leads to a
-        // peer without an address.
-        let is_waiting = |key: &&[u8; 32]| {
-            self.names.is_unknown(key) && peers[*key].state.allowed_ips.iter().any(is_default)
+        // A name server may be beyond the uplink: a default route that leads to a peer without an
+        // address, or other name servers behind such a peer, would keep it out of reach for ever.
+        let dns = &config.interface.dns;
+        let leads = |prefix: &IpNet| {
+            prefix.prefix_len() == 0 || dns.iter().any(|server| prefix.contains(server))
         };
-        let waiting = peers.keys().find(is_waiting).filter(|_| default.is_some());
+        let is_waiting = |(key, peer): &(&[u8; 32], &state::Wanted<'_>)| {
+            let endpoint = running.peers.get(*key).and_then(|peer| peer.endpoint);
+            endpoint.is_none()
+                && self.names.is_unknown(key)
+                && peer.state.allowed_ips.iter().any(leads)
+        };
+        // What is in place stays.
+        let is_new = self.default_route.table().is_none() && self.servers.is_none();
+        let waiting = peers.iter().find(is_waiting).filter(|_| is_new);
         let was_held_back = std::mem::replace(&mut self.is_held_back, waiting.is_some());
-        if let Some(peer) = waiting.and_then(|key| peers[key].endpoint)
+        if let Some(endpoint) = waiting.and_then(|(_, peer)| peer.endpoint)
             && !was_held_back
         {
-            let host = &peer.host;
-            log::warn!("the default route waits for the address of {host}: no packet takes it");
+            log::warn!(
+                "DNS and the default route wait for the address of {}: until then, packets take \
+                 other routes",
+                endpoint.host
+            );
+        }
+        if waiting.is_none() {
+            self.apply_dns(config)?;
         }
         let default = default.filter(|_| waiting.is_none());
         if let Some(default) = &default {
@@ -414,7 +425,7 @@ impl Tunnel {
     pub fn running(&mut self) -> Result<Running, String> {
         let mut state = self.daemon.state()?;
         let chosen_mark = self.config.interface.fwmark.unwrap_or(0);
-        if self.default_route.table() == Some(state.fwmark) {
+        if state.fwmark == self.mark {
             state.fwmark = chosen_mark;
         }
         let addresses = self.host.addresses().map_err(describe("addresses"))?;
@@ -449,6 +460,11 @@ impl Tunnel {
         &mut self.signals
     }
 
+    /// Whether a signal arrived while a child was waited for.
+    pub fn has_signal(&self) -> bool {
+        self.signals.is_waiting()
+    }
+
     /// The descriptor that is readable when a signal has arrived.
     pub fn signals_fd(&self) -> BorrowedFd<'_> {
         self.signals.as_fd()
@@ -463,23 +479,4 @@ impl Tunnel {
     pub fn names_fd(&self) -> BorrowedFd<'_> {
         self.names.as_fd()
     }
-}
-
-fn is_default(prefix: &IpNet) -> bool {
-    prefix.prefix_len() == 0
-}
-
-/// Waits for a short time until no interface has this name: a process that was killed may be about
-/// to free it.
-fn wait_until_free(interface: &str) -> Result<(), String> {
-    let deadline = clock::boot_time() + NAME_WAIT_MAX;
-    while if_nametoindex(interface).is_ok() {
-        if clock::boot_time() > deadline {
-            return Err(format!(
-                "an interface {interface} exists already: see ip link show {interface}"
-            ));
-        }
-        thread::sleep(NAME_WAIT_PAUSE);
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ mod link;
 mod many_peers;
 mod queues;
 mod refused_offloads;
+mod reload;
 mod route_churn;
 mod routes;
 mod rules;

@@ -189,7 +189,7 @@ fn the_default_route_waits_for_an_address() {
     ));
     let server = Server::start(&router, "198.51.100.53");
     let process = up(&lab, &client, "198.51.100.53");
-    let warning = "the default route waits for the address of hub.example";
+    let warning = "the default route wait for the address of hub.example";
     assert!(process.output().contains(warning), "{}", process.output());
     let way = || client.namespace.run("ip route get 203.0.113.9");
     assert!(way().contains("dev out0"), "{}", way());
