@@ -3,8 +3,8 @@
 use super::cases::hosts;
 use super::judge::{Expect, comparable, judge, modes};
 use crate::harness::{
-    Backend, DF, Draft, Family, IcmpError, RelayMode, Testbed, TestbedOptions, forwarded, hex,
-    noise, trim,
+    Backend, DF, Draft, Family, IcmpError, RelayMode, Testbed, TestbedOptions, eventually,
+    forwarded, hex, noise, seconds, trim,
 };
 use wg_bounce_dataplane::ip;
 
@@ -221,17 +221,27 @@ pub fn icmp_errors_are_rate_limited(backend: Backend) {
             let packet = Draft::udp(hosts.alice, hosts.bob, 60).hop_limit(1).build();
             let train = vec![packet; 250];
             let mut answers = 0;
-            for _ in 0..COUNT / train.len() {
+            let mut flood = || {
                 let seen = testbed.observe_all(|alice| alice.send_train(&train));
                 assert!(seen.bob.is_empty(), "{seen:?}");
                 answers += seen.alice.len();
+                answers
+            };
+            for _ in 0..COUNT / train.len() {
+                flood();
             }
+            // Under the lab's limit of zero, Linux from 6.18.44 on leaves no credit for the first
+            // quarter of a second under another one.
+            eventually(seconds(5), "the kernel answers", || flood() > 0);
             assert!((1..200).contains(&answers), "{answers} answers, {family:?} {relay:?}");
             // Errors of the daemon itself: alice's flood leaves bob his own.
             let packet = Draft::udp(hosts.alice, hosts.unassigned, 60).build();
             let train = vec![packet; 250];
-            let seen = testbed.observe_all(|alice| alice.send_train(&train));
-            let answers = seen.alice.len();
+            let mut answers = 0;
+            eventually(seconds(5), "the daemon answers", || {
+                answers += testbed.observe_all(|alice| alice.send_train(&train)).alice.len();
+                answers > 0
+            });
             assert!((1..100).contains(&answers), "{answers} answers, {family:?} {relay:?}");
             testbed.bob.send(&Draft::udp(hosts.bob, hosts.unassigned, 60).build());
             let (_, of_bob) = testbed.settle();
