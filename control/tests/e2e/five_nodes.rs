@@ -97,7 +97,8 @@ impl<'a> Network<'a> {
                 // A usual firewall of a hub, which the file opens.
                 namespace.run("iptables -P FORWARD DROP");
             }
-            let process = up(&tunnel, &hosts);
+            // The servers are found in this file.
+            let process = tunnel.up_with(&hosts, "/etc/hosts", "");
             network.nodes.push(Node { tunnel, namespace, key, process });
         }
         network
@@ -174,17 +175,6 @@ fn fill(name: &str, keys: &[KeyPair], directory: &Path) -> String {
     text.replace("/etc/wireguard", &directory.display().to_string())
         .replace("-o eth0", "-o out0")
         .replace("PersistentKeepalive = 25", "PersistentKeepalive = 1")
-}
-
-/// Starts a node that finds the servers in this file of hosts.
-fn up(tunnel: &Tunnel<'_>, hosts: &Path) -> Background {
-    let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
-    let mut process = tunnel.start_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], "");
-    eventually(seconds(10), "it is up", || {
-        assert!(!process.has_ended(), "it ended: {}", process.output());
-        process.output().contains(" is up, from ")
-    });
-    process
 }
 
 /// Every node reaches every other: the servers directly, a client behind another NAT through the

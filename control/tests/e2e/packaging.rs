@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Backend, Lab, Program, eventually, ping_until_answered, seconds};
+use crate::harness::{Backend, Lab, Program, ping_until_answered, seconds};
 use crate::up::hub::Hub;
+use crate::up::wait_until_up;
 
 /// A file in scripts/packaging.
 fn packaged(name: &str) -> PathBuf {
@@ -119,10 +120,7 @@ fn the_unit_suffices(backend: Backend, drop_ins: &[&str], more: &str) {
         calls = calls.display(),
     );
     let mut process = hub.start_under(&["unshare", "--mount", "sh", "-c", &script, "sh"], "");
-    eventually(seconds(20), "it is up", || {
-        assert!(!process.has_ended(), "it ended: {}", process.output());
-        process.output().contains(" is up, from ")
-    });
+    wait_until_up(&mut process, seconds(20));
     let _clients = [alice.up(), bob.up()];
     ping_until_answered(&alice.namespace, "10.77.0.3");
     hub.write(&set.file(&format!("{more}Address = 10.78.0.1/24\n")));

@@ -33,6 +33,14 @@ pub(super) fn peers(config: &Config) -> Peers<'_> {
     peers
 }
 
+/// The endpoints of peers in a file, by public keys.
+pub(super) type Endpoints = BTreeMap<[u8; 32], Option<Endpoint>>;
+
+/// The endpoints of these peers.
+pub(super) fn endpoints(peers: &Peers<'_>) -> Endpoints {
+    peers.iter().map(|(key, peer)| (*key, peer.endpoint.cloned())).collect()
+}
+
 fn prefixes(peers: &Peers<'_>) -> impl Iterator<Item = IpNet> {
     peers.values().flat_map(|peer| &peer.state.allowed_ips).copied()
 }
@@ -71,7 +79,7 @@ pub(super) fn routes(config: &Config, peers: &Peers<'_>, default: Option<u32>) -
 /// since the peer may have roamed.
 pub(super) fn changes(
     running: &State,
-    before: &BTreeMap<[u8; 32], Option<Endpoint>>,
+    before: &Endpoints,
     wanted: &Config,
     peers: &Peers<'_>,
     fwmark: u32,

@@ -7,10 +7,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wg_bounce_sys::clock;
 
 use super::hooks::HOOK;
 use crate::limits::UP_REQUEST_TIME_MAX;
+use crate::status::deadline::Deadline;
 use crate::uapi_server::socket::{SocketError, SocketFile};
 
 /// The directory of the sockets.
@@ -20,7 +20,7 @@ const DIRECTORY: &str = "/var/run/wg-bounce/up";
 const VERSION: u32 = 1;
 
 /// The longest line (bytes).
-const LINE_LEN_MAX: usize = 4096;
+const LINE_LEN_MAX: u64 = 4096;
 
 /// The action that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,32 +113,20 @@ impl Waiting {
 
 fn read_request(stream: &UnixStream) -> Result<Verb, String> {
     stream.set_nonblocking(false).map_err(|error| error.to_string())?;
-    let line = read_line(stream).map_err(|error| error.to_string())?;
+    // Nothing else happens meanwhile.
+    let read = || {
+        let stream = Deadline::new(Box::new(stream.try_clone()?), UP_REQUEST_TIME_MAX);
+        let mut line = String::new();
+        BufReader::new(stream.take(LINE_LEN_MAX)).read_line(&mut line)?;
+        Ok(line)
+    };
+    let line = read().map_err(|error: io::Error| error.to_string())?;
     let request: Request =
         serde_json::from_str(&line).map_err(|error| format!("not a request: {error}"))?;
     match request.version {
         VERSION => Ok(request.request),
         other => Err(format!("version {other} of a request; this process knows {VERSION}")),
     }
-}
-
-/// One line, within a time limit for the whole: nothing else happens meanwhile.
-fn read_line(mut stream: &UnixStream) -> io::Result<String> {
-    let deadline = clock::uptime() + UP_REQUEST_TIME_MAX;
-    let mut line = Vec::new();
-    let mut buffer = [0; 256];
-    while !line.ends_with(b"\n") && line.len() < LINE_LEN_MAX {
-        let left = deadline.saturating_sub(clock::uptime());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer)? {
-            0 => break,
-            length => line.extend_from_slice(&buffer[..length]),
-        }
-    }
-    String::from_utf8(line).map_err(io::Error::other)
 }
 
 fn reply(mut stream: &UnixStream, result: Result<String, String>) {

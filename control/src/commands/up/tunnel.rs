@@ -17,7 +17,7 @@ use super::default_route::{DefaultRoute, Wanted};
 use super::dns::{self, Servers};
 use super::host::{self, Host, describe};
 use super::names::{Intervals, Names};
-use super::plan::{self, Had, Peers, Route};
+use super::plan::{self, Endpoints, Had, Peers, Route};
 use super::signals::Signals;
 use super::{hooks, leak_guard};
 use crate::commands::keys;
@@ -49,7 +49,7 @@ pub(super) struct Tunnel {
     addresses: BTreeSet<IpNet>,
     routes: BTreeSet<Route>,
     /// The endpoints in the file that was applied last.
-    endpoints: BTreeMap<[u8; 32], Option<Endpoint>>,
+    endpoints: Endpoints,
     servers: Option<Servers>,
     /// The file that was applied last had a private key, and a port.
     had: Had,
@@ -212,7 +212,7 @@ impl Tunnel {
         changes.extend(self.had.changes(had));
         self.daemon.change(changes)?;
         self.had = had;
-        self.endpoints = peers.iter().map(|(key, peer)| (*key, peer.endpoint.cloned())).collect();
+        self.endpoints = plan::endpoints(&peers);
         self.names.set(&peers);
         self.daemon.name(&peers);
         self.apply_addresses(config)?;
@@ -352,21 +352,16 @@ impl Tunnel {
     /// Looks host names up, and waits for a while, so that a resolver that answers is in time for
     /// the MTU and for hooks.
     fn resolve(&mut self) -> Result<(), String> {
-        let start = clock::boot_time();
-        while !self.names.is_empty() && !self.names.are_all_known() {
-            let passed = Duration::from_millis(clock::boot_time().since(start).0);
-            let left = RESOLVE_TIME_MAX.saturating_sub(passed);
-            if left.is_zero() {
-                break;
-            }
+        let end = clock::uptime() + RESOLVE_TIME_MAX;
+        while !self.names.are_all_known() {
             self.find_names()?;
-            if self.names.has_failed() {
+            let left = end.saturating_sub(clock::uptime());
+            if self.names.are_all_known() || self.names.has_failed() || left.is_zero() {
                 break;
             }
             let mut descriptors = [PollFd::new(self.names.as_fd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let _ = poll(&mut descriptors, timeout);
-            self.find_names()?;
         }
         Ok(())
     }
@@ -435,8 +430,7 @@ impl Tunnel {
 
     /// Notes that the running configuration is in the file, which has this one now.
     pub fn note_saved(&mut self, config: &Config) {
-        let peers = plan::peers(config);
-        self.endpoints = peers.iter().map(|(key, peer)| (*key, peer.endpoint.cloned())).collect();
+        self.endpoints = plan::endpoints(&plan::peers(config));
     }
 
     /// Whether the file is to be written at the end (`SaveConfig`).

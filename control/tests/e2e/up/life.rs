@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Tunnel, assert_same, host_with_uplink};
+use super::{Tunnel, assert_same, host_with_uplink, wait_until_up};
 use crate::harness::{Backend, Background, KeyPair, Lab, eventually, seconds};
 
 /// A file with hooks that write what they see to `log`.
@@ -163,10 +163,7 @@ fn nothing_hangs() {
     let manager = lab.file("notify");
     let _silent = UnixDatagram::bind(&manager).expect("the lab's directory is writable");
     let mut process = tunnel.start(&format!("NOTIFY_SOCKET={}", manager.display()));
-    eventually(seconds(20), "it is up", || {
-        assert!(!process.has_ended(), "it ended: {}", process.output());
-        process.output().contains(" is up, from ")
-    });
+    wait_until_up(&mut process, seconds(20));
     tunnel.run("down");
     assert_eq!(process.exit_code(), Some(0));
 }

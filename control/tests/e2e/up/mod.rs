@@ -9,7 +9,8 @@ mod show;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::harness::{Backend, Background, Lab, Namespace, Outcome, Program, eventually, seconds};
 
@@ -81,10 +82,16 @@ impl<'a> Tunnel<'a> {
     /// As [`Tunnel::start`], and waits until the interface is up.
     pub fn up(&self) -> Background {
         let mut process = self.start("");
-        eventually(seconds(10), "it is up", || {
-            assert!(!process.has_ended(), "it ended: {}", process.output());
-            process.output().contains(" is up, from ")
-        });
+        wait_until_up(&mut process, seconds(10));
+        process
+    }
+
+    /// As [`Tunnel::up`], with this file in the place of one of the system's.
+    pub fn up_with(&self, file: &Path, place: &str, environment: &str) -> Background {
+        let script = format!("mount --bind {} {place} && exec \"$@\"", file.display());
+        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        let mut process = self.start_under(&wrapper, environment);
+        wait_until_up(&mut process, seconds(10));
         process
     }
 
@@ -134,6 +141,15 @@ impl<'a> Tunnel<'a> {
         state.extend(sections);
         state
     }
+}
+
+/// Waits until the interface of `wg-bounce up` is up.
+#[track_caller]
+pub fn wait_until_up(process: &mut Background, limit: Duration) {
+    eventually(limit, "it is up", || {
+        assert!(!process.has_ended(), "it ended: {}", process.output());
+        process.output().contains(" is up, from ")
+    });
 }
 
 /// Compares two states; a failure shows what only one of them has.

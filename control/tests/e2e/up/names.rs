@@ -96,14 +96,8 @@ fn up(lab: &Lab, tunnel: &Tunnel<'_>, server: &str) -> Background {
     let path = lab.file("resolv.conf");
     let text = format!("nameserver {server}\noptions timeout:1 attempts:1\n");
     fs::write(&path, text).expect("the lab's directory is writable");
-    let script = format!("mount --bind {} /etc/resolv.conf && exec \"$@\"", path.display());
-    let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-    let mut process = tunnel.start_under(&wrapper, &format!("WG_BOUNCE_TEST_TIMERS={DIVISOR}"));
-    eventually(seconds(10), "it is up", || {
-        assert!(!process.has_ended(), "it ended: {}", process.output());
-        process.output().contains(" is up, from ")
-    });
-    process
+    let timers = format!("WG_BOUNCE_TEST_TIMERS={DIVISOR}");
+    tunnel.up_with(&path, "/etc/resolv.conf", &timers)
 }
 
 /// `up` starts while the name server fails, takes the address once there is one, goes on to the
