@@ -88,25 +88,23 @@ pub fn spoofed_sources_are_dropped(backend: Backend) {
     }
 }
 
-/// Valid packets of all kinds, as seeds for mutation.
-fn seeds() -> Vec<Vec<u8>> {
+/// Valid packets of all kinds, as seeds for mutation. UDP packets of different `cycle`s are never
+/// coalesced: the kernel answers a coalesced packet with a single ICMP error.
+fn seeds(cycle: u16) -> Vec<Vec<u8>> {
+    let udp = |source: &str, target: &str| Draft::udp(source, target, 60).ports(7001 + cycle, 9);
     let mut seeds = Vec::new();
     for family in Family::BOTH {
         let hosts = hosts(family);
         for target in [hosts.bob, hosts.far, hosts.hub, hosts.alice_too] {
-            seeds.push(Draft::udp(hosts.alice, target, 60));
+            seeds.push(udp(hosts.alice, target));
             seeds.push(Draft::tcp(hosts.alice, target, 1, 60));
             seeds.push(Draft::echo(hosts.alice, target, 1, 60));
-            seeds.push(Draft::udp(hosts.alice_too, target, 60).hop_limit(2));
-            // Not UDP, whose packets may be coalesced and then get a single ICMP error.
+            seeds.push(udp(hosts.alice_too, target).hop_limit(2));
+            // Not UDP: the two sizes of one flow would be coalesced.
             seeds.push(Draft::other(hosts.alice, target, 253, &[7; 1400]).fragment(DF));
             seeds.push(match family {
-                Family::V4 => {
-                    Draft::udp(hosts.alice, target, 60).options(&[7, 7, 4, 0, 0, 0, 0, 0])
-                }
-                Family::V6 => {
-                    Draft::udp(hosts.alice, target, 60).extension(0, &[0, 0, 1, 4, 0, 0, 0, 0])
-                }
+                Family::V4 => udp(hosts.alice, target).options(&[7, 7, 4, 0, 0, 0, 0, 0]),
+                Family::V6 => udp(hosts.alice, target).extension(0, &[0, 0, 1, 4, 0, 0, 0, 0]),
             });
         }
     }
@@ -144,9 +142,9 @@ fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
 pub fn mutated_packets_fare_as_with_the_kernel(backend: Backend) {
     const COUNT: usize = 20_000;
     const AT_ONCE: usize = 200;
-    let (seeds, mut noise) = (seeds(), noise());
-    let packets: Vec<_> =
-        (0..COUNT).map(|number| mutate(&seeds[number % seeds.len()], &mut noise)).collect();
+    let mut noise = noise();
+    let seeds = (0..).flat_map(seeds).take(COUNT);
+    let packets: Vec<_> = seeds.map(|seed| mutate(&seed, &mut noise)).collect();
     let mut reference: Option<Vec<_>> = None;
     for relay in modes() {
         let mut testbed = Testbed::new(&TestbedOptions::new(backend, relay));
