@@ -26,6 +26,7 @@ pub mod rate_limit;
 mod relay_policy;
 mod runtime;
 mod short_key;
+mod socket_paths;
 mod source_prefix;
 pub mod start;
 mod status;

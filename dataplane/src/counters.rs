@@ -79,11 +79,12 @@ drop_reasons! {
     /// A packet that only the kernel may forward between peers (options, fragmentation), but the
     /// kernel's route for it leads out of another interface or is unknown.
     NotPunted = "drop_not_punted",
-    /// A packet between peers that a worker answered with an ICMP error, within the rate limit: its
-    /// TTL expired, or it exceeds the MTU.
+    /// A packet that a worker answered with an ICMP error, within the rate limit: its TTL expired,
+    /// it exceeds the MTU, or with `--tun off` it cannot be delivered.
     IcmpAnswered = "drop_icmp_answered",
     /// A packet between peers with `--relay direct` while forwarding is off, or while the daemon
-    /// cannot see whether it is on.
+    /// cannot see whether it is on; with `--tun off` one that only a kernel may forward (options),
+    /// or that is for the hub itself and gets no answer.
     NotForwarded = "drop_not_forwarded",
 }
 

@@ -17,12 +17,20 @@ pub const ERROR_LEN_MAX: usize = V6_ERROR_LEN_MAX;
 /// Precedence "internetwork control", recommended for errors (RFC 1812 §4.3.2.5).
 const V4_ERROR_TOS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
+/// Offset of the next header in an IPv6 header (bytes).
+const V6_NEXT_HEADER_AT: u32 = 6;
 
 /// The reason why a packet is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {
     /// The destination cannot be reached: host unreachable, or address unreachable of IPv6.
     Unreachable,
+    /// No route to the destination: network unreachable of IPv4.
+    NoRoute,
+    /// The destination's port is closed.
+    PortUnreachable,
+    /// The destination does not know the upper layer's protocol: unrecognized next header of IPv6.
+    ProtocolUnreachable,
     /// The packet's TTL or hop limit ended here.
     TimeExceeded,
     /// The packet is longer than this (bytes) and must not be fragmented.
@@ -35,6 +43,12 @@ impl IcmpError {
         match (self, is_v4) {
             (IcmpError::Unreachable, true) => (3, 1, 0),
             (IcmpError::Unreachable, false) => (1, 3, 0),
+            (IcmpError::NoRoute, true) => (3, 0, 0),
+            (IcmpError::NoRoute, false) => (1, 0, 0),
+            (IcmpError::PortUnreachable, true) => (3, 3, 0),
+            (IcmpError::PortUnreachable, false) => (1, 4, 0),
+            (IcmpError::ProtocolUnreachable, true) => (3, 2, 0),
+            (IcmpError::ProtocolUnreachable, false) => (4, 1, V6_NEXT_HEADER_AT),
             (IcmpError::TimeExceeded, true) => (11, 0, 0),
             (IcmpError::TimeExceeded, false) => (3, 0, 0),
             (IcmpError::TooBig(mtu), true) => (3, 4, mtu.min(u16::MAX.into())),
@@ -198,6 +212,9 @@ pub(crate) mod tests {
         let (v4, v6) = (v4_packet(ip::UDP, &[7; 8]), v6_packet(ip::UDP, &[7; 8]));
         for (error, in_v4, in_v6) in [
             (IcmpError::Unreachable, [3, 1, 0, 0, 0, 0], [1, 3, 0, 0, 0, 0]),
+            (IcmpError::NoRoute, [3, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]),
+            (IcmpError::PortUnreachable, [3, 3, 0, 0, 0, 0], [1, 4, 0, 0, 0, 0]),
+            (IcmpError::ProtocolUnreachable, [3, 2, 0, 0, 0, 0], [4, 1, 0, 0, 0, 6]),
             (IcmpError::TimeExceeded, [11, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]),
             (IcmpError::TooBig(1_300), [3, 4, 0, 0, 5, 0x14], [2, 0, 0, 0, 5, 0x14]),
         ] {

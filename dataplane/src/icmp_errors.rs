@@ -6,7 +6,7 @@
 //!    the TUN, so that its source is the unreachable address.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use wg_bounce_sys::clock::Millis;
@@ -19,9 +19,11 @@ use crate::limits::{
     ICMP_ERRORS_PER_SECOND,
 };
 use crate::offload::VNET_HEADER_LEN;
+use crate::own_host::DUMMY_ADDRESS;
 use crate::peer::{Peer, PeerId};
 use crate::router::Router;
 use crate::send::Sender;
+use crate::snapshot::Snapshot;
 use crate::token_bucket::{Rate, TokenBucket};
 use crate::turn::Turn;
 
@@ -29,8 +31,6 @@ use crate::turn::Turn;
 const RATE: Rate = rate(ICMP_ERRORS_PER_SECOND, ICMP_ERROR_BURST);
 /// The rate of a worker's errors about the packets of one peer.
 const RATE_PER_PEER: Rate = rate(ICMP_ERRORS_PER_PEER, ICMP_ERROR_BURST_PER_PEER);
-/// The source of IPv4 errors of a host without an address (RFC 7600; `INADDR_DUMMY` of Linux).
-const DUMMY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 
 const fn rate(per_second: u64, burst: u64) -> Rate {
     Rate { cost: Millis(1000 / per_second), burst: Millis(burst * 1000 / per_second) }
@@ -67,12 +67,12 @@ impl IcmpErrors {
         (offending, ip): (&[u8], &Packet),
         peer: PeerId,
         router: &mut Router,
-        now: Millis,
+        turn: &Turn<'_>,
     ) -> Option<usize> {
-        if !may_answer(offending, ip) || !self.is_within_rate(Some(peer), now) {
+        if !may_answer(offending, ip) || !self.is_within_rate(Some(peer), turn.now) {
             return None;
         }
-        let from = source_towards(ip.source, router)?;
+        let from = source_towards(ip.source, router, turn.snapshot)?;
         error.write(offending, from, &mut self.message[VNET_HEADER_LEN..])
     }
 
@@ -108,7 +108,7 @@ impl IcmpErrors {
         // A peer may own the host's own addresses as well, for example by 0.0.0.0/0: only the
         // kernel's routes tell its packets from those of a local socket.
         let from = peer.filter(|_| router.is_back(ip.destination, ip.source));
-        let from = from.and_then(|peer| Some((peer, source_towards(ip.source, router)?)));
+        let from = from.and_then(|peer| Some((peer, source_towards(ip.source, router, snapshot)?)));
         let body = &mut self.message[VNET_HEADER_LEN..];
         if let Some((peer, from)) = from
             && let Some(length) = error.write(offending, from, body)
@@ -136,8 +136,8 @@ impl IcmpErrors {
     }
 }
 
-/// The host's own address towards `peer`; none if the kernel has none for it.
-fn source_towards(peer: IpAddr, router: &mut Router) -> Option<IpAddr> {
+/// The host's own address towards `peer`; none if it has none.
+fn source_towards(peer: IpAddr, router: &mut Router, snapshot: &Snapshot) -> Option<IpAddr> {
     let dummy = peer.is_ipv4().then_some(DUMMY_ADDRESS);
-    router.source_address(peer).or(dummy)
+    router.source_address(peer, snapshot).or(dummy)
 }

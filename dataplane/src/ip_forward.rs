@@ -12,10 +12,10 @@ use crate::icmp::IcmpError;
 use crate::ip::{self, Packet, V4_HEADER_LEN, put_u16, u16_at};
 
 /// Offset of TTL and protocol in an IPv4 header (bytes).
-const V4_TTL_AT: usize = 8;
+pub const V4_TTL_AT: usize = 8;
 const V4_CHECKSUM_AT: usize = 10;
 /// Offset of the hop limit in an IPv6 header (bytes).
-const V6_HOP_LIMIT_AT: usize = 7;
+pub const V6_HOP_LIMIT_AT: usize = 7;
 /// An IPv6 next header that every router must process.
 const HOP_BY_HOP: u8 = 0;
 /// The fragment offset in the third word of an IPv4 header.
@@ -115,6 +115,33 @@ pub fn refusal(packet: &[u8], ip: &Packet, mtu: usize) -> Option<IcmpError> {
         Some(IcmpError::TooBig(mtu as u32))
     } else {
         None
+    }
+}
+
+/// The treatment of a packet by a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Forward it.
+    Forward,
+    /// Drop it, and answer with this error.
+    Refuse(IcmpError),
+    /// Drop it silently.
+    Drop,
+}
+
+/// The treatment of the packet that was parsed to `ip`, for an interface with this MTU (bytes), by
+/// a router without a kernel behind it: packets with IPv4 options or with a hop-by-hop header are
+/// dropped. One that is too long and may be fragmented is forwarded as it is: the datagram that
+/// carries it is fragmented instead.
+#[must_use]
+pub fn alone(packet: &[u8], ip: &Packet, mtu: usize) -> Forwarding {
+    if is_fast_path(packet, ip, mtu) {
+        return Forwarding::Forward;
+    }
+    match refusal(packet, ip, mtu) {
+        Some(error) => Forwarding::Refuse(error),
+        None if is_fast_path(packet, ip, usize::MAX) => Forwarding::Forward,
+        None => Forwarding::Drop,
     }
 }
 

@@ -27,6 +27,7 @@ pub mod mac1;
 pub mod messages;
 mod nesting;
 pub mod offload;
+pub mod own_host;
 pub mod pairs;
 pub mod path;
 pub mod peer;

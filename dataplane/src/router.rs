@@ -16,7 +16,7 @@ use crate::counters::DropReason;
 use crate::flows::{Conversations, Flow, FlowKey, Flows};
 use crate::icmp::{self, IcmpError};
 use crate::ip::{self, Packet};
-use crate::ip_forward::{has_whole_header, is_fast_path, is_syn, refusal};
+use crate::ip_forward::{self, Forwarding, has_whole_header, is_fast_path, is_syn, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
 use crate::pairs::{self, Exceptions, Packets, Spread};
 use crate::peer::{Peer, PeerId};
@@ -26,7 +26,8 @@ use crate::transport::{Quoted, Transport};
 /// The router's decision about one packet.
 #[derive(Clone, Copy)]
 pub enum Verdict<'a> {
-    /// Give it to the kernel, through the TUN.
+    /// Give it to the kernel, through the TUN. Without one, it is for the hub itself
+    /// ([`crate::own_host::answer`]).
     Deliver,
     /// Seal it again for this peer, which owns its destination.
     Relay(Relayed<'a>),
@@ -111,6 +112,9 @@ impl Router {
         let Reply { route, mtu } = flow.reply;
         let link_mtu = snapshot.forwarding_mtu(Family::of(ip.destination));
         let mtu = mtu.map_or(link_mtu, |mtu| link_mtu.min(mtu as usize));
+        if mode == DirectRelay::Alone {
+            return alone(packet, ip, flow, mtu, snapshot);
+        }
         let is_other = |to: &Arc<Peer>| to.id != sender.id && to.path().is_some();
         let may_relay = flow.receiver.as_ref().is_some_and(is_other)
             && is_fast_path(packet, ip, mtu)
@@ -143,9 +147,12 @@ impl Router {
         reply.is_some_and(|reply| reply.route == Route::Back)
     }
 
-    /// The source address of the host's own packets to `destination` out of the interface.
-    pub fn source_address(&mut self, destination: IpAddr) -> Option<IpAddr> {
-        self.socket.as_mut()?.source_address(destination)
+    /// The source address of the hub's own packets to `destination` out of the interface.
+    pub fn source_address(&mut self, destination: IpAddr, snapshot: &Snapshot) -> Option<IpAddr> {
+        match *snapshot.relay.mode.of(Family::of(destination)) {
+            DirectRelay::Alone => snapshot.relay.own_host.source_address(destination),
+            _ => self.socket.as_mut()?.source_address(destination),
+        }
     }
 
     fn owner_of(&mut self, source: IpAddr, snapshot: &Snapshot) -> Option<PeerId> {
@@ -217,7 +224,35 @@ impl Router {
 
 fn owners(key: &FlowKey, snapshot: &Snapshot) -> (Option<PeerId>, Option<Arc<Peer>>) {
     let sender = snapshot.routes.lookup(key.source()).map(|peer| peer.id);
+    // Without a kernel that would drop it as a martian.
+    let sender = sender.filter(|_| !snapshot.relay.own_host.has(key.source()));
     (sender, snapshot.routes.lookup(key.destination()).cloned())
+}
+
+/// Decides about a packet of `flow` without a kernel. `mtu`: of the way to its
+/// receiver (bytes).
+fn alone<'a>(
+    packet: &[u8],
+    ip: &Packet,
+    flow: &'a Flow,
+    mtu: usize,
+    snapshot: &Snapshot,
+) -> Verdict<'a> {
+    let host = &snapshot.relay.own_host;
+    if host.has(ip.destination) {
+        return Verdict::Deliver;
+    }
+    match (&flow.receiver, ip_forward::alone(packet, ip, mtu)) {
+        (_, Forwarding::Drop) => Verdict::Drop(DropReason::NotForwarded),
+        // As with Linux, which has a route to its own networks, and looks for a route first.
+        (None, _) if !host.is_on_link(ip.destination) => Verdict::Refuse(IcmpError::NoRoute),
+        (_, Forwarding::Refuse(error)) => Verdict::Refuse(error),
+        (None, _) => Verdict::Refuse(IcmpError::Unreachable),
+        (Some(to), Forwarding::Forward) if to.path().is_none() => {
+            Verdict::Refuse(IcmpError::Unreachable)
+        }
+        (Some(to), Forwarding::Forward) => Verdict::Relay(Relayed { to, mtu }),
+    }
 }
 
 fn of_pair(key: &FlowKey, snapshot: &Snapshot) -> Spread {
@@ -299,7 +334,10 @@ fn decide(mode: DirectRelay, route: Route, may_relay: bool) -> Decision {
         (DirectRelay::Always, Route::Elsewhere) => Decision::Drop(DropReason::NotPunted),
         // It never leaves the host.
         (DirectRelay::LocalOnly, Route::Local) => Decision::Deliver,
-        (DirectRelay::LocalOnly, _) => Decision::Drop(DropReason::NotForwarded),
+        // `Alone` has its own decision.
+        (DirectRelay::LocalOnly | DirectRelay::Alone, _) => {
+            Decision::Drop(DropReason::NotForwarded)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wg_bounce_sys::{Family, PerFamily};
 
+use crate::own_host::OwnHost;
 use crate::pairs::Pairs;
 use crate::peer::Peer;
 use crate::routes::Routes;
@@ -48,8 +49,18 @@ pub struct Relay {
     /// The interface's MTU for IPv6 (bytes), if it has one of its own
     /// (`net.ipv6.conf.IF.mtu`).
     pub mtu_v6: Option<usize>,
+    /// The hub itself as a host, with [`DirectRelay::Alone`].
+    pub own_host: Arc<OwnHost>,
     /// The packets that [`DirectRelay::IfRoutedBack`] leaves to the kernel all the same.
     pub exceptions: PerFamily<Vec<Arc<Pairs>>>,
+}
+
+impl Relay {
+    /// Whether the interface is missing ([`DirectRelay::Alone`]).
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.mode.v4 == DirectRelay::Alone
+    }
 }
 
 /// The condition under which workers relay packets of one family between peers themselves.
@@ -68,4 +79,7 @@ pub enum DirectRelay {
     /// kernel's route for it is local (`--relay direct` while forwarding is off, or cannot be
     /// seen). If the kernel forwarded it, it could leave in clear text by another interface.
     LocalOnly,
+    /// Always, by the allowed IPs alone. Nothing goes to the kernel, without an interface:
+    /// the workers are the router, and answer as the host itself (`--tun off`).
+    Alone,
 }

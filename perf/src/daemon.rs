@@ -56,8 +56,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Gives it its private key and peers with `wg setconf`, and brings its interface up with its
-    /// addresses. Returns how long `wg setconf` took; fails if it took longer than `limit`.
+    /// Gives it its private key and peers with `wg setconf`, and brings its interface up, if it has
+    /// one, with its addresses. Returns how long `wg setconf` took; fails if it took longer than
+    /// `limit`.
     pub fn configure(
         &self,
         private_key: &str,
@@ -68,7 +69,10 @@ impl Daemon {
         let text = format!("[Interface]\nPrivateKey = {private_key}\nListenPort = {PORT}\n{peers}");
         let line = format!("wg setconf {INTERFACE} /dev/stdin");
         let took = self.namespace.time("`wg setconf`", &line, &text, limit)?;
-        self.namespace.bring_up(INTERFACE, addresses, &format!("mtu {MTU}"))?;
+        // With `--tun off` there is none, and the relay needs no addresses.
+        if self.namespace.run(&format!("ip link show {INTERFACE}")).is_ok() {
+            self.namespace.bring_up(INTERFACE, addresses, &format!("mtu {MTU}"))?;
+        }
         Ok(took)
     }
 

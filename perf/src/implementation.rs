@@ -47,7 +47,8 @@ struct Daemon {
 }
 
 /// A word of `wg-bounce-WORD-WORD…`: the option and value it stands for, and the CPU flag it needs.
-/// Relay modes, AEADs and I/O backends: at most one word of each; wg-bounce chooses the others.
+/// Relay modes, no interface, AEADs and I/O backends: at most one word of each; wg-bounce chooses
+/// the others.
 #[derive(Deserialize)]
 struct Way {
     word: String,

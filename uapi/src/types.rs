@@ -16,6 +16,10 @@ pub struct Errno(pub i32);
 impl Errno {
     /// Success.
     pub const OK: Errno = Errno(0);
+    /// EPERM: a change that takes a privilege.
+    pub const NOT_PERMITTED: Errno = Errno(-1);
+    /// EACCES: a port that takes a privilege.
+    pub const DENIED: Errno = Errno(-13);
     /// EIO: a line or the request is too long.
     pub const IO: Errno = Errno(-5);
     /// EINVAL: unknown setting or bad value.

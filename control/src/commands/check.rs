@@ -16,6 +16,8 @@ use crate::config_file::problem::{Problem, Severity};
 use crate::config_file::quote::quote;
 use crate::config_file::{overlaps, read};
 use crate::options::Options;
+use crate::socket_paths;
+use crate::uapi_server::socket::SocketFile;
 
 /// Arguments of the command.
 #[derive(clap::Args)]
@@ -61,6 +63,11 @@ pub(super) fn check_options(config: &Config, problems: &mut Vec<Problem>) {
 /// Checks an option of wg-bounce in a configuration file. Fails if it is unknown or has a wrong
 /// value.
 fn check_option(name: &str, value: &str) -> Result<(), String> {
+    if name == "socket-dir" {
+        return Err("socket-dir is not for a file: other commands need it before they have one; \
+                    set WG_BOUNCE_SOCKET_DIR"
+            .to_owned());
+    }
     let command = Options::command();
     let is_named = |one: &&clap::Arg| one.get_long() == Some(name) && one.get_env().is_some();
     let Some(argument) = command.get_arguments().find(is_named) else {
@@ -120,13 +127,18 @@ fn check_host(interface: &str, config: &Config, problems: &mut Vec<Problem>) {
     // Somebody may be using the port already: this very interface.
     if let Some(Placed { value: port @ 1.., place }) = config.interface.listen_port
         && if_nametoindex(interface).is_err()
+        && !SocketFile::path(&socket_paths::uapi(), interface).exists()
         && is_port_in_use(port)
     {
         let text = format!("UDP port {port} is in use on this host: see ss -lunp sport = {port}");
         problems.push(Problem::warning(place, text));
     }
     let hooks = &config.interface.hooks;
-    if config.peers.len() < 2 || hooks.iter().any(|hook| hook.command.contains("forward")) {
+    let has_tun = !config.options.iter().any(|one| one.name == "tun" && one.value == "off");
+    if !has_tun
+        || config.peers.len() < 2
+        || hooks.iter().any(|hook| hook.command.contains("forward"))
+    {
         return;
     }
     for (family, name) in

@@ -11,7 +11,8 @@ use wg_bounce_uapi::types::{Errno, Explain, Protocol, Service};
 
 use super::answer::Failure;
 use super::client::{self, Reply};
-use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+use crate::socket_paths;
+use crate::uapi_server::socket::SocketFile;
 
 /// Arguments of the command.
 #[derive(clap::Args)]
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
         return Err(Failure { code: 2, reason });
     }
     let path = match interface {
-        Some(name) => SocketFile::path(Path::new(DIRECTORY), name),
+        Some(name) => SocketFile::path(&socket_paths::uapi(), name),
         None => only_socket()?,
     };
     let service = protocol.zip(*port).map(|(protocol, port)| Service { protocol, port });
@@ -60,9 +61,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<String, Failure> {
 
 /// The one socket of a daemon.
 fn only_socket() -> Result<PathBuf, String> {
-    let entries = match fs::read_dir(DIRECTORY) {
+    let directory = socket_paths::uapi();
+    let shown = directory.display();
+    let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(format!("cannot look into {DIRECTORY}: {error}"));
+            return Err(format!("cannot look into {shown}: {error}"));
         }
         entries => entries.into_iter().flatten().flatten().map(|one| one.path()),
     };
@@ -71,9 +74,9 @@ fn only_socket() -> Result<PathBuf, String> {
     match (sockets.pop(), sockets.is_empty()) {
         (Some(path), true) => Ok(path),
         (Some(_), false) => {
-            Err(format!("{DIRECTORY} has several sockets: name the interface with --on"))
+            Err(format!("{shown} has several sockets: name the interface with --on"))
         }
-        (None, _) => Err(format!("no daemon runs: {DIRECTORY} has no socket")),
+        (None, _) => Err(format!("no daemon runs: {shown} has no socket")),
     }
 }
 

@@ -22,8 +22,9 @@ use super::{client, keys};
 use crate::config_file::model::{Config, Peer, Placed};
 use crate::config_file::quote::{printable, quote};
 use crate::config_file::{edit, free_address, read, state, value};
+use crate::socket_paths;
 use crate::status::client::name_peers;
-use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+use crate::uapi_server::socket::SocketFile;
 
 /// Arguments of `add-peer`.
 #[derive(clap::Args)]
@@ -206,7 +207,7 @@ fn new_peers<'a>(
         };
         let public_key = own.public();
         let is_same = |peer: &&Peer| peer.public_key == public_key;
-        // A new key is of nobody.
+        // A new key is not known yet.
         if arguments.public_key.is_some()
             && let Some(peer) = config.peers.iter().find(is_same)
         {
@@ -411,7 +412,7 @@ fn sync(path: &Path) -> Result<(), Failure> {
 /// Changes the running interface; does nothing if it does not run.
 fn apply(file: &ConfigFile, text: &str, changes: Vec<Change>) -> Result<(), Failure> {
     let interface = &file.interface;
-    let socket = SocketFile::path(Path::new(DIRECTORY), interface);
+    let socket = SocketFile::path(&socket_paths::uapi(), interface);
     let request = SetRequest { changes, rejected: None };
     let is_absent = |error: &io::Error| {
         [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())

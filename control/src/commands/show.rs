@@ -13,8 +13,9 @@ use wg_bounce_sys::clock;
 
 use super::answer::{Answer, Failure};
 use crate::config_file::quote::printable;
+use crate::socket_paths;
 use crate::status::report::{Counters, Peer, Report, Way};
-use crate::status::{DIRECTORY, Verb, client};
+use crate::status::{Verb, client};
 
 /// Arguments of the command.
 #[derive(clap::Args)]
@@ -74,10 +75,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
 
 /// The reports of all daemons.
 fn running() -> Result<Vec<Report>, Failure> {
-    let entries = match fs::read_dir(DIRECTORY) {
+    let directory = socket_paths::status();
+    let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(format!("{DIRECTORY}: {error}").into()),
+        Err(error) => return Err(format!("{}: {error}", directory.display()).into()),
     };
     let names = entries.flatten().filter_map(|entry| {
         Path::new(&entry.file_name()).to_str()?.strip_suffix(".sock").map(str::to_owned)

@@ -26,16 +26,22 @@ use message::Event;
 
 pub use message::Link;
 
-/// The monitor of one interface.
+/// The monitor of one interface; or an interface that does not exist.
 pub struct LinkWatcher {
+    link: Link,
+    /// None without an interface.
+    monitor: Option<Monitor>,
+    /// It was down for a while between the last two states.
+    was_down: bool,
+}
+
+/// The way to the state of an interface.
+struct Monitor {
     handle: TunHandle,
     socket: NetlinkSocket,
-    link: Link,
     sight: Sight,
     /// Its namespace, in which the kernel's own traffic on it was suppressed.
     namespace: NamespaceId,
-    /// It was down for a while between the last two states.
-    was_down: bool,
 }
 
 /// The source of later changes.
@@ -66,7 +72,25 @@ impl LinkWatcher {
     /// EBADFD: the interface was deleted.
     pub fn open(handle: TunHandle) -> io::Result<LinkWatcher> {
         let (socket, link, sight, namespace) = subscribe(&handle, None)?;
-        Ok(LinkWatcher { handle, socket, link, sight, namespace, was_down: false })
+        let monitor = Some(Monitor { handle, socket, sight, namespace });
+        Ok(LinkWatcher { link, monitor, was_down: false })
+    }
+
+    /// No interface, but this name. It is down.
+    pub fn absent(name: &str) -> LinkWatcher {
+        let link = Link { index: 0, name: name.to_owned(), is_up: false, mtu: 0 };
+        LinkWatcher { link, monitor: None, was_down: false }
+    }
+
+    /// Brings up an interface that does not exist, with this MTU (bytes).
+    pub fn bring_up(&mut self, mtu: usize) {
+        debug_assert!(self.is_absent());
+        (self.link.is_up, self.link.mtu) = (true, mtu);
+    }
+
+    /// Whether the interface is missing.
+    pub fn is_absent(&self) -> bool {
+        self.monitor.is_none()
     }
 
     /// The last known state of the interface.
@@ -82,18 +106,19 @@ impl LinkWatcher {
 
     /// Whether the interface is in the network namespace of the calling thread.
     pub fn is_in_our_namespace(&self) -> bool {
-        self.handle.namespace().is_ok_and(|namespace| namespace::is_current(&namespace))
+        let namespace = self.monitor.as_ref().map(|monitor| monitor.handle.namespace());
+        namespace.is_some_and(|found| found.is_ok_and(|found| namespace::is_current(&found)))
     }
 
     /// Whether [`LinkWatcher::read`] must be called from time to time, since events do not
     /// announce every change.
     pub fn must_look(&self) -> bool {
-        self.sight != Sight::Events
+        self.monitor.as_ref().is_some_and(|monitor| monitor.sight != Sight::Events)
     }
 
     /// Whether the last attempt to read the state failed.
     pub fn is_lost(&self) -> bool {
-        self.sight == Sight::Lost
+        self.monitor.as_ref().is_some_and(|monitor| monitor.sight == Sight::Lost)
     }
 
     /// Reads the waiting events, or the state; never blocks.
@@ -101,10 +126,12 @@ impl LinkWatcher {
     /// # Errors
     /// As for [`LinkWatcher::open`], after a move. The next call tries again.
     pub fn read(&mut self) -> io::Result<Presence> {
+        let must_look = self.must_look();
+        let Some(monitor) = &mut self.monitor else { return Ok(Presence::Present) };
         let index = self.link.index;
         let (mut present, mut is_gone) = (None, false);
         let (mut is_up, mut was_down) = (self.link.is_up, false);
-        let result = self.socket.read_events(|message| match message::event(message) {
+        let result = monitor.socket.read_events(|message| match message::event(message) {
             Some(Event::Present(link)) if link.index == index => {
                 was_down |= is_up && !link.is_up;
                 is_up = link.is_up;
@@ -116,8 +143,8 @@ impl LinkWatcher {
         // A move takes the interface down; lost events may have been about that as well.
         let is_whole = result.is_ok_and(|read| read != EventsRead::Lost);
         self.was_down = was_down || is_gone || !is_whole;
-        if is_gone || !is_whole || self.must_look() {
-            return self.reopen();
+        if is_gone || !is_whole || must_look {
+            return monitor.reopen(&mut self.link);
         }
         if let Some(link) = present {
             self.link = link;
@@ -125,10 +152,17 @@ impl LinkWatcher {
         Ok(Presence::Present)
     }
 
-    fn reopen(&mut self) -> io::Result<Presence> {
+    /// The descriptor that is readable when there are events; none without an interface.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.monitor.as_ref().map(|monitor| monitor.socket.as_fd())
+    }
+}
+
+impl Monitor {
+    fn reopen(&mut self, link: &mut Link) -> io::Result<Presence> {
         match subscribe(&self.handle, Some(self.namespace)) {
-            Ok((socket, link, sight, namespace)) => {
-                (self.socket, self.link) = (socket, link);
+            Ok((socket, state, sight, namespace)) => {
+                (self.socket, *link) = (socket, state);
                 (self.sight, self.namespace) = (sight, namespace);
                 Ok(Presence::Present)
             }
@@ -140,12 +174,6 @@ impl LinkWatcher {
                 Err(error)
             }
         }
-    }
-}
-
-impl AsFd for LinkWatcher {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -334,7 +334,7 @@ pub const NFTA_EXPR_NAME: u16 = 1;
 pub const NFTA_EXPR_DATA: u16 = 2;
 /// The register that `ct` loads into.
 pub const NFTA_CT_DREG: u16 = 1;
-/// What `ct` loads.
+/// The keys that `ct` loads.
 pub const NFTA_CT_KEY: u16 = 2;
 /// The register that `ct` writes to the connection.
 pub const NFTA_CT_SREG: u16 = 4;

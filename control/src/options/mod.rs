@@ -2,23 +2,29 @@
 //! variables override wireguard-go's.
 
 mod inherited;
+mod usage;
+mod values;
 
 use std::env;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
+use ipnet::IpNet;
 use wg_bounce_dataplane::engine::{self, IoChoice, Sizes};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
+use wg_bounce_sys::tun::DEFAULT_MTU;
 
-use crate::limits::INTERFACE_NAME_LEN_MAX;
 use crate::logging::LogLevel;
 #[cfg(feature = "metrics")]
 use crate::metrics::server::Place;
 use crate::relay_policy::mode::Mode;
 use inherited::Inherited;
+pub use usage::UsageError;
+use values::{parse_address, parse_name};
 
 /// All options.
 #[derive(Parser, Clone, Debug)]
@@ -68,6 +74,28 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::Auto)]
     #[arg(env = "WG_BOUNCE_RELAY", hide_env_values = true)]
     pub relay: Mode,
+
+    /// Interface; without one, no privilege is needed: the daemon only relays between peers, is
+    /// the router itself, and answers at the addresses of --address
+    #[arg(long, value_enum, default_value_t = TunChoice::On, env = "WG_BOUNCE_TUN")]
+    #[arg(hide_env_values = true)]
+    pub tun: TunChoice,
+
+    /// Addresses of the hub with --tun off, with their networks' prefix lengths
+    #[arg(long, value_name = "ADDRESS/LENGTH", value_delimiter = ',', env = "WG_BOUNCE_ADDRESS")]
+    #[arg(hide_env_values = true, value_parser = parse_address)]
+    pub address: Vec<IpNet>,
+
+    /// Largest packet that is relayed with --tun off, in bytes, 1280 to 65535
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MTU as u16)]
+    #[arg(env = "WG_BOUNCE_MTU", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1280..))]
+    pub mtu: u16,
+
+    /// Directory of the sockets, instead of /var/run
+    #[arg(long, value_name = "DIRECTORY", global = true, env = "WG_BOUNCE_SOCKET_DIR")]
+    #[arg(hide_env_values = true)]
+    pub socket_dir: Option<PathBuf>,
 
     /// AEAD implementation
     #[arg(long, value_enum, value_name = "AEAD", default_value_t = AeadChoice::Auto)]
@@ -148,6 +176,15 @@ pub enum Io {
     Mmsg,
 }
 
+/// `--tun`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TunChoice {
+    /// Create a TUN interface
+    On,
+    /// None
+    Off,
+}
+
 /// `--aead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AeadChoice {
@@ -191,8 +228,40 @@ impl Options {
         options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
             UsageError::new(command.error(ErrorKind::ValueValidation, reason), command)
         })?;
+        if let Err(reason) = options.check_tun() {
+            return Err(UsageError::new(
+                command.error(ErrorKind::ArgumentConflict, reason),
+                command,
+            ));
+        }
         options.set = set_options(command, matches);
         Ok(options)
+    }
+
+    /// Checks the options that exclude each other.
+    ///
+    /// # Errors
+    /// The first conflict, with the remedy.
+    pub fn check_tun(&self) -> Result<(), String> {
+        match self.tun {
+            TunChoice::On if !self.address.is_empty() => {
+                Err("--address is for --tun off: an interface gets its addresses by ip(8) or \
+                     wg-bounce up"
+                    .to_owned())
+            }
+            TunChoice::Off if self.inherited.tun_fd.is_some() => {
+                Err("--tun off has no interface, but WG_TUN_FD is set".to_owned())
+            }
+            TunChoice::Off if self.name.contains('%') => {
+                Err("--tun off needs a whole name, without %d".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the interface is missing.
+    pub fn is_alone(&self) -> bool {
+        self.tun == TunChoice::Off
     }
 
     /// Each option with its value and its source, one per line. `engine` has the defaults that
@@ -263,58 +332,6 @@ impl Options {
     }
 }
 
-/// Invalid arguments or variables; or a text that was requested.
-#[derive(Debug)]
-pub struct UsageError {
-    error: clap::Error,
-    /// The environment variable that the value came from.
-    variable: Option<String>,
-}
-
-impl UsageError {
-    /// The error of `command`, with the environment variable that it came from, if any.
-    pub fn new(error: clap::Error, command: &clap::Command) -> UsageError {
-        let variable = match error.get(ContextKind::InvalidArg) {
-            Some(ContextValue::String(argument)) => command
-                .get_arguments()
-                .find(|candidate| candidate.to_string() == *argument)
-                .and_then(|candidate| candidate.get_env())
-                .filter(|name| env::var_os(name).is_some())
-                .map(|name| name.to_string_lossy().into_owned()),
-            _ => None,
-        };
-        UsageError { error, variable }
-    }
-
-    /// Prints the text; returns the exit code, which is 2 for wrong usage.
-    pub fn print(&self) -> u8 {
-        // Ignore write errors; the exit code still tells.
-        let _ = self.error.print();
-        if let Some(variable) = &self.variable {
-            eprintln!("note: the environment variable {variable} is set");
-        }
-        u8::try_from(self.error.exit_code()).unwrap_or(2)
-    }
-}
-
-/// Checks `name` as the kernel does (`dev_valid_name` in net/core/dev.c).
-fn parse_name(name: &str) -> Result<String, String> {
-    if name.len() > INTERFACE_NAME_LEN_MAX {
-        return Err(format!("an interface name is at most {INTERFACE_NAME_LEN_MAX} bytes long"));
-    }
-    if name.is_empty() || name == "." || name == ".." {
-        return Err("not a valid interface name".into());
-    }
-    let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if let Some(c) = name.chars().find(|&c| forbidden(c)) {
-        return Err(format!("an interface name cannot contain {c:?}"));
-    }
-    if name.replacen("%d", "", 1).contains('%') {
-        return Err("an interface name may contain % only as a single %d".into());
-    }
-    Ok(name.to_owned())
-}
-
 fn set_options(command: &clap::Command, matches: &ArgMatches) -> String {
     let mut text = String::new();
     for argument in command.get_arguments() {
@@ -362,16 +379,6 @@ mod tests {
         assert!(parse(&["-f", "wg0"]).expect("valid").stays_in_foreground());
         assert!(!parse(&["wg%d"]).expect("valid").stays_in_foreground());
         assert!(parse(&[]).is_err(), "a name is needed");
-    }
-
-    #[test]
-    fn names_are_checked_as_the_kernel_does() {
-        for good in ["wg0", "wg%d", "a", "wg.100", "fifteen-bytes-a"] {
-            assert!(parse_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "sixteen-bytes-ab", "%d%d", "wg%s"] {
-            assert!(parse_name(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

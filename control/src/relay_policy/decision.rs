@@ -49,6 +49,15 @@ impl PolicyDecision {
         PolicyDecision { families, mode }
     }
 
+    /// Without an interface, workers relay everything.
+    pub fn alone() -> PolicyDecision {
+        let alone = || FamilyDecision {
+            relaying: DirectRelay::Alone,
+            ..FamilyDecision::new(Mode::Direct, Vec::new(), Vec::new())
+        };
+        PolicyDecision { families: PerFamily { v4: alone(), v6: alone() }, mode: Mode::Direct }
+    }
+
     /// The same decision, but TCP segments with SYN of these IP versions are left to the kernel.
     pub fn with_syn_by_kernel(mut self, families: PerFamily<bool>) -> PolicyDecision {
         for family in Family::BOTH {
@@ -131,6 +140,9 @@ impl fmt::Display for FamilyDecision {
         match self.relaying {
             DirectRelay::Never => write!(f, "by the kernel ({})", text(&self.reasons)),
             DirectRelay::LocalOnly => write!(f, "dropped ({})", text(&self.reasons)),
+            DirectRelay::Alone => {
+                f.write_str("direct (no interface: past the firewall of this host)")
+            }
             DirectRelay::IfRoutedBack | DirectRelay::Always => {
                 f.write_str("direct")?;
                 if self.is_syn_by_kernel {

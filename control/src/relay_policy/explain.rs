@@ -137,6 +137,8 @@ fn outcome(facts: &Facts<'_>, family: Family, route: Result<(), &str>, spread: S
         DirectRelay::LocalOnly => return "dropped, as all packets between peers".to_owned(),
         DirectRelay::Always if route.is_ok() => return "direct, past all rules".to_owned(),
         DirectRelay::Always => return "as --relay direct treats such a route".to_owned(),
+        // It is not watched.
+        DirectRelay::Alone => return "direct".to_owned(),
         DirectRelay::IfRoutedBack => {}
     }
     if route.is_err() {

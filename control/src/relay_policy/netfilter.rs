@@ -219,7 +219,7 @@ struct KernelSets<'k, K> {
     kinds: Option<BTreeMap<Name, Kind>>,
     /// Those that packets change.
     updated: BTreeSet<Name>,
-    /// What was read already.
+    /// The sets read so far; none for one that is missing.
     known: BTreeMap<Name, Option<Rc<Set>>>,
     /// Elements that may be read.
     left: usize,

@@ -119,7 +119,7 @@ impl Runtime {
     /// source of ICMP errors. In another network namespace than ours they do without.
     pub(super) fn offer_route_queries(&self) {
         let Components { link, engine, .. } = &self.components;
-        if self.relay.is_watched() {
+        if self.relay.is_watched() || link.is_absent() {
             return;
         }
         let is_here = link.is_in_our_namespace();

@@ -23,7 +23,6 @@ mod under_load;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -39,6 +38,7 @@ use crate::limits::{
 };
 use crate::link::Presence;
 use crate::logging;
+use crate::status::Host;
 use crate::uplinks::UplinkWatch;
 use handshake_queues::Handshakes;
 use pending_replies::PendingReplies;
@@ -58,14 +58,18 @@ struct Readable {
 }
 
 impl Runtime {
-    /// Publishes the first snapshot. The link is usually still down, and no port bound.
+    /// Publishes the first snapshot. The link is usually still down, and no port bound. Without an
+    /// interface, the hub is `host`; without one, it waits for it.
     ///
     /// # Errors
     /// No UDP socket can be opened.
-    pub fn new(mut components: Components) -> io::Result<Runtime> {
+    pub fn new(mut components: Components, host: Option<Host>) -> io::Result<Runtime> {
         drop(components.engine.bind(0, 0)?);
         let mtu = components.link.link().mtu;
-        let relay = RelayState::new(components.relay_mode, components.relay_policy.take());
+        let relay = match components.link.is_absent() {
+            true => RelayState::without_interface(),
+            false => RelayState::new(components.relay_mode, components.relay_policy.take()),
+        };
         let mut runtime = Runtime {
             components,
             outputs: Vec::new(),
@@ -82,6 +86,9 @@ impl Runtime {
             epoch: 0,
         };
         runtime.publish();
+        if let Some(host) = host {
+            runtime.set_host(host);
+        }
         runtime.offer_route_queries();
         runtime.set_link(runtime.components.link.link().is_up);
         runtime.follow_name();
@@ -151,7 +158,7 @@ impl Runtime {
         let uplinks = self.uplinks.descriptor(clock::boot_time());
         let mut descriptors = [
             components.wake.as_fd(),
-            components.link.as_fd(),
+            components.link.descriptor().unwrap_or(components.wake.as_fd()),
             components.signals.as_fd(),
             components.socket.as_fd(),
             uplinks.unwrap_or(components.wake.as_fd()),
@@ -162,8 +169,9 @@ impl Runtime {
             Err(Errno::EINTR) => return Ok(Readable::default()),
             Err(errno) => return Err(errno),
         }
-        let [wake, link, signals, socket, changes] =
+        let [wake, events, signals, socket, changes] =
             descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
+        let link = events && !components.link.is_absent();
         let uplinks = changes && uplinks.is_some();
         Ok(Readable { wake, link, signals, socket, uplinks })
     }
@@ -285,15 +293,7 @@ impl Runtime {
             let Ok(request) = self.components.requests.try_recv() else { break };
             self.handle_request(request);
         }
-        // One report for all who wait.
-        let askers: Vec<_> = self.components.reports.try_iter().collect();
-        if !askers.is_empty() {
-            let report = Arc::new(self.report());
-            for asker in askers {
-                // It fails if the client has left.
-                let _ = asker.try_send(Arc::clone(&report));
-            }
-        }
+        self.answer_status();
         self.process_handshakes();
         let Components { events, requests, .. } = &self.components;
         !(events.initiations.is_empty()

@@ -1,6 +1,9 @@
 //! State of the relay policy in the control thread, and its log lines.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
+use wg_bounce_dataplane::own_host::OwnHost;
 use wg_bounce_dataplane::snapshot::{DirectRelay, Relay};
 use wg_bounce_sys::{Family, PerFamily};
 use wg_bounce_uapi::types::{Errno, Explain};
@@ -51,6 +54,24 @@ impl RelayState {
             changes: 0,
             bypassed: Vec::new(),
         }
+    }
+
+    /// Without an interface, everything between peers is relayed, by allowed IPs alone.
+    pub(super) fn without_interface() -> RelayState {
+        let mut state = RelayState::new(Mode::Kernel, None);
+        state.decision = Some(PolicyDecision::alone());
+        state.relay.mode = PerFamily { v4: DirectRelay::Alone, v6: DirectRelay::Alone };
+        state
+    }
+
+    /// Makes the hub a host with these addresses. False if it has them already.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<IpNet>) -> bool {
+        let host = OwnHost::new(addresses);
+        let is_new = *self.relay.own_host != host;
+        if is_new {
+            self.relay.own_host = Arc::new(host);
+        }
+        is_new
     }
 
     /// Whether there will be updates.
@@ -106,6 +127,9 @@ impl RelayState {
     /// watch knows.
     pub(super) fn explain(&self, about: Explain, version: u64, before: String, reply: Reply) {
         let Some(lanes) = &self.lanes else {
+            if self.relay.is_alone() {
+                return reply.send(Answer::Text(before + "outcome: direct (--tun off)\n"));
+            }
             return reply.send(Answer::Text(before + "outcome: by the kernel (--relay kernel)\n"));
         };
         let answer = |text: Option<String>| {
@@ -130,7 +154,7 @@ impl RelayState {
     /// The way of packets between peers that the rules leave to the workers.
     pub(super) fn way(&self, family: Family) -> Way {
         match *self.relay.mode.of(family) {
-            DirectRelay::Always | DirectRelay::IfRoutedBack => Way::Direct,
+            DirectRelay::Always | DirectRelay::IfRoutedBack | DirectRelay::Alone => Way::Direct,
             DirectRelay::Never => Way::Kernel,
             DirectRelay::LocalOnly => Way::Dropped,
         }
@@ -169,8 +193,6 @@ impl RelayState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use crossbeam_channel::{Receiver, bounded, never};
     use nix::sys::eventfd::EventFd;
     use wg_bounce_sys::Family;

@@ -19,7 +19,7 @@ use crate::device::{Device, Now, Output};
 use crate::link::LinkWatcher;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::Lanes;
-use crate::status::server::ReportRequest;
+use crate::status::server::StatusRequest;
 use crate::uapi_server::requests::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
 use crate::uplinks::UplinkWatch;
@@ -42,8 +42,8 @@ pub struct Components {
     pub socket: SocketFile,
     /// Requests of UAPI clients.
     pub requests: Receiver<UapiRequest>,
-    /// Requests for reports.
-    pub reports: Receiver<ReportRequest>,
+    /// Requests of clients of the status socket.
+    pub reports: Receiver<StatusRequest>,
     /// The status socket's file; none if it could not be created.
     pub status: Option<SocketFile>,
     /// Written with every event, epoch and request.

@@ -1,12 +1,16 @@
 //! A snapshot of all counters, for the log and for metrics.
 
+use std::sync::Arc;
+
 use base64ct::{Base64, Encoding as _};
 use wg_bounce_sys::{Family, clock};
 
 use super::state::{Components, Runtime};
 use crate::limits::PEERS_LOGGED_MAX;
 use crate::short_key::{self, ShortKey};
+use crate::status::Host;
 use crate::status::report::{self, Report};
+use crate::status::server::StatusRequest;
 
 /// Names with their values.
 pub type Values = Vec<(&'static str, u64)>;
@@ -73,6 +77,37 @@ impl Runtime {
 }
 
 impl Runtime {
+    /// Answers the clients of the status socket.
+    pub(super) fn answer_status(&mut self) {
+        let requests: Vec<_> = self.components.reports.try_iter().collect();
+        // One report for all who wait.
+        let mut report = None;
+        for request in requests {
+            // Sending fails if the client has left.
+            let _ = match request {
+                StatusRequest::Report(asker) => {
+                    let report = report.get_or_insert_with(|| Arc::new(self.report()));
+                    asker.try_send(Arc::clone(report)).is_ok()
+                }
+                StatusRequest::Host(host, asker) => asker.try_send(self.set_host(host)).is_ok(),
+            };
+        }
+    }
+
+    /// Makes the hub this host; false if it has an interface, and is the kernel's host.
+    pub(super) fn set_host(&mut self, Host { addresses, mtu }: Host) -> bool {
+        if !self.components.link.is_absent() {
+            return false;
+        }
+        self.components.link.bring_up(mtu);
+        if self.relay.set_addresses(addresses) || mtu != self.mtu {
+            self.mtu = mtu;
+            self.publish();
+        }
+        self.set_link(true);
+        true
+    }
+
     /// The state of the daemon and its peers.
     pub(super) fn report(&self) -> Report {
         let Components { device, engine, link, .. } = &self.components;

@@ -15,7 +15,7 @@ mod process;
 
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -43,11 +43,12 @@ use crate::options::Switch;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Lanes};
 use crate::runtime::{Components, Ending, Runtime};
-use crate::status;
+use crate::socket_paths;
+use crate::status::Host;
 use crate::status::server::{self, Asker};
 use crate::uapi_server;
 use crate::uapi_server::requests::{Limits, RuntimeHandle};
-use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+use crate::uapi_server::socket::SocketFile;
 use failure::Failure;
 
 /// The program. Exit codes: 0 after an orderly exit, 1 if the daemon could not start or failed, 2
@@ -60,6 +61,13 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return ExitCode::from(error.print()),
     };
+    let socket_dir = matches.try_get_one::<PathBuf>("socket_dir").ok().flatten();
+    let of_command = matches
+        .subcommand()
+        .and_then(|(_, of_command)| of_command.try_get_one::<PathBuf>("socket_dir").ok().flatten());
+    if let Some(directory) = of_command.or(socket_dir) {
+        socket_paths::set_base(directory);
+    }
     if matches.subcommand().is_some() {
         return match Command::from_arg_matches(&matches) {
             Ok(command) => command.run(),
@@ -103,26 +111,34 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     }
 
     let engine_options = engine_options(options);
-    let tun = open_tun(options, engine_options.workers, engine_options.tun_offload)?;
-    let name = tun.name().map_err(Failure::system("read the interface's name"))?;
+    let workers = engine_options.workers;
+    let (tun, interface) = match options.is_alone() {
+        true => (Tun::absent(workers).map_err(Failure::system("create an eventfd"))?, None),
+        false => {
+            let tun = open_tun(options, workers, engine_options.tun_offload)?;
+            let interface = Interface::of(&tun)?;
+            (tun, Some(interface))
+        }
+    };
+    let name = interface.as_ref().map_or(&options.name, |interface| &interface.name).clone();
     logging::set_interface(&name);
-    let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
-    let (handle, handle_of_watch) = (keep()?, keep()?);
     let (listener, socket) = open_socket(options, &name)?;
     let status = open_status_socket(&name);
     #[cfg(feature = "metrics")]
     let metrics = options.metrics.as_ref().map(open_metrics).transpose()?;
     // Before the first thread: each thread has privileges of its own.
-    privileges::reduce(Path::new(DIRECTORY));
+    privileges::reduce(&socket_paths::uapi());
     let parent = process::end_with_parent().map_err(Failure::system("watch the parent"))?;
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(io::Error::from)
         .map_err(Failure::system("create an eventfd"))?;
     let wake = Arc::new(wake);
-    let workers = engine_options.workers;
     let (engine, events) =
         Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::Engine)?;
-    let link = match LinkWatcher::open(handle) {
+    let (of_link, of_watch) =
+        interface.map(|interface| (interface.of_link, interface.of_watch)).unzip();
+    let link = of_link.map_or_else(|| Ok(LinkWatcher::absent(&name)), LinkWatcher::open);
+    let link = match link {
         Ok(link) => link,
         // The interface was deleted already: an orderly exit, if an early one.
         Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
@@ -137,7 +153,8 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
 
     log::info!("interface {name}, {}", engine.describe());
     let device = new_device(options, workers);
-    let relay_policy = watch_relay_policy(options.relay, handle_of_watch, workers, &wake)?;
+    let watch = |handle| watch_relay_policy(options.relay, handle, workers, &wake);
+    let relay_policy = of_watch.map(watch).transpose()?.flatten();
     let relay_mode = options.relay;
     let (status_listener, status_file) = status.unzip();
     let components = Components {
@@ -155,7 +172,11 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         parent,
         signals,
     };
-    let mut runtime = Runtime::new(components).map_err(Failure::system("open UDP sockets"))?;
+    // With `wg-bounce up`, it comes together with the configuration.
+    let host = Host { addresses: options.address.clone(), mtu: options.mtu.into() };
+    let host = parent.is_none().then_some(host);
+    let mut runtime =
+        Runtime::new(components, host).map_err(Failure::system("open UDP sockets"))?;
     uapi_server::start(listener, handle, Limits::new(clock::boot_time))
         .map_err(Failure::system("spawn a thread"))?;
     #[cfg(feature = "metrics")]
@@ -194,11 +215,26 @@ fn engine_options(options: &Options) -> engine::Options {
     chosen
 }
 
+/// The interface's name, and the handles for those who monitor it.
+struct Interface {
+    name: String,
+    of_link: TunHandle,
+    of_watch: TunHandle,
+}
+
+impl Interface {
+    fn of(tun: &Tun) -> Result<Interface, Failure> {
+        let name = tun.name().map_err(Failure::system("read the interface's name"))?;
+        let keep = || tun.handle().map_err(Failure::system("duplicate the TUN file descriptor"));
+        Ok(Interface { name, of_link: keep()?, of_watch: keep()? })
+    }
+}
+
 fn open_tun(options: &Options, queues: usize, offload: bool) -> Result<Tun, Failure> {
     let Some(number) = options.inherited.tun_fd else {
         let name = &options.name;
         // An interface without a socket is not one of a daemon that ends.
-        let may_end = || SocketFile::path(Path::new(DIRECTORY), name).exists();
+        let may_end = || SocketFile::path(&socket_paths::uapi(), name).exists();
         return wait_for_name(may_end, || {
             Tun::create(name, queues, offload)
                 .map_err(|error| Failure::tun(error, privileges::has_net_admin()))
@@ -240,7 +276,7 @@ fn watch_relay_policy(
 }
 
 fn open_socket(options: &Options, name: &str) -> Result<(UnixListener, SocketFile), Failure> {
-    let directory = Path::new(DIRECTORY);
+    let directory = &socket_paths::uapi();
     let Some(number) = options.inherited.uapi_fd else {
         let listen = || SocketFile::listen(directory, name).map_err(Failure::Socket);
         return wait_for_name(|| true, listen);
@@ -252,7 +288,7 @@ fn open_socket(options: &Options, name: &str) -> Result<(UnixListener, SocketFil
 
 /// The status socket. The daemon works without it, as in a container with a read-only /run.
 fn open_status_socket(name: &str) -> Option<(UnixListener, SocketFile)> {
-    match SocketFile::listen(Path::new(status::DIRECTORY), name) {
+    match SocketFile::listen(&socket_paths::status(), name) {
         Ok(socket) => Some(socket),
         Err(error) => {
             log::warn!("no status socket, so wg-bounce show does not work: {error}");

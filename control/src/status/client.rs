@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use base64ct::{Base64, Encoding as _};
 
-use super::{DIRECTORY, Reply, Request, VERSION, Verb};
+use super::{Reply, Request, VERSION, Verb};
 use crate::config_file::state::Wanted;
 use crate::limits::CLIENT_TIME_MAX;
+use crate::socket_paths;
 use crate::uapi_server::socket::SocketFile;
 
 /// Tells the daemon of this interface the names of all peers that have one.
@@ -30,7 +30,7 @@ pub fn name_peers(interface: &str, peers: &BTreeMap<[u8; 32], Wanted<'_>>) -> io
 /// Those of the socket: `NotFound` and `ConnectionRefused`: there is no such daemon; `WouldBlock`:
 /// it does not answer. `InvalidData`: it refuses, or is of another version.
 pub fn ask(interface: &str, verb: Verb) -> io::Result<Reply> {
-    let path = SocketFile::path(Path::new(DIRECTORY), interface);
+    let path = SocketFile::path(&socket_paths::status(), interface);
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
     stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;

@@ -12,10 +12,8 @@ pub mod server;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-/// The directory of the sockets. wg(8) would take those in its own for interfaces.
-pub const DIRECTORY: &str = "/var/run/wg-bounce";
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -41,6 +39,18 @@ pub enum Verb {
         /// Names by public keys in base64.
         names: BTreeMap<String, String>,
     },
+    /// Makes the hub a host with these addresses and this MTU; only with `--tun off`. The reply is
+    /// empty.
+    Host(Host),
+}
+
+/// The hub as a host of its own (`--tun off`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its addresses, with the lengths of their networks' prefixes.
+    pub addresses: Vec<IpNet>,
+    /// The largest packet that it relays (bytes).
+    pub mtu: usize,
 }
 
 /// A reply.

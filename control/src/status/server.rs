@@ -13,34 +13,50 @@ use nix::sys::eventfd::EventFd;
 
 use super::deadline::Deadline;
 use super::report::Report;
-use super::{Reply, Request, VERSION, Verb};
+use super::{Host, Reply, Request, VERSION, Verb};
 use crate::limits::{
     CLIENT_TIME_MAX, STATUS_CLIENTS_MAX, STATUS_LINE_LEN_MAX, STATUS_REQUESTS_MAX,
     UAPI_ACCEPT_PAUSE,
 };
 use crate::short_key;
 
-/// A request for a report on its way to the control thread, with the way back.
-pub type ReportRequest = Sender<Arc<Report>>;
+/// A request on its way to the control thread, with the way back.
+pub enum StatusRequest {
+    /// For a report.
+    Report(Sender<Arc<Report>>),
+    /// To be this host; the answer says whether that was possible.
+    Host(Host, Sender<bool>),
+}
+
+const ENDING: &str = "the daemon is shutting down";
 
 /// Asks the control thread.
 #[derive(Clone)]
 pub struct Asker {
-    requests: Sender<ReportRequest>,
+    requests: Sender<StatusRequest>,
     wake: Arc<EventFd>,
 }
 
 impl Asker {
     /// The side of the server, and that of the control thread, which `wake` wakes.
-    pub fn new(wake: Arc<EventFd>) -> (Asker, Receiver<ReportRequest>) {
+    pub fn new(wake: Arc<EventFd>) -> (Asker, Receiver<StatusRequest>) {
         let (requests, receiver) = bounded(STATUS_REQUESTS_MAX);
         (Asker { requests, wake }, receiver)
     }
 
     /// A report; none if the daemon is shutting down.
     pub fn report(&self) -> Option<Arc<Report>> {
+        self.ask(StatusRequest::Report)
+    }
+
+    /// Makes the hub this host; false if it has an interface. None as above.
+    fn set_host(&self, host: Host) -> Option<bool> {
+        self.ask(|sender| StatusRequest::Host(host, sender))
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> StatusRequest) -> Option<T> {
         let (sender, receiver) = bounded(1);
-        self.requests.send(sender).ok()?;
+        self.requests.send(request(sender)).ok()?;
         // It fails only if the counter is full; then the thread is being woken already.
         let _ = self.wake.write(1);
         receiver.recv().ok()
@@ -112,7 +128,12 @@ fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<()> {
         }
         Ok(Request { verb: Verb::Show, .. }) => match asker.report() {
             Some(report) => answer(None, Some(report)),
-            None => answer(Some("the daemon is shutting down".to_owned()), None),
+            None => answer(Some(ENDING.to_owned()), None),
+        },
+        Ok(Request { verb: Verb::Host(host), .. }) => match asker.set_host(host) {
+            Some(true) => answer(None, None),
+            Some(false) => answer(Some("this daemon has an interface".to_owned()), None),
+            None => answer(Some(ENDING.to_owned()), None),
         },
         Ok(Request { verb: Verb::Name { names }, .. }) => {
             let mut known = Vec::with_capacity(names.len());

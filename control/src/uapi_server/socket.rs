@@ -22,9 +22,6 @@ use wg_bounce_sys::clock::Millis;
 use super::lock::NameLock;
 use crate::limits::{UAPI_BACKLOG, UAPI_LOCK_TIME_MAX};
 
-/// The directory in which wg(8) looks for sockets.
-pub const DIRECTORY: &str = "/var/run/wireguard";
-
 /// The monitored socket file; removed on drop if it is still ours.
 pub struct SocketFile {
     path: PathBuf,

@@ -39,7 +39,9 @@ fn systemd_analyze(arguments: &str) -> std::process::Output {
 #[ignore = "needs root: creates network namespaces"]
 fn the_unit_is_hardened() {
     let lab = Lab::new();
-    for (drop_ins, threshold) in [(&[][..], 33), (&["direct.conf"], 28), (&["hooks.conf"], 50)] {
+    for (drop_ins, threshold) in
+        [(&[][..], 33), (&["direct.conf"], 28), (&["hooks.conf"], 50), (&["tun-off.conf"], 18)]
+    {
         let path = unit(&lab, drop_ins);
         let path = path.display();
         let verified = systemd_analyze(&format!("verify {path}"));
@@ -106,8 +108,8 @@ fn the_unit_suffices(backend: Backend, drop_ins: &[&str], more: &str) {
     let path = unit(&lab, drop_ins);
     let unit = fs::read_to_string(&path).expect("a unit");
     let capabilities = values(&unit, "CapabilityBoundingSet").join(" ").to_lowercase();
-    let capabilities: String =
-        capabilities.split(' ').map(|name| format!(",+{}", &name["cap_".len()..])).collect();
+    let names = capabilities.split_whitespace().filter_map(|name| name.strip_prefix("cap_"));
+    let capabilities: String = names.map(|name| format!(",+{name}")).collect();
     let calls = lab.file("calls");
     let directory = hub.file.parent().expect("a directory").display();
     let script = format!(
@@ -156,4 +158,12 @@ fn the_unit_suffices_for_direct(backend: Backend) {
     the_unit_suffices(backend, &["direct.conf"], "# wg-bounce: relay = direct\n");
 }
 
-on_both_backends!(the_unit_suffices_for_auto, the_unit_suffices_for_direct);
+fn the_unit_suffices_without_an_interface(backend: Backend) {
+    the_unit_suffices(backend, &["tun-off.conf"], "# wg-bounce: tun = off\n");
+}
+
+on_both_backends!(
+    the_unit_suffices_for_auto,
+    the_unit_suffices_for_direct,
+    the_unit_suffices_without_an_interface,
+);

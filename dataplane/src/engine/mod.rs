@@ -67,6 +67,7 @@ impl Engine {
             udp: options.tun_offload && tun.has_udp_offload(),
         };
         let aead = Aead::new(options.aead).map_err(StartError::AeadUnavailable)?;
+        let is_absent = tun.is_absent();
         let queues = tun.into_queues();
         assert!((1..=WORKERS_MAX).contains(&queues.len()), "checked by the options");
         let (mut channels, events) = Channels::new(wake);
@@ -116,7 +117,8 @@ impl Engine {
                 }
             }
         }
-        engine.description = describe(options, aead, &backends, coalescer);
+        let of_tun = (!is_absent).then_some(coalescer);
+        engine.description = describe(options, aead, &backends, of_tun);
         Ok((engine, events))
     }
 
@@ -260,16 +262,20 @@ fn describe(
     options: &Options,
     aead: Aead,
     backends: &[&str],
-    coalescer: CoalescerOptions,
+    coalescer: Option<CoalescerOptions>,
 ) -> String {
     let on_off = |on: bool| if on { "on" } else { "off" };
+    let tun = match coalescer {
+        Some(CoalescerOptions { tcp, udp }) => {
+            format!("TUN super-packets: TCP {}, UDP {}", on_off(tcp), on_off(udp))
+        }
+        None => "no TUN".to_owned(),
+    };
     format!(
-        "{} ({} workers), GSO {}, GRO {}, TUN super-packets: TCP {}, UDP {}; AEAD: {aead}",
+        "{} ({} workers), GSO {}, GRO {}, {tun}; AEAD: {aead}",
         backends.first().copied().unwrap_or("no backend"),
         backends.len(),
         on_off(options.gso),
         on_off(options.gro),
-        on_off(coalescer.tcp),
-        on_off(coalescer.udp),
     )
 }

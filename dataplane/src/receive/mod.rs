@@ -6,7 +6,8 @@
 //! 2. [`ReceivePath::open`]: all data messages of the turn as one batch.
 //! 3. [`ReceivePath::accept`]: an authentic message passes the replay window; then it may move the
 //!    peer's endpoint, confirm a session, and count. Unless it is a keepalive,
-//!    [`Router::verdict`] decides where its packet goes.
+//!    [`Router::verdict`] decides where its packet goes; the hub itself may answer it
+//!    ([`own_host`]).
 //! 4. [`prepare_relay`]: a packet for another peer stays where it lies, to be sealed again.
 //! 5. [`TunWriter`]: packets of one flow are coalesced into super-packets, one write each.
 //!
@@ -24,9 +25,10 @@ use arrayvec::ArrayVec;
 use wg_bounce_aead::{Aead, BATCH, Open};
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
-use wg_bounce_sys::{Endpoint, Train};
+use wg_bounce_sys::{Endpoint, Family, OuterHeader, Train};
 
 use crate::counters::DropReason;
+use crate::icmp::IcmpError;
 use crate::icmp_errors::IcmpErrors;
 use crate::index_table::IndexTable;
 use crate::ip::{self, Packet};
@@ -34,6 +36,7 @@ use crate::ip_forward;
 use crate::limits::{DRR_QUEUES, MESSAGES_PER_TURN_MAX, RECEIVE_SEGMENTS_MAX};
 use crate::nesting::{self, Nested, outer_header};
 use crate::offload::CoalescerOptions;
+use crate::own_host::{self, LocalAnswer};
 use crate::peer::{Peer, flag};
 use crate::receive_session::ReceiveSession;
 use crate::router::{Relayed, Router, Verdict};
@@ -67,6 +70,11 @@ impl Message {
     /// Its plaintext in one of the turn's trains.
     fn plaintext_in<'a>(&self, trains: &'a [Train]) -> &'a [u8] {
         &trains[self.train as usize].buffer[self.plaintext()]
+    }
+
+    /// As [`Message::plaintext_in`], to change it.
+    fn plaintext_mut<'a>(&self, trains: &'a mut [Train]) -> &'a mut [u8] {
+        &mut trains[self.train as usize].buffer[self.plaintext()]
     }
 }
 
@@ -255,6 +263,7 @@ impl ReceivePath {
         let ReceivePath { indexes, router, errors, relayed, tun, .. } = self;
         let session = indexes.get_mut(receiver).expect("found by `sort_data`");
         let mut run = Run::default();
+        let is_alone = turn.snapshot.relay.is_alone();
         let mut relay_to: Option<Arc<Peer>> = None;
         let train = &turn.trains[self.messages[messages.start].train as usize];
         let (from, is_handed_over) = (train.from, matches!(train.buffer, Buffer::Heap(_)));
@@ -264,6 +273,9 @@ impl ReceivePath {
                 continue;
             };
             match verdict {
+                Verdict::Deliver if is_alone => {
+                    answer(message, &packet, &session.peer, (errors, router), sender, turn)?;
+                }
                 Verdict::Deliver => tun.push(message.train, message.plaintext(), turn),
                 Verdict::Drop(reason) => turn.dropped(&session.peer, reason, 1),
                 Verdict::Relay(Relayed { to, mtu }) => {
@@ -279,12 +291,8 @@ impl ReceivePath {
                     }
                 }
                 Verdict::Refuse(error) => {
-                    let peer = &session.peer;
-                    turn.dropped(peer, DropReason::IcmpAnswered, 1);
-                    let packet = (message.plaintext_in(turn.trains), &packet);
-                    if let Some(length) = errors.prepare(error, packet, peer.id, router, turn.now) {
-                        errors.send(length, peer, sender, turn)?;
-                    }
+                    let icmp = (&mut *errors, &mut *router);
+                    refuse(message, &packet, error, &session.peer, icmp, sender, turn)?;
                 }
             }
         }
@@ -346,31 +354,86 @@ fn accept_message<'router>(
     Some((packet, verdict))
 }
 
+/// Answers a packet of `peer` for the hub itself.
+fn answer(
+    message: &Message,
+    packet: &Packet,
+    peer: &Arc<Peer>,
+    icmp: (&mut IcmpErrors, &mut Router),
+    sender: &mut Sender,
+    turn: &mut Turn<'_>,
+) -> io::Result<()> {
+    match own_host::answer(message.plaintext_mut(turn.trains), packet) {
+        LocalAnswer::Reply => {
+            let mtu = turn.snapshot.forwarding_mtu(Family::of(packet.source));
+            let header = outer_header(message.plaintext_in(turn.trains), None);
+            let reply = in_place(message, packet, mtu, header, turn);
+            sender.relay(peer, &[reply], turn)
+        }
+        LocalAnswer::Error(error) => refuse(message, packet, error, peer, icmp, sender, turn),
+        LocalAnswer::Silence => {
+            turn.dropped(peer, DropReason::NotForwarded, 1);
+            Ok(())
+        }
+    }
+}
+
+/// Drops a packet of `peer`, and answers with an error within the rate limit.
+fn refuse(
+    message: &Message,
+    packet: &Packet,
+    error: IcmpError,
+    peer: &Arc<Peer>,
+    (errors, router): (&mut IcmpErrors, &mut Router),
+    sender: &mut Sender,
+    turn: &mut Turn<'_>,
+) -> io::Result<()> {
+    turn.dropped(peer, DropReason::IcmpAnswered, 1);
+    let packet = (message.plaintext_in(turn.trains), packet);
+    match errors.prepare(error, packet, peer.id, router, turn) {
+        Some(length) => errors.send(length, peer, sender, turn),
+        None => Ok(()),
+    }
+}
+
 /// Forwards a packet as a router does, and turns its message into one that can be sealed where it
-/// lies. It must not grow, because the next message of the train begins behind its tag. `mtu` is
-/// that of its route (bytes). Fails with the message that the packet carries, if that is in a
-/// circle.
+/// lies. `mtu` is that of its route (bytes). Fails with the message that the packet carries, if
+/// that is in a circle.
 fn prepare_relay(
     message: &Message,
     packet: &Packet,
     mtu: usize,
     turn: &mut Turn<'_>,
 ) -> Result<InPlace, Nested> {
-    let plaintext = &mut turn.trains[message.train as usize].buffer[message.plaintext()];
+    let plaintext = message.plaintext_mut(turn.trains);
     ip_forward::decrement_ttl(plaintext);
     let nested = Nested::read(plaintext, packet);
     if let Some(nested) = nested.filter(Nested::is_too_deep) {
         return Err(nested);
     }
+    let header = outer_header(plaintext, nested.as_ref());
+    Ok(in_place(message, packet, mtu, header, turn))
+}
+
+/// A message to be sealed where it lies. It must not grow, because the next message of the train
+/// begins behind its tag.
+fn in_place(
+    message: &Message,
+    packet: &Packet,
+    mtu: usize,
+    header: OuterHeader,
+    turn: &mut Turn<'_>,
+) -> InPlace {
+    let plaintext = message.plaintext_mut(turn.trains);
     let length = padded_len(packet.len, mtu).min(plaintext.len());
     // The sender's padding must not reach the receiver.
     plaintext[packet.len..length].fill(0);
-    Ok(InPlace {
+    InPlace {
         train: message.train,
         offset: message.offset,
         length: (length + DATA_OVERHEAD) as u32,
-        header: outer_header(plaintext, nested.as_ref()),
-    })
+        header,
+    }
 }
 
 /// Applies to the peer what its authentic messages change, once for all messages of a run that

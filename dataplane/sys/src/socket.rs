@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Once;
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, getsockopt, setsockopt,
@@ -187,11 +188,15 @@ fn grow(socket: &OwnedFd, local: SocketAddr, buffer: usize) {
     let granted = getsockopt(socket, sockopt::RcvBuf).unwrap_or(0);
     // The kernel doubles the requested size, to account for its own overhead.
     log::debug!("{local}: receive buffer of {granted} bytes");
+    // One line for all sockets.
+    static WARNED: Once = Once::new();
     if granted < buffer {
-        log::warn!(
-            "{local}: receive buffer of only {granted} bytes, bursts may be dropped; run with \
-             CAP_NET_ADMIN or raise net.core.rmem_max"
-        );
+        WARNED.call_once(|| {
+            log::warn!(
+                "receive buffers of only {granted} bytes, not {buffer}: bursts may be dropped; \
+                 run with CAP_NET_ADMIN or raise net.core.rmem_max to {buffer}"
+            );
+        });
     }
 }
 

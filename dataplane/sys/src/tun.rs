@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::io::{Errno, Frame, Ready};
@@ -116,6 +117,7 @@ impl Queue {
 pub struct Tun {
     queues: Vec<Queue>,
     offloads: libc::c_uint,
+    is_absent: bool,
 }
 
 /// Control's handle on the device, once the workers have taken the queues.
@@ -164,12 +166,31 @@ impl Tun {
         Tun::new(vec![file], has_header, offloads)
     }
 
+    /// The queues of a device that does not exist: they never have a frame, and nothing may be
+    /// written to them.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE: too many open files.
+    pub fn absent(queues: usize) -> io::Result<Tun> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        // A counter that stays zero is never readable.
+        let file = |_| EventFd::from_flags(flags).map(|counter| File::from(OwnedFd::from(counter)));
+        let absent = Tun::new((0..queues).map(file).collect::<nix::Result<_>>()?, true, 0)?;
+        Ok(Tun { is_absent: true, ..absent })
+    }
+
     fn new(files: Vec<File>, has_header: bool, offloads: libc::c_uint) -> io::Result<Tun> {
         let writers = files.iter().map(|file| file.try_clone().map(OwnedFd::from));
         let writers: Arc<[OwnedFd]> = writers.collect::<io::Result<Vec<OwnedFd>>>()?.into();
         let queue =
             |file: File| Queue { fd: file.into(), has_header, writers: Arc::clone(&writers) };
-        Ok(Tun { queues: files.into_iter().map(queue).collect(), offloads })
+        let queues = files.into_iter().map(queue).collect();
+        Ok(Tun { queues, offloads, is_absent: false })
+    }
+
+    /// Whether the device does not exist ([`Tun::absent`]).
+    pub fn is_absent(&self) -> bool {
+        self.is_absent
     }
 
     /// Whether the kernel accepts UDP super-packets written to the TUN.

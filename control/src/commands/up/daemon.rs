@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 use std::{env, fs, thread};
 
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -23,8 +24,10 @@ use crate::commands::client::{self, Reply};
 use crate::config_file::state::State;
 use crate::limits::{DAEMON_END_TIME_MAX, NAME_WAIT_MAX, NAME_WAIT_PAUSE};
 use crate::notify;
+use crate::socket_paths;
+use crate::status;
 use crate::status::client as client_of_status;
-use crate::uapi_server::socket::{DIRECTORY, SocketFile};
+use crate::uapi_server::socket::SocketFile;
 
 /// The environment variable with the process id of the parent, with which the daemon ends.
 pub(crate) const PARENT: &str = "WG_BOUNCE_PARENT";
@@ -44,6 +47,14 @@ const MESSAGES_MAX: usize = 64;
 
 /// Interval of the checks whether the daemon has failed to start.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The options of a daemon.
+pub(super) struct DaemonOptions {
+    /// All of them, for its command line.
+    pub flags: Vec<String>,
+    /// It has no interface (`--tun off`).
+    pub is_alone: bool,
+}
 
 /// A running daemon.
 pub(super) struct Daemon {
@@ -72,6 +83,7 @@ impl Daemon {
         command.arg("--foreground").args(options).arg("--").arg(interface);
         command.env("NOTIFY_SOCKET", &path);
         command.env(PARENT, std::process::id().to_string());
+        command.env("WG_BOUNCE_SOCKET_DIR", socket_paths::base());
         for descriptor in OF_CALLER {
             command.env_remove(descriptor);
         }
@@ -139,6 +151,12 @@ impl Daemon {
         let reply = self.ask(&render_set(&SetRequest { changes, rejected: None }))?;
         match reply.errno {
             Errno::OK => Ok(()),
+            Errno::DENIED => Err("the daemon may not use this ListenPort: one below 1024 takes \
+                                  CAP_NET_BIND_SERVICE (net.ipv4.ip_unprivileged_port_start)"
+                .to_owned()),
+            Errno::NOT_PERMITTED => Err("the daemon may not set FwMark, which takes \
+                                         CAP_NET_ADMIN: remove it from the file"
+                .to_owned()),
             Errno::ADDRESS_IN_USE => {
                 Err("the UDP port of ListenPort is in use: see ss -lunp".to_owned())
             }
@@ -156,8 +174,19 @@ impl Daemon {
         }
     }
 
+    /// Makes the hub a host with these addresses and this MTU, where it has no interface.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn set_host(&self, addresses: Vec<IpNet>, mtu: u32) -> Result<(), String> {
+        let host = status::Host { addresses, mtu: mtu as usize };
+        client_of_status::ask(&self.interface, status::Verb::Host(host))
+            .map(drop)
+            .map_err(|error| format!("the daemon does not take its addresses: {error}"))
+    }
+
     fn ask(&self, request: &str) -> Result<Reply, String> {
-        let path = SocketFile::path(Path::new(DIRECTORY), &self.interface);
+        let path = SocketFile::path(&socket_paths::uapi(), &self.interface);
         client::ask(&path, request)
             .map_err(|error| format!("the daemon does not answer: {}: {error}", path.display()))
     }

@@ -30,6 +30,7 @@ use crate::netlink::socket::{self, NetlinkSocket};
 /// The interface.
 pub(super) struct Host {
     socket: NetlinkSocket,
+    /// Zero, which is never the index of an interface, without one.
     index: u32,
 }
 
@@ -39,14 +40,19 @@ fn family(is_v4: bool) -> AddressFamily {
 }
 
 impl Host {
-    /// The host with this interface.
+    /// The host with this interface, or without any (`--tun off`).
     ///
     /// # Errors
     /// ENODEV: it does not exist. Those of opening a netlink socket.
-    pub fn new(interface: &str) -> io::Result<Host> {
+    pub fn new(interface: Option<&str>) -> io::Result<Host> {
         let socket = NetlinkSocket::open(Protocol::Route, &[])?;
-        let index = nix::net::if_::if_nametoindex(interface)?;
-        Ok(Host { socket, index })
+        let index = interface.map(nix::net::if_::if_nametoindex).transpose()?;
+        Ok(Host { socket, index: index.unwrap_or(0) })
+    }
+
+    /// Whether the interface is missing.
+    pub fn has_none(&self) -> bool {
+        self.index == 0
     }
 
     /// Sets the MTU, and brings the interface up.

@@ -42,6 +42,8 @@ use crate::config_file::save::with_running;
 use crate::logging;
 use crate::notify;
 use crate::options::Options;
+use crate::socket_paths;
+use daemon::DaemonOptions;
 use names::Intervals;
 use requests::{Requests, Verb};
 use signals::Signals;
@@ -94,7 +96,12 @@ fn ask(arguments: &RequestArguments, verb: Verb) -> Result<String, Failure> {
 pub(super) fn run(arguments: &UpArguments) -> Result<u8, Failure> {
     let (file, config) = load(&arguments.file)?;
     let (options, flags) = options(&file, &config, &arguments.options)?;
+    if let Some(directory) = &options.socket_dir {
+        socket_paths::set_base(directory);
+    }
     logging::start(options.level().0, &file.interface);
+    let daemon = DaemonOptions { flags, is_alone: options.is_alone() };
+    let config = for_daemon(&file, config, daemon.is_alone)?;
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     // The private key is in this process too.
     if let Err(errno) = prctl::set_dumpable(false) {
@@ -102,7 +109,7 @@ pub(super) fn run(arguments: &UpArguments) -> Result<u8, Failure> {
     }
     let requests = Requests::listen(&file.interface)?;
     let intervals = Intervals::divided(options.test_timers.unwrap_or(1));
-    let mut tunnel = Tunnel::up(&file.interface, config, &flags, intervals, signals)?;
+    let mut tunnel = Tunnel::up(&file.interface, config, &daemon, intervals, signals)?;
     notify::notify(notify::READY);
     log::info!("{} is up, from {}", file.interface, printable(&file.path.display().to_string()));
     let ending = serve(&mut tunnel, &requests, &arguments.file);
@@ -191,7 +198,11 @@ fn reload_by_signal(tunnel: &mut Tunnel, file: &str) {
 
 /// Applies the file as it is now. While the file has an error, nothing is changed.
 fn reload_file(tunnel: &mut Tunnel, file: &str) -> Result<String, String> {
-    let (_, config) = load(file).map_err(|failure| failure.reason)?;
+    let load = || {
+        let (file, config) = load(file)?;
+        for_daemon(&file, config, tunnel.has_no_interface())
+    };
+    let config = load().map_err(|failure: Failure| failure.reason)?;
     notify::notify(&notify::reloading(clock::uptime()));
     let result = tunnel.reload(config);
     notify::notify(notify::READY);
@@ -215,7 +226,7 @@ fn save_file(tunnel: &mut Tunnel, file: &str) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// The file, if it has no error, and may have the hooks that it has.
+/// The file, if it has no error.
 fn load(file: &str) -> Result<(ConfigFile, Config), Failure> {
     let file = ConfigFile::read(file)?;
     let config = file.config()?;
@@ -225,15 +236,29 @@ fn load(file: &str) -> Result<(ConfigFile, Config), Failure> {
     if let Some(problem) = problems.first() {
         return Err(format!("{path}:{problem}").into());
     }
-    if let Some(hook) = config.interface.hooks.first().filter(|_| file.can_others_write()) {
-        let line = hook.place.line;
-        return Err(format!(
-            "{path}:{line}: hooks are refused, since others can write to this file or its \
-             directory: chown root {path}; chmod 600 {path}"
-        )
-        .into());
-    }
     Ok((file, config))
+}
+
+/// Leaves out what is about an interface, if there is none, and says so. Refuses hooks that others
+/// may have written.
+fn for_daemon(file: &ConfigFile, mut config: Config, is_alone: bool) -> Result<Config, Failure> {
+    if is_alone {
+        let ignored = plan::remove_interface(&mut config);
+        if !ignored.is_empty() {
+            log::warn!("--tun off: ignored, since they need an interface: {ignored}");
+        }
+    }
+    match config.interface.hooks.first().filter(|_| file.can_others_write()) {
+        None => Ok(config),
+        Some(hook) => {
+            let (path, line) = (file.path.display(), hook.place.line);
+            Err(format!(
+                "{path}:{line}: hooks are refused, since others can write to this file or its \
+                 directory: chown root {path}; chmod 600 {path}"
+            )
+            .into())
+        }
+    }
 }
 
 /// The options of the daemon, and as flags. Those of the file count if neither a flag nor the
@@ -269,6 +294,7 @@ fn options(
     flags.extend_from_slice(arguments);
     let matches = command.try_get_matches_from_mut(line(&flags)).map_err(wrong)?;
     let options = Options::from_arg_matches(&matches).map_err(wrong)?;
+    options.check_tun().map_err(|reason| Failure { code: 2, reason })?;
     let is_given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
     if is_given("foreground") || is_given("show_options") {
         let reason = "--foreground and --show-options are not for up, which stays in the \

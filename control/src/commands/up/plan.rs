@@ -33,6 +33,26 @@ pub(super) fn peers(config: &Config) -> Peers<'_> {
     peers
 }
 
+/// Removes what concerns an interface and the host's network; returns the names of the settings
+/// that were there.
+pub(super) fn remove_interface(config: &mut Config) -> String {
+    let interface = &mut config.interface;
+    let hooks = std::mem::take(&mut interface.hooks);
+    let (dns, domains) =
+        (std::mem::take(&mut interface.dns), std::mem::take(&mut interface.search_domains));
+    let is_in = |at| hooks.iter().any(|hook| hook.at == at);
+    let settings = [
+        ("DNS", !dns.is_empty() || !domains.is_empty()),
+        ("Table", std::mem::replace(&mut interface.table, Table::Off) != Table::Auto),
+        ("PreUp", is_in(HookTime::PreUp)),
+        ("PostUp", is_in(HookTime::PostUp)),
+        ("PreDown", is_in(HookTime::PreDown)),
+        ("PostDown", is_in(HookTime::PostDown)),
+    ];
+    let names = settings.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
 /// The endpoints of peers in a file, by public keys.
 pub(super) type Endpoints = BTreeMap<[u8; 32], Option<Endpoint>>;
 

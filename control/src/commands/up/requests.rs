@@ -4,17 +4,15 @@
 use std::env;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::hooks::HOOK;
 use crate::limits::UP_REQUEST_TIME_MAX;
+use crate::socket_paths;
 use crate::status::deadline::Deadline;
 use crate::uapi_server::socket::{SocketError, SocketFile};
-
-/// The directory of the sockets.
-const DIRECTORY: &str = "/var/run/wg-bounce/up";
 
 /// The version of the protocol.
 const VERSION: u32 = 1;
@@ -65,7 +63,7 @@ pub(super) struct Waiting {
 
 /// A path for a file of this interface that only root can reach.
 pub(super) fn private_path(interface: &str, kind: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(format!(".{interface}.{kind}"))
+    socket_paths::up().join(format!(".{interface}.{kind}"))
 }
 
 impl Requests {
@@ -74,7 +72,7 @@ impl Requests {
     /// # Errors
     /// Another one does.
     pub fn listen(interface: &str) -> Result<Requests, String> {
-        match SocketFile::listen(Path::new(DIRECTORY), interface) {
+        match SocketFile::listen(&socket_paths::up(), interface) {
             Ok((listener, file)) => {
                 listener.set_nonblocking(true).map_err(|error| error.to_string())?;
                 Ok(Requests { listener, _file: file })
@@ -151,7 +149,7 @@ pub(super) fn ask(interface: &str, verb: Verb) -> Result<String, String> {
              anything else now (SaveConfig = true saves at the end)"
         ));
     }
-    let path = SocketFile::path(Path::new(DIRECTORY), interface);
+    let path = SocketFile::path(&socket_paths::up(), interface);
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
             "no wg-bounce up runs {interface}; an interface of wg-quick up is taken down with \

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use wg_bounce_sys::clock::{self, Millis};
 use wg_bounce_uapi::types::{Change, PeerChange};
 
-use super::daemon::{self, Daemon};
+use super::daemon::{self, Daemon, DaemonOptions};
 use super::default_route::{DefaultRoute, Wanted};
 use super::dns::{self, Servers};
 use super::host::{self, Host, describe};
@@ -64,16 +64,19 @@ impl Tunnel {
     pub fn up(
         interface: &str,
         config: Config,
-        options: &[String],
+        daemon: &DaemonOptions,
         intervals: Intervals,
         mut signals: Signals,
     ) -> Result<Tunnel, String> {
-        daemon::wait_until_free(interface)?;
-        // Of a process that was killed; or nftables is missing, which matters only if it is needed.
-        let _ = leak_guard::unset(interface);
+        if !daemon.is_alone {
+            daemon::wait_until_free(interface)?;
+            // Of a process that was killed; or nftables is missing, which matters only if it is
+            // needed.
+            let _ = leak_guard::unset(interface);
+        }
         let hooks = config.interface.hooks.clone();
         let started = hooks::run(&hooks, HookTime::PreUp, interface, &mut signals)
-            .and_then(|()| Tunnel::start(interface, options, intervals));
+            .and_then(|()| Tunnel::start(interface, daemon, intervals));
         let (daemon, host, names) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -115,11 +118,12 @@ impl Tunnel {
 
     fn start(
         interface: &str,
-        options: &[String],
+        options: &DaemonOptions,
         intervals: Intervals,
     ) -> Result<(Daemon, Host, Names), String> {
-        let daemon = Daemon::start(interface, options)?;
-        let host = Host::new(interface).map_err(describe(interface))?;
+        let daemon = Daemon::start(interface, &options.flags)?;
+        let host = Host::new((!options.is_alone).then_some(interface));
+        let host = host.map_err(describe(interface))?;
         let names = Names::start(intervals).map_err(describe("the resolver's thread"))?;
         Ok((daemon, host, names))
     }
@@ -277,6 +281,11 @@ impl Tunnel {
 
     fn apply_addresses(&mut self, config: &Config) -> Result<(), String> {
         let wanted: Vec<IpNet> = config.interface.addresses.iter().map(|one| one.value).collect();
+        if self.host.has_none() {
+            // The daemon gets them together with the MTU.
+            self.addresses = wanted.into_iter().collect();
+            return Ok(());
+        }
         let obsolete = self.addresses.iter().filter(|address| !wanted.contains(address));
         let obsolete: Vec<IpNet> = obsolete.copied().collect();
         // The kernel forgets all routes of an interface without any address: first the new ones.
@@ -346,7 +355,10 @@ impl Tunnel {
                 largest.unwrap_or(USUAL_MTU).saturating_sub(OVERHEAD)
             }
         };
-        self.host.set_link(mtu).map_err(describe(format!("MTU {mtu}")))
+        match self.host.has_none() {
+            true => self.daemon.set_host(self.addresses.iter().copied().collect(), mtu),
+            false => self.host.set_link(mtu).map_err(describe(format!("MTU {mtu}"))),
+        }
     }
 
     /// Looks host names up, and waits for a while, so that a resolver that answers is in time for
@@ -423,7 +435,10 @@ impl Tunnel {
         if state.fwmark == self.mark {
             state.fwmark = chosen_mark;
         }
-        let addresses = self.host.addresses().map_err(describe("addresses"))?;
+        let addresses = match self.host.has_none() {
+            true => self.addresses.clone(),
+            false => self.host.addresses().map_err(describe("addresses"))?,
+        };
         let own_key = state.private_key.as_ref().map(keys::public_of);
         Ok(Running { state, addresses, own_key })
     }
@@ -431,6 +446,11 @@ impl Tunnel {
     /// Notes that the running configuration is in the file, which has this one now.
     pub fn note_saved(&mut self, config: &Config) {
         self.endpoints = plan::endpoints(&plan::peers(config));
+    }
+
+    /// Whether the interface is missing (`--tun off`).
+    pub fn has_no_interface(&self) -> bool {
+        self.host.has_none()
     }
 
     /// Whether the file is to be written at the end (`SaveConfig`).

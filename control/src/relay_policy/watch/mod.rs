@@ -307,7 +307,7 @@ impl Watch {
         self.routes += u64::from(std::mem::take(&mut self.routes_changed));
         let mode = PerFamily::each(|family| decision.relaying(family));
         let (routes, mtu_v6) = (self.routes, self.mtu_v6);
-        let relay = Relay { mode, routes, mtu_v6, exceptions };
+        let relay = Relay { mode, routes, mtu_v6, exceptions, ..Relay::default() };
         let reported = Some((relay.clone(), decision.clone(), dependence));
         let owes_answer = std::mem::take(&mut self.addresses_unanswered);
         if self.reported != reported || owes_answer {

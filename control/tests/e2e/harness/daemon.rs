@@ -40,12 +40,23 @@ pub enum RelayMode {
     Direct,
     /// `--relay auto`.
     Auto,
+    /// `--tun off`: without an interface.
+    Alone,
 }
 
 impl RelayMode {
+    /// The environment variable that selects it.
+    pub fn variable(self) -> (&'static str, &'static str) {
+        match self {
+            RelayMode::Alone => ("WG_BOUNCE_TUN", "off"),
+            mode => ("WG_BOUNCE_RELAY", mode.name()),
+        }
+    }
+
     /// The value of `--relay`.
     pub fn name(self) -> &'static str {
         match self {
+            RelayMode::Alone => panic!("it is not a value of --relay"),
             RelayMode::Kernel => "kernel",
             RelayMode::Direct => "direct",
             RelayMode::Auto => "auto",
@@ -179,7 +190,8 @@ impl Daemon {
             assert_eq!(code, None, "{title} exited instead of starting");
             // `wg` deletes a control socket that does not accept connections yet.
             let listens = || UnixStream::connect(socket_path(&daemon.interface)).is_ok();
-            daemon.is_reachable() && listens() && daemon.has_interface()
+            let is_alone = environment.contains(&RelayMode::Alone.variable());
+            daemon.is_reachable() && listens() && (is_alone || daemon.has_interface())
         });
         daemon
     }

@@ -96,6 +96,7 @@ pub struct Testbed {
     pub outside: Namespace,
     elsewhere: Option<Counter>,
     devices: File,
+    is_alone: bool,
     pings: u16,
     /// The namespaces.
     pub lab: Lab,
@@ -174,7 +175,11 @@ impl Testbed {
 
         let program = Program::Ours(setting.backend);
         let mut environment =
-            vec![("WG_BOUNCE_RELAY", setting.relay.name()), ("WG_BOUNCE_WORKERS", setting.workers)];
+            vec![setting.relay.variable(), ("WG_BOUNCE_WORKERS", setting.workers)];
+        let is_alone = setting.relay == RelayMode::Alone;
+        if is_alone {
+            environment.push(("WG_BOUNCE_ADDRESS", "10.77.0.1/24,fd77::1/64"));
+        }
         environment.extend(&setting.environment);
         let wrapper = setting.wrapper;
         let hub = Daemon::start_under(wrapper, &lab, &hub, "hub", program, &environment);
@@ -182,21 +187,23 @@ impl Testbed {
         let [alice, bob, dave] =
             [(); 3].map(|()| FakePeer::new(&outside, "192.0.2.2:0", endpoint, &hub.key));
         hub.configure("setconf", &config(setting, &hub.key, [&alice, &bob, &dave]));
-        hub.bring_up(MTU as u32, &["10.77.0.1/24", "fd77::1/64"]);
-        for prefix in ["10.77.2.0/24", "10.88.0.0/16", "fd77:0:0:2::/64", "fd88::/64"] {
-            hub.namespace.run(&format!("ip route add {prefix} dev {}", hub.interface));
+        if !is_alone {
+            hub.bring_up(MTU as u32, &["10.77.0.1/24", "fd77::1/64"]);
+            for prefix in ["10.77.2.0/24", "10.88.0.0/16", "fd77:0:0:2::/64", "fd88::/64"] {
+                hub.namespace.run(&format!("ip route add {prefix} dev {}", hub.interface));
+            }
+            add_default_routes(&hub, setting.default_route);
+            wait_for_reports(&hub);
         }
-        add_default_routes(&hub, setting.default_route);
         // Ignores the kernel's own multicast reports.
         let rule = "oifname elsewhere meta l4proto != ipv6-icmp";
         let elsewhere = (setting.default_route == DefaultRoute::Elsewhere)
             .then(|| Counter::new(&hub.namespace, "postrouting", rule));
         let path = "/proc/thread-self/net/dev";
         let devices = hub.namespace.enter(|| File::open(path)).expect("proc is mounted");
-        wait_for_reports(&hub);
         let pings = 0;
         let mut testbed =
-            Testbed { hub, alice, bob, dave, outside, elsewhere, devices, pings, lab };
+            Testbed { hub, alice, bob, dave, outside, elsewhere, devices, is_alone, pings, lab };
         testbed.alice.connect();
         testbed.bob.connect();
         testbed.settle();
@@ -219,8 +226,8 @@ impl Testbed {
         Observed {
             alice,
             bob,
-            entered: after.0 - before.0 - SETTLING_FRAMES,
-            left: after.1 - before.1 - SETTLING_FRAMES,
+            entered: (after.0 - before.0).saturating_sub(SETTLING_FRAMES),
+            left: (after.1 - before.1).saturating_sub(SETTLING_FRAMES),
             elsewhere: self.elsewhere() - elsewhere,
         }
     }
@@ -261,6 +268,9 @@ impl Testbed {
 
     /// Frames received and sent by the kernel on the hub's interface.
     pub fn frames(&mut self) -> (u64, u64) {
+        if self.is_alone {
+            return (0, 0);
+        }
         let mut text = String::new();
         self.devices.rewind().expect("proc files can be read again");
         self.devices.read_to_string(&mut text).expect("proc files are text");

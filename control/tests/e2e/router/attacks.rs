@@ -13,7 +13,7 @@ const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
 /// Checks that the hub still forwards packets.
 #[track_caller]
-fn still_forwards(testbed: &mut Testbed) {
+pub fn still_forwards(testbed: &mut Testbed) {
     for family in Family::BOTH {
         let packet = Draft::udp(hosts(family).alice, hosts(family).bob, 60).build();
         let seen = testbed.observe(&packet);
@@ -90,7 +90,7 @@ pub fn spoofed_sources_are_dropped(backend: Backend) {
 
 /// Valid packets of all kinds, as seeds for mutation. UDP packets of different `cycle`s are never
 /// coalesced: the kernel answers a coalesced packet with a single ICMP error.
-fn seeds(cycle: u16) -> Vec<Vec<u8>> {
+pub fn seeds(cycle: u16) -> Vec<Vec<u8>> {
     let udp = |source: &str, target: &str| Draft::udp(source, target, 60).ports(7001 + cycle, 9);
     let mut seeds = Vec::new();
     for family in Family::BOTH {
@@ -112,7 +112,7 @@ fn seeds(cycle: u16) -> Vec<Vec<u8>> {
 }
 
 /// Changes, truncates or extends a packet; often fixes the header checksum.
-fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
+pub fn mutate(seed: &[u8], noise: &mut impl FnMut() -> u64) -> Vec<u8> {
     let mut packet = seed.to_vec();
     for _ in 0..1 + noise() % 3 {
         // Mostly in the headers.

@@ -1,6 +1,7 @@
 //! Router behaviour: the result of one packet from alice, with the kernel and with the worker as
 //! the relay. Both must be what a router has to do, and must not differ.
 
+mod alone;
 mod answers;
 mod attacks;
 mod cases;
@@ -9,6 +10,7 @@ mod sources;
 mod traffic;
 
 use crate::harness::{Backend, DefaultRoute, TestbedOptions};
+use alone::{answers_are_those_of_a_kernel, hostile_packets_change_nothing};
 use answers::errors_come_from_the_hubs_own_address;
 use attacks::{
     a_scan_takes_bounded_memory, forged_and_replayed_messages_are_dropped,
@@ -95,4 +97,6 @@ on_both_backends!(
     mutated_packets_fare_as_with_the_kernel,
     icmp_errors_are_rate_limited,
     a_scan_takes_bounded_memory,
+    answers_are_those_of_a_kernel,
+    hostile_packets_change_nothing,
 );

@@ -1,5 +1,6 @@
 //! `wg-bounce up`, `down`, `reload` and `save`.
 
+mod alone;
 mod differential;
 pub mod hub;
 mod life;
