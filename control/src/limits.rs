@@ -33,6 +33,14 @@ pub const METRICS_AGE_MAX: Duration = Duration::from_secs(1);
 /// The rest of a request that is read before the connection is closed (bytes).
 #[cfg(feature = "metrics")]
 pub const METRICS_REST_LEN_MAX: u64 = 64 << 10;
+/// Clients that receive events at once; the other clients of the status socket have room.
+pub const EVENT_CLIENTS_MAX: usize = 8;
+/// Events that wait for one client; further ones are missing, and counted.
+pub const EVENTS_WAITING_MAX: usize = 1024;
+/// Interval of the checks whether a client that waits for events has left.
+pub const EVENT_CLIENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two lines about keys that no peer has: anybody may send those.
+pub const UNKNOWN_LOG_INTERVAL: Millis = Millis::from_secs(1);
 /// Reports asked for that wait for the control thread.
 pub const STATUS_REQUESTS_MAX: usize = 4;
 /// Longest request to the status socket (bytes): the names of 100,000 peers.

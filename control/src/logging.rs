@@ -89,7 +89,7 @@ impl Log for Stderr {
 }
 
 /// Time since the Unix epoch as RFC 3339 in UTC, with milliseconds.
-fn timestamp(since_epoch: Duration) -> String {
+pub(crate) fn timestamp(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (days, in_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);

@@ -110,6 +110,9 @@ pub const NESTING_HOPS: u8 = 8;
 /// Hop limit at most of a message that carries another: the default of most systems.
 pub const NESTED_HOP_LIMIT_MAX: u8 = 64;
 const _: () = assert!(NESTING_HOPS < NESTED_HOP_LIMIT_MAX);
+/// Least time between two notices to control that a peer has roamed: a peer may change its port
+/// with every packet.
+pub const ROAMING_NOTICE_INTERVAL: Millis = Millis::from_secs(1);
 /// Time without looping messages to a peer after which the next one is logged again.
 pub const LOOP_LOG_AFTER: Millis = Millis::from_secs(600);
 

@@ -13,7 +13,7 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
 use crate::counters::PeerCounters;
-use crate::limits::LOOP_LOG_AFTER;
+use crate::limits::{LOOP_LOG_AFTER, ROAMING_NOTICE_INTERVAL};
 use crate::path::Path;
 use crate::session::SendSession;
 
@@ -33,6 +33,8 @@ pub mod flag {
     pub const CONFIRMED: u32 = 1 << 2;
     /// Traffic began on a peer that control does not watch.
     pub const TRAFFIC_SEEN: u32 = 1 << 3;
+    /// The peer has roamed.
+    pub const ROAMED: u32 = 1 << 4;
 }
 
 /// The part of a peer that workers and control share.
@@ -55,6 +57,8 @@ pub struct Peer {
     handshake_index: AtomicU64,
     /// Time of the last message to the peer that looped; zero if none (milliseconds).
     looped_at: AtomicU64,
+    /// Time at which control was last told of another endpoint; zero if never (milliseconds).
+    roamed_at: AtomicU64,
     /// [`flag`]s raised and not yet taken.
     flags: AtomicU32,
     /// Nonzero while control has a deadline for this peer and looks at the marks by itself.
@@ -97,6 +101,7 @@ impl Peer {
             confirmed_index: AtomicU32::new(0),
             handshake_index: AtomicU64::new(0),
             looped_at: AtomicU64::new(0),
+            roamed_at: AtomicU64::new(0),
             flags: AtomicU32::new(0),
             watched: AtomicU32::new(0),
             unanswered_since: AtomicU64::new(0),
@@ -119,11 +124,25 @@ impl Peer {
 
     /// Publishes the peer's endpoint; only for configuration and authentic messages (§6.6). Does
     /// nothing, and allocates nothing, if the endpoint is unchanged. Of two threads that publish at
-    /// once, either may be the last.
-    pub fn set_endpoint(&self, endpoint: Endpoint) {
-        if self.endpoint() != Some(endpoint) {
-            self.path.store(Some(Arc::new(Path::new(endpoint))));
+    /// once, either may be the last. Returns whether the peer had another address or port before.
+    pub fn set_endpoint(&self, endpoint: Endpoint) -> bool {
+        let before = self.endpoint();
+        if before == Some(endpoint) {
+            return false;
         }
+        self.path.store(Some(Arc::new(Path::new(endpoint))));
+        before.is_some_and(|before| before.remote != endpoint.remote)
+    }
+
+    /// Records that the peer has roamed. Returns true if control must be told: once a second.
+    #[must_use]
+    pub fn note_roamed(&self, now: Millis) -> bool {
+        let before = Millis(self.roamed_at.load(Ordering::Relaxed));
+        let is_due = before == Millis::ZERO || now.since(before) >= ROAMING_NOTICE_INTERVAL;
+        if is_due {
+            self.roamed_at.store(now.0, Ordering::Relaxed);
+        }
+        is_due
     }
 
     /// Forgets our source address, which has vanished, unless the endpoint has changed since: one

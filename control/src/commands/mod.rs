@@ -3,6 +3,7 @@
 mod answer;
 mod check;
 mod client;
+mod events;
 mod explain;
 mod file;
 mod keys;
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Check(check::Arguments),
     /// Take down an interface that wg-bounce up runs; return once it is down
     Down(up::RequestArguments),
+    /// Print what happens, line by line, until it is stopped: peers connect, rekey, roam and go,
+    /// handshakes are refused, the relay mode changes
+    Events(events::Arguments),
     /// Say whether packets between two peers are relayed directly, and which rules of the firewall
     /// they meet, in both directions
     Explain(explain::Arguments),
@@ -65,6 +69,7 @@ impl Command {
             Command::AddPeer(arguments) => ("add-peer", peers::add(arguments)),
             Command::Check(arguments) => ("check", check::run(arguments)),
             Command::Down(arguments) => ("down", up::down(arguments).map(Answer::from)),
+            Command::Events(arguments) => ("events", events::run(arguments).map(Answer::from)),
             Command::Explain(arguments) => ("explain", explain::run(arguments).map(Answer::from)),
             Command::Genkey => ("genkey", keys::private().map(Answer::from)),
             Command::Genpsk => ("genpsk", keys::preshared().map(Answer::from)),

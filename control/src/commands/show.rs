@@ -90,16 +90,21 @@ fn running() -> Result<Vec<Report>, Failure> {
     Ok(reports)
 }
 
-/// The report of a daemon.
-fn report(interface: &str) -> Result<Report, Failure> {
-    let failed = |error: io::Error| match error.kind() {
+/// The failure of a request to the daemon of this interface.
+pub(super) fn failure(interface: &str, error: &io::Error) -> Failure {
+    let reason = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             format!("wg-bounce does not run {interface}")
         }
         io::ErrorKind::PermissionDenied => format!("{interface}: {error}: use sudo"),
         _ => format!("{interface}: {error}"),
     };
-    let reply = client::ask(interface, Verb::Show).map_err(failed)?;
+    reason.into()
+}
+
+/// The report of a daemon.
+pub(super) fn report(interface: &str) -> Result<Report, Failure> {
+    let reply = client::ask(interface, Verb::Show).map_err(|error| failure(interface, &error))?;
     let report = reply.report.and_then(Arc::into_inner);
     Ok(report.ok_or_else(|| format!("{interface}: the daemon has sent no report"))?)
 }

@@ -19,7 +19,7 @@ use super::peer_entry::PeerEntry;
 use super::staged::{send_keepalive, send_staged, workers_staging};
 use super::state::{Core, Device};
 use crate::cookie::MacState;
-use crate::limits::{FORGED_RESPONSES_MAX, LOG_INTERVAL};
+use crate::limits::{FORGED_RESPONSES_MAX, LOG_INTERVAL, UNKNOWN_LOG_INTERVAL};
 use crate::noise::{Proven, open_initiation};
 use crate::tai64n::Timestamp;
 
@@ -102,8 +102,12 @@ impl Device {
         let bytes: &[u8; INITIATION_LEN] =
             message.bytes.as_slice().try_into().expect("classified by its length");
         self.core.counters.messages_tried += 1;
+        let mut unknown = None;
         let entry = open_initiation(&own.identity, bytes).and_then(|claimed| {
-            let id = self.by_key.get(&claimed.remote_static)?;
+            let Some(id) = self.by_key.get(&claimed.remote_static) else {
+                unknown = Some(claimed.remote_static);
+                return None;
+            };
             let entry = self.peers.get_mut(id)?;
             let remote = &claimed.remote_static;
             let static_static = entry.static_static.get(&own.identity, remote)?.clone();
@@ -112,6 +116,9 @@ impl Device {
         });
         let Some((entry, proven)) = entry else {
             self.core.counters.drop_not_authentic += 1;
+            if let Some(key) = unknown {
+                self.core.log_unknown(key, message.from, now.monotonic, out);
+            }
             return;
         };
         if proven.timestamp <= entry.greatest_received {
@@ -140,6 +147,14 @@ impl Device {
 }
 
 impl Core {
+    /// Logs a key that no peer has; once a second.
+    fn log_unknown(&mut self, key: [u8; 32], from: Endpoint, now: Millis, out: &mut Vec<Output>) {
+        if self.logged_unknown.is_none_or(|last| now.since(last) >= UNKNOWN_LOG_INTERVAL) {
+            self.logged_unknown = Some(now);
+            out.push(Output::Log(LogEvent::UnknownKey { key, from }));
+        }
+    }
+
     /// Whether to spend a DH on an initiation or response. If it needs a mac2, sources without a
     /// valid one get a cookie reply; others are rate-limited.
     fn admit(

@@ -101,6 +101,15 @@ pub enum LogEvent {
         /// The span from the wall clock to that timestamp.
         behind: Duration,
     },
+    /// A peer sends from another address or port; once a second for each.
+    Roamed(Arc<Peer>),
+    /// An initiation names a key that no peer has; once a second.
+    UnknownKey {
+        /// The key, which may belong to another sender.
+        key: [u8; 32],
+        /// Its sender.
+        from: Endpoint,
+    },
     /// A `set` gave a prefix of one peer to another.
     PrefixMoved {
         /// The prefix.

@@ -77,6 +77,7 @@ impl Device {
                 queue: TimerQueue::default(),
                 removed_timestamps: HashMap::new(),
                 warned_of_clock: None,
+                logged_unknown: None,
                 limiter: RateLimiter::default(),
                 counters: Counters::default(),
             },
@@ -105,6 +106,11 @@ impl Device {
         let lingering = self.lingering.front().map(|&(until, _)| until);
         let deadlines = [self.core.queue.next(), self.core.limiter.sweep_at(), lingering];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// The age at which a session ends.
+    pub fn session_lifetime(&self) -> Millis {
+        self.core.settings.timings.lifetime.reject_after
     }
 
     /// Allowed IPs of all peers.

@@ -48,6 +48,8 @@ pub(super) struct Core {
     pub(super) removed_timestamps: HashMap<[u8; 32], Timestamp>,
     /// Time of the last warning that the wall clock is behind.
     pub(super) warned_of_clock: Option<Millis>,
+    /// Time of the last line about a key that no peer has.
+    pub(super) logged_unknown: Option<Millis>,
     pub(super) limiter: RateLimiter,
     pub(super) counters: Counters,
 }

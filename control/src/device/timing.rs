@@ -85,6 +85,9 @@ impl Core {
         if flags == 0 || !self.is_active() {
             return;
         }
+        if flags & flag::ROAMED != 0 {
+            out.push(Output::Log(LogEvent::Roamed(Arc::clone(&entry.shared))));
+        }
         if flags & flag::CONFIRMED != 0 {
             self.confirm(entry, now, out);
         }

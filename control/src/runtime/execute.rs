@@ -13,7 +13,7 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::route::RouteSocket;
 
 use super::state::{Components, Runtime, now};
-use crate::device::{Input, LogEvent, Output};
+use crate::device::{Input, LogEvent, Now, Output};
 use crate::netlink::message::Protocol;
 use crate::netlink::socket::NetlinkSocket;
 use crate::relay_policy::watch::Update;
@@ -36,6 +36,8 @@ impl Runtime {
                 }
                 Output::SetSession { peer, session } => {
                     log_session(&peer, session.as_deref());
+                    let Now { monotonic, wall } = now();
+                    self.announcer.session(&peer, session.is_some(), monotonic, wall);
                     if let Some(old) = peer.set_session(session) {
                         self.withdrawn.retire(old);
                     }
@@ -44,7 +46,7 @@ impl Runtime {
                     self.send(peer.as_deref(), to, &message);
                 }
                 Output::Publish => self.publish(),
-                Output::Log(event) => log_event(&event),
+                Output::Log(event) => self.log(&event),
             }
         }
         self.outputs = outputs;
@@ -110,6 +112,8 @@ impl Runtime {
             self.publish();
         }
         if self.relay.decision != before {
+            let version = self.components.device.allowed_ips_version();
+            self.announcer.relay(&self.relay.summary(version), now().wall);
             self.relay.changes += u64::from(before.is_some());
             self.relay.unreported = Some(self.epoch);
         }
@@ -142,14 +146,37 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// Logs an event of the device, and tells the clients of the status socket.
+    fn log(&mut self, event: &LogEvent) {
+        let wall = now().wall;
+        match event {
+            LogEvent::StaleTimestamp { peer, behind } => {
+                let why = format!(
+                    "its timestamp is {} s older than an earlier one (its clock was set back, or \
+                     an old message was replayed)",
+                    behind.as_secs_f32()
+                );
+                let from = peer.endpoint().map(|endpoint| endpoint.remote);
+                self.announcer.refused(&peer.public_key, from, &why, wall);
+                log::warn!("{}: handshake refused: {why}", Named(peer));
+            }
+            LogEvent::UnknownKey { key, from } => {
+                let why = "no peer has this public key";
+                self.announcer.refused(key, Some(from.remote), why, wall);
+                log::debug!("{}: handshake refused: no peer has its public key", from.remote);
+            }
+            LogEvent::Roamed(peer) => {
+                self.announcer.roamed(peer, wall);
+                log::debug!("{}: roamed", Named(peer));
+            }
+            other => log_event(other),
+        }
+    }
+}
+
 fn log_event(event: &LogEvent) {
     match event {
-        LogEvent::StaleTimestamp { peer, behind } => log::warn!(
-            "{}: handshake refused: its timestamp is {} s older than an earlier one (its clock \
-             was set back, or an old message was replayed)",
-            Named(peer),
-            behind.as_secs_f32()
-        ),
         LogEvent::ClockBehind { peer, behind } => log::warn!(
             "{}: the last handshake had a timestamp {} s ahead of the clock, which was set back; \
              after a restart of this daemon, such peers refuse its handshakes for that time",
@@ -162,6 +189,7 @@ fn log_event(event: &LogEvent) {
         LogEvent::MorePrefixesMoved(count) => {
             log::info!("UAPI set: {count} more allowed IPs moved from peer to peer");
         }
+        LogEvent::StaleTimestamp { .. } | LogEvent::UnknownKey { .. } | LogEvent::Roamed(_) => {}
     }
 }
 

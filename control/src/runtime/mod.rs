@@ -10,6 +10,7 @@
 //!    worker holds.
 
 mod configure;
+mod events;
 mod execute;
 mod fair_queue;
 mod handshake_queues;
@@ -31,7 +32,7 @@ use wg_bounce_dataplane::engine::Failure;
 use wg_bounce_sys::clock;
 
 use crate::deferred_drop::DeferredDrop;
-use crate::device::Input;
+use crate::device::{Input, Now};
 use crate::limits::{
     HANDSHAKES_BEGUN_PER_TURN, LINK_LOOK_INTERVAL, PEERS_PER_TURN, REQUESTS_PER_TURN,
     SWEEP_INTERVAL,
@@ -40,12 +41,13 @@ use crate::link::Presence;
 use crate::logging;
 use crate::status::Host;
 use crate::uplinks::UplinkWatch;
+use events::Announcer;
 use handshake_queues::Handshakes;
 use pending_replies::PendingReplies;
 use relay::RelayState;
 
-use state::Listener;
 pub use state::{Components, Ending, Runtime};
+use state::{Listener, now};
 
 /// The descriptors that are readable.
 #[derive(Default)]
@@ -70,8 +72,10 @@ impl Runtime {
             true => RelayState::without_interface(),
             false => RelayState::new(components.relay_mode, components.relay_policy.take()),
         };
+        let announcer = Announcer::new(components.device.session_lifetime());
         let mut runtime = Runtime {
             components,
+            announcer,
             outputs: Vec::new(),
             handshakes: Handshakes::new(clock::boot_time()),
             replies: PendingReplies::default(),
@@ -116,6 +120,8 @@ impl Runtime {
             let version = self.components.device.allowed_ips_version();
             self.relay.report_reached(epoch, version);
             self.withdrawn.sweep();
+            let Now { monotonic, wall } = now();
+            self.announcer.end_sessions(monotonic, wall);
             self.follow_sockets(epoch);
         }
     }
@@ -139,11 +145,20 @@ impl Runtime {
         let now = clock::boot_time();
         let until_deadline = self.components.device.next_deadline().map(|at| at.since(now));
         let until_events = self.uplinks.resumes_in(now);
+        let until_end = self.announcer.next_end().map(|at| at.since(now));
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
         let until_try = self.handshakes.pause();
         let until_look = self.components.link.must_look().then(|| self.next_look.since(now));
         let until_bind = self.retry_at().map(|at| at.since(now));
-        let spans = [until_deadline, until_events, until_sweep, until_try, until_look, until_bind];
+        let spans = [
+            until_deadline,
+            until_events,
+            until_end,
+            until_sweep,
+            until_try,
+            until_look,
+            until_bind,
+        ];
         match spans.into_iter().flatten().min() {
             Some(span) => i32::try_from(span.0)
                 .ok()

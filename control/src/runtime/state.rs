@@ -11,6 +11,7 @@ use wg_bounce_dataplane::engine::{Engine, Events};
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_sys::clock::{self, Millis};
 
+use super::events::Announcer;
 use super::handshake_queues::Handshakes;
 use super::pending_replies::PendingReplies;
 use super::relay::RelayState;
@@ -90,6 +91,7 @@ pub struct Runtime {
     pub(super) replies: PendingReplies,
     pub(super) withdrawn: DeferredDrop<SendSession>,
     pub(super) relay: RelayState,
+    pub(super) announcer: Announcer,
     pub(super) uplinks: UplinkWatch,
     pub(super) listener: Listener,
     /// The UDP port that the sockets are bound to while the link is up; zero until one is chosen.

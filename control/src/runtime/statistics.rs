@@ -89,6 +89,9 @@ impl Runtime {
                     let report = report.get_or_insert_with(|| Arc::new(self.report()));
                     asker.try_send(Arc::clone(report)).is_ok()
                 }
+                StatusRequest::Events(lane, asker) => {
+                    asker.try_send(self.announcer.add(lane)).is_ok()
+                }
                 StatusRequest::Host(host, asker) => asker.try_send(self.set_host(host)).is_ok(),
             };
         }

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod deadline;
+pub mod events;
 pub mod report;
 pub mod server;
 
@@ -34,6 +35,8 @@ pub struct Request {
 pub enum Verb {
     /// Asks for a [`report::Report`].
     Show,
+    /// Asks for each [`events::Event`] from now on, a line each, after an empty reply.
+    Events,
     /// Names the peers from now on; the reply is empty.
     Name {
         /// Names by public keys in base64.

@@ -2,21 +2,24 @@
 //! few seconds.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixListener;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use base64ct::{Base64, Encoding as _};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::deadline::Deadline;
+use super::events::Event;
 use super::report::Report;
 use super::{Host, Reply, Request, VERSION, Verb};
 use crate::limits::{
-    CLIENT_TIME_MAX, STATUS_CLIENTS_MAX, STATUS_LINE_LEN_MAX, STATUS_REQUESTS_MAX,
-    UAPI_ACCEPT_PAUSE,
+    CLIENT_TIME_MAX, EVENT_CLIENT_LOOK_INTERVAL, EVENTS_WAITING_MAX, STATUS_CLIENTS_MAX,
+    STATUS_LINE_LEN_MAX, STATUS_REQUESTS_MAX, UAPI_ACCEPT_PAUSE,
 };
 use crate::short_key;
 
@@ -24,6 +27,8 @@ use crate::short_key;
 pub enum StatusRequest {
     /// For a report.
     Report(Sender<Arc<Report>>),
+    /// For events from now on; the answer says whether that is possible.
+    Events(Sender<Arc<Event>>, Sender<bool>),
     /// To be this host; the answer says whether that was possible.
     Host(Host, Sender<bool>),
 }
@@ -47,6 +52,13 @@ impl Asker {
     /// A report; none if the daemon is shutting down.
     pub fn report(&self) -> Option<Arc<Report>> {
         self.ask(StatusRequest::Report)
+    }
+
+    /// The events from now on; none if there are too many clients, or the daemon is shutting down.
+    fn events(&self) -> Option<Receiver<Arc<Event>>> {
+        let (lane, events) = bounded(EVENTS_WAITING_MAX);
+        let is_admitted = self.ask(|sender| StatusRequest::Events(lane, sender));
+        is_admitted.unwrap_or(false).then_some(events)
     }
 
     /// Makes the hub this host; false if it has an interface. None as above.
@@ -82,8 +94,11 @@ pub fn start(listener: UnixListener, asker: Asker) -> io::Result<()> {
         let Some(admitted) = Admitted::new(&clients) else { continue };
         let asker = asker.clone();
         let serve = move || {
-            let stream = Deadline::new(Box::new(stream), CLIENT_TIME_MAX);
-            if let Err(error) = serve(stream, &asker) {
+            let served = stream.try_clone().and_then(|copy| {
+                let events = serve(Deadline::new(Box::new(copy), CLIENT_TIME_MAX), &asker)?;
+                events.map_or(Ok(()), |events| send_events(&stream, &events))
+            });
+            if let Err(error) = served {
                 log::debug!("status socket: {error}");
             }
             drop(admitted);
@@ -115,8 +130,9 @@ impl Drop for Admitted {
     }
 }
 
-/// Serves one request.
-fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<()> {
+/// Serves one request. Returns the events that are to follow, if it asks for them.
+fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<Option<Receiver<Arc<Event>>>> {
+    let mut events = None;
     let mut line = Vec::new();
     BufReader::new((&mut stream).take(STATUS_LINE_LEN_MAX)).read_until(b'\n', &mut line)?;
     let answer = |error: Option<String>, report| Reply { version: VERSION, error, report };
@@ -130,6 +146,11 @@ fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<()> {
             Some(report) => answer(None, Some(report)),
             None => answer(Some(ENDING.to_owned()), None),
         },
+        Ok(Request { verb: Verb::Events, .. }) => {
+            events = asker.events();
+            let is_refused = events.is_none();
+            answer(is_refused.then(|| "too many clients wait for events".to_owned()), None)
+        }
         Ok(Request { verb: Verb::Host(host), .. }) => match asker.set_host(host) {
             Some(true) => answer(None, None),
             Some(false) => answer(Some("this daemon has an interface".to_owned()), None),
@@ -150,5 +171,34 @@ fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<()> {
     let mut text = serde_json::to_vec(&reply)?;
     text.push(b'\n');
     stream.write_all(&text)?;
-    stream.finish()
+    if events.is_none() {
+        stream.finish()?;
+    }
+    Ok(events)
+}
+
+/// Sends events until the client leaves, or takes too long for one.
+fn send_events(mut stream: &UnixStream, events: &Receiver<Arc<Event>>) -> io::Result<()> {
+    stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
+    stream.set_nonblocking(false)?;
+    loop {
+        match events.recv_timeout(EVENT_CLIENT_LOOK_INTERVAL) {
+            Ok(event) => {
+                let mut line = serde_json::to_vec(&*event)?;
+                line.push(b'\n');
+                stream.write_all(&line)?;
+            }
+            Err(RecvTimeoutError::Timeout) if has_left(stream)? => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// Whether the other side has closed the connection.
+fn has_left(stream: &UnixStream) -> io::Result<bool> {
+    let mut descriptors = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    poll(&mut descriptors, PollTimeout::ZERO)?;
+    // POLLHUP is always reported.
+    Ok(descriptors[0].any().unwrap_or(true))
 }

@@ -443,7 +443,9 @@ fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mu
         return;
     }
     let peer = Arc::clone(&session.peer);
-    peer.set_endpoint(from);
+    if peer.set_endpoint(from) && peer.note_roamed(turn.now) {
+        turn.raise(&peer, flag::ROAMED);
+    }
     if !session.is_confirmed {
         session.is_confirmed = true;
         peer.confirmed_index.store(session.info.local_index, Ordering::Relaxed);

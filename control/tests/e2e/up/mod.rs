@@ -2,6 +2,7 @@
 
 mod alone;
 mod differential;
+mod events;
 pub mod hub;
 mod life;
 mod names;
