@@ -1,21 +1,29 @@
 //! The directories of the sockets: below /var/run, or below another directory (`--socket-dir`).
 
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::{self, Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 /// The directory in which wg(8) has its own, in `wireguard`.
-pub const DEFAULT: &str = "/var/run";
+const DEFAULT: &str = "/var/run";
 
-static BASE: OnceLock<PathBuf> = OnceLock::new();
+static BASE: RwLock<Option<PathBuf>> = RwLock::new(None);
 
-/// Sets the directory in which the others are, once for the process: the first one counts.
+/// Sets the directory in which the others are.
 pub fn set_base(base: &Path) {
-    let _ = BASE.set(base.to_owned());
+    // A start in the background changes to another directory.
+    let base = path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    *BASE.write().unwrap_or_else(PoisonError::into_inner) = Some(base);
 }
 
 /// The directory in which the others are.
-pub fn base() -> &'static Path {
-    BASE.get().map_or(Path::new(DEFAULT), PathBuf::as_path)
+pub fn base() -> PathBuf {
+    let base = BASE.read().unwrap_or_else(PoisonError::into_inner);
+    base.clone().unwrap_or_else(|| DEFAULT.into())
+}
+
+/// Whether a directory is one of those that only root can create.
+pub fn is_default(directory: &Path) -> bool {
+    directory.starts_with(DEFAULT)
 }
 
 /// The directory of UAPI sockets: by default the one in which wg(8) looks for them.

@@ -164,7 +164,9 @@ pub fn is_error_type(kind: u8, is_v4: bool) -> bool {
     }
 }
 
-fn is_unicast(address: IpAddr) -> bool {
+/// Whether an address may be that of one host elsewhere: not multicast, loopback or unspecified.
+#[must_use]
+pub fn is_unicast(address: IpAddr) -> bool {
     match address {
         // 0.0.0.0/8 is "this network", 240.0.0.0/4 reserved with the broadcast address in it.
         IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 224 && !v4.is_loopback(),

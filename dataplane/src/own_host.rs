@@ -57,6 +57,19 @@ impl OwnHost {
         self.addresses.iter().any(|own| own.addr() == address)
     }
 
+    /// Whether an address means all hosts of one of its networks (RFC 1122 §3.2.1.3): the last
+    /// one, or the first, as before 1989.
+    #[must_use]
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(address) = address else { return false };
+        self.addresses.iter().any(|own| match own {
+            IpNet::V4(own) if own.prefix_len() < 31 => {
+                own.broadcast() == address || own.network() == address
+            }
+            _ => false,
+        })
+    }
+
     /// Whether an address is in one of its networks.
     #[must_use]
     pub fn is_on_link(&self, address: IpAddr) -> bool {
@@ -83,7 +96,10 @@ pub fn answer(packet: &mut [u8], ip: &Packet) -> LocalAnswer {
     let is_v4 = ip::is_v4(packet);
     let has_options = is_v4 && ip.header_len != V4_HEADER_LEN;
     let has_valid_sum = !is_v4 || checksum::is_valid(checksum::sum(&packet[..V4_HEADER_LEN]));
-    let upper = ip::upper_layer(packet, ip).filter(|_| !has_options && has_valid_sum);
+    let upper = ip::upper_layer(packet, ip).filter(|upper| {
+        let has_extensions = upper.start != ip.header_len && !is_only_fragmented(ip, upper);
+        !has_options && !has_extensions && has_valid_sum
+    });
     let Some(upper) = upper.filter(|upper| is_intact(packet, ip, upper)) else {
         return LocalAnswer::Silence;
     };
@@ -95,9 +111,16 @@ pub fn answer(packet: &mut [u8], ip: &Packet) -> LocalAnswer {
         _ if upper.is_later_fragment => LocalAnswer::Silence,
         ip::TCP | ip::UDP => LocalAnswer::Error(IcmpError::PortUnreachable),
         // The error of IPv6 points to the field that names the protocol.
-        protocol if protocol == ip.protocol => LocalAnswer::Error(IcmpError::ProtocolUnreachable),
-        _ => LocalAnswer::Silence,
+        _ if !is_v4 && upper.is_fragment => LocalAnswer::Silence,
+        _ => LocalAnswer::Error(IcmpError::ProtocolUnreachable),
     }
+}
+
+/// Whether a fragment header is the only extension header of an IPv6 packet.
+fn is_only_fragmented(ip: &Packet, upper: &UpperLayer) -> bool {
+    const FRAGMENT: u8 = 44;
+    const FRAGMENT_HEADER_LEN: usize = 8;
+    ip.protocol == FRAGMENT && upper.start == ip.header_len + FRAGMENT_HEADER_LEN
 }
 
 /// Whether the checksum of the upper layer is right, as far as one packet tells.
@@ -119,12 +142,20 @@ fn is_intact(packet: &[u8], ip: &Packet, upper: &UpperLayer) -> bool {
 fn answer_icmp(packet: &mut [u8], ip: &Packet, upper: &UpperLayer) -> LocalAnswer {
     let is_v4 = ip::is_v4(packet);
     let (request, reply) = if is_v4 { (8, 0) } else { (128, 129) };
-    if !upper.is_later_fragment {
+    let hop_limit_at = if is_v4 { V4_TTL_AT } else { V6_HOP_LIMIT_AT };
+    let mut hop_limit = HOP_LIMIT;
+    if upper.is_later_fragment {
+        // It may be of anything, also of a reply: it must not go to and fro for ever.
+        hop_limit = hop_limit.min(packet[hop_limit_at].saturating_sub(1));
+        if hop_limit == 0 {
+            return LocalAnswer::Silence;
+        }
+    } else {
         let Some(message) = packet[..ip.len].get_mut(upper.start..).filter(|icmp| icmp.len() >= 8)
         else {
             return LocalAnswer::Silence;
         };
-        if message[0] != request || upper.is_source_routed {
+        if message[0] != request {
             return LocalAnswer::Silence;
         }
         let old = u16_at(message, 0);
@@ -136,11 +167,9 @@ fn answer_icmp(packet: &mut [u8], ip: &Packet, upper: &UpperLayer) -> LocalAnswe
     let addresses = if is_v4 { &mut packet[12..20] } else { &mut packet[8..40] };
     let (source, destination) = addresses.split_at_mut(addresses.len() / 2);
     source.swap_with_slice(destination);
+    packet[hop_limit_at] = hop_limit;
     if is_v4 {
-        packet[V4_TTL_AT] = HOP_LIMIT;
-        ip::set_len(packet, V4_HEADER_LEN, ip.len);
-    } else {
-        packet[V6_HOP_LIMIT_AT] = HOP_LIMIT;
+        ip::set_len(packet, V4_HEADER_LEN, ip.len); // and the checksum
     }
     LocalAnswer::Reply
 }

@@ -14,7 +14,7 @@ use wg_bounce_sys::route::{Reply, Route, RouteSocket};
 
 use crate::counters::DropReason;
 use crate::flows::{Conversations, Flow, FlowKey, Flows};
-use crate::icmp::{self, IcmpError};
+use crate::icmp::{self, IcmpError, is_unicast};
 use crate::ip::{self, Packet};
 use crate::ip_forward::{self, Forwarding, has_whole_header, is_fast_path, is_syn, refusal};
 use crate::limits::ROUTE_QUERIES_PER_TURN;
@@ -239,6 +239,9 @@ fn alone<'a>(
     snapshot: &Snapshot,
 ) -> Verdict<'a> {
     let host = &snapshot.relay.own_host;
+    if !is_unicast(ip.source) || host.is_broadcast(ip.destination) {
+        return Verdict::Drop(DropReason::NotForwarded);
+    }
     if host.has(ip.destination) {
         return Verdict::Deliver;
     }

@@ -60,6 +60,9 @@ pub(super) fn check_options(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Options of the daemon that `wg-bounce up` takes from settings of the file.
+pub(super) const OF_FILE: [(&str, &str); 2] = [("address", "Address"), ("mtu", "MTU")];
+
 /// Checks an option of wg-bounce in a configuration file. Fails if it is unknown or has a wrong
 /// value.
 fn check_option(name: &str, value: &str) -> Result<(), String> {
@@ -67,6 +70,9 @@ fn check_option(name: &str, value: &str) -> Result<(), String> {
         return Err("socket-dir is not for a file: other commands need it before they have one; \
                     set WG_BOUNCE_SOCKET_DIR"
             .to_owned());
+    }
+    if let Some((_, setting)) = OF_FILE.iter().find(|(option, _)| *option == name) {
+        return Err(format!("{name} is {setting} = … in [Interface]"));
     }
     let command = Options::command();
     let is_named = |one: &&clap::Arg| one.get_long() == Some(name) && one.get_env().is_some();

@@ -13,6 +13,7 @@ mod memory;
 mod privileges;
 mod process;
 
+use std::env;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -78,6 +79,15 @@ pub fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return ExitCode::from(error.print()),
     };
+    let is_command = command.get_subcommands().any(|one| one.get_name() == options.name);
+    if is_command && !env::args_os().any(|argument| argument == "--") {
+        let name = &options.name;
+        eprintln!(
+            "wg-bounce: {name} is a command: write it before its options; write -- before an \
+             interface called {name}"
+        );
+        return ExitCode::from(2);
+    }
     if options.show_options {
         print!("{}", options.report(&engine_options(&options)));
         return ExitCode::SUCCESS;

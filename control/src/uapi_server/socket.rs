@@ -17,10 +17,12 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
 use wg_bounce_sys::clock::Millis;
 
 use super::lock::NameLock;
 use crate::limits::{UAPI_BACKLOG, UAPI_LOCK_TIME_MAX};
+use crate::socket_paths;
 
 /// The monitored socket file; removed on drop if it is still ours.
 pub struct SocketFile {
@@ -43,6 +45,8 @@ pub enum SocketError {
     InUse(PathBuf),
     /// Another process holds the lock of its name, which is at this path.
     Locked(PathBuf),
+    /// Its directory, chosen by the operator, belongs to another user or is writable for others.
+    OpenToOthers(PathBuf),
     /// A file of another kind exists at its path.
     NotASocket(PathBuf),
     /// A system call failed.
@@ -68,6 +72,12 @@ impl fmt::Display for SocketError {
                 "the lock {} is held by another process, perhaps a start that hangs; stop that \
                  process (fuser {} shows it)",
                 path.display(),
+                path.display()
+            ),
+            SocketError::OpenToOthers(path) => write!(
+                f,
+                "other users could replace sockets in {}: it must belong to you or root, with mode \
+                 0700 or 0755",
                 path.display()
             ),
             SocketError::NotASocket(path) => {
@@ -101,6 +111,9 @@ impl SocketFile {
             .mode(0o700)
             .create(directory)
             .map_err(|error| failed("create the directory", directory, error))?;
+        if !socket_paths::is_default(directory) && is_open_to_others(directory) {
+            return Err(SocketError::OpenToOthers(directory.to_owned()));
+        }
         // Two daemons that find the same stale socket must not both replace it.
         let lock = lock(directory, name, UAPI_LOCK_TIME_MAX)?;
         let path = SocketFile::path(directory, name);
@@ -194,6 +207,14 @@ impl SocketFile {
         while self.watch.read_events().is_ok() {}
         self.identity.is_none() || identity(&self.path) == self.identity
     }
+}
+
+/// Whether users besides root and this one may create files in a directory.
+fn is_open_to_others(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|metadata| {
+        let is_ours = [0, geteuid().as_raw()].contains(&metadata.uid());
+        !is_ours || metadata.mode() & 0o022 != 0
+    })
 }
 
 impl AsFd for SocketFile {

@@ -274,6 +274,11 @@ impl ReceivePath {
             };
             match verdict {
                 Verdict::Deliver if is_alone => {
+                    // The calls of `relay` must come in the order of the messages.
+                    if let Some(known) = relay_to.take() {
+                        sender.relay(&known, relayed, turn)?;
+                        relayed.clear();
+                    }
                     answer(message, &packet, &session.peer, (errors, router), sender, turn)?;
                 }
                 Verdict::Deliver => tun.push(message.train, message.plaintext(), turn),

@@ -235,7 +235,7 @@ impl SendBatch {
         }
         self.seal_tx_buffer();
         self.seal_in_place(turn.trains);
-        self.regroup(turn.now);
+        self.regroup(turn.now, turn.snapshot.mtu + DATA_OVERHEAD);
         let mut pieces = recycle(std::mem::take(&mut self.pieces));
         let slices = self.spans.iter().map(|span| span.slice(&self.tx_buffer, turn.trains));
         pieces.extend(slices.map(IoSlice::new));
@@ -312,8 +312,9 @@ impl SendBatch {
         assert!(messages.next().is_none(), "messages are pushed in the order of their offsets");
     }
 
-    /// Splits the messages of each destination into trains.
-    fn regroup(&mut self, now: Millis) {
+    /// Splits the messages of each destination into trains. A message beyond `length_max` (bytes)
+    /// leaves by itself: the kernel fragments its datagram, but would refuse such a train.
+    fn regroup(&mut self, now: Millis, length_max: usize) {
         self.outgoing.clear();
         self.trains.clear();
         self.spans.clear();
@@ -328,7 +329,10 @@ impl SendBatch {
             while let Some(message) = self.messages.get(next as usize) {
                 next = message.next;
                 let (offset, length) = (message.offset as usize, message.length as usize);
-                let may_follow = use_gso && builder.count > 0 && message.header == train_header;
+                let may_follow = use_gso
+                    && builder.count > 0
+                    && builder.segment_size.max(length) <= length_max
+                    && message.header == train_header;
                 if !(may_follow && builder.push(length)) {
                     builder = TrainBuilder::new(max);
                     train_header = message.header;

@@ -301,5 +301,9 @@ fn options(
                       foreground; see wg-bounce --show-options NAME";
         return Err(Failure { code: 2, reason: reason.to_owned() });
     }
+    if let Some((option, setting)) = check::OF_FILE.iter().find(|(option, _)| is_given(option)) {
+        let reason = format!("--{option} is not for up: {setting} = … in the file says it");
+        return Err(Failure { code: 2, reason });
+    }
     Ok((options, flags))
 }

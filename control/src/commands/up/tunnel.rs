@@ -70,8 +70,7 @@ impl Tunnel {
     ) -> Result<Tunnel, String> {
         if !daemon.is_alone {
             daemon::wait_until_free(interface)?;
-            // Of a process that was killed; or nftables is missing, which matters only if it is
-            // needed.
+            // Of a process that was killed. Without nftables it fails, and is not needed yet.
             let _ = leak_guard::unset(interface);
         }
         let hooks = config.interface.hooks.clone();
@@ -225,7 +224,7 @@ impl Tunnel {
             self.default_route.add(&mut self.host, default)?;
         }
         self.resolve()?;
-        self.set_mtu(config.interface.mtu)?;
+        self.set_mtu(config)?;
         // A name server may be beyond the uplink: a default route that leads to a peer without an
         // address, or other name servers behind such a peer, would keep it out of reach for ever.
         let dns = &config.interface.dns;
@@ -337,9 +336,9 @@ impl Tunnel {
     }
 
     /// The MTU of the file, or else the largest that fits on the ways to the endpoints; and up.
-    fn set_mtu(&mut self, chosen: Option<u32>) -> Result<(), String> {
+    fn set_mtu(&mut self, config: &Config) -> Result<(), String> {
         let failed = |error| describe("MTU")(error);
-        let mtu = match chosen {
+        let mtu = match config.interface.mtu {
             Some(mtu) => mtu,
             None => {
                 let of_file = self.endpoints.values().flatten().filter_map(Endpoint::address);
@@ -356,7 +355,10 @@ impl Tunnel {
             }
         };
         match self.host.has_none() {
-            true => self.daemon.set_host(self.addresses.iter().copied().collect(), mtu),
+            true => {
+                let addresses = config.interface.addresses.iter().map(|one| one.value);
+                self.daemon.set_host(addresses.collect(), mtu)
+            }
             false => self.host.set_link(mtu).map_err(describe(format!("MTU {mtu}"))),
         }
     }
@@ -387,13 +389,15 @@ impl Tunnel {
         }
         self.last_look = now;
         let result = match self.find_names() {
-            Ok(true) if self.is_held_back => {
+            Ok(true) => {
                 let config = std::mem::take(&mut self.config);
-                let result = self.apply(&config);
+                let result = match self.is_held_back {
+                    true => self.apply(&config),
+                    false => self.set_mtu(&config),
+                };
                 self.config = config;
                 result
             }
-            Ok(true) => self.set_mtu(self.config.interface.mtu),
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
@@ -435,10 +439,10 @@ impl Tunnel {
         if state.fwmark == self.mark {
             state.fwmark = chosen_mark;
         }
-        let addresses = match self.host.has_none() {
-            true => self.addresses.clone(),
-            false => self.host.addresses().map_err(describe("addresses"))?,
-        };
+        let mut addresses = self.addresses.clone();
+        if !self.host.has_none() {
+            addresses = self.host.addresses().map_err(describe("addresses"))?;
+        }
         let own_key = state.private_key.as_ref().map(keys::public_of);
         Ok(Running { state, addresses, own_key })
     }

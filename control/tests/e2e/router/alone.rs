@@ -7,8 +7,8 @@ use wg_bounce_dataplane::ip;
 use wg_bounce_sys::clock;
 
 use super::attacks::{mutate, seeds, still_forwards};
-use super::cases::{self, hosts};
-use super::judge::{Case, Expect, judge};
+use super::cases::{self, Hosts, hosts};
+use super::judge::{Case, Expect, is_reply, judge};
 use crate::harness::{
     Backend, Draft, FakePeer, Family, RelayMode, Testbed, TestbedOptions, eventually, forwarded,
     hex, noise, seconds, trim,
@@ -62,6 +62,50 @@ pub fn answers_are_those_of_a_kernel(backend: Backend) {
         }
     }
     assert!(faults.is_empty(), "{faults}");
+}
+
+/// Packets for the hub among packets for bob, in one train, and in fragments.
+pub fn trains_for_the_hub_and_for_peers(backend: Backend) {
+    let mut testbed = Testbed::new(&TestbedOptions::new(backend, RelayMode::Alone));
+    for family in Family::BOTH {
+        let Hosts { alice, bob, hub, unassigned, .. } = hosts(family);
+        let [for_bob, for_hub, for_none] =
+            [bob, hub, unassigned].map(|target| Draft::echo(alice, target, 7, 60).build());
+        for order in [
+            [&for_bob, &for_hub, &for_none],
+            [&for_hub, &for_bob, &for_hub],
+            [&for_none, &for_hub, &for_bob],
+        ] {
+            let train: Vec<_> = order.into_iter().cycle().take(42).cloned().collect();
+            let seen = testbed.observe_all(|alice| alice.send_train(&train));
+            let count = |what: &[u8]| train.iter().filter(|packet| **packet == what).count();
+            assert_eq!(seen.bob.len(), count(&for_bob), "{family:?}");
+            let replies =
+                seen.alice.iter().filter(|packet| is_reply(&trim((*packet).clone()), &for_hub));
+            assert_eq!(replies.count(), count(&for_hub), "{family:?}");
+        }
+    }
+    // A later fragment may be of a reply, which another hub reflects as well.
+    let fragment = Draft::other("10.77.0.2", "10.77.0.1", 1, &[7; 32]).fragment(8);
+    for (limit, expected) in [(1, None), (2, Some(1)), (64, Some(63))] {
+        let seen = testbed.observe(&fragment.clone().hop_limit(limit).build());
+        assert_eq!(seen.alice.first().map(|packet| packet[8]), expected, "hop limit {limit}");
+    }
+    // All hosts of the network, in both forms.
+    for target in ["10.77.0.255", "10.77.0.0"] {
+        let packet = Draft::udp("10.77.0.2", target, 60).build();
+        judge(&testbed.observe(&packet), &packet, &Expect::Silence).expect("a broadcast");
+    }
+    // Too long for a train: the datagrams are fragmented, and others go on in trains.
+    let long = Draft::udp("10.77.0.2", "10.77.0.3", 9200).build();
+    let seen = testbed.observe_all(|alice| (0..32).for_each(|_| alice.send(&long)));
+    assert_eq!(seen.bob.len(), 32);
+    let sent = |testbed: &Testbed| testbed.hub.counter("sent_trains");
+    let before = sent(&testbed);
+    let train = vec![Draft::udp("10.77.0.2", "10.77.0.3", 1000).build(); 40];
+    let seen = testbed.observe_all(|alice| alice.send_train(&train));
+    assert_eq!(seen.bob.len(), 40);
+    assert!(sent(&testbed) - before < 20, "{} trains", sent(&testbed) - before);
 }
 
 /// Neither the hub's own addresses as sources, nor mutated packets, nor floods make it send to a

@@ -10,7 +10,9 @@ mod sources;
 mod traffic;
 
 use crate::harness::{Backend, DefaultRoute, TestbedOptions};
-use alone::{answers_are_those_of_a_kernel, hostile_packets_change_nothing};
+use alone::{
+    answers_are_those_of_a_kernel, hostile_packets_change_nothing, trains_for_the_hub_and_for_peers,
+};
 use answers::errors_come_from_the_hubs_own_address;
 use attacks::{
     a_scan_takes_bounded_memory, forged_and_replayed_messages_are_dropped,
@@ -99,4 +101,5 @@ on_both_backends!(
     a_scan_takes_bounded_memory,
     answers_are_those_of_a_kernel,
     hostile_packets_change_nothing,
+    trains_for_the_hub_and_for_peers,
 );

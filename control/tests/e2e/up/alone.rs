@@ -146,6 +146,54 @@ fn peers_are_relayed_by(backend: Backend, wrapper: &[&str]) {
     }
 }
 
+/// The directory of the sockets: a flag wins over the variable; others must not write to it.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn socket_directories() {
+    let lab = Lab::new();
+    let set = Hub::new(&lab, Backend::Mmsg);
+    let hub = &set.hub;
+    hub.write(&set.file("# wg-bounce: tun = off\n"));
+    let program = Program::under_test();
+    let program = program.display();
+    let [one, other] = ["one", "other"].map(|name| lab.file(name));
+    let (from_variable, from_flag) = (one.display(), other.display());
+    let line = format!(
+        "env WG_BOUNCE_SOCKET_DIR={from_variable} {program} up {} --io mmsg --socket-dir \
+         {from_flag}",
+        hub.file.display()
+    );
+    let mut process = hub.namespace.spawn(&lab, &line);
+    wait_until_up(&mut process, seconds(10));
+    let command = |line: &str| hub.namespace.attempt(&format!("{program} {line}"));
+    let shown = command(&format!("show --interval 0 --socket-dir {from_flag}")).expect_ok();
+    assert!(shown.contains(&hub.interface), "{shown}");
+    let misplaced = command(&format!("--socket-dir {from_flag} show"));
+    assert!(misplaced.stderr.contains("show is a command: write it before"), "{misplaced:?}");
+    command(&format!("down {} --socket-dir {from_flag}", hub.interface)).expect_ok();
+    assert_eq!(process.exit_code(), Some(0));
+
+    let open = other.join("wireguard");
+    fs::set_permissions(&open, Permissions::from_mode(0o777)).expect("our own");
+    let refused = command(&format!("wg9 --foreground --tun off --socket-dir {from_flag}"));
+    assert!(refused.stderr.contains("other users could replace sockets in"), "{refused:?}");
+    for (options, expected) in [
+        ("--tun on --address 10.0.0.1/24", "--address is for --tun off"),
+        ("--tun off --address 10.0.0.x", "not an IP address with a prefix length"),
+        ("--tun off --mtu 100", "100 is not in 1280..=65535"),
+    ] {
+        let refused = command(&format!("wg9 --foreground {options}"));
+        assert!(!refused.is_ok() && refused.stderr.contains(expected), "{refused:?}");
+    }
+    let refused = command(&format!("up {} --tun off --mtu 1300", hub.file.display()));
+    assert!(refused.stderr.contains("--mtu is not for up: MTU = "), "{refused:?}");
+    hub.write(&set.file("# wg-bounce: socket-dir = /tmp\n# wg-bounce: mtu = 1300\n"));
+    let problems = command(&format!("check {}", hub.file.display())).stdout;
+    for expected in ["socket-dir is not for a file", "mtu is MTU = … in [Interface]"] {
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
 fn a_user_without_capabilities_is_enough(backend: Backend) {
     peers_are_relayed_by(backend, &AS_NOBODY);
 }
