@@ -158,6 +158,44 @@ fn a_command_is_no_interface_and_the_help_lists_it() {
 }
 
 /// A hub without peers, and the path of its file.
+#[test]
+fn every_command_has_a_manual_page_and_completions() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().to_str().expect("text");
+    let (code, _, stderr) = run(&["man", path], "");
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let page = |name: &str| {
+        let text = fs::read_to_string(directory.path().join(format!("{name}.8")));
+        text.unwrap_or_else(|_| panic!("no page {name}"))
+    };
+    assert!(page("wg-bounce").contains(r"\-\-relay"));
+    let [bash, zsh, fish] = ["bash", "zsh", "fish"].map(|shell| {
+        let (code, text, _) = run(&["completions", shell], "");
+        assert_eq!(code, 0);
+        text
+    });
+    let (_, help, _) = run(&["--help"], "");
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.starts_with("Arguments"));
+    let commands: Vec<_> = commands
+        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next())
+        .filter(|word| *word != "help" && help.contains(&format!("\n  {word} ")))
+        .collect();
+    assert!(commands.len() > 12, "{commands:?}");
+    for name in commands {
+        assert!(page(&format!("wg-bounce-{name}")).contains(".SH NAME"), "{name}");
+        for text in [&bash, &zsh, &fish] {
+            assert!(text.contains(name), "{name}");
+        }
+    }
+    let mut check = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash");
+    check.stdin.take().expect("a pipe").write_all(bash.as_bytes()).expect("it reads");
+    assert!(check.wait().expect("it ends").success());
+    let (code, _, stderr) = run(&["man", "/nonexistent"], "");
+    assert_eq!(code, 1);
+    assert!(stderr.contains("/nonexistent/"), "{stderr}");
+}
+
 fn hub(directory: &TempDir, address: &str) -> (String, String) {
     let private = run(&["genkey"], "").1;
     let text = format!(

@@ -7,6 +7,8 @@ mod events;
 mod explain;
 mod file;
 mod keys;
+#[cfg(feature = "manual")]
+mod manual;
 mod peers;
 mod show;
 mod strip;
@@ -30,6 +32,9 @@ pub(crate) enum Command {
     AddPeer(peers::AddArguments),
     /// Check a configuration file: every error, and settings that are probably mistakes
     Check(check::Arguments),
+    /// Print completions for a shell, for example: source <(wg-bounce completions bash)
+    #[cfg(feature = "manual")]
+    Completions(manual::CompletionsArguments),
     /// Take down an interface that wg-bounce up runs; return once it is down
     Down(up::RequestArguments),
     /// Print what happens, line by line, until it is stopped: peers connect, rekey, roam and go,
@@ -42,6 +47,9 @@ pub(crate) enum Command {
     Genkey,
     /// Print a new preshared key
     Genpsk,
+    /// Write the manual pages into a directory
+    #[cfg(feature = "manual")]
+    Man(manual::ManArguments),
     /// Print the public key of the private key on standard input
     Pubkey,
     /// Apply the configuration file of an interface that wg-bounce up runs as it is now, without
@@ -64,15 +72,23 @@ pub(crate) enum Command {
 
 impl Command {
     /// Runs the command. Exit codes: 0 if it did what was asked for, 1 if not, 2 for wrong usage.
-    pub(crate) fn run(&self) -> ExitCode {
+    /// `program` is the definition of all commands and options.
+    #[cfg_attr(not(feature = "manual"), expect(unused_variables))]
+    pub(crate) fn run(&self, program: clap::Command) -> ExitCode {
         let (name, result) = match self {
             Command::AddPeer(arguments) => ("add-peer", peers::add(arguments)),
             Command::Check(arguments) => ("check", check::run(arguments)),
+            #[cfg(feature = "manual")]
+            Command::Completions(arguments) => {
+                ("completions", manual::completions(program, arguments).map(Answer::from))
+            }
             Command::Down(arguments) => ("down", up::down(arguments).map(Answer::from)),
             Command::Events(arguments) => ("events", events::run(arguments).map(Answer::from)),
             Command::Explain(arguments) => ("explain", explain::run(arguments).map(Answer::from)),
             Command::Genkey => ("genkey", keys::private().map(Answer::from)),
             Command::Genpsk => ("genpsk", keys::preshared().map(Answer::from)),
+            #[cfg(feature = "manual")]
+            Command::Man(arguments) => ("man", manual::man(program, arguments).map(Answer::from)),
             Command::Pubkey => ("pubkey", keys::public().map(Answer::from)),
             Command::Reload(arguments) => ("reload", up::reload(arguments).map(Answer::from)),
             Command::RemovePeer(arguments) => {

@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
     }
     if matches.subcommand().is_some() {
         return match Command::from_arg_matches(&matches) {
-            Ok(command) => command.run(),
+            Ok(found) => found.run(command),
             Err(error) => error.exit(),
         };
     }
