@@ -12,6 +12,8 @@ mod manual;
 mod peers;
 mod show;
 mod strip;
+#[cfg(feature = "tui")]
+mod top;
 mod up;
 
 use std::io::{self, Write as _};
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     /// Print a configuration file without what only wg-quick and wg-bounce understand, for wg
     /// setconf
     Strip(strip::Arguments),
+    /// Show a running interface and its peers on the whole terminal, with rates
+    #[cfg(feature = "tui")]
+    Top(top::Arguments),
     /// Bring up an interface from its configuration file, with addresses, routes, DNS and hooks, as
     /// wg-quick up does, and run in the foreground until it is taken down
     Up(up::UpArguments),
@@ -97,6 +102,8 @@ impl Command {
             Command::Save(arguments) => ("save", up::save(arguments).map(Answer::from)),
             Command::Show(arguments) => ("show", show::run(arguments)),
             Command::Strip(arguments) => ("strip", strip::run(arguments).map(Answer::from)),
+            #[cfg(feature = "tui")]
+            Command::Top(arguments) => ("top", top::run(arguments).map(Answer::from)),
             Command::Up(arguments) => ("up", up::run(arguments).map(Answer::from)),
         };
         match result {

@@ -193,7 +193,7 @@ fn peer_text(peer: &Peer, before: Option<(&Peer, &Report)>, report: &Report) -> 
 }
 
 /// The counters of all workers together.
-fn sums(report: &Report) -> Counters {
+pub(super) fn sums(report: &Report) -> Counters {
     let mut sums = Counters::new();
     for (name, value) in report.workers.iter().flatten() {
         *sums.entry(name.clone()).or_default() += value;
@@ -202,7 +202,7 @@ fn sums(report: &Report) -> Counters {
 }
 
 /// The share of the packets that came from peers and went to others without the kernel.
-fn share_of_direct(sums: &Counters) -> Option<String> {
+pub(super) fn share_of_direct(sums: &Counters) -> Option<String> {
     let count = |name: &str| sums.get(name).copied().unwrap_or(0);
     let (direct, kernel) = (count("relayed"), count("tun_packets_written"));
     let percent = direct as f64 * 100.0 / (direct + kernel) as f64;
@@ -212,7 +212,7 @@ fn share_of_direct(sums: &Counters) -> Option<String> {
 }
 
 /// The reasons for dropped packets, with their counts.
-fn drops(counters: &Counters) -> String {
+pub(super) fn drops(counters: &Counters) -> String {
     let drops = counters.iter().filter_map(|(name, value)| {
         Some(format!("{} {value}", name.strip_prefix("drop_")?.replace('_', " ")))
     });
@@ -227,9 +227,14 @@ fn rate(earlier: Option<&Report>, now: &Report, of: impl Fn(&Report) -> Option<u
 
 /// ` (12.3 Mbit/s)`.
 fn rate_text(bytes: u64, seconds: f64) -> String {
-    if seconds <= 0.0 {
-        return String::new();
+    match seconds > 0.0 {
+        true => format!(" ({})", bit_rate(bytes, seconds)),
+        false => String::new(),
     }
+}
+
+/// `12.3 Mbit/s`.
+pub(super) fn bit_rate(bytes: u64, seconds: f64) -> String {
     let mut rate = bytes as f64 * 8.0 / seconds;
     let mut unit = 0;
     let units = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"];
@@ -238,8 +243,8 @@ fn rate_text(bytes: u64, seconds: f64) -> String {
         unit += 1;
     }
     match unit {
-        0 => format!(" ({rate:.0} {})", units[unit]),
-        _ => format!(" ({rate:.1} {})", units[unit]),
+        0 => format!("{rate:.0} {}", units[unit]),
+        _ => format!("{rate:.1} {}", units[unit]),
     }
 }
 
@@ -257,7 +262,7 @@ fn bytes_text(bytes: u64) -> String {
 }
 
 /// A time ago, as wg(8) writes it.
-fn ago_text(seconds: u64) -> String {
+pub(super) fn ago_text(seconds: u64) -> String {
     if seconds == 0 {
         return "now".to_owned();
     }

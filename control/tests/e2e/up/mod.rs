@@ -8,6 +8,8 @@ mod life;
 mod names;
 mod reload;
 mod show;
+#[cfg(feature = "tui")]
+mod top;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
