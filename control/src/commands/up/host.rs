@@ -95,7 +95,14 @@ impl Host {
     pub fn add_address(&mut self, address: IpNet) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewAddress(self.address(address));
         let added = self.change(&Request::create_route(&message));
-        unless(added, io::ErrorKind::AlreadyExists)
+        match unless(added, io::ErrorKind::AlreadyExists) {
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied && address.addr().is_ipv6() =>
+            {
+                Err(io::Error::other("IPv6 is off: see sysctl net.ipv6.conf.all.disable_ipv6"))
+            }
+            result => result,
+        }
     }
 
     /// Removes an address, which may be gone already.

@@ -3,6 +3,7 @@
 mod alone;
 mod differential;
 mod events;
+mod families;
 pub mod hub;
 mod life;
 mod names;
