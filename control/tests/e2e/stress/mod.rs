@@ -5,6 +5,8 @@ mod empty_datagrams;
 mod handshakes;
 mod link;
 mod many_peers;
+#[cfg(feature = "metrics")]
+mod prometheus;
 mod queues;
 mod refused_offloads;
 mod reload;
