@@ -129,6 +129,10 @@ pub struct Counters {
     pub relayed_bytes: Counter,
     /// Trains that found their socket full and were held. What follows them waits as packets.
     pub held_trains: Counter,
+    /// Packets that waited in the fair queue, and left.
+    pub queued_packets: Counter,
+    /// The time that they waited, added up (milliseconds).
+    pub queued_milliseconds: Counter,
     /// Datagrams handed over to the worker that owns their session.
     pub handed_off: Counter,
     /// Times that a destination was demoted to sends without segmentation offload.
@@ -155,6 +159,8 @@ impl Counters {
             ("relayed", &self.relayed),
             ("relayed_bytes", &self.relayed_bytes),
             ("held_trains", &self.held_trains),
+            ("queued_packets", &self.queued_packets),
+            ("queued_milliseconds", &self.queued_milliseconds),
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),
         ];

@@ -163,7 +163,7 @@ impl Metrics {
 }
 
 /// Counters of workers: their names in reports and in metrics, and what they count.
-const OF_WORKERS: [(&str, &str, &str); 12] = [
+const OF_WORKERS: [(&str, &str, &str); 14] = [
     ("relayed", "wg_bounce_relayed_packets", "Packets from peer to peer past the interface"),
     ("relayed_bytes", "wg_bounce_relayed_bytes", "Their bytes"),
     ("received_trains", "wg_bounce_received_trains", "Trains of datagrams received"),
@@ -174,6 +174,8 @@ const OF_WORKERS: [(&str, &str, &str); 12] = [
     ("tun_frames_written", "wg_bounce_tun_frames_written", "Writes to the interface"),
     ("tun_packets_written", "wg_bounce_tun_packets_written", "Packets in those writes"),
     ("held_trains", "wg_bounce_held_trains", "Trains that found their socket full"),
+    ("queued_packets", "wg_bounce_queued_packets", "Packets that waited for a full socket"),
+    ("queued_milliseconds", "wg_bounce_queued_milliseconds", "The time that they waited, summed"),
     ("handed_off", "wg_bounce_handed_off", "Datagrams handed over to another worker"),
     ("gso_demotions", "wg_bounce_gso_demotions", "Destinations that refused trains"),
 ];

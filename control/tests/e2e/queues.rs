@@ -113,6 +113,9 @@ pub fn overload(
     let before = hub.counter("drop_socket_full") + hub.counter("drop_congestion");
     let (victim, bystander, arrived, sent) = phase(uplink.load, duration);
     let dropped = hub.counter("drop_socket_full") + hub.counter("drop_congestion") - before;
+    let [waited, time, late] =
+        ["queued_packets", "queued_milliseconds", "drop_congestion"].map(|name| hub.counter(name));
+    assert!(late == 0 || waited > 0 && time > 0, "{waited} packets waited {time} ms");
     let rate = |packets: usize| (packets * FLOOD_LEN * 8) as f64 / duration.as_secs_f64();
     let (sent, arrived) = (rate(sent), rate(arrived));
     Some(Overload { idle, victim, bystander, sent, arrived, dropped })

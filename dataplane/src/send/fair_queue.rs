@@ -82,6 +82,8 @@ impl FairQueue {
         })?;
         *left = left.saturating_add(1);
         *bytes -= cost as usize;
+        turn.counters.queued_packets.add(1);
+        turn.counters.queued_milliseconds.add(turn.now.since(waiting.since).0);
         Some((waiting.peer, waiting.packet))
     }
 
