@@ -21,9 +21,9 @@ pub fn base() -> PathBuf {
     base.clone().unwrap_or_else(|| DEFAULT.into())
 }
 
-/// Whether a directory is one of those that only root can create.
-pub fn is_default(directory: &Path) -> bool {
-    directory.starts_with(DEFAULT)
+/// Whether the directory is the usual one, in which only root can create others.
+pub fn is_usual() -> bool {
+    base() == Path::new(DEFAULT)
 }
 
 /// The directory of UAPI sockets: by default the one in which wg(8) looks for them.

@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             Err(error) => return Err(format!("cannot write the output: {error}").into()),
         }
     }
-    Err(format!("{interface}: the daemon has ended").into())
+    Err(format!("{interface}: the daemon has ended, or this client was too slow").into())
 }
 
 /// For example "2026-11-27T18:00:01.123Z connected alice AAEC…Hh8= 192.0.2.2:51820".

@@ -123,7 +123,7 @@ impl Device {
         };
         if proven.timestamp <= entry.greatest_received {
             self.core.counters.drop_replayed += 1;
-            entry.log_stale(proven.timestamp, now.monotonic, out);
+            entry.log_stale(proven.timestamp, message.from, now.monotonic, out);
             return;
         }
         let spacing = self.core.settings.timings.initiation_spacing;
@@ -206,7 +206,7 @@ impl Core {
             entry.crossings = entry.crossings.saturating_add(1);
         }
         self.abandon_handshake(entry, out);
-        entry.shared.set_endpoint(from);
+        entry.move_to(from, now.monotonic, out);
         let local_index = self.allocate_index(entry);
         let mut message = [0; RESPONSE_LEN];
         let ephemeral = self.random_secret();
@@ -243,7 +243,7 @@ impl Core {
         let local_index = initiated.local_index;
         entry.handshake = None;
         self.apply_confirmation(entry, now, out);
-        entry.shared.set_endpoint(message.from);
+        entry.move_to(message.from, now.monotonic, out);
         entry.shared.counters.received_bytes.add(RESPONSE_LEN as u64);
         self.begin_as_initiator(entry, &keys, local_index, now.monotonic, out);
         self.counters.sessions_initiated += 1;
@@ -265,15 +265,28 @@ impl PeerEntry {
         self.forged_responses >= FORGED_RESPONSES_MAX
     }
 
+    /// Sends to where an authentic handshake message came from.
+    fn move_to(&mut self, from: Endpoint, now: Millis, out: &mut Vec<Output>) {
+        if self.shared.set_endpoint(from) && self.shared.note_roamed(now) {
+            out.push(Output::Log(LogEvent::Roamed(Arc::clone(&self.shared))));
+        }
+    }
+
     /// Logs that an initiation was refused because of its timestamp; once an hour. A copy of the
     /// last initiation is no reason: networks duplicate datagrams.
-    fn log_stale(&mut self, timestamp: Timestamp, now: Millis, out: &mut Vec<Output>) {
+    fn log_stale(
+        &mut self,
+        timestamp: Timestamp,
+        from: Endpoint,
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) {
         let is_silent = self.logged_stale.is_some_and(|last| now.since(last) < LOG_INTERVAL);
         if timestamp == self.greatest_received || is_silent {
             return;
         }
         self.logged_stale = Some(now);
         let (peer, behind) = (Arc::clone(&self.shared), self.greatest_received.since(timestamp));
-        out.push(Output::Log(LogEvent::StaleTimestamp { peer, behind }));
+        out.push(Output::Log(LogEvent::StaleTimestamp { peer, from, behind }));
     }
 }

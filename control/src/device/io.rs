@@ -91,6 +91,8 @@ pub enum LogEvent {
     StaleTimestamp {
         /// The peer.
         peer: Arc<Peer>,
+        /// The sender of the initiation.
+        from: Endpoint,
         /// The span from its timestamp to the greatest one received.
         behind: Duration,
     },

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
-use crossbeam_channel::{Sender, TrySendError};
 use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_sys::clock::Millis;
 
 use crate::limits::EVENT_CLIENTS_MAX;
 use crate::short_key;
-use crate::status::events::{About, Change, Event};
+use crate::status::events::{About, Change, Event, Lane};
 
 /// The clients, and the peers that have a session.
 pub(super) struct Announcer {
@@ -21,18 +20,12 @@ pub(super) struct Announcer {
     connected: BTreeMap<PeerId, Connected>,
     /// The ends of sessions, in order: all have one lifetime.
     ends: VecDeque<(Millis, PeerId)>,
-    clients: Vec<Client>,
+    clients: Vec<Lane>,
 }
 
 struct Connected {
     peer: Arc<Peer>,
     since: Millis,
-}
-
-struct Client {
-    lane: Sender<Arc<Event>>,
-    /// Events that it was too slow for.
-    missed: u64,
 }
 
 impl Announcer {
@@ -43,10 +36,11 @@ impl Announcer {
     }
 
     /// Sends the events to this client too; false if there are enough.
-    pub fn add(&mut self, lane: Sender<Arc<Event>>) -> bool {
+    pub fn add(&mut self, lane: Lane) -> bool {
+        self.clients.retain(Lane::is_in_use);
         let is_admitted = self.clients.len() < EVENT_CLIENTS_MAX;
         if is_admitted {
-            self.clients.push(Client { lane, missed: 0 });
+            self.clients.push(lane);
             log::debug!("status socket: a client follows the events");
         }
         is_admitted
@@ -109,32 +103,7 @@ impl Announcer {
         }
         let time = wall.as_secs_f64();
         let event = Arc::new(Event { time, change: change() });
-        self.clients.retain_mut(|client| client.send(time, &event));
-    }
-}
-
-impl Client {
-    /// Sends an event, after the number of those that it has missed; false if it has left.
-    fn send(&mut self, time: f64, event: &Arc<Event>) -> bool {
-        if self.missed > 0 {
-            let change = Change::Missed { count: self.missed };
-            if self.lane.try_send(Arc::new(Event { time, change })).is_ok() {
-                self.missed = 0;
-            }
-        }
-        // Not before the client knows that others are missing.
-        if self.missed > 0 {
-            self.missed += 1;
-            return true;
-        }
-        match self.lane.try_send(Arc::clone(event)) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.missed = 1;
-                true
-            }
-            Err(TrySendError::Disconnected(_)) => false,
-        }
+        self.clients.retain(|client| client.send(&event));
     }
 }
 
@@ -150,23 +119,22 @@ fn of_key(key: &[u8; 32]) -> About {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::bounded;
-
     use super::*;
+    use crate::status::events::Following;
 
     const LIFETIME: Millis = Millis(180_000);
 
-    fn kinds(events: &crossbeam_channel::Receiver<Arc<Event>>) -> Vec<String> {
+    fn kinds(events: &Following) -> Vec<String> {
         let name = |event: Arc<Event>| {
             let json = serde_json::to_value(&*event).expect("JSON");
             json["event"].as_str().expect("a name").to_owned()
         };
-        events.try_iter().map(name).collect()
+        events.events.try_iter().map(name).collect()
     }
 
     #[test]
     fn a_session_that_is_not_renewed_ends() {
-        let (lane, received) = bounded(10);
+        let (lane, received) = Lane::new(10);
         let mut events = Announcer::new(LIFETIME);
         assert!(events.add(lane));
         let peer = Arc::new(Peer::new(PeerId(1), [7; 32]));
@@ -185,16 +153,33 @@ mod tests {
 
     #[test]
     fn a_slow_client_learns_that_it_has_missed_events() {
-        let (lane, received) = bounded(2);
+        let (lane, received) = Lane::new(2);
         let mut events = Announcer::new(LIFETIME);
         assert!(events.add(lane));
         let relay = |events: &mut Announcer| events.relay("direct", Duration::ZERO);
         (0..5).for_each(|_| relay(&mut events));
+        assert_eq!(received.missed(), 0, "first those that wait");
         assert_eq!(kinds(&received), ["relay", "relay"]);
-        relay(&mut events);
-        assert_eq!(kinds(&received), ["missed", "relay"]);
+        assert_eq!((received.missed(), received.missed()), (3, 0));
+        (0..3).for_each(|_| relay(&mut events));
         drop(received);
         relay(&mut events);
         assert!(events.clients.is_empty());
+    }
+
+    #[test]
+    fn clients_that_have_left_make_room() {
+        let mut events = Announcer::new(LIFETIME);
+        let clients: Vec<_> = (0..EVENT_CLIENTS_MAX)
+            .map(|_| {
+                let (lane, received) = Lane::new(1);
+                assert!(events.add(lane));
+                received
+            })
+            .collect();
+        assert!(!events.add(Lane::new(1).0));
+        drop(clients);
+        let (lane, _received) = Lane::new(1);
+        assert!(events.add(lane));
     }
 }

@@ -112,8 +112,7 @@ impl Runtime {
             self.publish();
         }
         if self.relay.decision != before {
-            let version = self.components.device.allowed_ips_version();
-            self.announcer.relay(&self.relay.summary(version), now().wall);
+            self.announcer.relay(&self.relay.decision_text(), now().wall);
             self.relay.changes += u64::from(before.is_some());
             self.relay.unreported = Some(self.epoch);
         }
@@ -151,14 +150,13 @@ impl Runtime {
     fn log(&mut self, event: &LogEvent) {
         let wall = now().wall;
         match event {
-            LogEvent::StaleTimestamp { peer, behind } => {
+            LogEvent::StaleTimestamp { peer, from, behind } => {
                 let why = format!(
                     "its timestamp is {} s older than an earlier one (its clock was set back, or \
                      an old message was replayed)",
                     behind.as_secs_f32()
                 );
-                let from = peer.endpoint().map(|endpoint| endpoint.remote);
-                self.announcer.refused(&peer.public_key, from, &why, wall);
+                self.announcer.refused(&peer.public_key, Some(from.remote), &why, wall);
                 log::warn!("{}: handshake refused: {why}", Named(peer));
             }
             LogEvent::UnknownKey { key, from } => {

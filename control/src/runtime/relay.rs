@@ -141,11 +141,15 @@ impl RelayState {
         lanes.ask(Question { about, version, answer: Box::new(answer) });
     }
 
+    /// The decision, with its reasons.
+    pub(super) fn decision_text(&self) -> String {
+        self.decision.as_ref().map_or("not determined yet".to_owned(), ToString::to_string)
+    }
+
     /// The current policy in one line, for this version of the peers' addresses.
     pub(super) fn summary(&self, version: u64) -> String {
-        let RelayState { decision, changes, relay, .. } = self;
-        let decision =
-            decision.as_ref().map_or("not determined yet".to_owned(), ToString::to_string);
+        let RelayState { changes, relay, .. } = self;
+        let decision = self.decision_text();
         let awaits = self.awaits_judgement(version);
         let more = if awaits { "; rules are being judged for new allowed IPs" } else { "" };
         format!("{decision}{more}; changes={changes} routes-changed={}", relay.routes)

@@ -138,7 +138,7 @@ impl Runtime {
             relay: report::Relay {
                 ipv4: self.relay.way(Family::V4),
                 ipv6: self.relay.way(Family::V6),
-                summary: statistics.relay,
+                summary: self.relay.decision_text(),
             },
             engine: engine.describe().to_owned(),
             time: clock::wall_time().as_secs_f64(),

@@ -1,7 +1,10 @@
 //! Events: changes of peers and of the relay, as they happen.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use serde::{Deserialize, Serialize};
 
 /// An event with its time.
@@ -39,7 +42,7 @@ pub enum Change {
         /// As in a report.
         summary: String,
     },
-    /// This client was too slow: events are missing here.
+    /// This client was too slow: events are missing before this.
     Missed {
         /// Their number.
         count: u64,
@@ -57,4 +60,55 @@ pub struct About {
     /// The address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
+}
+
+/// The way of events to a client that follows them.
+pub struct Lane {
+    events: Sender<Arc<Event>>,
+    /// Events that found it full.
+    missed: Arc<AtomicU64>,
+}
+
+/// The other end of a [`Lane`].
+pub struct Following {
+    /// The events.
+    pub events: Receiver<Arc<Event>>,
+    missed: Arc<AtomicU64>,
+}
+
+impl Lane {
+    /// Both ends, for at most this many events at once.
+    pub fn new(events_max: usize) -> (Lane, Following) {
+        let (sender, receiver) = bounded(events_max);
+        let missed = Arc::new(AtomicU64::new(0));
+        let following = Following { events: receiver, missed: Arc::clone(&missed) };
+        (Lane { events: sender, missed }, following)
+    }
+
+    /// Sends an event, or counts that it could not; false if the client has left.
+    pub fn send(&self, event: &Arc<Event>) -> bool {
+        match self.events.try_send(Arc::clone(event)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.missed.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Whether the client has not left.
+    pub fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.missed) > 1
+    }
+}
+
+impl Following {
+    /// The number of events that are missing, once: after all that wait.
+    pub fn missed(&self) -> u64 {
+        match self.events.is_empty() {
+            true => self.missed.swap(0, Ordering::Relaxed),
+            false => 0,
+        }
+    }
 }

@@ -12,9 +12,10 @@ use base64ct::{Base64, Encoding as _};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use wg_bounce_sys::clock;
 
 use super::deadline::Deadline;
-use super::events::Event;
+use super::events::{Change, Event, Following, Lane};
 use super::report::Report;
 use super::{Host, Reply, Request, VERSION, Verb};
 use crate::limits::{
@@ -28,7 +29,7 @@ pub enum StatusRequest {
     /// For a report.
     Report(Sender<Arc<Report>>),
     /// For events from now on; the answer says whether that is possible.
-    Events(Sender<Arc<Event>>, Sender<bool>),
+    Events(Lane, Sender<bool>),
     /// To be this host; the answer says whether that was possible.
     Host(Host, Sender<bool>),
 }
@@ -55,8 +56,8 @@ impl Asker {
     }
 
     /// The events from now on; none if there are too many clients, or the daemon is shutting down.
-    fn events(&self) -> Option<Receiver<Arc<Event>>> {
-        let (lane, events) = bounded(EVENTS_WAITING_MAX);
+    fn events(&self) -> Option<Following> {
+        let (lane, events) = Lane::new(EVENTS_WAITING_MAX);
         let is_admitted = self.ask(|sender| StatusRequest::Events(lane, sender));
         is_admitted.unwrap_or(false).then_some(events)
     }
@@ -131,7 +132,7 @@ impl Drop for Admitted {
 }
 
 /// Serves one request. Returns the events that are to follow, if it asks for them.
-fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<Option<Receiver<Arc<Event>>>> {
+fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<Option<Following>> {
     let mut events = None;
     let mut line = Vec::new();
     BufReader::new((&mut stream).take(STATUS_LINE_LEN_MAX)).read_until(b'\n', &mut line)?;
@@ -149,7 +150,12 @@ fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<Option<Receiver<Arc<
         Ok(Request { verb: Verb::Events, .. }) => {
             events = asker.events();
             let is_refused = events.is_none();
-            answer(is_refused.then(|| "too many clients wait for events".to_owned()), None)
+            answer(
+                is_refused.then(|| {
+                    "too many clients follow the events, or the daemon is shutting down".to_owned()
+                }),
+                None,
+            )
         }
         Ok(Request { verb: Verb::Host(host), .. }) => match asker.set_host(host) {
             Some(true) => answer(None, None),
@@ -178,19 +184,25 @@ fn serve(mut stream: Deadline, asker: &Asker) -> io::Result<Option<Receiver<Arc<
 }
 
 /// Sends events until the client leaves, or takes too long for one.
-fn send_events(mut stream: &UnixStream, events: &Receiver<Arc<Event>>) -> io::Result<()> {
+fn send_events(stream: &UnixStream, following: &Following) -> io::Result<()> {
     stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
-    stream.set_nonblocking(false)?;
+    let mut writer = stream;
+    let mut send = |event: &Event| {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        writer.write_all(&line)
+    };
     loop {
-        match events.recv_timeout(EVENT_CLIENT_LOOK_INTERVAL) {
-            Ok(event) => {
-                let mut line = serde_json::to_vec(&*event)?;
-                line.push(b'\n');
-                stream.write_all(&line)?;
-            }
+        match following.events.recv_timeout(EVENT_CLIENT_LOOK_INTERVAL) {
+            Ok(event) => send(&event)?,
             Err(RecvTimeoutError::Timeout) if has_left(stream)? => return Ok(()),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        let count = following.missed();
+        if count > 0 {
+            let time = clock::wall_time().as_secs_f64();
+            send(&Event { time, change: Change::Missed { count } })?;
         }
     }
 }

@@ -111,7 +111,7 @@ impl SocketFile {
             .mode(0o700)
             .create(directory)
             .map_err(|error| failed("create the directory", directory, error))?;
-        if !socket_paths::is_default(directory) && is_open_to_others(directory) {
+        if !socket_paths::is_usual() && is_open_to_others(directory) {
             return Err(SocketError::OpenToOthers(directory.to_owned()));
         }
         // Two daemons that find the same stale socket must not both replace it.
@@ -209,12 +209,20 @@ impl SocketFile {
     }
 }
 
-/// Whether users besides root and this one may create files in a directory.
+/// Whether users besides root and this one may create files in a directory, or replace it.
 fn is_open_to_others(directory: &Path) -> bool {
-    fs::metadata(directory).is_ok_and(|metadata| {
-        let is_ours = [0, geteuid().as_raw()].contains(&metadata.uid());
-        !is_ours || metadata.mode() & 0o022 != 0
-    })
+    const WRITABLE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let is_open = |directory: &Path, is_allowed: fn(u32) -> bool| {
+        fs::metadata(directory).map_or(true, |metadata| {
+            let is_ours = [0, geteuid().as_raw()].contains(&metadata.uid());
+            !is_ours || !is_allowed(metadata.mode())
+        })
+    };
+    is_open(directory, |mode| mode & WRITABLE == 0)
+        || directory
+            .parent()
+            .is_none_or(|parent| is_open(parent, |mode| mode & WRITABLE == 0 || mode & STICKY != 0))
 }
 
 impl AsFd for SocketFile {

@@ -88,7 +88,7 @@ fn a_peer_whose_clock_was_set_back_is_logged_once_an_hour() {
     for seconds in [10, 20, 3000] {
         assert!(!reconnects(&mut back, &mut b, at(seconds)));
     }
-    assert!(matches!(&b.logged[..], [LogEvent::StaleTimestamp { peer, behind }]
+    assert!(matches!(&b.logged[..], [LogEvent::StaleTimestamp { peer, behind, .. }]
         if peer.public_key == a.public_key && *behind > 9 * HOUR));
     assert!(!reconnects(&mut back, &mut b, at(3700)));
     assert_eq!(b.logged.len(), 2);

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return Err(Failure { code: 2, reason });
     }
     let model = Model::new(show::report(&arguments.interface)?);
-    let mut terminal = ratatui::init();
+    let mut terminal = ratatui::try_init().map_err(|error| format!("the terminal: {error}"))?;
     let result = follow(&mut terminal, model, &arguments.interface);
     ratatui::restore();
     result.map(|()| 0).map_err(|error| format!("the terminal: {error}").into())

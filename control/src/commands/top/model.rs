@@ -136,6 +136,7 @@ impl Model {
             }
         }
         self.before = Some(before);
+        self.clamp();
     }
 
     /// Handles a key; false to end.
@@ -158,8 +159,13 @@ impl Model {
             }
             _ => {}
         }
-        self.first = self.first.min(self.shown().len().saturating_sub(1));
+        self.clamp();
         true
+    }
+
+    /// Keeps a peer in sight, where any is left.
+    fn clamp(&mut self) {
+        self.first = self.first.min(self.shown().len().saturating_sub(1));
     }
 
     /// The lines of the table. `wall` is the time since the Unix epoch (seconds).
