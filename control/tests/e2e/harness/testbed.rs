@@ -223,11 +223,12 @@ impl Testbed {
         send(&mut self.alice);
         let (alice, bob) = self.settle();
         let after = self.frames();
+        let settling = if self.is_alone { 0 } else { SETTLING_FRAMES };
         Observed {
             alice,
             bob,
-            entered: (after.0 - before.0).saturating_sub(SETTLING_FRAMES),
-            left: (after.1 - before.1).saturating_sub(SETTLING_FRAMES),
+            entered: after.0 - before.0 - settling,
+            left: after.1 - before.1 - settling,
             elsewhere: self.elsewhere() - elsewhere,
         }
     }

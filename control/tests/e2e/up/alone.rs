@@ -90,10 +90,10 @@ fn peers_are_relayed_by(backend: Backend, wrapper: &[&str]) {
     let [alice, bob] = &hub.set.clients;
     let mut clients = [alice.up(), bob.up()];
     ping_until_answered(&alice.namespace, "10.77.0.3");
-    ping(&alice.namespace, "10.77.0.3", "-c 50 -i 0.01 -s 1000");
-    ping(&alice.namespace, "10.77.0.1", "-c 50 -i 0.01 -s 1000");
-    // In fragments.
-    ping(&alice.namespace, "10.77.0.1", "-c 2 -s 4000");
+    for target in ["10.77.0.3", "10.77.0.1"] {
+        assert_eq!(ping(&alice.namespace, target, "-c 50 -i 0.01 -s 1000"), (50, 50), "{target}");
+    }
+    assert_eq!(ping(&alice.namespace, "10.77.0.1", "-c 2 -s 4000"), (2, 2), "in fragments");
     let on_last_hop = alice.namespace.attempt("ping -c 1 -W 1 -t 1 10.77.0.3").stdout;
     assert!(
         on_last_hop.contains("From 10.77.0.1 icmp_seq=1 Time to live exceeded"),
@@ -117,7 +117,7 @@ fn peers_are_relayed_by(backend: Backend, wrapper: &[&str]) {
         hub.set.keys[0].public()
     ));
     alice.namespace.run(&format!("ip route add 10.99.0.0/24 dev {}", alice.interface));
-    ping(&alice.namespace, "10.99.0.1", "-c 1");
+    assert_eq!(ping(&alice.namespace, "10.99.0.1", "-c 1"), (1, 1));
     let too_big = alice.namespace.attempt("ping -c 1 -W 1 -M do -s 1300 10.77.0.3").stdout;
     assert!(
         too_big.contains("From 10.77.0.1 icmp_seq=1 Frag needed and DF set (mtu = 1300)"),
@@ -132,7 +132,7 @@ fn peers_are_relayed_by(backend: Backend, wrapper: &[&str]) {
     let port = text.replace("51820", "99");
     let refused = hub.reload(&port);
     assert!(refused.stderr.contains("one below 1024 takes CAP_NET_BIND_SERVICE"), "{refused:?}");
-    ping(&alice.namespace, "10.99.0.1", "-c 1");
+    assert_eq!(ping(&alice.namespace, "10.99.0.1", "-c 1"), (1, 1));
 
     let shown = hub.command(&format!("show {interface}")).expect_ok();
     for expected in ["MTU: 1300", "direct (no interface: past the firewall", "(alice)"] {
