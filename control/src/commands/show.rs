@@ -14,7 +14,7 @@ use wg_bounce_sys::clock;
 use super::answer::{Answer, Failure};
 use crate::config_file::quote::printable;
 use crate::socket_paths;
-use crate::status::report::{Counters, Peer, Report, Way};
+use crate::status::report::{self, Counters, Peer, Report, Way};
 use crate::status::{Verb, client};
 
 /// Arguments of the command.
@@ -213,9 +213,8 @@ pub(super) fn share_of_direct(sums: &Counters) -> Option<String> {
 
 /// The reasons for dropped packets, with their counts.
 pub(super) fn drops(counters: &Counters) -> String {
-    let drops = counters.iter().filter_map(|(name, value)| {
-        Some(format!("{} {value}", name.strip_prefix("drop_")?.replace('_', " ")))
-    });
+    let drops = report::drops(counters)
+        .map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
     drops.collect::<Vec<_>>().join(", ")
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use wg_bounce_dataplane::limits::REJECT_AFTER_TIME;
 
-use crate::status::report::{Counters, Peer, Report};
+use crate::status::report::{Counters, Peer, Report, drops};
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -193,11 +193,6 @@ const OF_PEERS: [(&str, &str, &str); 7] = [
 
 fn count(counters: &Counters, name: &str) -> u64 {
     counters.get(name).copied().unwrap_or(0)
-}
-
-/// The counters of drops, by reason.
-fn drops(counters: &Counters) -> impl Iterator<Item = (&str, u64)> {
-    counters.iter().filter_map(|(name, value)| Some((name.strip_prefix("drop_")?, *value)))
 }
 
 fn networks(peer: &Peer) -> String {

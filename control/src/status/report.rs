@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 /// Counters by their names, as SIGUSR1 logs them; those that are zero may be absent.
 pub type Counters = BTreeMap<String, u64>;
 
+/// The dropped packets among counters, by reason.
+pub fn drops(counters: &Counters) -> impl Iterator<Item = (&str, u64)> {
+    counters.iter().filter_map(|(name, value)| Some((name.strip_prefix("drop_")?, *value)))
+}
+
 /// The state of a daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {

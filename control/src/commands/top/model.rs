@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 
 use crate::commands::show;
-use crate::status::report::{Counters, Peer, Report};
+use crate::status::report::{Counters, Peer, Report, drops};
 
 /// The seconds of a peer's history.
 const HISTORY_LEN: usize = 30;
@@ -120,8 +120,7 @@ impl Model {
         self.failure = None;
         let before = std::mem::replace(&mut self.now, report);
         let seconds = self.now.time - before.time;
-        let earlier: HashMap<&str, &Peer> =
-            before.peers.iter().map(|peer| (peer.public_key.as_str(), peer)).collect();
+        let earlier = peers_of(&before);
         let mut history = std::mem::take(&mut self.history);
         for peer in &self.now.peers {
             let rate = earlier.get(peer.public_key.as_str()).map_or(0, |earlier| {
@@ -259,8 +258,7 @@ fn total(peer: &Peer) -> u64 {
 
 /// The packets that were dropped, for whatever reason.
 pub(super) fn dropped(counters: &Counters) -> u64 {
-    let drops = counters.iter().filter(|(name, _)| name.starts_with("drop_"));
-    drops.map(|(_, count)| count).sum()
+    drops(counters).map(|(_, count)| count).sum()
 }
 
 /// A bar for each value, as high as it is beside the highest.
