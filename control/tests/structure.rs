@@ -11,12 +11,13 @@ use std::path::Path;
 type Tree = BTreeMap<String, String>;
 
 /// Each crate, and the crates of ours that its Cargo.toml may name.
-const CRATES: [(&str, &str); 7] = [
-    ("dataplane/sys", ""),
-    ("dataplane/aead", ""),
-    ("uapi", ""),
-    ("dataplane", "sys aead"),
-    ("control", "dataplane sys aead uapi"),
+const CRATES: [(&str, &str); 8] = [
+    ("dataplane/sys", "fuzz"),
+    ("dataplane/aead", "fuzz"),
+    ("dataplane/fuzz", ""),
+    ("uapi", "fuzz"),
+    ("dataplane", "sys aead fuzz"),
+    ("control", "dataplane sys aead uapi fuzz"),
     ("perf", "control"),
     ("benches", "dataplane sys aead control uapi"),
 ];
