@@ -10,6 +10,9 @@
 //! 7. Seal and send what both have for peers ([`crate::send`]).
 //! 8. Release the buffers, and wake control if it has something to see.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
