@@ -124,13 +124,13 @@ impl<'a> Message<'a> {
         Some(match u16_at(header, 4) {
             // struct rtmsg: the type is its eighth byte.
             RTM_NEWROUTE => match payload.split_first_chunk::<ROUTE_LEN>() {
-                Some((route, rest)) => {
+                Some((route, rest)) if Attributes(rest).are_whole() => {
                     Message::Route { kind: route[7], attributes: Attributes(rest) }
                 }
-                None => Message::Unreadable,
+                _ => Message::Unreadable,
             },
             _ => match payload.first_chunk() {
-                Some(bytes) => Message::Error(-i32::from_ne_bytes(*bytes)),
+                Some(bytes) => Message::Error(i32::from_ne_bytes(*bytes).wrapping_neg()),
                 None => Message::Unreadable,
             },
         })
@@ -139,6 +139,15 @@ impl<'a> Message<'a> {
 
 /// Attributes in a row: type and value of each.
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
+
+impl Attributes<'_> {
+    /// Whether the last one ends where the bytes end. An encapsulation or a next hop behind one
+    /// that is cut short would be missed.
+    fn are_whole(mut self) -> bool {
+        while self.next().is_some() {}
+        self.0.is_empty()
+    }
+}
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
