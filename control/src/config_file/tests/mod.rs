@@ -1,5 +1,7 @@
 //! Files with problems, and what is said about them.
 
+mod fuzz;
+
 use std::fs;
 use std::path::Path;
 
