@@ -10,7 +10,7 @@ const NOT_OF_WG: [&str; 9] =
 pub fn strip(text: &str) -> String {
     let mut is_interface = false;
     let mut stripped = String::with_capacity(text.len());
-    for (line, original) in lines(text).zip(text.lines()) {
+    for (line, original) in lines(text).zip(text.split_inclusive('\n')) {
         match line.content {
             Content::Heading(name) => is_interface = name.text.eq_ignore_ascii_case("Interface"),
             Content::Setting(name, _)
@@ -22,6 +22,8 @@ pub fn strip(text: &str) -> String {
             _ => {}
         }
         stripped.push_str(original);
+    }
+    if !stripped.is_empty() && !stripped.ends_with('\n') {
         stripped.push('\n');
     }
     stripped
