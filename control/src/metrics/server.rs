@@ -210,6 +210,8 @@ fn request(bytes: &[u8]) -> Head {
 
 #[cfg(test)]
 mod tests {
+    mod fuzz;
+
     use super::*;
 
     #[test]

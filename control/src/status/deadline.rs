@@ -90,3 +90,58 @@ impl Write for Deadline {
         self.stream.flush()
     }
 }
+
+#[cfg(test)]
+pub mod fake {
+    //! A connection in memory.
+
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A client that has sent everything, and keeps what it gets.
+    pub struct Client {
+        chunks: std::vec::IntoIter<Vec<u8>>,
+        received: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Client {
+        /// A connection on which these bytes arrive in chunks of at most `chunk` bytes, and the
+        /// place of the answer.
+        pub fn connect(bytes: &[u8], chunk: usize) -> (Deadline, Arc<Mutex<Vec<u8>>>) {
+            let chunks: Vec<_> = bytes.chunks(chunk).map(<[u8]>::to_vec).collect();
+            let received = Arc::default();
+            let client = Client { chunks: chunks.into_iter(), received: Arc::clone(&received) };
+            (Deadline::new(Box::new(client), Duration::from_secs(60)), received)
+        }
+    }
+
+    impl Read for Client {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let chunk = self.chunks.next().unwrap_or_default();
+            buffer[..chunk.len()].copy_from_slice(&chunk);
+            Ok(chunk.len())
+        }
+    }
+
+    impl Write for Client {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.received.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Client {
+        fn set_timeout(&self, _: Duration) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn finish(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -214,3 +214,8 @@ fn has_left(stream: &UnixStream) -> io::Result<bool> {
     // POLLHUP is always reported.
     Ok(descriptors[0].any().unwrap_or(true))
 }
+
+#[cfg(test)]
+mod tests {
+    mod fuzz;
+}
