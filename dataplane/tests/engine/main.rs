@@ -1,6 +1,8 @@
-//! A real engine with two workers, on both backends, each in its own network namespace.
+//! A real engine with two workers, on both backends, each in its own network namespace; and one
+//! without an interface, for races that need no privilege.
 
 mod full_socket;
+mod races;
 mod relay;
 mod support;
 

@@ -138,17 +138,10 @@ impl Hub {
 
     /// A peer `10.9.0.NUMBER` whose session belongs to `worker`; with an endpoint on `socket`.
     pub fn add_peer(&mut self, number: u8, worker: usize, socket: UdpSocket) -> Remote {
-        let index = u32::from(number) << 8 | worker as u32;
-        let peer = Arc::new(Peer::new(PeerId(number.into()), [number; 32]));
-        let remote = socket.local_addr().expect("bound");
-        peer.set_endpoint(Endpoint { remote, source: None });
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let inner = Ipv4Addr::new(10, 9, 0, number);
-        self.snapshot.routes.insert(IpAddr::V4(inner).into(), Arc::clone(&peer));
-        let session = ReceiveSession::new(Key::new(&[number; 32]), info(index), peer.clone());
-        self.engine.command(worker, Command::Install(Box::new(session)));
+        let remote = Remote::new(number, worker, socket);
+        self.snapshot.routes.insert(IpAddr::V4(remote.inner).into(), remote.peer.clone());
+        self.engine.command(worker, remote.installation());
         self.publish();
-        let remote = Remote { socket, peer, inner, index, number, counter: 0 };
         remote.open_session();
         remote
     }
@@ -199,6 +192,28 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// A peer `10.9.0.NUMBER` with an endpoint on `socket`; a session of `worker` is next.
+    pub fn new(number: u8, worker: usize, socket: UdpSocket) -> Remote {
+        let index = u32::from(number) << 8 | worker as u32;
+        let peer = Arc::new(Peer::new(PeerId(number.into()), [number; 32]));
+        let remote = socket.local_addr().expect("bound");
+        peer.set_endpoint(Endpoint { remote, source: None });
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let inner = Ipv4Addr::new(10, 9, 0, number);
+        Remote { socket, peer, inner, index, number, counter: 0 }
+    }
+
+    /// Goes on with the next session, under another index.
+    pub fn renew(&mut self, index: u32) {
+        (self.index, self.counter) = (index, 0);
+    }
+
+    /// The command for the worker of the present session.
+    pub fn installation(&self) -> Command {
+        let (key, peer) = (Key::new(&[self.number; 32]), Arc::clone(&self.peer));
+        Command::Install(Box::new(ReceiveSession::new(key, info(self.index), peer)))
+    }
+
     /// Publishes a session to send to this peer with.
     pub fn open_session(&self) {
         let session = SendSession::new(Key::new(&[self.number; 32]), info(self.index));
@@ -250,13 +265,19 @@ impl Remote {
     pub fn gets_plaintext(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
         let length = self.socket.recv(&mut buffer).expect("a message to the peer");
-        let message = &mut buffer[..length];
+        self.open(&mut buffer[..length]).to_vec()
+    }
+
+    /// The plaintext of a message to this peer, padding included.
+    #[track_caller]
+    pub fn open<'a>(&self, message: &'a mut [u8]) -> &'a [u8] {
+        let end = message.len() - 16;
         let counter = u64::from_le_bytes(message[8..16].try_into().expect("eight bytes"));
         let key = Key::new(&[self.number; 32]);
-        let mut batch = [Open { key: &key, counter, message, authentic: false }];
+        let mut batch = [Open { key: &key, counter, message: &mut *message, authentic: false }];
         Aead::best().open(&mut batch);
         assert!(batch[0].authentic, "message {counter} is sealed with the session's key");
-        buffer[16..length - 16].to_vec()
+        &message[16..end]
     }
 }
 
