@@ -142,6 +142,12 @@ impl Channels {
         ring(&self.wake);
     }
 
+    /// Whether notices wait for room in their lane. Only the end of a turn retries them, and
+    /// control rings no bell when it has made room: the next turn must not wait.
+    pub fn must_retry(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     /// Wakes control and the neighbours for which something was queued; once a turn.
     pub fn ring_bells(&mut self) {
         for peer in std::mem::take(&mut self.unsent) {

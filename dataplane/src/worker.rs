@@ -87,7 +87,9 @@ impl Worker {
         snapshots: &mut Cache<&ArcSwap<Snapshot>, Arc<Snapshot>>,
         ready: &mut Ready,
     ) -> io::Result<()> {
-        let is_idle = self.rx_queue.is_empty(self.sender.must_pause()) && self.hand_offs.is_empty();
+        let is_idle = self.rx_queue.is_empty(self.sender.must_pause())
+            && self.hand_offs.is_empty()
+            && !self.channels.must_retry();
         self.io.wait(ready, is_idle)?;
         let snapshot = snapshots.load();
         let mut turn = Turn {

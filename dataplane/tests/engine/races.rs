@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options, Sizes};
+use wg_bounce_dataplane::limits::NOTICES_MAX;
 use wg_bounce_dataplane::messages::Command;
-use wg_bounce_dataplane::peer::{Peer, flag};
+use wg_bounce_dataplane::peer::{Peer, PeerId, flag};
 use wg_bounce_dataplane::snapshot::{self, DirectRelay, Snapshot};
-use wg_bounce_sys::{PerFamily, clock, tun::Tun};
+use wg_bounce_sys::{Endpoint, PerFamily, clock, tun::Tun};
 
 use crate::socket;
 use crate::support::{Remote, WORKERS, udp_packet_to};
@@ -260,5 +261,38 @@ fn no_packet_outlives_its_session_or_stays_behind() {
     }
     assert!(to.peer.counters.list().all(|(name, count)| !name.starts_with("drop") || count == 0));
     println!("{} rounds, {number} packets", relay.round);
+    relay.engine.stop();
+}
+
+/// More peers want a handshake at once than the lane of notices holds, and then all is silent:
+/// control learns of each of them nevertheless.
+#[test]
+fn notices_that_find_their_lane_full_arrive_later() {
+    const PEERS: u32 = NOTICES_MAX as u32 + 100;
+    let [mut one, two, to] = three_peers();
+    let mut relay = Relay::start(&[&one, &two, &to]);
+    let endpoint = Endpoint { remote: one.socket.local_addr().expect("bound"), source: None };
+    let address = |number: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 64, 0, 0)) + number);
+    for number in 0..PEERS {
+        let peer = Peer::new(PeerId(1000 + number), [0; 32]);
+        peer.set_endpoint(endpoint);
+        relay.snapshot.routes.insert(IpAddr::V4(address(number)).into(), Arc::new(peer));
+    }
+    relay.publish();
+    let mut sent = 0;
+    for number in 0..PEERS {
+        relay.burst(&mut one, address(number), 1, &mut sent);
+        if number % 64 == 0 {
+            soon(|| relay.count("received_datagrams") >= sent.into()); // or the kernel drops some
+        }
+    }
+    soon(|| relay.count("relayed") == PEERS.into());
+    // The workers have nothing more to do.
+    std::thread::sleep(Duration::from_millis(10));
+    let mut noticed = HashSet::new();
+    soon(|| {
+        noticed.extend(relay.events.peers.try_iter().filter(|id| id.0 >= 1000));
+        noticed.len() as u32 == PEERS
+    });
     relay.engine.stop();
 }
