@@ -27,8 +27,8 @@ const CRATES: [(&str, &str); 8] = [
 const RUNNING: [(&str, &str); 2] = [
     (
         "dataplane/src",
-        "channels engine icmp_errors messages receive router rx_queue send source_check transmit \
-         turn worker",
+        "channels engine icmp_errors messages models receive router rx_queue send source_check \
+         transmit turn worker",
     ),
     (
         "control/src",

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+#[cfg(not(loom))]
 use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::Endpoint;
 
 use crate::limits::{COOKIE_REPLIES_MAX, INITIATIONS_MAX, NOTICES_MAX, RESPONSES_MAX, WORKERS_MAX};
 use crate::messages::HandshakeMessage;
 use crate::peer::PeerId;
+#[cfg(loom)]
+use crate::sync::EventFd;
+use crate::sync::{Receiver, Sender, TrySendError, bounded};
 use crate::wire;
 
 /// A datagram that arrived at another worker than the owner of its session.

@@ -6,9 +6,7 @@
 //! idle peer costs nothing (§6; drivers/net/wireguard/timers.c).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use arc_swap::{ArcSwapOption, Guard};
 use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
@@ -16,6 +14,8 @@ use crate::counters::PeerCounters;
 use crate::limits::{LOOP_LOG_AFTER, ROAMING_NOTICE_INTERVAL};
 use crate::path::Path;
 use crate::session::SendSession;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{ArcSwapOption, Guard};
 
 /// The number of a configured peer. A number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crossbeam_channel::Receiver;
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
 use wg_bounce_sys::{Frame, Ready, Train};
@@ -13,6 +12,7 @@ use crate::limits::{PACKET_COST, SLICE_COST};
 use crate::offload::Cut;
 use crate::receive::ReceivePath;
 use crate::segments::datagrams;
+use crate::sync::Receiver;
 use crate::wire::{self, Kind};
 
 /// The receive queue of one worker.

@@ -1,8 +1,6 @@
 //! The sending half of a session, which any worker may use, and what both halves know: indexes,
 //! age and role. The receiving half is [`crate::receive_session`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use wg_bounce_aead::Key;
 use wg_bounce_sys::clock::Millis;
 
@@ -10,6 +8,7 @@ use crate::limits::{
     KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
     REKEY_AFTER_TIME, REKEY_TIMEOUT,
 };
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The ages that end a session. Tests shorten them; everything else uses the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,13 +13,13 @@
 //!   to neither, and stays.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::output_route::{Answer, Flow, OutputRoutes};
 
 use crate::limits::{SOURCE_CHECK_INTERVAL, SOURCE_CHECKS_MAX};
 use crate::path::{Path, SourceState};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The state of the network around the UDP sockets.
 #[derive(Debug)]
@@ -55,7 +55,12 @@ impl Uplinks {
         self.note_change();
     }
 
-    fn flow(&self) -> Flow {
+    /// The number of changes so far. What [`Uplinks::flow`] returns afterwards is not older.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn flow(&self) -> Flow {
         let mark = self.mark.load(Ordering::Relaxed);
         Flow { mark, port: self.port.load(Ordering::Relaxed) as u16 }
     }
@@ -86,7 +91,7 @@ impl SourceCheck {
     /// allows.
     #[inline]
     pub fn check(&mut self, path: &Path, now: Millis) {
-        let epoch = self.uplinks.epoch.load(Ordering::Acquire);
+        let epoch = self.uplinks.epoch();
         let known = path.source_state();
         if known.epoch != epoch {
             self.ask(path, SourceState { epoch, ..known }, now);

@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use crossbeam_channel::Receiver;
 use wg_bounce_sys::{Backend, Ready, clock};
 
 use crate::channels::{Channels, Failure, HandOff};
@@ -30,6 +29,7 @@ use crate::rx_queue::RxQueue;
 use crate::send::Sender;
 use crate::snapshot::Snapshot;
 use crate::source_check::{SourceCheck, Uplinks};
+use crate::sync::Receiver;
 use crate::transmit::TransmitPath;
 use crate::turn::Turn;
 

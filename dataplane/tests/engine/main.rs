@@ -1,5 +1,6 @@
 //! A real engine with two workers, on both backends, each in its own network namespace; and one
 //! without an interface, for races that need no privilege.
+#![cfg(not(loom))] // with it there is no engine
 
 mod full_socket;
 mod races;
