@@ -5,6 +5,8 @@
 //! a protocol, which is in loops of control or of a worker, is repeated in a model step by step;
 //! each says where it is.
 
+mod doorbell;
+mod flags;
 mod nonces;
 
 use std::sync::atomic::{AtomicU64, Ordering};
