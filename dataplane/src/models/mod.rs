@@ -8,6 +8,8 @@
 mod doorbell;
 mod flags;
 mod nonces;
+mod paths;
+mod staging;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -16,7 +16,7 @@ mod batch;
 mod completion;
 mod fair_queue;
 mod in_flight;
-mod staging;
+pub(crate) mod staging;
 
 use std::io;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! Staging: packets that wait for a session, held by the worker that read them.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
 
 use crate::limits::STAGED_PACKETS_MAX;
 use crate::peer::{Peer, PeerId};
+use crate::sync::atomic::Ordering;
 
 /// The staged packets of one worker. An empty packet is a keepalive.
 pub struct Staging {
@@ -42,8 +42,8 @@ impl Staging {
         }
         self.bytes += packet.len();
         queue.push_back(packet);
-        // Pairs with control's read after it published a session: either control sees this
-        // worker's bit and commands `SendStaged`, or this worker sees the session.
+        // Before the flag that the caller raises: when control takes that, it sees this bit, and
+        // commands `SendStaged` if there is a session.
         peer.staged_by.fetch_or(1 << self.worker, Ordering::SeqCst);
         dropped
     }
