@@ -57,7 +57,7 @@ impl End {
         let invitation = InitiationParams {
             remote_static,
             static_static: &self.static_static,
-            ephemeral: self.ephemeral.clone(),
+            ephemeral: &self.ephemeral,
             timestamp: Timestamp([7; 12]),
             local_index: 1,
         };

@@ -88,7 +88,8 @@ impl Device {
             (Some(own), Some(key)) if own.identity.is(key) => return,
             _ => {}
         }
-        let identity = key.map(|key| Identity::new(&key));
+        let dh = self.core.settings.dh;
+        let identity = key.map(|key| Identity::with(dh, &key));
         if let Some(identity) = &identity
             && let Some(&id) = self.by_key.get(identity.public())
         {

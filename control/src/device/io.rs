@@ -12,6 +12,7 @@ use wg_bounce_dataplane::wire::HANDSHAKE_LEN_MAX;
 use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
+use crate::noise::Dh;
 use crate::timers::Timings;
 
 /// The time of an input.
@@ -30,6 +31,8 @@ pub struct Settings {
     pub workers: usize,
     /// The intervals of the protocol.
     pub timings: Timings,
+    /// The implementation of X25519.
+    pub dh: Dh,
 }
 
 /// An event.

@@ -38,6 +38,7 @@ use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
 
 use crate::limits::TIMERS_PER_CALL_MAX;
+use crate::noise::Dh;
 use crate::rate_limit::RateLimiter;
 use crate::timer_queue::TimerQueue;
 use indexes::Indexes;
@@ -167,6 +168,11 @@ impl Device {
     /// The number of peers.
     pub fn peers_len(&self) -> usize {
         self.peers.len()
+    }
+
+    /// The implementation of X25519 in use.
+    pub fn dh(&self) -> Dh {
+        self.core.settings.dh
     }
 
     /// The counters of handshakes.

@@ -289,8 +289,13 @@ impl Core {
         let Some(static_static) = entry.static_static.get(&own.identity, remote_static) else {
             return;
         };
-        let invitation =
-            InitiationParams { remote_static, static_static, ephemeral, timestamp, local_index };
+        let invitation = InitiationParams {
+            remote_static,
+            static_static,
+            ephemeral: &ephemeral,
+            timestamp,
+            local_index,
+        };
         let mut message = [0; INITIATION_LEN];
         let Some(initiated) = initiate(&own.identity, &invitation, &mut message) else {
             self.indexes.free_unannounced(local_index);

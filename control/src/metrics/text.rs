@@ -66,7 +66,7 @@ impl Metrics {
         about.push(("engine", &report.engine));
         about.push(("public_key", report.public_key.as_deref().unwrap_or_default()));
         let about = vec![Sample { labels: about, value: 1 }];
-        gauge(encoder, "wg_bounce_build_info", "Version, I/O and AEAD in use", about)?;
+        gauge(encoder, "wg_bounce_build_info", "Version, I/O, AEAD and DH in use", about)?;
         let ways = [("4", report.relay.ipv4), ("6", report.relay.ipv6)].map(|(family, way)| {
             let mut labels = labels(&[("ip", family), ("mode", way.name())]);
             labels.push(("reason", &report.relay.summary));

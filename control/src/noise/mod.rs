@@ -4,16 +4,20 @@
 //! initiator: [`initiate`] → [`Initiated`] → [`SessionKeys`];
 //! responder: [`open_initiation`] → [`Claimed`] → [`Proven`] → [`SessionKeys`].
 //! This module knows no peers, no indexes in use and no time. A step that fails changes no state.
+//! Each step ends by zeroing the stack that it used: neither implementation of X25519 does.
 
+mod dh;
 mod symmetric;
 
 use subtle::ConstantTimeEq;
-use x25519_dalek::{PublicKey, StaticSecret};
+use wg_bounce_aead::wipe_stack;
+use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use wg_bounce_dataplane::wire::{INITIATION, INITIATION_LEN, RESPONSE, RESPONSE_LEN};
 
 use crate::tai64n::{TIMESTAMP_LEN, Timestamp};
+pub use dh::{Dh, DhChoice, Unavailable};
 pub use symmetric::Secret;
 use symmetric::Symmetric;
 pub(crate) use symmetric::hash;
@@ -38,6 +42,7 @@ mod response {
 
 /// Our static key pair.
 pub struct Identity {
+    dh: Dh,
     secret: StaticSecret,
     public: [u8; 32],
 }
@@ -45,9 +50,16 @@ pub struct Identity {
 impl Identity {
     /// The identity with this private key, clamped as Curve25519 requires.
     pub fn new(private_key: &[u8; 32]) -> Identity {
-        let secret = StaticSecret::from(clamp(private_key));
-        let public = PublicKey::from(&secret).to_bytes();
-        Identity { secret, public }
+        Identity::with(Dh::best(), private_key)
+    }
+
+    /// The same, whose handshakes use this implementation of X25519.
+    pub fn with(dh: Dh, private_key: &[u8; 32]) -> Identity {
+        wiping(|| {
+            let secret = StaticSecret::from(clamp(private_key));
+            let public = dh.public_key(&secret);
+            Identity { dh, secret, public }
+        })
     }
 
     /// Our static public key.
@@ -68,7 +80,7 @@ impl Identity {
     /// DH of both static keys. Every initiation needs it, so callers cache it. None for a public
     /// key of low order.
     pub fn static_static(&self, remote: &[u8; 32]) -> Option<Secret> {
-        diffie_hellman(&self.secret, remote)
+        wiping(|| self.dh.shared_secret(&self.secret, remote))
     }
 }
 
@@ -97,7 +109,7 @@ pub struct InitiationParams<'a> {
     /// [`Identity::static_static`] with it.
     pub static_static: &'a Secret,
     /// 32 random bytes that are never used again.
-    pub ephemeral: Secret,
+    pub ephemeral: &'a Secret,
     /// Greater than any sent to this responder before.
     pub timestamp: Timestamp,
     /// Our index.
@@ -110,16 +122,24 @@ pub fn initiate(
     invitation: &InitiationParams<'_>,
     message: &mut [u8; INITIATION_LEN],
 ) -> Option<Initiated> {
+    wiping(|| write_initiation(identity, invitation, message))
+}
+
+fn write_initiation(
+    identity: &Identity,
+    invitation: &InitiationParams<'_>,
+    message: &mut [u8; INITIATION_LEN],
+) -> Option<Initiated> {
     let mut symmetric = Symmetric::new(invitation.remote_static);
-    let ephemeral = StaticSecret::from(*invitation.ephemeral);
-    let ephemeral_public = PublicKey::from(&ephemeral).to_bytes();
+    let ephemeral = StaticSecret::from(**invitation.ephemeral);
+    let ephemeral_public = identity.dh.public_key(&ephemeral);
     message[..4].copy_from_slice(&[INITIATION, 0, 0, 0]);
     message[initiation::SENDER].copy_from_slice(&invitation.local_index.to_le_bytes());
     // e
     message[initiation::EPHEMERAL].copy_from_slice(&ephemeral_public);
     symmetric.mix_ephemeral(&ephemeral_public);
     // es
-    let shared = diffie_hellman(&ephemeral, invitation.remote_static)?;
+    let shared = identity.dh.shared_secret(&ephemeral, invitation.remote_static)?;
     let key = symmetric.mix_dh_for_key(&shared);
     // s
     symmetric.encrypt(&key, &identity.public, &mut message[initiation::STATIC]);
@@ -138,14 +158,23 @@ impl Initiated {
         psk: &Secret,
         message: &[u8; RESPONSE_LEN],
     ) -> Option<SessionKeys> {
+        wiping(|| self.open_response(identity, psk, message))
+    }
+
+    fn open_response(
+        &self,
+        identity: &Identity,
+        psk: &Secret,
+        message: &[u8; RESPONSE_LEN],
+    ) -> Option<SessionKeys> {
         let mut symmetric = self.symmetric.clone();
         let ephemeral: [u8; 32] = field(&message[response::EPHEMERAL]);
         // e
         symmetric.mix_ephemeral(&ephemeral);
         // ee
-        symmetric.mix_dh(&diffie_hellman(&self.ephemeral, &ephemeral)?);
+        symmetric.mix_dh(&identity.dh.shared_secret(&self.ephemeral, &ephemeral)?);
         // se
-        symmetric.mix_dh(&diffie_hellman(&identity.secret, &ephemeral)?);
+        symmetric.mix_dh(&identity.dh.shared_secret(&identity.secret, &ephemeral)?);
         // psk
         let key = symmetric.mix_psk(psk);
         // {}
@@ -158,6 +187,7 @@ impl Initiated {
 
 /// An initiation whose sender knows our public key and claims a static key.
 pub struct Claimed {
+    dh: Dh,
     symmetric: Symmetric,
     remote_ephemeral: [u8; 32],
     remote_index: u32,
@@ -168,16 +198,21 @@ pub struct Claimed {
 
 /// Decrypts an initiation up to the static key. Costs one DH.
 pub fn open_initiation(identity: &Identity, message: &[u8; INITIATION_LEN]) -> Option<Claimed> {
+    wiping(|| read_static(identity, message))
+}
+
+fn read_static(identity: &Identity, message: &[u8; INITIATION_LEN]) -> Option<Claimed> {
     let mut symmetric = Symmetric::new(&identity.public);
     let remote_ephemeral: [u8; 32] = field(&message[initiation::EPHEMERAL]);
     // e
     symmetric.mix_ephemeral(&remote_ephemeral);
     // es
-    let shared = diffie_hellman(&identity.secret, &remote_ephemeral)?;
+    let shared = identity.dh.shared_secret(&identity.secret, &remote_ephemeral)?;
     let key = symmetric.mix_dh_for_key(&shared);
     // s
     let remote_static = symmetric.decrypt(&key, &message[initiation::STATIC])?;
     Some(Claimed {
+        dh: identity.dh,
         symmetric,
         remote_ephemeral,
         remote_index: u32::from_le_bytes(field(&message[initiation::SENDER])),
@@ -188,12 +223,17 @@ pub fn open_initiation(identity: &Identity, message: &[u8; INITIATION_LEN]) -> O
 
 impl Claimed {
     /// Proves that the initiator holds the static key, by decrypting its timestamp.
-    pub fn prove(mut self, static_static: &Secret) -> Option<Proven> {
+    pub fn prove(self, static_static: &Secret) -> Option<Proven> {
+        wiping(|| self.read_timestamp(static_static))
+    }
+
+    fn read_timestamp(mut self, static_static: &Secret) -> Option<Proven> {
         // ss
         let key = self.symmetric.mix_dh_for_key(static_static);
         // {t}
         let timestamp = Timestamp(self.symmetric.decrypt(&key, &self.sealed_timestamp)?);
         Some(Proven {
+            dh: self.dh,
             symmetric: self.symmetric,
             remote_static: self.remote_static,
             remote_ephemeral: self.remote_ephemeral,
@@ -205,6 +245,7 @@ impl Claimed {
 
 /// An authentic initiation. Its timestamp tells whether it is new.
 pub struct Proven {
+    dh: Dh,
     symmetric: Symmetric,
     remote_static: [u8; 32],
     remote_ephemeral: [u8; 32],
@@ -217,6 +258,16 @@ impl Proven {
     /// Writes the response, all but its macs, and derives the session. None if the initiator's
     /// keys are of low order.
     pub fn respond(
+        self,
+        psk: &Secret,
+        ephemeral: &Secret,
+        local_index: u32,
+        message: &mut [u8; RESPONSE_LEN],
+    ) -> Option<SessionKeys> {
+        wiping(|| self.write_response(psk, ephemeral, local_index, message))
+    }
+
+    fn write_response(
         mut self,
         psk: &Secret,
         ephemeral: &Secret,
@@ -224,7 +275,7 @@ impl Proven {
         message: &mut [u8; RESPONSE_LEN],
     ) -> Option<SessionKeys> {
         let ephemeral = StaticSecret::from(**ephemeral);
-        let ephemeral_public = PublicKey::from(&ephemeral).to_bytes();
+        let ephemeral_public = self.dh.public_key(&ephemeral);
         message[..4].copy_from_slice(&[RESPONSE, 0, 0, 0]);
         message[response::SENDER].copy_from_slice(&local_index.to_le_bytes());
         message[response::RECEIVER].copy_from_slice(&self.remote_index.to_le_bytes());
@@ -232,9 +283,9 @@ impl Proven {
         message[response::EPHEMERAL].copy_from_slice(&ephemeral_public);
         self.symmetric.mix_ephemeral(&ephemeral_public);
         // ee
-        self.symmetric.mix_dh(&diffie_hellman(&ephemeral, &self.remote_ephemeral)?);
+        self.symmetric.mix_dh(&self.dh.shared_secret(&ephemeral, &self.remote_ephemeral)?);
         // se
-        self.symmetric.mix_dh(&diffie_hellman(&ephemeral, &self.remote_static)?);
+        self.symmetric.mix_dh(&self.dh.shared_secret(&ephemeral, &self.remote_static)?);
         // psk
         let key = self.symmetric.mix_psk(psk);
         // {}
@@ -244,10 +295,15 @@ impl Proven {
     }
 }
 
-/// DH that rejects results which do not depend on our key.
-fn diffie_hellman(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
-    let shared = secret.diffie_hellman(&PublicKey::from(*public));
-    shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+/// Takes a step in a stack frame of its own, and zeroes that.
+fn wiping<T>(step: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn below<T>(step: impl FnOnce() -> T) -> T {
+        step()
+    }
+    let result = below(step);
+    wipe_stack();
+    result
 }
 
 /// RFC 7748, section 5: the bits that every private key has set and cleared.

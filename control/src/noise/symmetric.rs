@@ -116,25 +116,25 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 
 /// KDF_n (§5.4): HKDF with HMAC-BLAKE2s.
 fn kdf<const N: usize>(chaining_key: &Secret, input: &[u8]) -> [Secret; N] {
-    let extracted = hmac(chaining_key, &[input]);
+    let extracted = finish(keyed(chaining_key).chain_update(input));
+    // Its pads are hashed once for all outputs.
+    let keyed = keyed(&extracted);
     let mut outputs: [Secret; N] = std::array::from_fn(|_| Secret::default());
     for index in 0..N {
-        let counter = [index as u8 + 1];
-        outputs[index] = if index == 0 {
-            hmac(&extracted, &[&counter])
-        } else {
-            hmac(&extracted, &[&*outputs[index - 1], &counter])
-        };
+        let mut state = keyed.clone();
+        if index != 0 {
+            state.update(&*outputs[index - 1]);
+        }
+        outputs[index] = finish(state.chain_update([index as u8 + 1]));
     }
     outputs
 }
 
-fn hmac(key: &Secret, parts: &[&[u8]]) -> Secret {
-    let mut state = <SimpleHmac<Blake2s256> as hmac::KeyInit>::new_from_slice(&**key)
-        .expect("an HMAC takes a key of any length");
-    for part in parts {
-        state.update(part);
-    }
+fn keyed(key: &Secret) -> SimpleHmac<Blake2s256> {
+    SimpleHmac::new_from_slice(&**key).expect("an HMAC takes a key of any length")
+}
+
+fn finish(state: SimpleHmac<Blake2s256>) -> Secret {
     Zeroizing::new(state.finalize().into_bytes().into())
 }
 

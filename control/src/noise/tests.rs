@@ -20,7 +20,7 @@ fn initiation(pair: &Pair) -> (Initiated, [u8; INITIATION_LEN]) {
     let invitation = InitiationParams {
         remote_static: pair.responder.public(),
         static_static: &pair.initiator.static_static(pair.responder.public()).expect("good keys"),
-        ephemeral: secret(33),
+        ephemeral: &secret(33),
         timestamp: Timestamp([7; 12]),
         local_index: 0x0102_0304,
     };

@@ -1,6 +1,7 @@
 //! The command line and its environment variables. A flag overrides its variable, and our
 //! variables override wireguard-go's.
 
+mod choices;
 mod inherited;
 mod usage;
 mod values;
@@ -12,16 +13,18 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Command, FromArgMatches, Parser};
 use ipnet::IpNet;
-use wg_bounce_dataplane::engine::{self, IoChoice, Sizes};
+use wg_bounce_dataplane::engine::{self, Sizes};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 use wg_bounce_sys::tun::DEFAULT_MTU;
 
 use crate::logging::LogLevel;
 #[cfg(feature = "metrics")]
 use crate::metrics::server::Place;
+use crate::noise::DhChoice;
 use crate::relay_policy::mode::Mode;
+pub use choices::{AeadChoice, Io, Switch, TunChoice};
 use inherited::Inherited;
 pub use usage::UsageError;
 use values::{parse_address, parse_name};
@@ -102,6 +105,11 @@ pub struct Options {
     #[arg(env = "WG_BOUNCE_AEAD", hide_env_values = true)]
     pub aead: AeadChoice,
 
+    /// X25519 implementation, for handshakes
+    #[arg(long, value_enum, value_name = "DH", default_value_t = DhChoice::Auto)]
+    #[arg(env = "WG_BOUNCE_DH", hide_env_values = true)]
+    pub dh: DhChoice,
+
     /// UDP segmentation offload (UDP_SEGMENT). Turn off if the NIC or its driver corrupts segments
     #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_GSO")]
     #[arg(hide_env_values = true)]
@@ -163,48 +171,6 @@ pub struct Options {
     /// The lines of [`Options::report`] about options that have a value.
     #[arg(skip)]
     set: String,
-}
-
-/// `--io`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Io {
-    /// io_uring if available, else epoll
-    Auto,
-    /// io_uring; fail to start if unavailable
-    Uring,
-    /// epoll with recvmmsg and sendmmsg
-    Mmsg,
-}
-
-/// `--tun`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TunChoice {
-    /// Create a TUN interface
-    On,
-    /// None
-    Off,
-}
-
-/// `--aead`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AeadChoice {
-    /// Fastest supported by this CPU, chosen per batch
-    Auto,
-    /// AVX-512, vectorized across packets; fail to start if unsupported
-    Avx512,
-    /// AVX2, vectorized across packets; fail to start if unsupported
-    Avx2,
-    /// ring, one packet at a time
-    Ring,
-}
-
-/// An option that is on or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
-    /// Use it if the kernel supports it
-    On,
-    /// Never use it
-    Off,
 }
 
 impl Options {
@@ -313,17 +279,8 @@ impl Options {
         engine::Options {
             workers,
             pin: !self.no_pin,
-            io: match self.io {
-                Io::Auto => IoChoice::Auto,
-                Io::Uring => IoChoice::Uring,
-                Io::Mmsg => IoChoice::Mmsg,
-            },
-            aead: match self.aead {
-                AeadChoice::Auto => wg_bounce_aead::Choice::Auto,
-                AeadChoice::Avx512 => wg_bounce_aead::Choice::Avx512,
-                AeadChoice::Avx2 => wg_bounce_aead::Choice::Avx2,
-                AeadChoice::Ring => wg_bounce_aead::Choice::Ring,
-            },
+            io: self.io.into(),
+            aead: self.aead.into(),
             gso: self.gso == Switch::On,
             gro: self.gro == Switch::On,
             tun_offload: self.tun_offload == Switch::On,
@@ -362,6 +319,7 @@ fn set_options(command: &clap::Command, matches: &ArgMatches) -> String {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use wg_bounce_dataplane::engine::IoChoice;
 
     use super::*;
 

@@ -55,6 +55,13 @@ pub struct Components {
     pub signals: SignalFd,
 }
 
+impl Components {
+    /// The implementations in use: of I/O, offloads, AEAD and X25519.
+    pub fn describe(&self) -> String {
+        format!("{}; DH: {}", self.engine.describe(), self.device.dh())
+    }
+}
+
 /// The reason for which the loop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ending {

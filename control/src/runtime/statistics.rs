@@ -113,7 +113,7 @@ impl Runtime {
 
     /// The state of the daemon and its peers.
     pub(super) fn report(&self) -> Report {
-        let Components { device, engine, link, .. } = &self.components;
+        let Components { device, link, .. } = &self.components;
         let statistics = self.statistics();
         let states = device.peer_states().into_iter().zip(statistics.peers);
         let peers = states.map(|(state, (key, counted))| report::Peer {
@@ -140,7 +140,7 @@ impl Runtime {
                 ipv6: self.relay.way(Family::V6),
                 summary: self.relay.decision_text(),
             },
-            engine: engine.describe().to_owned(),
+            engine: self.components.describe(),
             time: clock::wall_time().as_secs_f64(),
             workers: statistics.workers.iter().map(|one| nonzero(&one.values)).collect(),
             handshakes: nonzero(&statistics.handshakes),

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use wg_bounce_dataplane::engine::StartError;
 
+use crate::noise::Unavailable;
 use crate::uapi_server::socket::SocketError;
 
 /// A failed start, or a fatal error of the running daemon.
@@ -48,6 +49,8 @@ pub(super) enum Failure {
     },
     /// The workers cannot be started.
     Engine(StartError),
+    /// The implementation of X25519 does not run here.
+    Dh(Unavailable),
     /// Another system call failed.
     System {
         /// The failed operation, as an infinitive.
@@ -118,6 +121,7 @@ impl fmt::Display for Failure {
                 write!(f, "cannot serve metrics at {place}: {source}")
             }
             Failure::Engine(error) => engine(error, f),
+            Failure::Dh(error) => write!(f, "{error}; use --dh auto to pick a supported one"),
             Failure::System { what, source } => write!(f, "cannot {what}: {source}"),
             Failure::Background(source) => {
                 write!(f, "cannot daemonize: {source}; try --foreground")

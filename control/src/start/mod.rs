@@ -37,6 +37,7 @@ use crate::link::LinkWatcher;
 use crate::logging;
 #[cfg(feature = "metrics")]
 use crate::metrics::{self, server::Listener, server::Place};
+use crate::noise::Dh;
 use crate::notify;
 use crate::options::Options;
 #[cfg(feature = "metrics")]
@@ -120,6 +121,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         log::debug!("option set: {line}");
     }
 
+    let dh = Dh::new(options.dh).map_err(Failure::Dh)?;
     let engine_options = engine_options(options);
     let workers = engine_options.workers;
     let (tun, interface) = match options.is_alone() {
@@ -161,8 +163,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let (handle, requests) = RuntimeHandle::new(Arc::clone(&wake));
     let (asker, reports) = Asker::new(Arc::clone(&wake));
 
-    log::info!("interface {name}, {}", engine.describe());
-    let device = new_device(options, workers);
+    let device = new_device(options, dh, workers);
     let watch = |handle| watch_relay_policy(options.relay, handle, workers, &wake);
     let relay_policy = of_watch.map(watch).transpose()?.flatten();
     let relay_mode = options.relay;
@@ -182,6 +183,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         parent,
         signals,
     };
+    log::info!("interface {name}, {}", components.describe());
     // With `wg-bounce up`, it comes together with the configuration.
     let host = Host { addresses: options.address.clone(), mtu: options.mtu.into() };
     let host = parent.is_none().then_some(host);
@@ -315,7 +317,7 @@ fn open_metrics(place: &Place) -> Result<Listener, Failure> {
     Ok(listener)
 }
 
-fn new_device(options: &Options, workers: usize) -> Device {
+fn new_device(options: &Options, dh: Dh, workers: usize) -> Device {
     let timings = match options.test_timers {
         Some(divisor) => {
             log::warn!("timers: all protocol intervals divided by {divisor} (for tests only)");
@@ -325,5 +327,5 @@ fn new_device(options: &Options, workers: usize) -> Device {
     };
     // The kernel's generator: without it no key can be created, so a failure is fatal.
     let rng = Box::new(UnwrapErr(SysRng));
-    Device::new(Settings { workers, timings }, rng)
+    Device::new(Settings { workers, timings, dh }, rng)
 }

@@ -31,7 +31,7 @@ pub struct Report {
     pub fwmark: u32,
     /// The forwarding between peers, of IPv4 and of IPv6.
     pub relay: Relay,
-    /// The I/O backend, offloads and AEAD in use.
+    /// The I/O backend, offloads, AEAD and DH in use.
     pub engine: String,
     /// The time of the report: seconds since the Unix epoch.
     pub time: f64,

@@ -1,6 +1,7 @@
 //! Interoperability: other implementations as the hub and as clients.
 
 use wg_bounce_aead::{Aead, Choice};
+use wg_bounce_control::noise::{Dh, DhChoice};
 
 use crate::harness::{
     ALICE, BOB, Backend, Family, HUB, Iperf, IperfServer, KeyPair, Options, Program, Relay,
@@ -101,6 +102,19 @@ fn every_aead_interoperates(backend: Backend) {
     }
 }
 
+/// Every X25519 implementation of the hub interoperates.
+fn every_x25519_interoperates(backend: Backend) {
+    let (alice, bob) = (Program::WireguardGo, Program::Boringtun);
+    for dh in ["graviola", "dalek"] {
+        if dh == "graviola" && Dh::new(DhChoice::Graviola).is_err() {
+            continue;
+        }
+        let mut options = Options { alice, bob, ..Options::new(backend) };
+        options.environment.push(("WG_BOUNCE_DH", dh));
+        exchange(&Relay::connected(&options));
+    }
+}
+
 /// Whether this CPU supports this value of `--aead`.
 pub fn is_supported(aead: &str) -> bool {
     Aead::new(match aead {
@@ -113,6 +127,7 @@ pub fn is_supported(aead: &str) -> bool {
 
 on_both_backends!(
     every_aead_interoperates,
+    every_x25519_interoperates,
     wireguard_go_as_clients,
     wireguard_go_as_the_hub,
     wireguard_go_when_the_hub_initiates,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+use wg_bounce_control::noise::{Dh, DhChoice};
 
 use crate::harness::{
     Backend, Daemon, Lab, Namespace, Outcome, Program, eventually, seconds, socket_path,
@@ -186,6 +187,33 @@ fn every_aead_runs_or_is_rejected() {
         let line = format!("env WG_BOUNCE_AEAD={aead} {} -f {interface}", binary());
         let mut process = namespace.spawn(&lab, &line);
         eventually(seconds(10), "it says so", || process.output().contains(says));
+        namespace.run(&format!("ip link del {interface}"));
+        assert_eq!(process.exit_code(), Some(0));
+    }
+}
+
+/// The start-up line names the X25519 implementation, and one that the CPU does not support is an
+/// error with advice.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn every_x25519_runs_or_is_rejected() {
+    let (lab, namespace, interface) = empty_lab();
+    let best = Dh::best().to_string();
+    let choices = [
+        ("graviola", "graviola", Dh::new(DhChoice::Graviola).is_ok()),
+        ("dalek", "x25519-dalek", true),
+        ("auto", &best, true),
+    ];
+    for (choice, name, is_supported) in choices {
+        if !is_supported {
+            let reasons = ["this cpu", name, "--dh auto"];
+            fails(&namespace, "", &format!("--dh {choice} -f {interface}"), &reasons);
+            continue;
+        }
+        let line = format!("env WG_BOUNCE_DH={choice} {} -f {interface}", binary());
+        let mut process = namespace.spawn(&lab, &line);
+        let says = format!("; DH: {name}");
+        eventually(seconds(10), "it says so", || process.output().contains(&says));
         namespace.run(&format!("ip link del {interface}"));
         assert_eq!(process.exit_code(), Some(0));
     }

@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use wg_bounce_aead::{Aead, Open, Seal};
 use wg_bounce_control::device::{Device, Input, LogEvent, Now, Output, Settings, Timings};
+use wg_bounce_control::noise::Dh;
 use wg_bounce_dataplane::limits::STAGED_PACKETS_MAX;
 use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
 use wg_bounce_dataplane::peer::{Peer, PeerId, flag};
@@ -79,7 +80,7 @@ pub struct Node {
 impl Node {
     pub fn new(private_key: [u8; 32], workers: usize, seed: u64) -> Node {
         let rng = Box::new(ChaCha8Rng::seed_from_u64(seed));
-        let settings = Settings { workers, timings: Timings::default() };
+        let settings = Settings { workers, timings: Timings::default(), dh: Dh::best() };
         Node {
             device: Device::new(settings, rng),
             address: SocketAddr::from(([192, 0, 2, 1], 1)),

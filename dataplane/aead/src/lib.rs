@@ -81,6 +81,7 @@ use self::{avx2::Avx2, avx512::Avx512, batch::Unit, packet::Packet};
 pub use self::{
     key::Key,
     limits::{BATCH, HEADER_LEN, TAG_LEN},
+    wipe::stack as wipe_stack,
 };
 
 /// One message to seal.

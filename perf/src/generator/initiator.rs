@@ -81,7 +81,7 @@ impl<'a> Initiator<'a> {
         let invitation = InitiationParams {
             remote_static: self.relay_public,
             static_static: &self.static_static,
-            ephemeral: Secret::new(random_key()),
+            ephemeral: &Secret::new(random_key()),
             timestamp: self.last,
             local_index: self.number | self.initiations << INITIATOR_BITS,
         };

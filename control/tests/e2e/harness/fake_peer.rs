@@ -138,7 +138,7 @@ impl FakePeer {
         let invitation = InitiationParams {
             remote_static: &self.hub_key,
             static_static: &self.static_static(),
-            ephemeral: Secret::new(random_bytes()),
+            ephemeral: &Secret::new(random_bytes()),
             timestamp,
             local_index: self.handshakes,
         };
