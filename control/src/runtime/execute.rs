@@ -20,7 +20,8 @@ use crate::relay_policy::watch::Update;
 use crate::short_key::ShortKey;
 
 impl Runtime {
-    /// Passes an input to the device, and carries out its outputs.
+    /// Passes an input to the device, and carries out its outputs; messages leave, and workers wake,
+    /// at the end of the turn.
     pub(super) fn handle(&mut self, input: Input<'_>) {
         self.components.device.handle(input, now(), &mut self.outputs);
         self.execute();
@@ -42,14 +43,23 @@ impl Runtime {
                         self.withdrawn.retire(old);
                     }
                 }
-                Output::Send { peer, to, message } => {
-                    self.send(peer.as_deref(), to, &message);
-                }
+                Output::Send { peer, to, message } => self.unsent.push((peer, to, message)),
                 Output::Publish => self.publish(),
                 Output::Log(event) => self.log(&event),
             }
         }
         self.outputs = outputs;
+    }
+
+    /// Ends a turn: sends the messages of all its inputs, and wakes the workers that have commands.
+    /// Each message and each wake-up interrupts another CPU, and its answer may interrupt this one.
+    pub(super) fn flush(&mut self) {
+        let mut unsent = mem::take(&mut self.unsent);
+        for (peer, to, message) in unsent.drain(..) {
+            self.send(peer.as_deref(), to, &message);
+        }
+        self.unsent = unsent;
+        self.components.engine.ring_bells();
     }
 
     fn send(&mut self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
@@ -120,8 +130,8 @@ impl Runtime {
 
     /// With `--relay kernel` the watch does not run, but workers need the kernel's routes for the
     /// source of ICMP errors. In another network namespace than ours they do without.
-    pub(super) fn offer_route_queries(&self) {
-        let Components { link, engine, .. } = &self.components;
+    pub(super) fn offer_route_queries(&mut self) {
+        let Components { link, engine, .. } = &mut self.components;
         if self.relay.is_watched() || link.is_absent() {
             return;
         }

@@ -7,7 +7,7 @@
 //!    lane gets a bounded share of every turn, so that a flood of one starves no other.
 //! 4. Handle the device's deadline.
 //! 5. Answer the UAPI clients whose changes every worker has seen; drop withdrawn sessions that no
-//!    worker holds.
+//!    worker holds; send handshake messages, and wake the workers that have commands.
 
 mod configure;
 mod events;
@@ -77,6 +77,7 @@ impl Runtime {
             components,
             announcer,
             outputs: Vec::new(),
+            unsent: Vec::new(),
             handshakes: Handshakes::new(clock::boot_time()),
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
@@ -103,6 +104,7 @@ impl Runtime {
     pub fn run(&mut self) -> Ending {
         let mut is_busy = false;
         loop {
+            self.flush();
             let timeout = if is_busy { PollTimeout::ZERO } else { self.timeout() };
             let readable = match self.wait(timeout) {
                 Ok(readable) => readable,

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use crossbeam_channel::Receiver;
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use wg_bounce_dataplane::engine::{Engine, Events};
+use wg_bounce_dataplane::peer::Peer;
 use wg_bounce_dataplane::session::SendSession;
+use wg_bounce_dataplane::wire::HANDSHAKE_LEN_MAX;
+use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::{self, Millis};
 
 use super::events::Announcer;
@@ -94,6 +98,8 @@ pub struct Runtime {
     pub(super) components: Components,
     /// Filled by the device, emptied by `execute`; kept to reuse its allocation.
     pub(super) outputs: Vec<Output>,
+    /// Handshake messages of this turn.
+    pub(super) unsent: Vec<Unsent>,
     pub(super) handshakes: Handshakes,
     pub(super) replies: PendingReplies,
     pub(super) withdrawn: DeferredDrop<SendSession>,
@@ -110,6 +116,9 @@ pub struct Runtime {
     /// The epoch of the last published snapshot.
     pub(super) epoch: u64,
 }
+
+/// A handshake message with its destination, and the peer whose `tx_bytes` count it.
+pub(super) type Unsent = (Option<Arc<Peer>>, Endpoint, ArrayVec<u8, HANDSHAKE_LEN_MAX>);
 
 /// The state of the UDP sockets beyond [`Device::is_up`], which says whether they are bound.
 #[derive(Default)]

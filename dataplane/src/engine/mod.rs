@@ -36,6 +36,8 @@ use start::{Lanes, WorkerPlan};
 pub struct Engine {
     shared: Arc<Shared>,
     workers: Vec<Handle>,
+    /// Workers (one bit each) for which a command was queued since their bells were last rung.
+    must_ring: u64,
     /// Snapshots that a worker may still hold.
     retired: Vec<Arc<Snapshot>>,
     sockets: WorkerSockets,
@@ -86,6 +88,7 @@ impl Engine {
         let mut engine = Engine {
             shared: Arc::clone(&shared),
             workers: Vec::with_capacity(queues.len()),
+            must_ring: 0,
             retired: Vec::new(),
             sockets: WorkerSockets::new(options.gro, options.sizes.socket_buffer),
             sources: SourceCheck::open(Arc::clone(&shared.uplinks)),
@@ -137,16 +140,28 @@ impl Engine {
         reported.recv().expect("a worker reports before anything else")
     }
 
-    /// Queues a command for a worker and rings its doorbell. Blocks while the worker's lane is
-    /// full: control waits for a worker, never the other way round.
-    pub fn command(&self, worker: usize, command: Command) {
+    /// Queues a command for a worker, which reads it before the next packet; one that waits does so
+    /// when [`Engine::ring_bells`] wakes it. Blocks while the worker's lane is full: control waits
+    /// for a worker, never the other way round.
+    pub fn command(&mut self, worker: usize, command: Command) {
+        self.must_ring |= 1 << worker;
         let handle = &self.workers[worker];
         if let Err(full) = handle.commands.try_send(command) {
             ring(&handle.bell);
             // An error means that the worker has ended; control gets its `Failure`.
             let _ = handle.commands.send(full.into_inner());
         }
-        ring(&handle.bell);
+    }
+
+    /// Wakes the workers for which a command was queued: once for many of them, since each wake-up
+    /// is a system call here and costs the worker a turn.
+    pub fn ring_bells(&mut self) {
+        let must_ring = std::mem::take(&mut self.must_ring);
+        for (number, worker) in self.workers.iter().enumerate() {
+            if must_ring & 1 << number != 0 {
+                ring(&worker.bell);
+            }
+        }
     }
 
     /// Publishes a configuration to all workers; returns its epoch. The old snapshot is kept here

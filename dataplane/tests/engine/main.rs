@@ -214,6 +214,7 @@ fn staged_packets_leave_in_order_after_refusals() {
             let peer = remote.peer.clone();
             hub.engine.command(worker, Command::SendStaged { peer });
         }
+        hub.engine.ring_bells();
         for number in 0..PACKETS {
             assert_eq!(remote.gets(), [number; 1392]);
         }

@@ -80,7 +80,7 @@ impl Relay {
         }
     }
 
-    fn install(&self, remote: &Remote) {
+    fn install(&mut self, remote: &Remote) {
         self.engine.command((remote.index & 0xff) as usize, remote.installation());
     }
 
@@ -106,16 +106,18 @@ impl Relay {
     }
 
     /// Commands all workers that have staged packets for `peer` to send them.
-    fn send_staged(&self, peer: &Arc<Peer>) {
+    fn send_staged(&mut self, peer: &Arc<Peer>) {
         let staged_by = peer.staged_by.load(Ordering::Relaxed);
         for worker in (0..WORKERS).filter(|worker| staged_by >> worker & 1 != 0) {
             self.engine.command(worker, Command::SendStaged { peer: Arc::clone(peer) });
         }
+        self.engine.ring_bells();
     }
 
     /// Handles the notices about `peer` as control does while it has a session.
-    fn handle_notices(&self, peer: &Arc<Peer>) {
-        for _ in self.events.peers.try_iter().filter(|&id| id == peer.id) {
+    fn handle_notices(&mut self, peer: &Arc<Peer>) {
+        let notices = self.events.peers.try_iter().filter(|&id| id == peer.id).count();
+        for _ in 0..notices {
             if peer.take_flags() & flag::WANTS_HANDSHAKE != 0 {
                 self.send_staged(peer);
             }

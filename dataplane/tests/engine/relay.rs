@@ -114,7 +114,7 @@ fn single_datagrams_keep_their_order() {
 #[ignore = "needs root: creates network namespaces"]
 fn without_a_session_packets_wait() {
     on_both_backends(|io| {
-        let (hub, mut one, two) = relay_hub(io, DirectRelay::Always);
+        let (mut hub, mut one, two) = relay_hub(io, DirectRelay::Always);
         let _none = two.peer.set_session(None);
         for number in 0..10 {
             let packet = udp_packet_to(one.inner, two.inner, &[number; 100]);
@@ -124,6 +124,7 @@ fn without_a_session_packets_wait() {
         eventually(|| two.peer.staged.load(std::sync::atomic::Ordering::Relaxed) == 10);
         two.open_session();
         hub.engine.command(0, Command::SendStaged { peer: two.peer.clone() });
+        hub.engine.ring_bells();
         for number in 0..10 {
             let packet = udp_packet_to(one.inner, two.inner, &[number; 100]);
             assert_eq!(two.gets_plaintext()[..128], forwarded(&packet));
