@@ -4,6 +4,7 @@
 //! Handshakes and keepalives that a change calls for start then too, so the order of lines does
 //! not matter.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -100,6 +101,10 @@ impl Device {
             self.core.reset_peer(entry, out);
             self.core.queue.set(entry.shared.id, &mut entry.queued, None);
         }
+        self.unprepared = match &identity {
+            Some(_) => self.peers.keys().copied().collect(),
+            None => VecDeque::new(),
+        };
         self.transaction.has_new_key = identity.is_some();
         self.core.own = identity.map(|identity| {
             let checker = Checker::new(identity.public());
@@ -176,6 +181,9 @@ impl Device {
             entry.last_timestamp_sent = timestamp;
         }
         self.peers.insert(id, entry);
+        if self.core.own.is_some() {
+            self.unprepared.push_back(id);
+        }
         self.by_key.insert(public_key, id);
         id
     }

@@ -42,7 +42,7 @@ use crate::noise::Dh;
 use crate::rate_limit::RateLimiter;
 use crate::timer_queue::TimerQueue;
 use indexes::Indexes;
-use peer_entry::PeerEntry;
+use peer_entry::{PeerEntry, StaticStatic};
 use staged::discard_staged;
 use state::{Core, Transaction};
 
@@ -68,6 +68,7 @@ impl Device {
             allowed_ips_inserted: 0,
             allowed_ips_version: 0,
             transaction: Transaction::default(),
+            unprepared: VecDeque::new(),
             lingering: VecDeque::new(),
             core: Core {
                 settings,
@@ -107,6 +108,26 @@ impl Device {
         let lingering = self.lingering.front().map(|&(until, _)| until);
         let deadlines = [self.core.queue.next(), self.core.limiter.sweep_at(), lingering];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// Computes the static–static DH of at most `count` peers ahead of their first handshake. Returns
+    /// whether there are more.
+    pub fn prepare(&mut self, count: usize) -> bool {
+        let Some(own) = &self.core.own else { return false };
+        let mut left = count;
+        while left != 0 {
+            let Some(id) = self.unprepared.pop_front() else {
+                self.unprepared = VecDeque::new();
+                return false;
+            };
+            // Some were removed meanwhile, or have shaken hands.
+            let Some(entry) = self.peers.get_mut(&id) else { continue };
+            if matches!(entry.static_static, StaticStatic::Unknown) {
+                let _known = entry.static_static.get(&own.identity, &entry.shared.public_key);
+                left -= 1;
+            }
+        }
+        !self.unprepared.is_empty()
     }
 
     /// The age at which a session ends.

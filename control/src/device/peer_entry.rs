@@ -71,7 +71,7 @@ pub(super) struct Sessions {
     pub(super) next: Option<Arc<SendSession>>,
 }
 
-/// The DH of both static keys: computed on first use, then cached.
+/// The DH of both static keys: computed ahead or on first use, then cached.
 #[derive(Default)]
 pub(super) enum StaticStatic {
     #[default]

@@ -30,6 +30,8 @@ pub struct Device {
     /// See [`Device::allowed_ips_version`].
     pub(super) allowed_ips_version: u64,
     pub(super) transaction: Transaction,
+    /// Peers whose static–static DH may be unknown, in the order in which it will be computed.
+    pub(super) unprepared: VecDeque<PeerId>,
     /// Removed peers for which a worker may still stage a packet, with the end of that time.
     pub(super) lingering: VecDeque<(Millis, Arc<Peer>)>,
     pub(super) core: Core,

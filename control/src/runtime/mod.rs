@@ -5,7 +5,8 @@
 //! 2. Check for a reason to exit: signals, the interface, the socket, failed workers.
 //! 3. Process events: the relay policy, notices, UAPI requests, then a few handshake messages. Each
 //!    lane gets a bounded share of every turn, so that a flood of one starves no other.
-//! 4. Handle the device's deadline.
+//! 4. If there was nothing else to do, compute what handshakes to come will need. Handle the device's
+//!    deadline.
 //! 5. Answer the UAPI clients whose changes every worker has seen; drop withdrawn sessions that no
 //!    worker holds; send handshake messages, and wake the workers that have commands.
 
@@ -34,8 +35,8 @@ use wg_bounce_sys::clock;
 use crate::deferred_drop::DeferredDrop;
 use crate::device::{Input, Now};
 use crate::limits::{
-    HANDSHAKES_BEGUN_PER_TURN, LINK_LOOK_INTERVAL, PEERS_PER_TURN, REQUESTS_PER_TURN,
-    SWEEP_INTERVAL,
+    HANDSHAKES_BEGUN_PER_TURN, LINK_LOOK_INTERVAL, PEERS_PER_TURN, PREPARED_PER_TURN,
+    REQUESTS_PER_TURN, SWEEP_INTERVAL,
 };
 use crate::link::Presence;
 use crate::logging;
@@ -114,6 +115,9 @@ impl Runtime {
                 return ending;
             }
             is_busy = self.process_events();
+            if !is_busy {
+                is_busy = self.components.device.prepare(PREPARED_PER_TURN);
+            }
             if self.components.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
                 self.handle(Input::Deadline);
             }

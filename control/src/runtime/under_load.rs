@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_and_a_half_of_work_is_load() {
+    fn three_seconds_of_work_are_load() {
         let mut load = UnderLoad::default();
         let waiting = (UNDER_LOAD_WORK_MICROS / HANDSHAKE_MICROS_DEFAULT) as usize;
         assert!(!load.sample(waiting, false, Millis(5)));

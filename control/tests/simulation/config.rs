@@ -281,6 +281,29 @@ fn many_idle_peers_need_no_timers() {
 }
 
 #[test]
+fn every_peer_is_prepared_once_for_its_first_handshake() {
+    let mut hub = Node::new([1; 32], 2, 1);
+    let key = |number| public_key(&[number; 32]);
+    hub.set(START, (10..20).map(|number| Change::Peer(peer_change(key(number)))).collect());
+    assert!(!hub.device.prepare(100), "there is no private key");
+    let own = |number| Change::PrivateKey(Some(secret([number; 32])));
+    hub.set(START, vec![own(1)]);
+    let removed = PeerChange { remove: true, ..peer_change(key(10)) };
+    hub.set(START, vec![Change::Peer(removed), Change::Peer(peer_change(key(30)))]);
+    let calls = |hub: &mut Node| (0..100).take_while(|_| hub.device.prepare(3)).count();
+    assert_eq!(calls(&mut hub), 3, "three calls for nine of the ten peers, and there is another");
+    assert_eq!(calls(&mut hub), 0);
+    hub.set(START, vec![own(2)]);
+    assert_eq!(calls(&mut hub), 3, "all anew with another private key");
+    // What was prepared is right.
+    let (mut a, mut b) = pair();
+    for node in [&mut a, &mut b] {
+        assert!(!node.device.prepare(100));
+    }
+    talk(&mut a, &mut b, START);
+}
+
+#[test]
 fn a_prefix_that_moves_to_another_peer_is_logged() {
     let (mut a, b) = connected();
     let other = public_key(&[3; 32]);
