@@ -29,6 +29,7 @@ mod short_key;
 mod socket_paths;
 mod source_prefix;
 pub mod start;
+mod state_file;
 mod status;
 pub mod tai64n;
 pub mod timer_queue;

@@ -21,6 +21,14 @@ pub const DAEMON_END_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time that a change of a configuration file waits for another one.
 pub const EDIT_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Interval at which the state file is written while peers have sessions.
+pub const STATE_INTERVAL: Millis = Millis::from_secs(60);
+/// Age beyond which a state file is not used: after [`REJECT_AFTER_TIME`] the peers have ended its
+/// sessions as well.
+pub const STATE_AGE_MAX: Duration = Duration::from_millis(REJECT_AFTER_TIME.0);
+/// Bytes of a state file at most: 100,000 peers take about 12 MB.
+pub const STATE_FILE_LEN_MAX: u64 = 64 << 20;
+
 /// Clients of the status socket at once: monitoring, and a few operators.
 pub const STATUS_CLIENTS_MAX: usize = 16;
 /// Longest head of an HTTP request for metrics (bytes); Prometheus sends about 200.
@@ -51,6 +59,11 @@ pub const STATUS_LINE_LEN_MAX: u64 = 32 << 20;
 pub const BIND_RETRY_INTERVAL: Millis = Millis::from_secs(1);
 
 // Handshakes and timers.
+
+/// Handshakes that one change of many peers begins in a millisecond (a start, a new key, the link
+/// comes up): with their responses they cost some 150 to 250 microseconds each, so that this is at
+/// most half a core.
+pub const BEGUN_PER_MILLI: u64 = 2;
 
 /// A handshake is retried for this long after the last packet was queued for it (§6.4). The
 /// kernel module counts 20 attempts instead, about 103 s with jitter.

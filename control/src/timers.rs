@@ -98,7 +98,7 @@ pub struct Timers {
     pub zero_keys_at: Option<Millis>,
     /// Time at which to start what waited.
     pub kick_at: Option<Millis>,
-    /// Whether a kick sends a persistent keepalive.
+    /// Whether a kick sends a keepalive.
     pub kick_keepalive: bool,
     /// Jitter of the next handshake started because nothing was received.
     pub unanswered_jitter: Millis,

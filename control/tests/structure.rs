@@ -33,7 +33,8 @@ const RUNNING: [(&str, &str); 2] = [
     (
         "control/src",
         "commands link logging metrics::server netlink::socket notify options relay_policy::watch \
-         runtime start status::client status::deadline status::server uapi_server uplinks",
+         runtime start state_file status::client status::deadline status::server uapi_server \
+         uplinks",
     ),
 ];
 

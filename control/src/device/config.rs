@@ -4,7 +4,7 @@
 //! Handshakes and keepalives that a change calls for start then too, so the order of lines does
 //! not matter.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::io::{LogEvent, Now, Output};
 use super::peer_entry::{PeerEntry, StaticStatic};
+use super::spread::Spread;
 use super::staged::discard_staged;
 use super::state::{Before, Core, Device, Own, Transaction};
 use super::timing::forget_source;
@@ -58,18 +59,29 @@ impl Device {
             self.lingering.push_back((until, peer));
         }
         let is_active = self.core.is_active();
+        let mut spread = Spread::new(now.monotonic);
         if transaction.has_new_key && is_active {
             for entry in self.peers.values_mut() {
-                entry.kick(true, now.monotonic);
+                entry.kick(true, &mut spread);
                 self.core.schedule(entry);
             }
         }
+        let (remembered, until) = &mut self.remembered;
+        if now.monotonic > *until {
+            *remembered = HashMap::new();
+        }
         for (id, before) in transaction.touched {
             let Some(entry) = self.peers.get_mut(&id) else { continue };
+            if let Some(remote) = remembered.remove(&entry.shared.public_key) {
+                if entry.shared.endpoint().is_none() {
+                    entry.shared.set_endpoint(Endpoint { remote, source: None });
+                }
+                entry.timers.kick_keepalive = true;
+            }
             if is_active {
                 let is_new = !before.had_keepalive
                     || (!before.had_endpoint && entry.shared.endpoint().is_some());
-                entry.kick(is_new, now.monotonic);
+                entry.kick(is_new, &mut spread);
             }
             self.core.schedule(entry);
         }

@@ -1,5 +1,6 @@
 //! Inputs and outputs of the device.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub struct Settings {
     /// The implementation of X25519.
     pub dh: Dh,
 }
+
+/// A public key, and where its holder was last heard from.
+pub type Reachable = ([u8; 32], SocketAddr);
 
 /// An event.
 pub enum Input<'a> {

@@ -8,6 +8,7 @@
 //! - `io`, `counters`: inputs, outputs and counters.
 //! - `peer_entry`: everything known about one peer.
 //! - `indexes`: receiver indexes and the workers that they name.
+//! - `spread`: the pace of handshakes that a change begins.
 //! - `state`: the state of the device.
 //! - `staged`: commands about staged packets.
 //! - `sessions`: previous, current and next session (noise.c).
@@ -22,6 +23,7 @@ mod indexes;
 mod io;
 mod peer_entry;
 mod sessions;
+mod spread;
 mod staged;
 mod state;
 mod timing;
@@ -43,13 +45,14 @@ use crate::rate_limit::RateLimiter;
 use crate::timer_queue::TimerQueue;
 use indexes::Indexes;
 use peer_entry::{PeerEntry, StaticStatic};
+use spread::Spread;
 use staged::discard_staged;
 use state::{Core, Transaction};
 
 pub use crate::timers::Timings;
 pub use counters::Counters;
 pub use handshakes::Standing;
-pub use io::{Input, LogEvent, Now, Output, Settings};
+pub use io::{Input, LogEvent, Now, Output, Reachable, Settings};
 pub use state::Device;
 
 impl Device {
@@ -69,6 +72,7 @@ impl Device {
             allowed_ips_version: 0,
             transaction: Transaction::default(),
             unprepared: VecDeque::new(),
+            remembered: (HashMap::new(), Millis::ZERO),
             lingering: VecDeque::new(),
             core: Core {
                 settings,
@@ -110,8 +114,22 @@ impl Device {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Computes the static–static DH of at most `count` peers ahead of their first handshake. Returns
-    /// whether there are more.
+    /// Remembers where peers could be reached before this start. Those that are configured before
+    /// `until` are asked for a handshake, there unless their configuration names an endpoint.
+    pub fn remember(&mut self, peers: impl Iterator<Item = Reachable>, until: Millis) {
+        self.remembered = (peers.collect(), until);
+    }
+
+    /// The peers with a session, and where they can be reached.
+    pub fn reachable(&self, now: Millis) -> Vec<Reachable> {
+        let alive = self.peers.values().filter(|entry| entry.can_send(now));
+        let reachable = alive
+            .filter_map(|entry| Some((entry.shared.public_key, entry.shared.endpoint()?.remote)));
+        reachable.collect()
+    }
+
+    /// Computes the static–static DH of at most `count` peers ahead of their first handshake;
+    /// returns whether there are more.
     pub fn prepare(&mut self, count: usize) -> bool {
         let Some(own) = &self.core.own else { return false };
         let mut left = count;
@@ -239,10 +257,11 @@ impl Device {
         }
         self.core.is_up = up;
         out.push(Output::Publish);
+        let mut spread = Spread::new(now.monotonic);
         for entry in self.peers.values_mut() {
             entry.shared.clear_marks();
             if up {
-                entry.kick(true, now.monotonic);
+                entry.kick(true, &mut spread);
             } else {
                 discard_staged(&entry.shared, out);
                 self.core.reset_peer(entry, out);

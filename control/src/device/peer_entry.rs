@@ -13,6 +13,7 @@ use wg_bounce_uapi::types::{PeerState, SecretKey};
 use zeroize::Zeroizing;
 
 use super::io::Now;
+use super::spread::Spread;
 use crate::cookie::CookieSigner;
 use crate::noise::{Identity, Initiated, Secret};
 use crate::tai64n::Timestamp;
@@ -121,13 +122,13 @@ impl PeerEntry {
         }
     }
 
-    /// Schedules the start of pending work for now. With `keepalive`, sends one if persistent
-    /// keepalives are on.
-    pub(super) fn kick(&mut self, keepalive: bool, now: Millis) {
-        let keepalive = keepalive && self.persistent_keepalive != 0;
-        if keepalive || self.shared.staged.load(Ordering::Relaxed) != 0 {
-            self.timers.kick_at = Some(now);
-            self.timers.kick_keepalive |= keepalive;
+    /// Schedules the start of pending work at the next time of `spread`. With `keepalive`, it sends
+    /// one if persistent keepalives are on.
+    pub(super) fn kick(&mut self, keepalive: bool, spread: &mut Spread) {
+        let timers = &mut self.timers;
+        timers.kick_keepalive |= keepalive && self.persistent_keepalive != 0;
+        if timers.kick_keepalive || self.shared.staged.load(Ordering::Relaxed) != 0 {
+            timers.kick_at = Some(spread.next());
         }
     }
 

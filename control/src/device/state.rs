@@ -1,6 +1,7 @@
 //! The protocol state of one interface.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -32,6 +33,8 @@ pub struct Device {
     pub(super) transaction: Transaction,
     /// Peers whose static–static DH may be unknown, in the order in which it will be computed.
     pub(super) unprepared: VecDeque<PeerId>,
+    /// Endpoints of peers before the start, by public key, and the time at which they expire.
+    pub(super) remembered: (HashMap<[u8; 32], SocketAddr>, Millis),
     /// Removed peers for which a worker may still stage a packet, with the end of that time.
     pub(super) lingering: VecDeque<(Millis, Arc<Peer>)>,
     pub(super) core: Core,

@@ -1,12 +1,13 @@
 //! Descriptors and settings of the caller, from environment variables of other programs.
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
 use crate::logging::LogLevel;
 
-/// Values of wireguard-go's environment variables.
+/// Values of the environment variables of wireguard-go and of systemd.
 #[derive(Clone, Debug, Default)]
 pub struct Inherited {
     /// `WG_TUN_FD`: an open TUN file descriptor to use.
@@ -17,6 +18,8 @@ pub struct Inherited {
     pub listen_fds: u16,
     /// `WG_PROCESS_FOREGROUND=1`.
     pub foreground: bool,
+    /// `STATE_DIRECTORY`, the first of its directories (systemd.exec(5)).
+    pub state_dir: Option<PathBuf>,
     /// `LOG_LEVEL`, if it is one of our levels.
     pub log_level: Option<LogLevel>,
 }
@@ -50,6 +53,9 @@ impl Inherited {
             uapi_fd: descriptor("WG_UAPI_FD")?,
             listen_fds: listen_fds.and_then(|count| count.parse().ok()).unwrap_or(0),
             foreground: variable("WG_PROCESS_FOREGROUND").as_deref() == Some("1"),
+            state_dir: variable("STATE_DIRECTORY")
+                .and_then(|list| list.split(':').next().map(PathBuf::from))
+                .filter(|directory| directory.is_absolute()),
             // Many programs read LOG_LEVEL: a level of another program is not an error.
             log_level: variable("LOG_LEVEL").and_then(|word| LogLevel::from_str(&word, true).ok()),
         })

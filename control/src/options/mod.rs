@@ -8,7 +8,7 @@ mod values;
 
 use std::env;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
@@ -99,6 +99,11 @@ pub struct Options {
     #[arg(long, value_name = "DIRECTORY", global = true, env = "WG_BOUNCE_SOCKET_DIR")]
     #[arg(hide_env_values = true)]
     pub socket_dir: Option<PathBuf>,
+
+    /// Directory of the state file, by which a restarted daemon finds the peers that had a session
+    /// [default: $STATE_DIRECTORY, which systemd sets; without it, none is kept]
+    #[arg(long, value_name = "DIRECTORY", env = "WG_BOUNCE_STATE_DIR", hide_env_values = true)]
+    pub state_dir: Option<PathBuf>,
 
     /// AEAD implementation
     #[arg(long, value_enum, value_name = "AEAD", default_value_t = AeadChoice::Auto)]
@@ -228,6 +233,11 @@ impl Options {
     /// Whether the interface is missing.
     pub fn is_alone(&self) -> bool {
         self.tun == TunChoice::Off
+    }
+
+    /// The directory of the state file, if one is kept.
+    pub fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref().or(self.inherited.state_dir.as_deref())
     }
 
     /// Each option with its value and its source, one per line. `engine` has the defaults that

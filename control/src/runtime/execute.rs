@@ -20,8 +20,8 @@ use crate::relay_policy::watch::Update;
 use crate::short_key::ShortKey;
 
 impl Runtime {
-    /// Passes an input to the device, and carries out its outputs; messages leave, and workers wake,
-    /// at the end of the turn.
+    /// Passes an input to the device, and carries out its outputs. Messages leave, and workers are
+    /// woken, at the end of the turn.
     pub(super) fn handle(&mut self, input: Input<'_>) {
         self.components.device.handle(input, now(), &mut self.outputs);
         self.execute();

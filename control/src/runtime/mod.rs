@@ -5,7 +5,7 @@
 //! 2. Check for a reason to exit: signals, the interface, the socket, failed workers.
 //! 3. Process events: the relay policy, notices, UAPI requests, then a few handshake messages. Each
 //!    lane gets a bounded share of every turn, so that a flood of one starves no other.
-//! 4. If there was nothing else to do, compute what handshakes to come will need. Handle the device's
+//! 4. If there was nothing else to do, compute what later handshakes need. Handle the device's
 //!    deadline.
 //! 5. Answer the UAPI clients whose changes every worker has seen; drop withdrawn sessions that no
 //!    worker holds; send handshake messages, and wake the workers that have commands.
@@ -18,6 +18,7 @@ mod handshake_queues;
 mod handshakes;
 mod listener;
 mod pending_replies;
+mod reachable;
 mod relay;
 mod state;
 mod statistics;
@@ -45,6 +46,7 @@ use crate::uplinks::UplinkWatch;
 use events::Announcer;
 use handshake_queues::Handshakes;
 use pending_replies::PendingReplies;
+use reachable::ReachablePeers;
 use relay::RelayState;
 
 pub use state::{Components, Ending, Runtime};
@@ -73,6 +75,8 @@ impl Runtime {
             true => RelayState::without_interface(),
             false => RelayState::new(components.relay_mode, components.relay_policy.take()),
         };
+        let reachable = components.state_writer.take();
+        let reachable = reachable.map(|writer| ReachablePeers::new(writer, clock::boot_time()));
         let announcer = Announcer::new(components.device.session_lifetime());
         let mut runtime = Runtime {
             components,
@@ -89,6 +93,7 @@ impl Runtime {
             fwmark: 0,
             mtu,
             next_look: clock::boot_time(),
+            reachable,
             epoch: 0,
         };
         runtime.publish();
@@ -128,6 +133,9 @@ impl Runtime {
             self.withdrawn.sweep();
             let Now { monotonic, wall } = now();
             self.announcer.end_sessions(monotonic, wall);
+            if let Some(reachable) = &mut self.reachable {
+                reachable.keep(&self.components.device, monotonic, wall);
+            }
             self.follow_sockets(epoch);
         }
     }
@@ -144,6 +152,10 @@ impl Runtime {
         drop(self.components.socket);
         drop(self.components.status);
         drop(self.components.requests);
+        if let Some(reachable) = self.reachable {
+            let Now { monotonic, wall } = now();
+            reachable.finish(&self.components.device, monotonic, wall);
+        }
         self.components.engine.stop();
     }
 
@@ -155,6 +167,8 @@ impl Runtime {
         let until_sweep = (!self.withdrawn.is_empty()).then_some(SWEEP_INTERVAL);
         let until_try = self.handshakes.pause();
         let until_look = self.components.link.must_look().then(|| self.next_look.since(now));
+        let until_state = self.reachable.as_ref().and_then(ReachablePeers::due);
+        let until_state = until_state.map(|at| at.since(now));
         let until_bind = self.retry_at().map(|at| at.since(now));
         let spans = [
             until_deadline,
@@ -164,6 +178,7 @@ impl Runtime {
             until_try,
             until_look,
             until_bind,
+            until_state,
         ];
         match spans.into_iter().flatten().min() {
             Some(span) => i32::try_from(span.0)

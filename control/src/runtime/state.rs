@@ -18,12 +18,14 @@ use wg_bounce_sys::clock::{self, Millis};
 use super::events::Announcer;
 use super::handshake_queues::Handshakes;
 use super::pending_replies::PendingReplies;
+use super::reachable::ReachablePeers;
 use super::relay::RelayState;
 use crate::deferred_drop::DeferredDrop;
 use crate::device::{Device, Now, Output};
 use crate::link::LinkWatcher;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::Lanes;
+use crate::state_file::StateWriter;
 use crate::status::server::StatusRequest;
 use crate::uapi_server::requests::UapiRequest;
 use crate::uapi_server::socket::SocketFile;
@@ -51,6 +53,8 @@ pub struct Components {
     pub reports: Receiver<StatusRequest>,
     /// The status socket's file; none if it could not be created.
     pub status: Option<SocketFile>,
+    /// Writes the state file, if there is one.
+    pub state_writer: Option<StateWriter>,
     /// Written with every event, epoch and request.
     pub wake: Arc<EventFd>,
     /// The process of `wg-bounce up`, if that has started this one: it alone ends it by a signal.
@@ -113,6 +117,8 @@ pub struct Runtime {
     pub(super) mtu: usize,
     /// The time to look at the interface again, while no events announce its changes.
     pub(super) next_look: Millis,
+    /// The state file; none without a directory for it.
+    pub(super) reachable: Option<ReachablePeers>,
     /// The epoch of the last published snapshot.
     pub(super) epoch: u64,
 }

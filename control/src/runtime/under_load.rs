@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn load_is_remembered_for_a_second() {
         let mut load = UnderLoad::default();
-        assert!(load.sample(10_000, false, Millis(100)));
+        assert!(load.sample(20_000, false, Millis(100)));
         assert!(load.sample(0, false, Millis(1099)));
         assert!(!load.sample(0, false, Millis(1100)));
     }

@@ -27,12 +27,13 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rand_core::UnwrapErr;
 use wg_bounce_dataplane::engine::{self, Engine};
+use wg_bounce_sys::clock::{self, Millis};
+use wg_bounce_sys::inherit;
 use wg_bounce_sys::tun::{Tun, TunHandle};
-use wg_bounce_sys::{clock, inherit};
 
 use crate::commands::Command;
 use crate::device::{Device, Settings, Timings};
-use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE};
+use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE, STATE_AGE_MAX};
 use crate::link::LinkWatcher;
 use crate::logging;
 #[cfg(feature = "metrics")]
@@ -46,6 +47,7 @@ use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Lanes};
 use crate::runtime::{Components, Ending, Runtime};
 use crate::socket_paths;
+use crate::state_file::StateFile;
 use crate::status::Host;
 use crate::status::server::{self, Asker};
 use crate::uapi_server;
@@ -138,6 +140,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let status = open_status_socket(&name);
     #[cfg(feature = "metrics")]
     let metrics = options.metrics.as_ref().map(open_metrics).transpose()?;
+    let state = options.state_dir().map(|directory| StateFile::new(directory, &name));
     // Before the first thread: each thread has privileges of its own.
     privileges::reduce(&socket_paths::uapi());
     let parent = process::end_with_parent().map_err(Failure::system("watch the parent"))?;
@@ -163,7 +166,12 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let (handle, requests) = RuntimeHandle::new(Arc::clone(&wake));
     let (asker, reports) = Asker::new(Arc::clone(&wake));
 
-    let device = new_device(options, dh, workers);
+    let mut device = new_device(options, dh, workers);
+    if let Some(file) = &state {
+        recall(&mut device, file);
+    }
+    let state_writer = state.map(StateFile::start_writer).transpose();
+    let state_writer = state_writer.map_err(Failure::system("spawn a thread"))?;
     let watch = |handle| watch_relay_policy(options.relay, handle, workers, &wake);
     let relay_policy = of_watch.map(watch).transpose()?.flatten();
     let relay_mode = options.relay;
@@ -179,6 +187,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         requests,
         reports,
         status: status_file,
+        state_writer,
         wake,
         parent,
         signals,
@@ -315,6 +324,19 @@ fn open_metrics(place: &Place) -> Result<Listener, Failure> {
         .map_err(|source| Failure::Metrics { place: place.to_string(), source })?;
     log::info!("metrics: {place}");
     Ok(listener)
+}
+
+/// Lets the device shake hands with the peers in the state file.
+fn recall(device: &mut Device, file: &StateFile) {
+    match file.read(clock::wall_time()) {
+        Ok(Some((peers, age))) => {
+            log::info!("state file: peers with a session {} s ago: {}", age.as_secs(), peers.len());
+            let left = STATE_AGE_MAX.saturating_sub(age).as_millis();
+            device.remember(peers.into_iter(), clock::boot_time() + Millis(left as u64));
+        }
+        Ok(None) => {}
+        Err(error) => log::warn!("state file {}: ignored: {error}", file.path().display()),
+    }
 }
 
 fn new_device(options: &Options, dh: Dh, workers: usize) -> Device {

@@ -44,6 +44,7 @@ mod routing;
 mod send_refused;
 mod source;
 mod start;
+mod state_file;
 mod stress;
 mod traffic;
 mod uapi;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use wg_bounce_control::device::LogEvent;
+use wg_bounce_control::limits::BEGUN_PER_MILLI;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{AllowedIp, Change, PeerChange};
@@ -285,7 +286,7 @@ fn every_peer_is_prepared_once_for_its_first_handshake() {
     let mut hub = Node::new([1; 32], 2, 1);
     let key = |number| public_key(&[number; 32]);
     hub.set(START, (10..20).map(|number| Change::Peer(peer_change(key(number)))).collect());
-    assert!(!hub.device.prepare(100), "there is no private key");
+    assert!(!hub.device.prepare(100), "without a private key");
     let own = |number| Change::PrivateKey(Some(secret([number; 32])));
     hub.set(START, vec![own(1)]);
     let removed = PeerChange { remove: true, ..peer_change(key(10)) };
@@ -294,13 +295,69 @@ fn every_peer_is_prepared_once_for_its_first_handshake() {
     assert_eq!(calls(&mut hub), 3, "three calls for nine of the ten peers, and there is another");
     assert_eq!(calls(&mut hub), 0);
     hub.set(START, vec![own(2)]);
-    assert_eq!(calls(&mut hub), 3, "all anew with another private key");
+    assert_eq!(calls(&mut hub), 3, "again with another private key");
     // What was prepared is right.
     let (mut a, mut b) = pair();
     for node in [&mut a, &mut b] {
         assert!(!node.device.prepare(100));
     }
     talk(&mut a, &mut b, START);
+}
+
+/// Addresses that the hub has sent an initiation to.
+fn initiated(hub: &Node) -> Vec<String> {
+    let mut to: Vec<String> = hub.sent.iter().map(|datagram| datagram.to.to_string()).collect();
+    assert!(hub.sent.iter().all(|datagram| datagram.bytes.len() == INITIATION_LEN));
+    to.sort();
+    to
+}
+
+#[test]
+fn remembered_peers_are_asked_for_a_handshake() {
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address and a port");
+    let key = |number| public_key(&[number; 32]);
+    let configure = |until: Millis| {
+        let mut hub = Node::new([1; 32], 2, 1);
+        let known = [(key(10), address("192.0.2.10:1")), (key(11), address("192.0.2.11:1"))];
+        hub.device.remember(known.into_iter(), until);
+        let mut eleven = peer_change(key(11));
+        eleven.endpoint = Some(address("192.0.2.99:2"));
+        let peers = [peer_change(key(10)), eleven, peer_change(key(12))].map(Change::Peer);
+        let own = Change::PrivateKey(Some(secret([1; 32])));
+        hub.set(START, std::iter::once(own).chain(peers).collect());
+        hub.link(true, START);
+        hub.run(START + Millis(10));
+        hub
+    };
+    let mut hub = configure(START);
+    assert_eq!(initiated(&hub), ["192.0.2.10:1", "192.0.2.99:2"], "the configuration wins");
+    // Once is enough: a peer that is removed and added again has no endpoint.
+    hub.sent.clear();
+    hub.set(START, vec![Change::ReplacePeers, Change::Peer(peer_change(key(12)))]);
+    hub.set(START, vec![Change::Peer(peer_change(key(10)))]);
+    hub.run(START + Millis(20));
+    assert_eq!(initiated(&hub), [""; 0]);
+    let hub = configure(START - Millis(1));
+    assert_eq!(initiated(&hub), [""; 0], "what is remembered has expired");
+}
+
+#[test]
+fn the_handshakes_of_a_start_are_spread() {
+    let mut hub = Node::new([1; 32], 2, 1);
+    let peers = (0..100).map(|number| {
+        let mut change = peer_change(public_key(&[number + 10; 32]));
+        change.endpoint = Some(SocketAddr::from(([192, 0, 2, number], 1)));
+        change.persistent_keepalive = Some(25);
+        Change::Peer(change)
+    });
+    let own = Change::PrivateKey(Some(secret([1; 32])));
+    hub.set(START, std::iter::once(own).chain(peers).collect());
+    hub.link(true, START);
+    for millis in [0, 1, 10, 49, 100] {
+        hub.run(START + Millis(millis));
+        let expected = (BEGUN_PER_MILLI * (millis + 1)).min(100);
+        assert_eq!(initiated(&hub).len(), expected as usize, "after {millis} ms");
+    }
 }
 
 #[test]

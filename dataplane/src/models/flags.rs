@@ -83,7 +83,7 @@ fn no_flag_is_lost_and_none_shows_less_than_was_written() {
     });
 }
 
-/// Control raises flags as well, for which there is no notice: it takes them again before it is
+/// Control raises flags as well, which queue no notice: it takes them again before it is
 /// done with the peer. A worker's flag that came between is taken with them.
 #[test]
 fn a_flag_that_control_puts_back_hides_none_of_a_worker() {

@@ -1,6 +1,6 @@
 //! A real engine with two workers, on both backends, each in its own network namespace; and one
 //! without an interface, for races that need no privilege.
-#![cfg(not(loom))] // with it there is no engine
+#![cfg(not(loom))] // which leaves out the engine
 
 mod full_socket;
 mod races;

@@ -42,7 +42,7 @@ pub use conversation::{TCP_PORTS, UDP_PORTS, by_tcp, by_udp, serve};
 pub use daemon::{Backend, Daemon, Program, RelayMode};
 pub use fake_peer::FakePeer;
 pub use flood::{Flood, Forgery, forged_responses, noise, send_segments};
-pub use keys::{KeyPair, hex};
+pub use keys::{KeyPair, hex, random_bytes};
 pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};
 pub use proxy::{Proxy, SlowPath};

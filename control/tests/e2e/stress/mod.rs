@@ -10,6 +10,7 @@ mod prometheus;
 mod queues;
 mod refused_offloads;
 mod reload;
+mod restart;
 mod route_churn;
 mod routes;
 mod rules;
