@@ -90,7 +90,7 @@ impl Device {
     /// Forgets the source addresses of all peers, as after a change of port or fwmark (`set_port`
     /// in drivers/net/wireguard/netlink.c).
     pub fn forget_sources(&self) {
-        self.peers.values().for_each(forget_source);
+        self.peers.values().for_each(|entry| forget_source(entry));
     }
 
     /// A new key is a new identity: all sessions end, and a peer with our own key is removed.
@@ -187,7 +187,7 @@ impl Device {
     fn add_peer(&mut self, public_key: [u8; 32], now: Millis) -> PeerId {
         let id = PeerId(self.next_id);
         self.next_id = self.next_id.checked_add(1).expect("four billion peers were never added");
-        let mut entry = PeerEntry::new(Arc::new(Peer::new(id, public_key)));
+        let mut entry = Box::new(PeerEntry::new(Arc::new(Peer::new(id, public_key))));
         entry.timers.keepalive_base = now;
         if let Some(timestamp) = self.core.removed_timestamps.remove(&public_key) {
             entry.last_timestamp_sent = timestamp;
@@ -224,7 +224,7 @@ impl Device {
         let stays: std::collections::HashSet<IpNet> =
             list.iter().filter(|ip| !ip.remove).map(|ip| ip.prefix.trunc()).collect();
         let goes: Vec<IpNet> =
-            entry.allowed_ips.keys().filter(|prefix| !stays.contains(prefix)).copied().collect();
+            entry.allowed_ips.prefixes().filter(|prefix| !stays.contains(prefix)).collect();
         for prefix in goes {
             self.remove_allowed_ip(id, prefix);
         }
@@ -232,7 +232,7 @@ impl Device {
 
     fn clear_allowed_ips(&mut self, id: PeerId) {
         let Some(entry) = self.peers.get_mut(&id) else { return };
-        for (prefix, _) in std::mem::take(&mut entry.allowed_ips) {
+        for prefix in std::mem::take(&mut entry.allowed_ips).prefixes() {
             self.routes.remove(prefix);
             self.allowed_ips_version += 1;
             self.transaction.publish = true;
@@ -242,10 +242,9 @@ impl Device {
     /// Assigns a prefix to a peer. A prefix has one owner, so its previous owner loses it.
     fn insert_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
         let entry = self.peers.get_mut(&id).expect("the caller found it");
-        if entry.allowed_ips.contains_key(&prefix) {
+        if !entry.allowed_ips.insert(prefix, self.allowed_ips_inserted) {
             return;
         }
-        entry.allowed_ips.insert(prefix, self.allowed_ips_inserted);
         self.allowed_ips_inserted += 1;
         self.transaction.publish = true;
         let Some(previous) = self.routes.insert(prefix, Arc::clone(&entry.shared)) else {
@@ -283,7 +282,7 @@ impl Device {
 
     fn remove_allowed_ip(&mut self, id: PeerId, prefix: IpNet) {
         let entry = self.peers.get_mut(&id).expect("the caller found it");
-        if entry.allowed_ips.remove(&prefix).is_some() {
+        if entry.allowed_ips.remove(&prefix) {
             self.routes.remove(prefix);
             self.allowed_ips_version += 1;
             self.transaction.publish = true;

@@ -6,7 +6,7 @@
 //!
 //! From the leaves up:
 //! - `io`, `counters`: inputs, outputs and counters.
-//! - `peer_entry`: everything known about one peer.
+//! - `allowed_ips`, `peer_entry`: everything known about one peer.
 //! - `indexes`: receiver indexes and the workers that they name.
 //! - `spread`: the pace of handshakes that a change begins.
 //! - `state`: the state of the device.
@@ -16,6 +16,7 @@
 //! - `handshakes`: messages from peers (receive.c).
 //! - `config`: the changes of a UAPI `set` (netlink.c).
 
+mod allowed_ips;
 mod config;
 mod counters;
 mod handshakes;
@@ -44,7 +45,7 @@ use crate::noise::Dh;
 use crate::rate_limit::RateLimiter;
 use crate::timer_queue::TimerQueue;
 use indexes::Indexes;
-use peer_entry::{PeerEntry, StaticStatic};
+use peer_entry::StaticStatic;
 use spread::Spread;
 use staged::discard_staged;
 use state::{Core, Transaction};
@@ -165,7 +166,7 @@ impl Device {
 
     /// The allowed IPs of all peers.
     pub fn allowed_ips(&self) -> impl Iterator<Item = IpNet> {
-        self.peers.values().flat_map(|peer| peer.allowed_ips.keys().copied())
+        self.peers.values().flat_map(|peer| peer.allowed_ips.prefixes())
     }
 
     /// The public key of the peer that owns an address.
@@ -196,7 +197,7 @@ impl Device {
 
     /// The state of all peers as reported by `get`, in the order in which they were added.
     pub fn peer_states(&self) -> Vec<PeerState> {
-        self.peers.values().map(PeerEntry::state).collect()
+        self.peers.values().map(|entry| entry.state()).collect()
     }
 
     /// The part of each peer that is shared with the workers.

@@ -1,17 +1,16 @@
 //! Everything known about one peer, except for the part that is shared with the workers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use wg_bounce_dataplane::peer::Peer;
 use wg_bounce_dataplane::session::SendSession;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
 use zeroize::Zeroizing;
 
+use super::allowed_ips::AllowedIps;
 use super::io::Now;
 use super::spread::Spread;
 use crate::cookie::CookieSigner;
@@ -28,13 +27,13 @@ pub(super) struct PeerEntry {
     pub(super) cookie_signer: CookieSigner,
     /// Seconds; zero means off.
     pub(super) persistent_keepalive: u16,
-    /// The prefixes of this peer, each with its position in the order of configuration.
-    pub(super) allowed_ips: HashMap<IpNet, u64>,
+    /// The prefixes of this peer.
+    pub(super) allowed_ips: AllowedIps,
     /// The worker that receives this peer's sessions. Kept across rekeys: a change would reorder
     /// flows.
     pub(super) worker: Option<usize>,
     /// Our handshake that awaits its response.
-    pub(super) handshake: Option<Initiated>,
+    pub(super) handshake: Option<Box<Initiated>>,
     /// Responses to it that were not authentic.
     pub(super) forged_responses: u32,
     /// Handshakes of ours in a row that an initiation of the peer has crossed.
@@ -102,7 +101,7 @@ impl PeerEntry {
             static_static: StaticStatic::Unknown,
             cookie_signer: CookieSigner::new(&shared.public_key),
             persistent_keepalive: 0,
-            allowed_ips: HashMap::new(),
+            allowed_ips: AllowedIps::default(),
             worker: None,
             handshake: None,
             forged_responses: 0,
@@ -165,9 +164,6 @@ impl PeerEntry {
 
     /// The state of the peer as reported by `get`.
     pub(super) fn state(&self) -> PeerState {
-        let mut allowed_ips: Vec<(u64, IpNet)> =
-            self.allowed_ips.iter().map(|(&prefix, &place)| (place, prefix)).collect();
-        allowed_ips.sort_unstable();
         PeerState {
             public_key: self.shared.public_key,
             preshared_key: self.psk.clone(),
@@ -176,7 +172,7 @@ impl PeerEntry {
             tx_bytes: self.shared.counters.sent_bytes.read(),
             rx_bytes: self.shared.counters.received_bytes.read(),
             persistent_keepalive: self.persistent_keepalive,
-            allowed_ips: allowed_ips.into_iter().map(|(_, prefix)| prefix).collect(),
+            allowed_ips: self.allowed_ips.in_order(),
         }
     }
 

@@ -22,7 +22,8 @@ use crate::timer_queue::TimerQueue;
 
 /// All protocol state of one interface.
 pub struct Device {
-    pub(super) peers: BTreeMap<PeerId, PeerEntry>,
+    /// Boxed, since the nodes of the tree are half empty.
+    pub(super) peers: BTreeMap<PeerId, Box<PeerEntry>>,
     pub(super) by_key: HashMap<[u8; 32], PeerId>,
     pub(super) next_id: u32,
     pub(super) routes: Routes<Arc<Peer>>,

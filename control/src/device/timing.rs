@@ -301,7 +301,7 @@ impl Core {
             self.indexes.free_unannounced(local_index);
             return;
         };
-        entry.handshake = Some(initiated);
+        entry.handshake = Some(Box::new(initiated));
         entry.forged_responses = 0;
         entry.cookie_signer.sign(&mut message, now.monotonic);
         entry.timers.retransmit_at =
