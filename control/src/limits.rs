@@ -25,7 +25,11 @@ pub const EDIT_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const STATE_INTERVAL: Millis = Millis::from_secs(60);
 /// Age beyond which a state file is not used: after [`REJECT_AFTER_TIME`] the peers have ended its
 /// sessions as well.
-pub const STATE_AGE_MAX: Duration = Duration::from_millis(REJECT_AFTER_TIME.0);
+pub const STATE_AGE_MAX: Millis = REJECT_AFTER_TIME;
+/// Time from the first session to the first state file: the others of a start come at once.
+pub const STATE_DELAY: Millis = Millis::from_secs(2);
+/// Age of a state file below zero that is not an error: the clock was adjusted.
+pub const STATE_CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a state file at most: 100,000 peers take about 12 MB.
 pub const STATE_FILE_LEN_MAX: u64 = 64 << 20;
 
@@ -114,10 +118,13 @@ pub const RATE_ENTRIES_MAX: usize = 65_536;
 pub const UNDER_LOAD_TIME: Millis = Millis::from_secs(1);
 /// Work that may wait before the daemon is under load (CPU time in microseconds): a peer that waits
 /// for less than [`REKEY_TIMEOUT`] does not notice, while one that gets a cookie waits for all of
-/// it. 10,000 peers that start at once are less on every CPU; the rest is for a worker that keeps
-/// the same CPU busy.
+/// it. 10,000 peers that start at once are less if a handshake takes less than 300 microseconds.
 pub const UNDER_LOAD_WORK_MICROS: u64 = 3_000_000;
 const _: () = assert!(UNDER_LOAD_WORK_MICROS < REKEY_TIMEOUT.0 * 1000 * 2 / 3);
+/// Time that a message may wait before the daemon is under load: with [`UNDER_LOAD_TIME`] and what
+/// else waits, an answer still comes before its sender tries again.
+pub const UNDER_LOAD_WAIT: Millis = Millis(3_500);
+const _: () = assert!(UNDER_LOAD_WAIT.0 + UNDER_LOAD_TIME.0 < REKEY_TIMEOUT.0);
 /// Work that may wait for one source (microseconds): a source that sends more waits for itself
 /// alone, and is not load.
 pub const SOURCE_WORK_MICROS: u64 = UNDER_LOAD_WORK_MICROS / 3;

@@ -4,7 +4,7 @@
 //! Handshakes and keepalives that a change calls for start then too, so the order of lines does
 //! not matter.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -62,23 +62,16 @@ impl Device {
         let mut spread = Spread::new(now.monotonic);
         if transaction.has_new_key && is_active {
             for entry in self.peers.values_mut() {
+                self.remembered.recall(entry, now.monotonic);
                 entry.kick(true, &mut spread);
                 self.core.schedule(entry);
             }
         }
-        let (remembered, until) = &mut self.remembered;
-        if now.monotonic > *until {
-            *remembered = HashMap::new();
-        }
+        self.remembered.sweep(now.monotonic);
         for (id, before) in transaction.touched {
             let Some(entry) = self.peers.get_mut(&id) else { continue };
-            if let Some(remote) = remembered.remove(&entry.shared.public_key) {
-                if entry.shared.endpoint().is_none() {
-                    entry.shared.set_endpoint(Endpoint { remote, source: None });
-                }
-                entry.timers.kick_keepalive = true;
-            }
             if is_active {
+                self.remembered.recall(entry, now.monotonic);
                 let is_new = !before.had_keepalive
                     || (!before.had_endpoint && entry.shared.endpoint().is_some());
                 entry.kick(is_new, &mut spread);
@@ -204,6 +197,7 @@ impl Device {
         self.clear_allowed_ips(id);
         let Some(mut entry) = self.peers.remove(&id) else { return };
         self.by_key.remove(&entry.shared.public_key);
+        self.remembered.forget(&entry.shared.public_key);
         self.core.clear_sessions(&mut entry, out);
         self.core.queue.set(id, &mut entry.queued, None);
         if entry.last_timestamp_sent != Timestamp::default() {

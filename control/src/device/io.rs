@@ -36,8 +36,16 @@ pub struct Settings {
     pub dh: Dh,
 }
 
-/// A public key, and where its holder was last heard from.
-pub type Reachable = ([u8; 32], SocketAddr);
+/// A peer that has a session, or had one lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reachable {
+    /// Its public key.
+    pub public_key: [u8; 32],
+    /// Its last endpoint.
+    pub endpoint: SocketAddr,
+    /// The time for which it has had no session.
+    pub age: Millis,
+}
 
 /// An event.
 pub enum Input<'a> {

@@ -8,6 +8,7 @@
 //! - `io`, `counters`: inputs, outputs and counters.
 //! - `allowed_ips`, `peer_entry`: everything known about one peer.
 //! - `indexes`: receiver indexes and the workers that they name.
+//! - `remembered`: where peers could be reached before the start.
 //! - `spread`: the pace of handshakes that a change begins.
 //! - `state`: the state of the device.
 //! - `staged`: commands about staged packets.
@@ -23,6 +24,7 @@ mod handshakes;
 mod indexes;
 mod io;
 mod peer_entry;
+mod remembered;
 mod sessions;
 mod spread;
 mod staged;
@@ -46,6 +48,7 @@ use crate::rate_limit::RateLimiter;
 use crate::timer_queue::TimerQueue;
 use indexes::Indexes;
 use peer_entry::StaticStatic;
+use remembered::Remembered;
 use spread::Spread;
 use staged::discard_staged;
 use state::{Core, Transaction};
@@ -73,7 +76,7 @@ impl Device {
             allowed_ips_version: 0,
             transaction: Transaction::default(),
             unprepared: VecDeque::new(),
-            remembered: (HashMap::new(), Millis::ZERO),
+            remembered: Remembered::default(),
             lingering: VecDeque::new(),
             core: Core {
                 settings,
@@ -115,18 +118,25 @@ impl Device {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Remembers where peers could be reached before this start. Those that are configured before
-    /// `until` are asked for a handshake, there unless their configuration names an endpoint.
-    pub fn remember(&mut self, peers: impl Iterator<Item = Reachable>, until: Millis) {
-        self.remembered = (peers.collect(), until);
+    /// Remembers where peers could be reached before this start. They are asked for a handshake as
+    /// soon as they are configured and the interface is up.
+    pub fn remember(&mut self, peers: impl Iterator<Item = Reachable>, now: Millis) {
+        self.remembered = Remembered::new(peers, now);
     }
 
-    /// The peers with a session, and where they can be reached.
+    /// The peers with a session, and those that had one before this start, where they can be
+    /// reached.
     pub fn reachable(&self, now: Millis) -> Vec<Reachable> {
         let alive = self.peers.values().filter(|entry| entry.can_send(now));
-        let reachable = alive
-            .filter_map(|entry| Some((entry.shared.public_key, entry.shared.endpoint()?.remote)));
-        reachable.collect()
+        let alive = alive.filter_map(|entry| {
+            let endpoint = entry.shared.endpoint()?.remote;
+            let public_key = entry.shared.public_key;
+            Some(Reachable { public_key, endpoint, age: Millis::ZERO })
+        });
+        let has_session =
+            |key: &[u8; 32]| self.by_key.get(key).is_some_and(|id| self.peers[id].can_send(now));
+        let before = self.remembered.valid(now).filter(|peer| !has_session(&peer.public_key));
+        alive.chain(before).collect()
     }
 
     /// Computes the static–static DH of at most `count` peers ahead of their first handshake;
@@ -262,6 +272,7 @@ impl Device {
         for entry in self.peers.values_mut() {
             entry.shared.clear_marks();
             if up {
+                self.remembered.recall(entry, now.monotonic);
                 entry.kick(true, &mut spread);
             } else {
                 discard_staged(&entry.shared, out);

@@ -127,7 +127,10 @@ impl PeerEntry {
         let timers = &mut self.timers;
         timers.kick_keepalive |= keepalive && self.persistent_keepalive != 0;
         if timers.kick_keepalive || self.shared.staged.load(Ordering::Relaxed) != 0 {
-            timers.kick_at = Some(spread.next());
+            // One that is due already keeps its place.
+            let at = *timers.kick_at.get_or_insert_with(|| spread.next());
+            // The next persistent keepalive follows this one.
+            timers.keepalive_base = timers.keepalive_base.max(at);
         }
     }
 

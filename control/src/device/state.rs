@@ -1,7 +1,6 @@
 //! The protocol state of one interface.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -14,6 +13,7 @@ use super::counters::Counters;
 use super::indexes::Indexes;
 use super::io::Settings;
 use super::peer_entry::PeerEntry;
+use super::remembered::Remembered;
 use crate::cookie::Checker;
 use crate::noise::{Identity, Secret};
 use crate::rate_limit::RateLimiter;
@@ -34,8 +34,7 @@ pub struct Device {
     pub(super) transaction: Transaction,
     /// Peers whose static–static DH may be unknown, in the order in which it will be computed.
     pub(super) unprepared: VecDeque<PeerId>,
-    /// Endpoints of peers before the start, by public key, and the time at which they expire.
-    pub(super) remembered: (HashMap<[u8; 32], SocketAddr>, Millis),
+    pub(super) remembered: Remembered,
     /// Removed peers for which a worker may still stage a packet, with the end of that time.
     pub(super) lingering: VecDeque<(Millis, Arc<Peer>)>,
     pub(super) core: Core,

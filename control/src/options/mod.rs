@@ -8,7 +8,7 @@ mod values;
 
 use std::env;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
@@ -199,6 +199,8 @@ impl Options {
         options.inherited = Inherited::read(|name| env::var(name).ok()).map_err(|reason| {
             UsageError::new(command.error(ErrorKind::ValueValidation, reason), command)
         })?;
+        // A start in the background changes to another directory.
+        options.state_dir = options.state_dir.map(|it| path::absolute(&it).unwrap_or(it));
         if let Err(reason) = options.check_tun() {
             return Err(UsageError::new(
                 command.error(ErrorKind::ArgumentConflict, reason),

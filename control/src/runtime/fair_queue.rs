@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use wg_bounce_dataplane::messages::HandshakeMessage;
+use wg_bounce_sys::clock::Millis;
 
 use crate::source_prefix::SourcePrefix;
 
@@ -15,11 +16,17 @@ use crate::source_prefix::SourcePrefix;
 pub(super) struct FairQueue {
     /// The queues, none of them empty. The hash is keyed at random: an attacker cannot choose
     /// addresses that collide.
-    sources: HashMap<SourcePrefix, VecDeque<HandshakeMessage>>,
+    sources: HashMap<SourcePrefix, VecDeque<Waiting>>,
     /// The sources in the order of their turns.
     turns: VecDeque<SourcePrefix>,
     len: usize,
     max: usize,
+}
+
+/// A message, and the time from which on it has waited.
+pub(super) struct Waiting {
+    pub(super) message: HandshakeMessage,
+    pub(super) since: Millis,
 }
 
 /// The reason why a message found no place.
@@ -42,6 +49,7 @@ impl FairQueue {
         &mut self,
         message: HandshakeMessage,
         per_source_max: usize,
+        now: Millis,
     ) -> Result<(), Full> {
         let source = SourcePrefix::of(message.from.remote.ip());
         self.room(source, per_source_max)?;
@@ -50,7 +58,7 @@ impl FairQueue {
         if queue.is_empty() {
             self.turns.push_back(source);
         }
-        queue.push_back(message);
+        queue.push_back(Waiting { message, since: now });
         self.len += 1;
         Ok(())
     }
@@ -68,7 +76,7 @@ impl FairQueue {
     }
 
     /// Removes the next message, of the source whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<HandshakeMessage> {
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
         let source = self.turns.pop_front()?;
         let queue = self.sources.get_mut(&source)?;
         let message = queue.pop_front();
@@ -106,21 +114,25 @@ mod tests {
     #[test]
     fn one_source_is_bounded_and_another_is_not_affected() {
         let mut queue = FairQueue::new(100);
-        assert_eq!((0..50).filter(|_| queue.push(from(1), 32).is_ok()).count(), 32);
-        assert_eq!(queue.push(from(1), 32), Err(Full::Source));
-        assert_eq!(queue.push(from(2), 32), Ok(()));
-        let first_two = [queue.pop(), queue.pop()].map(|message| message.expect("waits").from);
+        assert_eq!((0..50).filter(|_| queue.push(from(1), 32, Millis(1)).is_ok()).count(), 32);
+        assert_eq!(queue.push(from(1), 32, Millis(1)), Err(Full::Source));
+        assert_eq!(queue.push(from(2), 32, Millis(1)), Ok(()));
+        let first_two =
+            [queue.pop(), queue.pop()].map(|message| message.expect("waits").message.from);
         assert!(first_two.contains(&from(2).from), "a flood delays another by one message");
         assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 31);
         assert_eq!((queue.len(), queue.sources.len()), (0, 0));
-        assert_eq!(queue.push(from(1), 32), Ok(()), "there is room again");
+        assert_eq!(queue.push(from(1), 32, Millis(1)), Ok(()), "there is room again");
     }
 
     #[test]
     fn all_sources_together_are_bounded() {
         let mut queue = FairQueue::new(100);
-        assert_eq!((0..200).filter(|&source| queue.push(from(source), 32).is_ok()).count(), 100);
-        assert_eq!(queue.push(from(1000), 32), Err(Full::Memory));
+        assert_eq!(
+            (0..200).filter(|&source| queue.push(from(source), 32, Millis(1)).is_ok()).count(),
+            100
+        );
+        assert_eq!(queue.push(from(1000), 32, Millis(1)), Err(Full::Memory));
         assert_eq!(queue.len(), 100);
     }
 }

@@ -4,7 +4,7 @@ use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::token_bucket::TokenBucket;
 use wg_bounce_sys::clock::Millis;
 
-use super::fair_queue::{FairQueue, Full};
+use super::fair_queue::{FairQueue, Full, Waiting};
 use super::under_load::UnderLoad;
 use crate::limits::{DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, WAITING_MAX};
 use crate::source_prefix::SourcePrefix;
@@ -57,7 +57,7 @@ impl Handshakes {
     }
 
     /// Removes the next initiation or response, in turn.
-    pub(super) fn pop(&mut self) -> Option<HandshakeMessage> {
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
         self.turn = !self.turn;
         let Handshakes { initiations, responses, .. } = self;
         let (first, second) =
@@ -77,7 +77,7 @@ impl Handshakes {
         } else {
             (doubtful_from_endpoint, doubtful)
         };
-        first.pop().or_else(|| second.pop())
+        first.pop().or_else(|| second.pop()).map(|waiting| waiting.message)
     }
 
     /// Queues a doubtful response; gives it back if there is no place.
@@ -85,6 +85,7 @@ impl Handshakes {
         &mut self,
         message: HandshakeMessage,
         is_from_endpoint: bool,
+        now: Millis,
     ) -> Option<HandshakeMessage> {
         let Handshakes { doubtful, doubtful_from_endpoint, .. } = self;
         let queue = if is_from_endpoint { doubtful_from_endpoint } else { doubtful };
@@ -92,7 +93,7 @@ impl Handshakes {
         if queue.room(source, DOUBTFUL_PER_SOURCE_MAX).is_err() {
             return Some(message);
         }
-        let _is_queued = queue.push(message, DOUBTFUL_PER_SOURCE_MAX);
+        let _is_queued = queue.push(message, DOUBTFUL_PER_SOURCE_MAX, now);
         None
     }
 }

@@ -26,13 +26,24 @@ impl Runtime {
             let Ok(message) = self.components.events.cookie_replies.try_recv() else { break };
             self.handshake(&message, under_load);
         }
-        let last_try = self.tries() + TRIES_PER_TURN;
+        let (tries, start) = (self.tries(), clock::thread_micros());
         for _ in 0..MESSAGES_PER_TURN {
-            if self.tries() >= last_try {
+            if self.tries() >= tries + TRIES_PER_TURN {
                 break;
             }
-            let Some(message) = self.handshakes.pop() else { break };
-            self.try_message(message, under_load);
+            let Some(waiting) = self.handshakes.pop() else { break };
+            let now = clock::boot_time();
+            if self.handshakes.load.waited(now.since(waiting.since), now) {
+                self.handshakes.dropped += 1;
+                continue;
+            }
+            self.try_message(waiting.message, under_load);
+        }
+        // With the answers, which leave now.
+        self.flush();
+        let took = clock::thread_micros() - start;
+        if let Some(average) = took.checked_div(self.tries() - tries) {
+            self.handshakes.load.measured(average);
         }
         // At least one, so that a flood of initiations does not lock them out.
         for _ in 0..TRIES_PER_TURN {
@@ -47,10 +58,11 @@ impl Runtime {
     /// Moves the workers' lanes into the queues; returns whether the daemon is under load.
     fn drain_handshakes(&mut self) -> bool {
         let per_source_max = self.handshakes.load.per_source_max();
+        let now = clock::boot_time();
         let mut is_full = false;
         let lane = &self.components.events.initiations;
         for message in lane.try_iter().take(lane.len()) {
-            let pushed = self.handshakes.initiations.push(message, per_source_max);
+            let pushed = self.handshakes.initiations.push(message, per_source_max, now);
             is_full |= self.handshakes.count(pushed);
         }
         let mut cookies = DOUBTFUL_COOKIES_PER_TURN;
@@ -63,13 +75,13 @@ impl Runtime {
                 // The device counts it.
                 Standing::Unexpected => self.handshake(&message, false),
                 Standing::Expected => {
-                    let pushed = self.handshakes.responses.push(message, per_source_max);
+                    let pushed = self.handshakes.responses.push(message, per_source_max, now);
                     is_full |= self.handshakes.count(pushed);
                 }
             }
         }
         let waiting = self.handshakes.initiations.len() + self.handshakes.responses.len();
-        self.handshakes.load.sample(waiting, is_full, clock::boot_time())
+        self.handshakes.load.sample(waiting, is_full, now)
     }
 
     fn try_message(&mut self, message: HandshakeMessage, under_load: bool) {
@@ -80,11 +92,7 @@ impl Runtime {
         {
             return self.queue_doubtful(message, is_from_endpoint, &mut 0);
         }
-        let (tries, start) = (self.tries(), clock::thread_micros());
         self.handshake(&message, under_load);
-        if self.tries() != tries {
-            self.handshakes.load.measured(clock::thread_micros() - start);
-        }
     }
 
     /// Queues a response to an initiation that has received too many forged ones. One from the
@@ -96,7 +104,8 @@ impl Runtime {
         is_from_endpoint: bool,
         cookies: &mut usize,
     ) {
-        let Some(message) = self.handshakes.push_doubtful(message, is_from_endpoint) else {
+        let now = clock::boot_time();
+        let Some(message) = self.handshakes.push_doubtful(message, is_from_endpoint, now) else {
             return;
         };
         if is_from_endpoint && *cookies != 0 {

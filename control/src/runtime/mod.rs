@@ -76,7 +76,7 @@ impl Runtime {
             false => RelayState::new(components.relay_mode, components.relay_policy.take()),
         };
         let reachable = components.state_writer.take();
-        let reachable = reachable.map(|writer| ReachablePeers::new(writer, clock::boot_time()));
+        let reachable = reachable.map(ReachablePeers::new);
         let announcer = Announcer::new(components.device.session_lifetime());
         let mut runtime = Runtime {
             components,
@@ -126,6 +126,8 @@ impl Runtime {
             if self.components.device.next_deadline().is_some_and(|at| at <= clock::boot_time()) {
                 self.handle(Input::Deadline);
             }
+            // Before a client is told that its change is made.
+            self.flush();
             let epoch = self.components.engine.epoch_reached();
             self.replies.answer_reached(epoch);
             let version = self.components.device.allowed_ips_version();
@@ -152,11 +154,13 @@ impl Runtime {
         drop(self.components.socket);
         drop(self.components.status);
         drop(self.components.requests);
-        if let Some(reachable) = self.reachable {
-            let Now { monotonic, wall } = now();
-            reachable.finish(&self.components.device, monotonic, wall);
-        }
+        let Now { monotonic, wall } = now();
+        let peers = self.components.device.reachable(monotonic);
         self.components.engine.stop();
+        // Last, for the disk may be slow.
+        if let Some(reachable) = self.reachable {
+            reachable.finish(peers, wall);
+        }
     }
 
     fn timeout(&self) -> PollTimeout {
@@ -327,6 +331,8 @@ impl Runtime {
         self.process_notices();
         for _ in 0..REQUESTS_PER_TURN {
             let Ok(request) = self.components.requests.try_recv() else { break };
+            // What was made before must leave before: the change may take long.
+            self.flush();
             self.handle_request(request);
         }
         self.answer_status();

@@ -1,55 +1,58 @@
-//! When the state file is written: with the first session, then once a minute as long as peers have
-//! sessions, and at the end.
+//! When the state file is written: soon after the first session, then once a minute as long as
+//! peers have sessions, and at the end.
 
 use std::time::Duration;
 
 use wg_bounce_sys::clock::Millis;
 
-use crate::device::Device;
-use crate::limits::STATE_INTERVAL;
+use crate::device::{Device, Reachable};
+use crate::limits::{STATE_DELAY, STATE_INTERVAL};
 use crate::state_file::StateWriter;
 
 /// The state file, and when it is due.
 pub(super) struct ReachablePeers {
     writer: StateWriter,
+    /// The time of the next write; none while no peer has a session.
+    due: Option<Millis>,
     /// The earliest time of the next write.
-    next: Millis,
-    /// Sessions that had begun when it was last written.
+    earliest: Millis,
+    /// Sessions that had begun when it was last looked at.
     sessions: u64,
-    /// The last one had peers: theirs may have roamed, or end.
-    had_peers: bool,
 }
 
 impl ReachablePeers {
     /// Nothing is written until there is a session.
-    pub(super) fn new(writer: StateWriter, now: Millis) -> ReachablePeers {
-        ReachablePeers { writer, next: now, sessions: 0, had_peers: false }
+    pub(super) fn new(writer: StateWriter) -> ReachablePeers {
+        ReachablePeers { writer, due: None, earliest: Millis::ZERO, sessions: 0 }
     }
 
-    /// The time at which the file is due though nothing happens; none while no peer has a session.
+    /// The time at which [`ReachablePeers::keep`] has something to do.
     pub(super) fn due(&self) -> Option<Millis> {
-        self.had_peers.then_some(self.next)
+        self.due
     }
 
     /// Has the file written if it is due.
     pub(super) fn keep(&mut self, device: &Device, now: Millis, wall: Duration) {
         let counters = device.counters();
         let sessions = counters.sessions_confirmed + counters.sessions_initiated;
-        if now < self.next || (sessions == self.sessions && !self.had_peers) {
+        if std::mem::replace(&mut self.sessions, sessions) != sessions {
+            self.due.get_or_insert(self.earliest.max(now + STATE_DELAY));
+        }
+        if self.due.is_none_or(|due| now < due) {
             return;
         }
         let peers = device.reachable(now);
-        (self.next, self.sessions) = (now + STATE_INTERVAL, sessions);
-        self.had_peers = !peers.is_empty();
-        if self.had_peers {
+        self.earliest = now + STATE_INTERVAL;
+        // Theirs may roam, and end.
+        self.due = (!peers.is_empty()).then_some(self.earliest);
+        if !peers.is_empty() {
             self.writer.write(wall, peers);
         }
     }
 
     /// Writes the file for the last time. An interface that was set down has lost its sessions: the
-    /// last file, which expires on its own, is kept then.
-    pub(super) fn finish(self, device: &Device, now: Millis, wall: Duration) {
-        let peers = device.reachable(now);
+    /// last file, whose peers expire on their own, is kept then.
+    pub(super) fn finish(self, peers: Vec<Reachable>, wall: Duration) {
         self.writer.finish((!peers.is_empty()).then_some((wall, peers)));
     }
 }

@@ -1,14 +1,15 @@
 //! The under-load state, in which initiators must prove their address with a cookie (§5.3).
 
+use wg_bounce_dataplane::limits::REKEY_TIMEOUT;
 use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{
     HANDSHAKE_MICROS_DEFAULT, HANDSHAKE_MICROS_MAX, HANDSHAKE_MICROS_MIN, SOURCE_WORK_MICROS,
-    UNDER_LOAD_TIME, UNDER_LOAD_WORK_MICROS, WAITING_PER_SOURCE_MAX,
+    UNDER_LOAD_TIME, UNDER_LOAD_WAIT, UNDER_LOAD_WORK_MICROS, WAITING_PER_SOURCE_MAX,
 };
 
 /// Share of a new measurement in the average: one in this many.
-const SMOOTHING: u64 = 16;
+const SMOOTHING: u64 = 4;
 
 /// Remembers when the daemon was last under load (kernel: `under_load`, wireguard-go:
 /// `IsUnderLoad`), and the CPU time that a message takes. Load is a matter of time, not of numbers:
@@ -35,7 +36,16 @@ impl UnderLoad {
         self.last.is_some_and(|last| now.since(last) < UNDER_LOAD_TIME)
     }
 
-    /// Learns the CPU time that one message took.
+    /// Notes that a message has waited. A long time is load too: another thread may keep the CPU
+    /// busy. Returns whether it is too late to answer it: its sender has sent another one.
+    pub(super) fn waited(&mut self, wait: Millis, now: Millis) -> bool {
+        if wait > UNDER_LOAD_WAIT {
+            self.last = Some(now);
+        }
+        wait >= REKEY_TIMEOUT
+    }
+
+    /// Learns the CPU time that messages of a turn took, on average.
     pub(super) fn measured(&mut self, micros: u64) {
         let micros = micros.clamp(HANDSHAKE_MICROS_MIN, HANDSHAKE_MICROS_MAX);
         self.message_micros = (self.message_micros * (SMOOTHING - 1) + micros) / SMOOTHING;
@@ -70,6 +80,15 @@ mod tests {
             assert!(load.per_source_max() >= 100, "{micros}");
             assert!(!load.sample(2 * load.per_source_max(), false, Millis(5)), "{micros}");
         }
+    }
+
+    #[test]
+    fn a_long_wait_is_load_and_the_longest_in_vain() {
+        let mut load = UnderLoad::default();
+        assert!(!load.waited(UNDER_LOAD_WAIT, Millis(5)) && !load.sample(1, false, Millis(5)));
+        let longer = UNDER_LOAD_WAIT + Millis(1);
+        assert!(!load.waited(longer, Millis(5)) && load.sample(1, false, Millis(5)));
+        assert!(load.waited(REKEY_TIMEOUT, Millis(5)));
     }
 
     #[test]

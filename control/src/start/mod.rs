@@ -16,7 +16,7 @@ mod process;
 use std::env;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -27,13 +27,12 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rand_core::UnwrapErr;
 use wg_bounce_dataplane::engine::{self, Engine};
-use wg_bounce_sys::clock::{self, Millis};
-use wg_bounce_sys::inherit;
 use wg_bounce_sys::tun::{Tun, TunHandle};
+use wg_bounce_sys::{clock, inherit};
 
 use crate::commands::Command;
 use crate::device::{Device, Settings, Timings};
-use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE, STATE_AGE_MAX};
+use crate::limits::{NAME_WAIT_MAX, NAME_WAIT_PAUSE};
 use crate::link::LinkWatcher;
 use crate::logging;
 #[cfg(feature = "metrics")]
@@ -140,7 +139,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let status = open_status_socket(&name);
     #[cfg(feature = "metrics")]
     let metrics = options.metrics.as_ref().map(open_metrics).transpose()?;
-    let state = options.state_dir().map(|directory| StateFile::new(directory, &name));
+    let state = options.state_dir().and_then(|directory| open_state(directory, &name));
     // Before the first thread: each thread has privileges of its own.
     privileges::reduce(&socket_paths::uapi());
     let parent = process::end_with_parent().map_err(Failure::system("watch the parent"))?;
@@ -326,15 +325,23 @@ fn open_metrics(place: &Place) -> Result<Listener, Failure> {
     Ok(listener)
 }
 
+/// The state file. The daemon works without it.
+fn open_state(directory: &Path, name: &str) -> Option<StateFile> {
+    let file = StateFile::new(directory, name);
+    file.inspect_err(|error| {
+        log::warn!("state directory {}: cannot create it: {error}", directory.display());
+    })
+    .ok()
+}
+
 /// Lets the device shake hands with the peers in the state file.
 fn recall(device: &mut Device, file: &StateFile) {
     match file.read(clock::wall_time()) {
-        Ok(Some((peers, age))) => {
-            log::info!("state file: peers with a session {} s ago: {}", age.as_secs(), peers.len());
-            let left = STATE_AGE_MAX.saturating_sub(age).as_millis();
-            device.remember(peers.into_iter(), clock::boot_time() + Millis(left as u64));
+        Ok(peers) if peers.is_empty() => {}
+        Ok(peers) => {
+            log::info!("state file: peers that had a session: {}", peers.len());
+            device.remember(peers.into_iter(), clock::boot_time());
         }
-        Ok(None) => {}
         Err(error) => log::warn!("state file {}: ignored: {error}", file.path().display()),
     }
 }

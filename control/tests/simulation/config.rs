@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use wg_bounce_control::device::LogEvent;
+use wg_bounce_control::device::{LogEvent, Reachable};
 use wg_bounce_control::limits::BEGUN_PER_MILLI;
 use wg_bounce_dataplane::wire::{DATA_OVERHEAD, INITIATION_LEN};
 use wg_bounce_sys::clock::Millis;
@@ -312,52 +312,110 @@ fn initiated(hub: &Node) -> Vec<String> {
     to
 }
 
-#[test]
-fn remembered_peers_are_asked_for_a_handshake() {
-    let address = |text: &str| text.parse::<SocketAddr>().expect("an address and a port");
-    let key = |number| public_key(&[number; 32]);
-    let configure = |until: Millis| {
-        let mut hub = Node::new([1; 32], 2, 1);
-        let known = [(key(10), address("192.0.2.10:1")), (key(11), address("192.0.2.11:1"))];
-        hub.device.remember(known.into_iter(), until);
-        let mut eleven = peer_change(key(11));
-        eleven.endpoint = Some(address("192.0.2.99:2"));
-        let peers = [peer_change(key(10)), eleven, peer_change(key(12))].map(Change::Peer);
-        let own = Change::PrivateKey(Some(secret([1; 32])));
-        hub.set(START, std::iter::once(own).chain(peers).collect());
-        hub.link(true, START);
-        hub.run(START + Millis(10));
-        hub
-    };
-    let mut hub = configure(START);
-    assert_eq!(initiated(&hub), ["192.0.2.10:1", "192.0.2.99:2"], "the configuration wins");
-    // Once is enough: a peer that is removed and added again has no endpoint.
-    hub.sent.clear();
-    hub.set(START, vec![Change::ReplacePeers, Change::Peer(peer_change(key(12)))]);
-    hub.set(START, vec![Change::Peer(peer_change(key(10)))]);
-    hub.run(START + Millis(20));
-    assert_eq!(initiated(&hub), [""; 0]);
-    let hub = configure(START - Millis(1));
-    assert_eq!(initiated(&hub), [""; 0], "what is remembered has expired");
+/// A peer that had a session `age` ago, and its address.
+fn remembered(number: u8, age: Millis) -> Reachable {
+    let endpoint = SocketAddr::from(([192, 0, 2, number], 1));
+    Reachable { public_key: public_key(&[number; 32]), endpoint, age }
 }
 
 #[test]
-fn the_handshakes_of_a_start_are_spread() {
+fn remembered_peers_are_asked_for_a_handshake() {
+    let key = |number| public_key(&[number; 32]);
+    let own = || vec![Change::PrivateKey(Some(secret([1; 32])))];
+    let peers = || {
+        let mut eleven = peer_change(key(11));
+        eleven.endpoint = Some("192.0.2.99:2".parse().expect("an address and a port"));
+        [peer_change(key(10)), eleven, peer_change(key(12))].map(Change::Peer).into()
+    };
+    let expected = ["192.0.2.10:1", "192.0.2.99:2"]; // the configuration wins
+    // The interface may be set up before, and the private key may come last.
+    for (is_up_first, is_key_first) in [(false, true), (true, true), (true, false)] {
+        let mut hub = Node::new([1; 32], 2, 1);
+        let known = [10, 11].map(|number| remembered(number, Millis::ZERO));
+        hub.device.remember(known.into_iter(), START);
+        let mut changes: Vec<Change> = if is_key_first { own() } else { peers() };
+        changes.extend(if is_key_first { peers() } else { own() });
+        if is_up_first {
+            hub.link(true, START);
+        }
+        hub.set(START, changes);
+        if !is_up_first {
+            hub.link(true, START);
+        }
+        hub.run(START + Millis(10));
+        assert_eq!(initiated(&hub), expected);
+        // What is not back yet is not forgotten by the next state file.
+        assert_eq!(hub.device.reachable(START + Millis::from_secs(1)).len(), 2);
+        // Also after the link was down for a moment.
+        hub.sent.clear();
+        let later = START + Millis::from_secs(20);
+        hub.link(false, later);
+        hub.link(true, later);
+        hub.run(later + Millis(10));
+        assert_eq!(initiated(&hub), expected);
+        // A peer that is removed and added again has no endpoint.
+        hub.sent.clear();
+        hub.set(later, vec![Change::ReplacePeers, Change::Peer(peer_change(key(12)))]);
+        hub.set(later, vec![Change::Peer(peer_change(key(10)))]);
+        hub.run(later + Millis(30));
+        assert_eq!(initiated(&hub), [""; 0]);
+    }
+}
+
+#[test]
+fn what_is_remembered_expires() {
     let mut hub = Node::new([1; 32], 2, 1);
-    let peers = (0..100).map(|number| {
-        let mut change = peer_change(public_key(&[number + 10; 32]));
-        change.endpoint = Some(SocketAddr::from(([192, 0, 2, number], 1)));
-        change.persistent_keepalive = Some(25);
-        Change::Peer(change)
-    });
+    let known =
+        [(10, 0), (11, 100)].map(|(number, age)| remembered(number, Millis::from_secs(age)));
+    hub.device.remember(known.into_iter(), START);
+    let peers = [10, 11].map(|number| Change::Peer(peer_change(public_key(&[number; 32]))));
     let own = Change::PrivateKey(Some(secret([1; 32])));
     hub.set(START, std::iter::once(own).chain(peers).collect());
+    let later = START + Millis::from_secs(81);
+    hub.link(true, later);
+    hub.run(later + Millis(10));
+    assert_eq!(initiated(&hub), ["192.0.2.10:1"]);
+    let ages: Vec<u64> = hub.device.reachable(later).iter().map(|peer| peer.age.0).collect();
+    assert_eq!(ages, [81_000]);
+    assert_eq!(hub.device.reachable(later + Millis::from_secs(100)), []);
+}
+
+#[test]
+fn the_handshakes_of_a_change_are_spread() {
+    let peers = || {
+        (0..100).map(|number| {
+            let mut change = peer_change(public_key(&[number + 10; 32]));
+            change.endpoint = Some(SocketAddr::from(([192, 0, 2, number], 1)));
+            change.persistent_keepalive = Some(25);
+            Change::Peer(change)
+        })
+    };
+    let own = |number| Change::PrivateKey(Some(secret([number; 32])));
+    let is_spread = |hub: &mut Node, start: Millis, what: &str| {
+        for millis in [0, 1, 10, 49, 100] {
+            hub.run(start + Millis(millis));
+            let expected = (BEGUN_PER_MILLI * (millis + 1)).min(100);
+            assert_eq!(initiated(hub).len(), expected as usize, "{what}: after {millis} ms");
+        }
+        hub.sent.clear();
+    };
+    let mut hub = Node::new([1; 32], 2, 1);
+    hub.set(START, std::iter::once(own(1)).chain(peers()).collect());
+    // Longer than the interval of keepalives.
+    let later = START + Millis::from_secs(60);
+    hub.link(true, later);
+    is_spread(&mut hub, later, "the link comes up");
+    let later = later + Millis::from_secs(60);
+    hub.link(false, later);
+    hub.link(true, later);
+    is_spread(&mut hub, later, "the link was down");
+    let later = later + Millis::from_secs(60);
+    hub.set(later, vec![own(2)]);
+    is_spread(&mut hub, later, "another private key");
+    let mut hub = Node::new([1; 32], 2, 1);
     hub.link(true, START);
-    for millis in [0, 1, 10, 49, 100] {
-        hub.run(START + Millis(millis));
-        let expected = (BEGUN_PER_MILLI * (millis + 1)).min(100);
-        assert_eq!(initiated(&hub).len(), expected as usize, "after {millis} ms");
-    }
+    hub.set(START, peers().chain([own(1)]).collect());
+    is_spread(&mut hub, START, "the interface is up before");
 }
 
 #[test]

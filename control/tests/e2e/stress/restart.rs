@@ -71,9 +71,12 @@ fn a_thousand_peers_talk_again_within_two_seconds(backend: Backend) {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let peers: Vec<_> = keys
         .iter()
-        .map(|key| serde_json::json!({ "public_key": key.public(), "endpoint": "192.0.2.2:51820" }))
+        .map(|key| {
+            let key = key.public();
+            serde_json::json!({ "public_key": key, "endpoint": "192.0.2.2:51820", "time": time })
+        })
         .collect();
-    let state = serde_json::json!({ "version": 1, "time": time, "peers": peers });
+    let state = serde_json::json!({ "version": 1, "peers": peers });
     let file = directory.path().join(format!("{}.json", lab.interface("hub")));
     fs::write(file, state.to_string()).expect("writable");
     let path: &'static str = directory.path().to_str().expect("ASCII").to_owned().leak();
