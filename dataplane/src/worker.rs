@@ -10,7 +10,7 @@
 //! 7. Seal and send what both have for peers ([`crate::send`]).
 //! 8. Release the buffers, and wake control if it has something to see.
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::io;
