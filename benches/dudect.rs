@@ -17,13 +17,10 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../dataplane/aead/src/tests/random.rs"]
-mod random;
-
 use std::time::{Duration, Instant};
 
-use random::Random;
 use wg_bounce_aead::{Aead, Choice, Key, Open, Seal};
+use wg_bounce_fuzz::Random;
 
 /// Messages of a batch.
 const BATCH: usize = 16;

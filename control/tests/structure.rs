@@ -19,7 +19,7 @@ const CRATES: [(&str, &str); 8] = [
     ("dataplane", "sys aead fuzz"),
     ("control", "dataplane sys aead uapi fuzz"),
     ("perf", "control"),
-    ("benches", "dataplane sys aead control uapi"),
+    ("benches", "dataplane sys aead control uapi fuzz"),
 ];
 
 /// The modules that use the system. All others of these crates are pure: their inputs and the time

@@ -9,13 +9,10 @@
 
 #[path = "../src/tests/case.rs"]
 mod case;
-#[path = "../src/tests/random.rs"]
-mod random;
 
 use case::{ALIGNMENTS, Case, Message};
-use random::Random;
 use wg_bounce_aead::{Aead, Choice, Key, Open, Seal};
-use wg_bounce_fuzz::Target;
+use wg_bounce_fuzz::{Random, Target};
 
 /// Upper limit of messages in a batch: more than two full batches.
 const MESSAGES_MAX: usize = 140;
@@ -48,7 +45,7 @@ fn target(data: &[u8]) {
 
 /// The batch of an input.
 fn batch(data: &[u8]) -> Case {
-    let seed = wg_bounce_fuzz::Random::of_input(data).number();
+    let seed = Random::of_input(data).number();
     let mut random = Random::new(seed);
     let keys = usize::from(1 + data.first().copied().unwrap_or_default() % KEYS_MAX);
     let messages = data.get(1..).unwrap_or_default().chunks_exact(MESSAGE_LEN).take(MESSAGES_MAX);

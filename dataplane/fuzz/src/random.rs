@@ -1,6 +1,6 @@
 //! Reproducible randomness.
 
-/// SplitMix64: small, seeded, good enough to choose inputs.
+/// SplitMix64: small, seeded, good enough to choose inputs and cases.
 pub struct Random(u64);
 
 impl Random {
@@ -34,6 +34,20 @@ impl Random {
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.number() % bound as u64) as usize
+    }
+
+    /// Overwrites all bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.number().to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    /// As many bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.fill(&mut bytes);
+        bytes
     }
 
     /// One of a list that is not empty.

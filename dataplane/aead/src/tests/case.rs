@@ -4,8 +4,8 @@
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use wg_bounce_fuzz::Random;
 
-use super::random::Random;
 use super::{Aead, Choice, Key, Open, Seal};
 
 const HEADER_LEN: usize = 16;
@@ -38,7 +38,7 @@ impl Message {
             alignment: random.below(ALIGNMENTS),
             key: random.below(keys),
             // Counters with few and with many bits.
-            counter: random.next() >> random.below(64),
+            counter: random.number() >> random.below(64),
             flipped: (random.below(8) == 0).then(|| random.below(8 * (length + TAG_LEN))),
         }
     }

@@ -34,7 +34,7 @@ fn any_case(
             Message::random(random, length, keys)
         })
         .collect();
-    Case { seed: random.next(), messages }
+    Case { seed: random.number(), messages }
 }
 
 /// A random number of messages, more often few.

@@ -9,17 +9,16 @@ mod differential;
 mod guarded;
 mod memcheck;
 mod poly1305;
-mod random;
 mod residue;
 mod rfc8439;
 mod wycheproof;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use wg_bounce_fuzz::Random;
 
 use super::batch;
 use super::packet::Tag;
 use super::*;
-use random::Random;
 
 /// The environment variable that names the path to test on an emulated CPU.
 const EMULATED: &str = "WG_BOUNCE_TEST_EMULATED_AEAD";
@@ -59,14 +58,6 @@ fn says_which_paths_are_tested() {
 /// The number of cases: `few` on an emulated CPU, `many` elsewhere.
 fn cases(many: usize, few: usize) -> usize {
     if emulated().is_some() { few } else { many }
-}
-
-impl Random {
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.fill(&mut bytes);
-        bytes
-    }
 }
 
 /// A packet as in published vectors, with additional data and any nonce.

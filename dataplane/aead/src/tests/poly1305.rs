@@ -82,7 +82,7 @@ fn extreme_factors(random: &mut Random) -> Vec<[u64; 2]> {
             factors.push([!ones as u64, (!ones >> 64) as u64]);
         }
     }
-    factors.push([random.next(), random.next()]);
+    factors.push([random.number(), random.number()]);
     factors
 }
 
@@ -140,7 +140,7 @@ fn long_carries() {
             0 => u64::MAX << random.below(64),
             1 => u64::MAX >> random.below(64),
             2 => 1 << random.below(64),
-            _ => random.next(),
+            _ => random.number(),
         };
         let key = std::array::from_fn(|_| word(&mut random));
         macs.push(Mac { key, body });
@@ -160,7 +160,7 @@ fn sums_that_carry_twice() {
     let lengths = &pad_bit + (BigUint::from(16_u8) << 64_u8);
     let mut macs = Vec::new();
     while macs.len() < cases(20_000, 300) {
-        let key: OneTimeKey = std::array::from_fn(|_| random.next());
+        let key: OneTimeKey = std::array::from_fn(|_| random.number());
         let r: BigUint =
             BigUint::from(key[0] & CLAMP[0]) + (BigUint::from(key[1] & CLAMP[1]) << 64_u8);
         // Below the highest limb, of 26 or 44 bits.
