@@ -137,7 +137,7 @@ pub const HANDSHAKE_MICROS_MIN: u64 = 50;
 pub const HANDSHAKE_MICROS_MAX: u64 = 5_000;
 
 /// Messages that wait for the control thread, of each kind (about 300 bytes with their place in
-/// the queue, 10 MB in all): with a fast CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].
+/// the queue, 10 MB for each kind): with a fast CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].
 pub const WAITING_MAX: usize = 32_768;
 /// Messages of one source that wait: a thousand peers behind one NAT that restart at once.
 pub const WAITING_PER_SOURCE_MAX: usize = 2048;

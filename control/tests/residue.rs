@@ -25,8 +25,8 @@ const PART: &str = "WG_BOUNCE_TEST_RESIDUE";
 /// XORed onto the words of secrets, so that they do not occur as such.
 const DISGUISE: u64 = 0x5a17_93c6_e02b_84fd;
 
-/// Private keys: static and ephemeral of the initiator, and of the responder. They are read from
-/// here byte by byte, with one bit flipped, so that the search does not find the program itself.
+/// What the private keys are computed from, so that the search does not find the program itself:
+/// static and ephemeral of the initiator, and of the responder.
 const SEEDS: [u8; 4] = [11, 22, 33, 44];
 
 /// In a box, so that no move leaves a copy.
@@ -110,11 +110,11 @@ fn search(disguised: &HashMap<u64, String>) -> HashMap<String, usize> {
             let Ok(()) = memory.read_exact_at(&mut piece[..length], at) else { break };
             for offset in (0..length.saturating_sub(7)).step_by(4) {
                 let word: [u8; 8] = piece[offset..offset + 8].try_into().expect("eight bytes");
-                // Not what the search itself has copied: that is where `piece` lies.
                 if let Some(what) = disguised.get(&(u64::from_le_bytes(word) ^ DISGUISE)) {
                     *found.entry(what.clone()).or_insert(0) += 1;
                 }
             }
+            // The copy must not be found when its own place is searched.
             piece[..length].zeroize();
             at += length as u64;
         }

@@ -175,21 +175,8 @@ fn a_second_daemon_with_the_same_name_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn every_aead_runs_or_is_rejected() {
-    let (lab, namespace, interface) = empty_lab();
-    for (aead, says) in
-        [("ring", "AEAD: ring"), ("avx2", "AEAD: AVX2"), ("avx512", "AEAD: AVX-512")]
-    {
-        if !is_supported(aead) {
-            let reasons = ["this cpu", &says["AEAD: ".len()..].to_lowercase(), "--aead auto"];
-            fails(&namespace, "", &format!("--aead {aead} -f {interface}"), &reasons);
-            continue;
-        }
-        let line = format!("env WG_BOUNCE_AEAD={aead} {} -f {interface}", binary());
-        let mut process = namespace.spawn(&lab, &line);
-        eventually(seconds(10), "it says so", || process.output().contains(says));
-        namespace.run(&format!("ip link del {interface}"));
-        assert_eq!(process.exit_code(), Some(0));
-    }
+    let names = [("ring", "ring"), ("avx2", "AVX2"), ("avx512", "AVX-512")];
+    each_runs_or_is_rejected("aead", &names.map(|(aead, name)| (aead, name, is_supported(aead))));
 }
 
 /// The start-up line names the X25519 implementation, and one that the CPU does not support is an
@@ -197,22 +184,28 @@ fn every_aead_runs_or_is_rejected() {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn every_x25519_runs_or_is_rejected() {
-    let (lab, namespace, interface) = empty_lab();
     let best = Dh::best().to_string();
     let choices = [
         ("graviola", "graviola", Dh::new(DhChoice::Graviola).is_ok()),
         ("dalek", "x25519-dalek", true),
         ("auto", &best, true),
     ];
+    each_runs_or_is_rejected("dh", &choices);
+}
+
+/// For each choice of `--OPTION`: its name in the start-up line, and whether this CPU supports it.
+fn each_runs_or_is_rejected(option: &str, choices: &[(&str, &str, bool)]) {
+    let (lab, namespace, interface) = empty_lab();
+    let label = option.to_uppercase();
     for (choice, name, is_supported) in choices {
         if !is_supported {
-            let reasons = ["this cpu", name, "--dh auto"];
-            fails(&namespace, "", &format!("--dh {choice} -f {interface}"), &reasons);
+            let reasons = ["this cpu", &name.to_lowercase(), &format!("--{option} auto")];
+            fails(&namespace, "", &format!("--{option} {choice} -f {interface}"), &reasons);
             continue;
         }
-        let line = format!("env WG_BOUNCE_DH={choice} {} -f {interface}", binary());
+        let line = format!("env WG_BOUNCE_{label}={choice} {} -f {interface}", binary());
         let mut process = namespace.spawn(&lab, &line);
-        let says = format!("; DH: {name}");
+        let says = format!("; {label}: {name}");
         eventually(seconds(10), "it says so", || process.output().contains(&says));
         namespace.run(&format!("ip link del {interface}"));
         assert_eq!(process.exit_code(), Some(0));
