@@ -202,6 +202,15 @@ pub const REQUESTS_PER_TURN: usize = 16;
 pub const MESSAGES_PER_TURN: usize = 256;
 /// Of these, messages that cost a DH.
 pub const TRIES_PER_TURN: u64 = 16;
+/// Messages that wait before helpers compute as well: waking one costs some microseconds.
+pub const WAITING_ALONE_MAX: usize = 4;
+/// Responses that each helper has at a time (about a millisecond of work).
+pub const RESPONSES_PER_HELPER: usize = 32;
+/// Threads at most that compute handshakes, unless more are asked for: the control thread cannot
+/// install the sessions of more.
+pub const HANDSHAKE_THREADS_DEFAULT_MAX: usize = 4;
+/// Threads at most that can be asked for.
+pub const HANDSHAKE_THREADS_MAX: usize = 64;
 /// Static–static DH computed ahead in one turn without other work: half a millisecond.
 pub const PREPARED_PER_TURN: usize = 8;
 

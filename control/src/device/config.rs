@@ -113,7 +113,7 @@ impl Device {
         self.transaction.has_new_key = identity.is_some();
         self.core.own = identity.map(|identity| {
             let checker = Checker::new(identity.public());
-            Own { identity, checker }
+            Own { identity: Arc::new(identity), checker }
         });
         self.transaction.publish = true;
     }

@@ -2,15 +2,16 @@
 //!
 //! 1. Type and index: messages with an unknown index are rejected before any crypto.
 //! 2. mac1, and under load mac2 and the rate limit of the source, before any DH.
-//! 3. The handshake itself; a message that fails here changes no state.
-//! 4. Endpoint, sessions, timers; the answer.
+//! 3. The handshake itself; a message that fails here changes no state. Initiations are in
+//!    `initiations`.
+//! 4. Endpoint, sessions, timers; the pending.
 
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::peer::PeerId;
-use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Kind, RESPONSE_LEN, classify};
+use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, Kind, RESPONSE_LEN, classify};
 use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
@@ -19,9 +20,7 @@ use super::peer_entry::PeerEntry;
 use super::staged::{send_keepalive, send_staged, workers_staging};
 use super::state::{Core, Device};
 use crate::cookie::MacState;
-use crate::limits::{FORGED_RESPONSES_MAX, LOG_INTERVAL, UNKNOWN_LOG_INTERVAL};
-use crate::noise::{Proven, open_initiation};
-use crate::tai64n::Timestamp;
+use crate::limits::FORGED_RESPONSES_MAX;
 
 /// The standing of a response, by its receiver index and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Device {
         match classify(bytes) {
             Some(Kind::Initiation) => {
                 if self.core.admit(bytes, message.from, under_load, now, out) {
-                    self.consume_initiation(message, now, out);
+                    self.begin_response(message, out);
                 }
             }
             Some(Kind::Response(index)) => {
@@ -97,43 +96,6 @@ impl Device {
         (handshake.local_index == index).then_some(id)
     }
 
-    fn consume_initiation(&mut self, message: &HandshakeMessage, now: Now, out: &mut Vec<Output>) {
-        let Some(own) = &self.core.own else { return };
-        let bytes: &[u8; INITIATION_LEN] =
-            message.bytes.as_slice().try_into().expect("classified by its length");
-        self.core.counters.messages_tried += 1;
-        let mut unknown = None;
-        let entry = open_initiation(&own.identity, bytes).and_then(|claimed| {
-            let Some(id) = self.by_key.get(&claimed.remote_static) else {
-                unknown = Some(claimed.remote_static);
-                return None;
-            };
-            let entry = self.peers.get_mut(id)?;
-            let remote = &claimed.remote_static;
-            let static_static = entry.static_static.get(&own.identity, remote)?.clone();
-            let proven = claimed.prove(&static_static)?;
-            Some((entry, proven))
-        });
-        let Some((entry, proven)) = entry else {
-            self.core.counters.drop_not_authentic += 1;
-            if let Some(key) = unknown {
-                self.core.log_unknown(key, message.from, now.monotonic, out);
-            }
-            return;
-        };
-        if proven.timestamp <= entry.greatest_received {
-            self.core.counters.drop_replayed += 1;
-            entry.log_stale(proven.timestamp, message.from, now.monotonic, out);
-            return;
-        }
-        let spacing = self.core.settings.timings.initiation_spacing;
-        if entry.last_initiation_received.is_some_and(|last| now.monotonic < last + spacing) {
-            self.core.counters.drop_too_soon += 1;
-            return;
-        }
-        self.core.respond(entry, proven, message.from, now, out);
-    }
-
     /// Stores the cookie for the next message. Sends nothing, and does not change the endpoint.
     fn consume_cookie_reply(&mut self, index: u32, bytes: &[u8], now: Now) {
         let bytes: &[u8; COOKIE_REPLY_LEN] = bytes.try_into().expect("classified by its length");
@@ -147,14 +109,6 @@ impl Device {
 }
 
 impl Core {
-    /// Logs a key that no peer has; once a second.
-    fn log_unknown(&mut self, key: [u8; 32], from: Endpoint, now: Millis, out: &mut Vec<Output>) {
-        if self.logged_unknown.is_none_or(|last| now.since(last) >= UNKNOWN_LOG_INTERVAL) {
-            self.logged_unknown = Some(now);
-            out.push(Output::Log(LogEvent::UnknownKey { key, from }));
-        }
-    }
-
     /// Whether to spend a DH on an initiation or response. If it needs a mac2, sources without a
     /// valid one get a cookie reply; others are rate-limited.
     fn admit(
@@ -188,40 +142,6 @@ impl Core {
                 allowed
             }
         }
-    }
-
-    /// Answers an authentic, fresh initiation, which replaces a handshake of our own.
-    fn respond(
-        &mut self,
-        entry: &mut PeerEntry,
-        proven: Proven,
-        from: Endpoint,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) {
-        self.apply_confirmation(entry, now, out);
-        entry.greatest_received = proven.timestamp;
-        entry.last_initiation_received = Some(now.monotonic);
-        if entry.handshake.is_some() {
-            entry.crossings = entry.crossings.saturating_add(1);
-        }
-        self.abandon_handshake(entry, out);
-        entry.move_to(from, now.monotonic, out);
-        let local_index = self.allocate_index(entry);
-        let mut message = [0; RESPONSE_LEN];
-        let ephemeral = self.random_secret();
-        let Some(keys) = proven.respond(&entry.psk, &ephemeral, local_index, &mut message) else {
-            self.indexes.free_unannounced(local_index);
-            self.update_peer(entry, now, out);
-            return;
-        };
-        entry.cookie_signer.sign(&mut message, now.monotonic);
-        self.begin_as_responder(entry, &keys, local_index, now.monotonic, out);
-        entry.shared.counters.received_bytes.add(INITIATION_LEN as u64);
-        self.note_received(entry, now);
-        self.counters.responses_sent += 1;
-        self.send_handshake(entry, &message, now, out);
-        self.update_peer(entry, now, out);
     }
 
     fn consume_response(
@@ -266,27 +186,9 @@ impl PeerEntry {
     }
 
     /// Sends to where an authentic handshake message came from.
-    fn move_to(&mut self, from: Endpoint, now: Millis, out: &mut Vec<Output>) {
+    pub(super) fn move_to(&mut self, from: Endpoint, now: Millis, out: &mut Vec<Output>) {
         if self.shared.set_endpoint(from) && self.shared.note_roamed(now) {
             out.push(Output::Log(LogEvent::Roamed(Arc::clone(&self.shared))));
         }
-    }
-
-    /// Logs that an initiation was refused because of its timestamp; once an hour. A copy of the
-    /// last initiation is no reason: networks duplicate datagrams.
-    fn log_stale(
-        &mut self,
-        timestamp: Timestamp,
-        from: Endpoint,
-        now: Millis,
-        out: &mut Vec<Output>,
-    ) {
-        let is_silent = self.logged_stale.is_some_and(|last| now.since(last) < LOG_INTERVAL);
-        if timestamp == self.greatest_received || is_silent {
-            return;
-        }
-        self.logged_stale = Some(now);
-        let (peer, behind) = (Arc::clone(&self.shared), self.greatest_received.since(timestamp));
-        out.push(Output::Log(LogEvent::StaleTimestamp { peer, from, behind }));
     }
 }

@@ -13,6 +13,7 @@ use wg_bounce_dataplane::wire::HANDSHAKE_LEN_MAX;
 use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
+use super::pending_response::PendingResponse;
 use crate::noise::Dh;
 use crate::timers::Timings;
 
@@ -56,6 +57,8 @@ pub enum Input<'a> {
         /// More messages wait than can be handled in time: senders must prove their address.
         under_load: bool,
     },
+    /// The next step of a response was computed: see [`Output::Compute`].
+    Computed(Box<PendingResponse>),
     /// A worker queued a notice about this peer.
     Peer(PeerId),
     /// The time of `Device::next_deadline` has come.
@@ -76,6 +79,9 @@ pub enum Output {
         /// The command.
         command: Command,
     },
+    /// Call [`PendingResponse::compute`], in this thread or another one, and report it by
+    /// [`Input::Computed`]. Responses may be reported in any order.
+    Compute(Box<PendingResponse>),
     /// Publish or withdraw the session used to send to a peer. Control must drop the one that it
     /// replaces, once no worker refers to it.
     SetSession {

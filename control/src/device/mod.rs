@@ -14,6 +14,8 @@
 //! - `staged`: commands about staged packets.
 //! - `sessions`: previous, current and next session (noise.c).
 //! - `timing`: due timers and our own handshakes (timers.c, send.c).
+//! - `pending_response`: the computations for a response, which another thread may do.
+//! - `initiations`: from an initiation to the session.
 //! - `handshakes`: messages from peers (receive.c).
 //! - `config`: the changes of a UAPI `set` (netlink.c).
 
@@ -22,8 +24,10 @@ mod config;
 mod counters;
 mod handshakes;
 mod indexes;
+mod initiations;
 mod io;
 mod peer_entry;
+mod pending_response;
 mod remembered;
 mod sessions;
 mod spread;
@@ -57,6 +61,7 @@ pub use crate::timers::Timings;
 pub use counters::Counters;
 pub use handshakes::Standing;
 pub use io::{Input, LogEvent, Now, Output, Reachable, Settings};
+pub use pending_response::PendingResponse;
 pub use state::Device;
 
 impl Device {
@@ -100,6 +105,7 @@ impl Device {
             Input::Handshake { message, under_load } => {
                 self.handle_message(message, under_load, now, out);
             }
+            Input::Computed(pending) => self.continue_response(pending, now, out),
             Input::Peer(id) => {
                 if let Some(entry) = self.peers.get_mut(&id) {
                     self.core.update_peer(entry, now, out);

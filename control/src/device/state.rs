@@ -61,7 +61,8 @@ pub(super) struct Core {
 
 /// Values derived from our private key.
 pub(super) struct Own {
-    pub(super) identity: Identity,
+    /// Shared with the pending responses.
+    pub(super) identity: Arc<Identity>,
     pub(super) checker: Checker,
 }
 

@@ -223,18 +223,19 @@ fn read_static(identity: &Identity, message: &[u8; INITIATION_LEN]) -> Option<Cl
 
 impl Claimed {
     /// Proves that the initiator holds the static key, by decrypting its timestamp.
-    pub fn prove(self, static_static: &Secret) -> Option<Proven> {
+    pub fn prove(&self, static_static: &Secret) -> Option<Proven> {
         wiping(|| self.read_timestamp(static_static))
     }
 
-    fn read_timestamp(mut self, static_static: &Secret) -> Option<Proven> {
+    fn read_timestamp(&self, static_static: &Secret) -> Option<Proven> {
+        let mut symmetric = self.symmetric.clone();
         // ss
-        let key = self.symmetric.mix_dh_for_key(static_static);
+        let key = symmetric.mix_dh_for_key(static_static);
         // {t}
-        let timestamp = Timestamp(self.symmetric.decrypt(&key, &self.sealed_timestamp)?);
+        let timestamp = Timestamp(symmetric.decrypt(&key, &self.sealed_timestamp)?);
         Some(Proven {
             dh: self.dh,
-            symmetric: self.symmetric,
+            symmetric,
             remote_static: self.remote_static,
             remote_ephemeral: self.remote_ephemeral,
             remote_index: self.remote_index,
@@ -256,7 +257,7 @@ pub struct Proven {
 
 impl Proven {
     /// Writes the response, all but its macs, and derives the session. None if the initiator's
-    /// keys are of low order.
+    /// keys are of low order. [`set_sender`] can still change the index.
     pub fn respond(
         self,
         psk: &Secret,
@@ -277,7 +278,7 @@ impl Proven {
         let ephemeral = StaticSecret::from(**ephemeral);
         let ephemeral_public = self.dh.public_key(&ephemeral);
         message[..4].copy_from_slice(&[RESPONSE, 0, 0, 0]);
-        message[response::SENDER].copy_from_slice(&local_index.to_le_bytes());
+        set_sender(message, local_index);
         message[response::RECEIVER].copy_from_slice(&self.remote_index.to_le_bytes());
         // e
         message[response::EPHEMERAL].copy_from_slice(&ephemeral_public);
@@ -295,8 +296,13 @@ impl Proven {
     }
 }
 
+/// Writes our index into a response without macs. The handshake does not hash it.
+pub fn set_sender(response: &mut [u8; RESPONSE_LEN], local_index: u32) {
+    response[response::SENDER].copy_from_slice(&local_index.to_le_bytes());
+}
+
 /// Takes a step in a stack frame of its own, and zeroes that.
-fn wiping<T>(step: impl FnOnce() -> T) -> T {
+pub(crate) fn wiping<T>(step: impl FnOnce() -> T) -> T {
     #[inline(never)]
     fn below<T>(step: impl FnOnce() -> T) -> T {
         step()

@@ -19,6 +19,7 @@ use wg_bounce_dataplane::engine::{self, Sizes};
 use wg_bounce_dataplane::limits::WORKERS_MAX;
 use wg_bounce_sys::tun::DEFAULT_MTU;
 
+use crate::limits::{HANDSHAKE_THREADS_DEFAULT_MAX, HANDSHAKE_THREADS_MAX};
 use crate::logging::LogLevel;
 #[cfg(feature = "metrics")]
 use crate::metrics::server::Place;
@@ -114,6 +115,12 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "DH", default_value_t = DhChoice::Auto)]
     #[arg(env = "WG_BOUNCE_DH", hide_env_values = true)]
     pub dh: DhChoice,
+
+    /// Threads that compute handshakes while many wait, the control thread among them
+    /// [default: one per CPU, at most 4]
+    #[arg(long, value_name = "N", env = "WG_BOUNCE_HANDSHAKE_THREADS", hide_env_values = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=HANDSHAKE_THREADS_MAX as i64))]
+    pub handshake_threads: Option<u16>,
 
     /// UDP segmentation offload (UDP_SEGMENT). Turn off if the NIC or its driver corrupts segments
     #[arg(long, value_enum, default_value_t = Switch::On, env = "WG_BOUNCE_GSO")]
@@ -242,14 +249,19 @@ impl Options {
         self.state_dir.as_deref().or(self.inherited.state_dir.as_deref())
     }
 
-    /// Each option with its value and its source, one per line. `engine` has the defaults that
-    /// depend on the machine.
-    pub fn report(&self, engine: &engine::Options) -> String {
+    /// Each option with its value and its source, one per line. `engine` and the number of `cpus`
+    /// have the defaults that depend on the machine.
+    pub fn report(&self, engine: &engine::Options, cpus: usize) -> String {
         let mebibytes = engine.sizes.socket_buffer as f64 / f64::from(1 << 20);
         let unset = [
             ("workers", self.workers.is_none(), engine.workers as f64),
             ("buffers", self.buffers.is_none(), engine.sizes.buffers.into()),
             ("socket-buffer", self.socket_buffer.is_none(), mebibytes),
+            (
+                "handshake-threads",
+                self.handshake_threads.is_none(),
+                self.handshake_threads(cpus) as f64,
+            ),
         ];
         let unset = unset.into_iter().filter(|(_, is_unset, _)| *is_unset);
         let lines = unset.map(|(name, _, value)| format!("{name} = {value} (default)\n"));
@@ -271,6 +283,14 @@ impl Options {
         match self.log_level.or(self.inherited.log_level) {
             Some(level) => (level, true),
             None => (LogLevel::Info, false),
+        }
+    }
+
+    /// The number of threads that compute handshakes on a machine with `cpus` CPUs.
+    pub fn handshake_threads(&self, cpus: usize) -> usize {
+        match self.handshake_threads {
+            Some(threads) => usize::from(threads),
+            None => cpus.clamp(1, HANDSHAKE_THREADS_DEFAULT_MAX),
         }
     }
 

@@ -25,6 +25,17 @@ impl Runtime {
     pub(super) fn handle(&mut self, input: Input<'_>) {
         self.components.device.handle(input, now(), &mut self.outputs);
         self.execute();
+        while let Some(mut response) = self.response.take() {
+            if self.handshakes.need_help() {
+                match self.components.pool.submit(response) {
+                    Ok(()) => continue,
+                    Err(returned) => response = returned,
+                }
+            }
+            response.compute();
+            self.components.device.handle(Input::Computed(response), now(), &mut self.outputs);
+            self.execute();
+        }
     }
 
     /// Carries out the outputs of the device, in order.
@@ -43,6 +54,7 @@ impl Runtime {
                         self.withdrawn.retire(old);
                     }
                 }
+                Output::Compute(response) => self.response = Some(response),
                 Output::Send { peer, to, message } => self.unsent.push((peer, to, message)),
                 Output::Publish => self.publish(),
                 Output::Log(event) => self.log(&event),

@@ -6,7 +6,9 @@ use wg_bounce_sys::clock::Millis;
 
 use super::fair_queue::{FairQueue, Full, Waiting};
 use super::under_load::UnderLoad;
-use crate::limits::{DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, WAITING_MAX};
+use crate::limits::{
+    DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, WAITING_ALONE_MAX, WAITING_MAX,
+};
 use crate::source_prefix::SourcePrefix;
 
 /// Handshake messages that the device has not seen yet.
@@ -26,22 +28,28 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    pub(super) fn new(now: Millis) -> Handshakes {
+    /// Empty queues; `threads` compute what they hold.
+    pub(super) fn new(threads: usize, now: Millis) -> Handshakes {
         Handshakes {
             initiations: FairQueue::new(WAITING_MAX),
             responses: FairQueue::new(WAITING_MAX),
             doubtful_from_endpoint: FairQueue::new(DOUBTFUL_MAX),
             doubtful: FairQueue::new(DOUBTFUL_MAX),
             doubtful_rate: TokenBucket::full(&DOUBTFUL_RATE, now),
-            load: UnderLoad::default(),
+            load: UnderLoad::new(threads),
             dropped: 0,
             turn: false,
         }
     }
 
-    /// Whether messages wait that can be handled at once.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.initiations.len() + self.responses.len() != 0
+    /// Messages that can be handled at once.
+    pub(super) fn waiting(&self) -> usize {
+        self.initiations.len() + self.responses.len()
+    }
+
+    /// Whether so many wait that other threads should compute as well.
+    pub(super) fn need_help(&self) -> bool {
+        self.waiting() >= WAITING_ALONE_MAX
     }
 
     /// Time until doubtful responses may be tried again; none if there are none.

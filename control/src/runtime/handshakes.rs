@@ -3,7 +3,8 @@
 //! 1. Every turn empties the workers' lanes into queues that are fair to each source.
 //! 2. A few messages of each kind are handled. Those that wait decide whether the daemon is under
 //!    load.
-//! 3. Responses to an initiation that has received too many forged ones come last and at a bounded
+//! 3. While many wait, helpers compute a part of the responses.
+//! 4. Responses to an initiation that has received too many forged ones come last and at a bounded
 //!    rate, those from the endpoint of the peer in turn with all others. If the endpoint is forged
 //!    as well, those that find no place must prove it, so that the peer's next response is tried
 //!    at once.
@@ -26,8 +27,11 @@ impl Runtime {
             let Ok(message) = self.components.events.cookie_replies.try_recv() else { break };
             self.handshake(&message, under_load);
         }
-        let (tries, start) = (self.tries(), clock::thread_micros());
+        let (tries, start) = (self.tries(), self.micros());
+        // Results from now on wake this thread.
+        self.components.pool.listen();
         for _ in 0..MESSAGES_PER_TURN {
+            self.continue_responses();
             if self.tries() >= tries + TRIES_PER_TURN {
                 break;
             }
@@ -41,7 +45,7 @@ impl Runtime {
         }
         // With the answers, which leave now.
         self.flush();
-        let took = clock::thread_micros() - start;
+        let took = self.micros() - start;
         if let Some(average) = took.checked_div(self.tries() - tries) {
             self.handshakes.load.measured(average);
         }
@@ -49,7 +53,7 @@ impl Runtime {
         for _ in 0..TRIES_PER_TURN {
             let Some(message) = self.handshakes.pop_doubtful(clock::boot_time()) else { break };
             self.handshake(&message, under_load);
-            if self.handshakes.is_waiting() {
+            if self.handshakes.waiting() != 0 {
                 break;
             }
         }
@@ -80,8 +84,7 @@ impl Runtime {
                 }
             }
         }
-        let waiting = self.handshakes.initiations.len() + self.handshakes.responses.len();
-        self.handshakes.load.sample(waiting, is_full, now)
+        self.handshakes.load.sample(self.handshakes.waiting(), is_full, now)
     }
 
     fn try_message(&mut self, message: HandshakeMessage, under_load: bool) {
@@ -118,6 +121,18 @@ impl Runtime {
 
     fn handshake(&mut self, message: &HandshakeMessage, under_load: bool) {
         self.handle(Input::Handshake { message, under_load });
+    }
+
+    /// Continues the responses of which helpers have computed a step.
+    fn continue_responses(&mut self) {
+        while let Some(response) = self.components.pool.take() {
+            self.handle(Input::Computed(response));
+        }
+    }
+
+    /// CPU time of this thread and of its helpers.
+    fn micros(&self) -> u64 {
+        clock::thread_micros() + self.components.pool.micros()
     }
 
     /// Messages that have cost a DH so far.

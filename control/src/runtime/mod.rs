@@ -18,6 +18,7 @@ mod handshake_queues;
 mod handshakes;
 mod listener;
 mod pending_replies;
+mod pool;
 mod reachable;
 mod relay;
 mod state;
@@ -49,6 +50,7 @@ use pending_replies::PendingReplies;
 use reachable::ReachablePeers;
 use relay::RelayState;
 
+pub use pool::Pool;
 pub use state::{Components, Ending, Runtime};
 use state::{Listener, now};
 
@@ -75,6 +77,7 @@ impl Runtime {
             true => RelayState::without_interface(),
             false => RelayState::new(components.relay_mode, components.relay_policy.take()),
         };
+        let threads = 1 + components.pool.helpers();
         let reachable = components.state_writer.take();
         let reachable = reachable.map(ReachablePeers::new);
         let announcer = Announcer::new(components.device.session_lifetime());
@@ -82,8 +85,9 @@ impl Runtime {
             components,
             announcer,
             outputs: Vec::new(),
+            response: None,
             unsent: Vec::new(),
-            handshakes: Handshakes::new(clock::boot_time()),
+            handshakes: Handshakes::new(threads, clock::boot_time()),
             replies: PendingReplies::default(),
             withdrawn: DeferredDrop::default(),
             relay,
@@ -337,13 +341,14 @@ impl Runtime {
         }
         self.answer_status();
         self.process_handshakes();
-        let Components { events, requests, .. } = &self.components;
+        let Components { events, requests, pool, .. } = &self.components;
         !(events.initiations.is_empty()
             && events.responses.is_empty()
             && events.cookie_replies.is_empty()
             && events.peers.is_empty()
             && requests.is_empty())
-            || self.handshakes.is_waiting()
+            || self.handshakes.waiting() != 0
+            || pool.has_results()
     }
 
     /// Handles notices about peers, until they have begun a turn's share of handshakes.

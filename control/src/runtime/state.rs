@@ -18,10 +18,11 @@ use wg_bounce_sys::clock::{self, Millis};
 use super::events::Announcer;
 use super::handshake_queues::Handshakes;
 use super::pending_replies::PendingReplies;
+use super::pool::Pool;
 use super::reachable::ReachablePeers;
 use super::relay::RelayState;
 use crate::deferred_drop::DeferredDrop;
-use crate::device::{Device, Now, Output};
+use crate::device::{Device, Now, Output, PendingResponse};
 use crate::link::LinkWatcher;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::Lanes;
@@ -39,6 +40,8 @@ pub struct Components {
     pub events: Events,
     /// The protocol state.
     pub device: Device,
+    /// Threads that help with handshakes.
+    pub pool: Pool,
     /// The monitor of the interface.
     pub link: LinkWatcher,
     /// The operator's choice (`--relay`).
@@ -102,6 +105,8 @@ pub struct Runtime {
     pub(super) components: Components,
     /// Filled by the device, emptied by `execute`; kept to reuse its allocation.
     pub(super) outputs: Vec<Output>,
+    /// A response of which the next step is to be computed.
+    pub(super) response: Option<Box<PendingResponse>>,
     /// Handshake messages of this turn.
     pub(super) unsent: Vec<Unsent>,
     pub(super) handshakes: Handshakes,

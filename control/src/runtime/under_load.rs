@@ -18,19 +18,24 @@ pub(super) struct UnderLoad {
     last: Option<Millis>,
     /// Average CPU time of a message that costs a DH (microseconds).
     message_micros: u64,
-}
-
-impl Default for UnderLoad {
-    fn default() -> Self {
-        UnderLoad { last: None, message_micros: HANDSHAKE_MICROS_DEFAULT }
-    }
+    /// Threads that share the work.
+    threads: u64,
 }
 
 impl UnderLoad {
+    /// Not under load; `threads` share the work.
+    pub(super) fn new(threads: usize) -> UnderLoad {
+        UnderLoad {
+            last: None,
+            message_micros: HANDSHAKE_MICROS_DEFAULT,
+            threads: threads.max(1) as u64,
+        }
+    }
+
     /// Whether the daemon is under load, given the number of messages that wait, and whether some
     /// found the memory full.
     pub(super) fn sample(&mut self, waiting: usize, is_full: bool, now: Millis) -> bool {
-        if is_full || waiting as u64 * self.message_micros > UNDER_LOAD_WORK_MICROS {
+        if is_full || waiting as u64 * self.message_micros > UNDER_LOAD_WORK_MICROS * self.threads {
             self.last = Some(now);
         }
         self.last.is_some_and(|last| now.since(last) < UNDER_LOAD_TIME)
@@ -53,7 +58,7 @@ impl UnderLoad {
 
     /// Messages of one source that may wait: no single source can put the daemon under load.
     pub(super) fn per_source_max(&self) -> usize {
-        let by_time = SOURCE_WORK_MICROS / self.message_micros.max(1);
+        let by_time = SOURCE_WORK_MICROS * self.threads / self.message_micros.max(1);
         WAITING_PER_SOURCE_MAX.min(by_time as usize)
     }
 }
@@ -64,16 +69,19 @@ mod tests {
 
     #[test]
     fn three_seconds_of_work_are_load() {
-        let mut load = UnderLoad::default();
+        let mut load = UnderLoad::new(1);
         let waiting = (UNDER_LOAD_WORK_MICROS / HANDSHAKE_MICROS_DEFAULT) as usize;
         assert!(!load.sample(waiting, false, Millis(5)));
         assert!(load.sample(waiting + 1, false, Millis(5)));
+        let mut load = UnderLoad::new(4);
+        assert!(!load.sample(4 * waiting, false, Millis(5)));
+        assert!(load.sample(4 * waiting + 1, false, Millis(5)));
     }
 
     #[test]
     fn no_single_source_is_load() {
         for micros in [0, 50, 300, 1000, 10_000] {
-            let mut load = UnderLoad::default();
+            let mut load = UnderLoad::new(1);
             for _ in 0..1000 {
                 load.measured(micros);
             }
@@ -84,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_long_wait_is_load_and_the_longest_in_vain() {
-        let mut load = UnderLoad::default();
+        let mut load = UnderLoad::new(1);
         assert!(!load.waited(UNDER_LOAD_WAIT, Millis(5)) && !load.sample(1, false, Millis(5)));
         let longer = UNDER_LOAD_WAIT + Millis(1);
         assert!(!load.waited(longer, Millis(5)) && load.sample(1, false, Millis(5)));
@@ -93,12 +101,12 @@ mod tests {
 
     #[test]
     fn full_memory_is_load() {
-        assert!(UnderLoad::default().sample(1, true, Millis(5)));
+        assert!(UnderLoad::new(1).sample(1, true, Millis(5)));
     }
 
     #[test]
     fn load_is_remembered_for_a_second() {
-        let mut load = UnderLoad::default();
+        let mut load = UnderLoad::new(1);
         assert!(load.sample(20_000, false, Millis(100)));
         assert!(load.sample(0, false, Millis(1099)));
         assert!(!load.sample(0, false, Millis(1100)));

@@ -44,7 +44,7 @@ use crate::options::Options;
 use crate::options::Switch;
 use crate::relay_policy::mode::Mode;
 use crate::relay_policy::watch::{self, Lanes};
-use crate::runtime::{Components, Ending, Runtime};
+use crate::runtime::{Components, Ending, Pool, Runtime};
 use crate::socket_paths;
 use crate::state_file::StateFile;
 use crate::status::Host;
@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if options.show_options {
-        print!("{}", options.report(&engine_options(&options)));
+        print!("{}", options.report(&engine_options(&options), cpus()));
         return ExitCode::SUCCESS;
     }
     let is_child = background::is_child();
@@ -171,6 +171,9 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     }
     let state_writer = state.map(StateFile::start_writer).transpose();
     let state_writer = state_writer.map_err(Failure::system("spawn a thread"))?;
+    let helpers = options.handshake_threads(cpus()) - 1;
+    let pool = Pool::start(helpers, Arc::clone(&wake));
+    let pool = pool.map_err(Failure::system("spawn a thread"))?;
     let watch = |handle| watch_relay_policy(options.relay, handle, workers, &wake);
     let relay_policy = of_watch.map(watch).transpose()?.flatten();
     let relay_mode = options.relay;
@@ -179,6 +182,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
         engine,
         events,
         device,
+        pool,
         link,
         relay_mode,
         relay_policy,
@@ -229,10 +233,15 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
 
 /// The options of the engine on this machine.
 fn engine_options(options: &Options) -> engine::Options {
-    let (cpus, memory) = (thread::available_parallelism().map_or(1, usize::from), memory::limit());
-    let chosen = options.engine(cpus, memory);
+    let memory = memory::limit();
+    let chosen = options.engine(cpus(), memory);
     log::debug!("process: may use {} MiB of memory: {:?}", memory >> 20, chosen.sizes);
     chosen
+}
+
+/// The CPUs that this process may use.
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The interface's name, and the handles for those who monitor it.

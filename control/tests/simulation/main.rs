@@ -7,6 +7,7 @@ mod clocks;
 mod config;
 mod node;
 mod pair;
+mod pending_responses;
 mod slow_paths;
 mod timers;
 mod world;

@@ -13,7 +13,9 @@ use arrayvec::ArrayVec;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use wg_bounce_aead::{Aead, Open, Seal};
-use wg_bounce_control::device::{Device, Input, LogEvent, Now, Output, Settings, Timings};
+use wg_bounce_control::device::{
+    Device, Input, LogEvent, Now, Output, PendingResponse, Settings, Timings,
+};
 use wg_bounce_control::noise::Dh;
 use wg_bounce_dataplane::limits::STAGED_PACKETS_MAX;
 use wg_bounce_dataplane::messages::{Command, HandshakeMessage};
@@ -69,6 +71,9 @@ pub struct Node {
     pub logged: Vec<LogEvent>,
     /// Number of published snapshots.
     pub published: usize,
+    /// Responses wait in `pending` until a test completes their next step: by another thread.
+    pub is_helped: bool,
+    pub pending: Vec<PendingResponse>,
     pub routes: Routes<Arc<Peer>>,
     workers: Vec<Worker>,
     is_up: bool,
@@ -94,6 +99,8 @@ impl Node {
             discarded: 0,
             logged: Vec::new(),
             published: 0,
+            is_helped: false,
+            pending: Vec::new(),
             routes: Routes::default(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
             is_up: false,
@@ -122,6 +129,12 @@ impl Node {
         let mut out = Vec::new();
         self.device.handle(input, self.now(now), &mut out);
         self.execute(out, now);
+    }
+
+    /// Computes the next step of a response.
+    pub fn complete(&mut self, mut response: PendingResponse, now: Millis) {
+        response.compute();
+        self.input(Input::Computed(Box::new(response)), now);
     }
 
     pub fn link(&mut self, up: bool, now: Millis) {
@@ -192,6 +205,8 @@ impl Node {
         for output in outputs {
             match output {
                 Output::Command { worker, command } => self.command(worker, command, now),
+                Output::Compute(response) if self.is_helped => self.pending.push(*response),
+                Output::Compute(response) => self.complete(*response, now),
                 Output::SetSession { peer, session } => {
                     match &session {
                         Some(session) => self.fingerprints.insert(peer.id, fingerprint(session)),

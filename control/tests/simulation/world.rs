@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use wg_bounce_control::device::PendingResponse;
 use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::Change;
@@ -28,6 +29,7 @@ const SILENCE: Millis = Millis::from_secs(700);
 enum Event {
     Deliver { from: SocketAddr, datagram: Datagram },
     Notice { node: usize, restart_count: u32, peer: PeerId },
+    Computed { node: usize, restart_count: u32, response: PendingResponse },
     Talk { from: usize, to: usize },
     Fault,
 }
@@ -107,6 +109,7 @@ impl World {
             let workers = 1 + world.below(3) as usize;
             let fresh = Node::new([node as u8 + 1; 32], workers, world.rng.next_u64());
             world.nodes.push(fresh);
+            world.nodes[node].is_helped = world.below(2) == 1;
             world.nodes[node].address = world.new_address(node);
         }
         for node in 0..count {
@@ -242,6 +245,12 @@ impl World {
                     self.collect(node);
                 }
             }
+            Event::Computed { node, restart_count, response } => {
+                if restart_count == self.restarts[node] {
+                    self.nodes[node].complete(response, self.now);
+                    self.collect(node);
+                }
+            }
             Event::Talk { from, to } => {
                 if self.talk_interval != 0 {
                     self.talk(from, to);
@@ -273,6 +282,10 @@ impl World {
         for peer in std::mem::take(&mut self.nodes[node].notices) {
             let at = self.now + Millis(self.below(4));
             self.schedule(at, Event::Notice { node, restart_count: self.restarts[node], peer });
+        }
+        for response in std::mem::take(&mut self.nodes[node].pending) {
+            let (at, restart_count) = (self.now + Millis(self.below(30)), self.restarts[node]);
+            self.schedule(at, Event::Computed { node, restart_count, response });
         }
         for packet in std::mem::take(&mut self.nodes[node].received) {
             let id = u64::from_le_bytes(packet.payload[..].try_into().expect("a payload of ours"));
@@ -391,6 +404,7 @@ impl World {
         let latest = if self.bad_clocks { Duration::ZERO } else { self.latest_wall[node] };
         fresh.wall = old.wall.max(latest);
         fresh.used = old.used.clone();
+        fresh.is_helped = old.is_helped;
         self.restarts[node] += 1;
         self.nodes[node] = fresh;
         self.configure(node);

@@ -338,8 +338,17 @@ impl Daemon {
 
     /// CPU time of all its threads.
     pub fn cpu_time(&self) -> Duration {
+        self.cpu_time_of("")
+    }
+
+    /// CPU time of the threads whose names begin with `prefix`.
+    pub fn cpu_time_of(&self, prefix: &str) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
-        let times = threads.expect("the daemon runs").flatten().map(|thread| {
+        let threads = threads.expect("the daemon runs").flatten().filter(|thread| {
+            let name = std::fs::read_to_string(thread.path().join("comm"));
+            name.expect("a running thread").starts_with(prefix)
+        });
+        let times = threads.map(|thread| {
             // The first number is the time on the CPU (nanoseconds), proc_pid_schedstat(5).
             let text = std::fs::read_to_string(thread.path().join("schedstat"));
             let text = text.expect("a running thread");

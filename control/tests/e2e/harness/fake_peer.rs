@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use wg_bounce_aead::{Aead, Key, Open, Seal};
 use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::noise::{
-    Identity, InitiationParams, Secret, SessionKeys, initiate, open_initiation,
+    Identity, Initiated, InitiationParams, Secret, SessionKeys, initiate, open_initiation,
 };
 use wg_bounce_control::tai64n::Timestamp;
 use wg_bounce_dataplane::wire::{
@@ -131,8 +131,8 @@ impl FakePeer {
         }
     }
 
-    /// Sends one initiation; returns whether its response arrived.
-    fn try_connect(&mut self) -> bool {
+    /// Sends one initiation, and does not wait for its response.
+    pub fn initiate(&mut self) -> Initiated {
         let mut message = [0; INITIATION_LEN];
         let timestamp = self.timestamp();
         let invitation = InitiationParams {
@@ -146,6 +146,12 @@ impl FakePeer {
         let mut jar = CookieSigner::new(&self.hub_key);
         jar.sign(&mut message, Millis(1));
         self.send_raw(&message);
+        initiated
+    }
+
+    /// Sends one initiation; returns whether its response arrived.
+    fn try_connect(&mut self) -> bool {
+        let initiated = self.initiate();
         let keys = loop {
             let Some(datagram) = self.wait_for_datagram() else { return false };
             let Ok(response) = <&[u8; RESPONSE_LEN]>::try_from(&datagram[..]) else { continue };

@@ -1,6 +1,7 @@
 //! Tests under load and over longer times. `scripts/test` leaves them out; `scripts/stress` runs
 //! them, each under load for `WG_BOUNCE_STRESS_SECONDS`.
 
+mod edits_in_a_storm;
 mod empty_datagrams;
 mod handshakes;
 mod link;
