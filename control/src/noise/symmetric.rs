@@ -4,15 +4,17 @@
 use std::sync::LazyLock;
 
 use blake2::{Blake2s256, Digest};
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Tag};
-use hmac::{Mac, SimpleHmac};
+use hmac::{KeyInit, Mac, SimpleHmac};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use wg_bounce_dataplane::wire::TAG_LEN;
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+
+/// Bytes of the longest sealed field: the static key of the initiator.
+const FIELD_LEN_MAX: usize = 32 + TAG_LEN;
 
 /// 32 secret bytes; zeroed on drop.
 pub type Secret = Zeroizing<[u8; 32]>;
@@ -72,9 +74,9 @@ impl Symmetric {
         let (body, tag) = sealed.split_at_mut(plaintext.len());
         body.copy_from_slice(plaintext);
         let made = cipher(key)
-            .encrypt_inout_detached(&Default::default(), &self.hash, body.into())
+            .seal_in_place_separate_tag(nonce(), Aad::from(&self.hash), body)
             .expect("a handshake field is far below the AEAD's length limit");
-        tag.copy_from_slice(&made);
+        tag.copy_from_slice(made.as_ref());
         self.mix_hash(sealed);
     }
 
@@ -84,17 +86,11 @@ impl Symmetric {
         key: &Secret,
         sealed: &[u8],
     ) -> Option<[u8; N]> {
-        let (body, tag) = sealed.split_at(sealed.len() - TAG_LEN);
-        let mut plaintext: [u8; N] = body.try_into().expect("the caller names the field's length");
-        let tag: [u8; TAG_LEN] = tag.try_into().expect("split off above");
-        cipher(key)
-            .decrypt_inout_detached(
-                &Default::default(),
-                &self.hash,
-                plaintext.as_mut_slice().into(),
-                &Tag::from(tag),
-            )
-            .ok()?;
+        let mut copy = [0; FIELD_LEN_MAX];
+        let copy = &mut copy[..sealed.len()];
+        copy.copy_from_slice(sealed);
+        let plaintext = cipher(key).open_in_place(nonce(), Aad::from(&self.hash), copy).ok()?;
+        let plaintext = (*plaintext).try_into().expect("the caller names the field's length");
         self.mix_hash(sealed);
         Some(plaintext)
     }
@@ -138,7 +134,12 @@ fn finish(state: SimpleHmac<Blake2s256>) -> Secret {
     Zeroizing::new(state.finalize().into_bytes().into())
 }
 
+fn cipher(key: &Secret) -> LessSafeKey {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, &**key);
+    LessSafeKey::new(key.expect("a key of its length"))
+}
+
 /// Every key of the handshake encrypts one message, so the nonce is always zero.
-fn cipher(key: &Secret) -> ChaCha20Poly1305 {
-    ChaCha20Poly1305::new(<&Key>::from(&**key))
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
