@@ -15,8 +15,12 @@
 
 // Packet path.
 mod backend;
+#[cfg(not(feature = "faults"))]
+mod calls;
 pub mod clock;
 mod endpoint;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod io;
 pub mod memory;
 pub mod message;
@@ -36,6 +40,9 @@ pub mod bpf;
 pub mod inherit;
 pub mod netlink;
 pub mod xtables;
+
+#[cfg(feature = "faults")]
+use faults as calls;
 
 pub use backend::Backend;
 pub use endpoint::Endpoint;

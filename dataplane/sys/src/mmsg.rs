@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use crate::calls;
 use crate::io::{Errno, NOT_TRIED, Outgoing, Ready, Sockets, Train, TunWrite, last_errno};
 use crate::memory::{self, Buffer, Slot};
 use crate::message::{
@@ -66,6 +67,7 @@ impl Mmsg {
     /// # Errors
     /// EMFILE, ENFILE: too many open files. ENOMEM, ENOSPC: out of memory or epoll watches.
     pub fn new(tun: Queue, bell: Arc<EventFd>, buffers: u16) -> io::Result<Mmsg> {
+        calls::enlist();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&tun.fd, EpollEvent::new(EpollFlags::EPOLLIN, TUN))?;
         epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
@@ -90,8 +92,11 @@ impl Mmsg {
     /// See [`crate::Backend::wait`].
     pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 4];
+        if is_idle {
+            calls::note_idle(self.trains.len(), self.frames.len());
+        }
         let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let count = match calls::epoll_wait(&self.epoll, &mut events, timeout) {
             Err(nix::Error::EINTR) => 0,
             result => result?,
         };
@@ -199,7 +204,7 @@ impl Mmsg {
                 // SAFETY: `fill` has written `count` headers, whose pointers stay valid for the
                 // call.
                 let sent = unsafe {
-                    libc::sendmmsg(
+                    calls::sendmmsg(
                         socket,
                         self.headers[done..count].as_mut_ptr(),
                         (count - done) as libc::c_uint,
@@ -278,7 +283,7 @@ fn receive(
     }
     // SAFETY: the first `count` headers were just filled, and the slots stay ours for the call.
     let received = unsafe {
-        libc::recvmmsg(
+        calls::recvmmsg(
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             count as libc::c_uint,

@@ -13,6 +13,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
+use crate::calls;
 use crate::endpoint::Endpoint;
 use crate::io::{Errno, OuterHeader, last_errno};
 use crate::per_family::PerFamily;
@@ -348,6 +349,6 @@ pub fn send_one(
     let mut header = empty_header();
     block.fill(&mut header, to, outer, segment_size, payload);
     // SAFETY: block and payload, to which the header points, live until the call returns.
-    let sent = unsafe { libc::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let sent = unsafe { calls::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     if sent < 0 { Err(last_errno()) } else { Ok(()) }
 }

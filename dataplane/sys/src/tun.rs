@@ -12,6 +12,7 @@ use std::sync::Arc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::calls;
 use crate::io::{Errno, Frame, Ready};
 use crate::memory::Slot;
 
@@ -96,7 +97,7 @@ impl Queue {
     fn read_frame(&self, slot: &mut Slot) -> io::Result<usize> {
         let skipped = self.skipped_len();
         slot[..skipped].fill(0);
-        let length = nix::unistd::read(&self.fd, &mut slot[skipped..])?;
+        let length = calls::read(&self.fd, &mut slot[skipped..])?;
         Ok(skipped + length)
     }
 
@@ -104,10 +105,10 @@ impl Queue {
     /// header. Outcomes as for [`Backend::write`](crate::Backend::write).
     pub(crate) fn write_frame(&self, queue: usize, pieces: &[IoSlice<'_>]) -> Errno {
         let written = if self.has_header {
-            nix::sys::uio::writev(&self.writers[queue], pieces)
+            calls::writev(&self.writers[queue], pieces)
         } else {
             // Without offloads there are no super-packets: the packet is a single piece.
-            nix::unistd::write(&self.writers[queue], &pieces[0][HEADER_LEN..])
+            calls::write(&self.writers[queue], &pieces[0][HEADER_LEN..])
         };
         written.err().map_or(0, |errno| errno as Errno)
     }

@@ -1,4 +1,5 @@
 //! A real engine in its own network namespace, and peers that the test plays.
+#![allow(dead_code, reason = "the tests of faults use some of it")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command as Program;
@@ -23,6 +24,8 @@ use wg_bounce_sys::{clock, tun::Tun};
 
 /// Workers of every engine here.
 pub const WORKERS: usize = 2;
+/// Buffers for trains of each worker.
+pub const BUFFERS: u16 = 64;
 /// Our address inside the tunnel, and the port of [`Hub::app`].
 pub const INNER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 9, 0, 1), 7000);
 /// Time limit of every wait.
@@ -55,7 +58,7 @@ pub fn run(line: &str) {
 /// An engine with its interface, and an application behind it.
 pub struct Hub {
     pub engine: Engine,
-    _events: Events,
+    pub events: Events,
     pub snapshot: Snapshot,
     port: u16,
     pub name: String,
@@ -73,24 +76,27 @@ impl Hub {
         let tun = Tun::create("hub%d", WORKERS, true).expect("root, to make an interface");
         let name = tun.name().expect("it has a name");
         run(&format!("ip address add {}/24 dev {name}", INNER.0));
-        let options = Options {
-            workers: WORKERS,
-            pin: false,
-            io,
-            aead: wg_bounce_aead::Choice::Auto,
-            gso: true,
-            gro: true,
-            tun_offload: true,
-            sizes: Sizes { buffers: 64, socket_buffer, ..Sizes::FULL },
-        };
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
-        let (engine, events) = Engine::start(&options, tun, wake).expect("workers");
+        let (engine, events) = start_engine(io, tun, socket_buffer);
         run(&format!("ip link set {name} up"));
         let app = UdpSocket::bind(INNER).expect("the inner address is ours");
+        Hub::new(engine, events, name, app)
+    }
+
+    /// A relay without an interface, for which no privilege is needed. Nothing leads to its `app`.
+    pub fn without_interface(io: IoChoice) -> Hub {
+        let tun = Tun::absent(WORKERS).expect("eventfds");
+        let (engine, events) = start_engine(io, tun, 1 << 20);
+        let app = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let mut hub = Hub::new(engine, events, String::new(), app);
+        hub.snapshot.relay.mode.v4 = DirectRelay::Alone;
+        hub.publish();
+        hub
+    }
+
+    fn new(engine: Engine, events: Events, name: String, app: UdpSocket) -> Hub {
         app.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let snapshot = Snapshot { is_up: true, mtu: 1420, ..Snapshot::default() };
-        let mut hub = Hub { engine, _events: events, snapshot, port: 0, name, app };
+        let mut hub = Hub { engine, events, snapshot, port: 0, name, app };
         hub.bind(0);
         hub
     }
@@ -167,6 +173,22 @@ impl Hub {
         buffer.truncate(length);
         buffer
     }
+}
+
+fn start_engine(io: IoChoice, tun: Tun, socket_buffer: usize) -> (Engine, Events) {
+    let options = Options {
+        workers: WORKERS,
+        pin: false,
+        io,
+        aead: wg_bounce_aead::Choice::Auto,
+        gso: true,
+        gro: true,
+        tun_offload: true,
+        sizes: Sizes { buffers: BUFFERS, socket_buffer, ..Sizes::FULL },
+    };
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let wake = Arc::new(EventFd::from_value_and_flags(0, flags).expect("an eventfd"));
+    Engine::start(&options, tun, wake).expect("workers")
 }
 
 /// Waits until something holds.

@@ -89,6 +89,11 @@ impl Provided {
         self.offered_len > 0
     }
 
+    /// The number of slots that the worker does not hold.
+    pub(super) fn free(&self) -> usize {
+        self.offered_len + self.reserve.len()
+    }
+
     /// Doubles the number of offered slots: the kernel found none.
     pub(super) fn ran_out(&mut self) {
         self.depth = (2 * self.depth).min(self.offered.len());

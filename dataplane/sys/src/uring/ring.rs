@@ -11,6 +11,7 @@ use nix::sys::eventfd::EventFd;
 use super::prepare::{Prepared, receive_header};
 use super::provided::Provided;
 use super::request::{COMPLETIONS, FRAME_GROUP, SUBMIT_MAX, TRAIN_GROUP, Tag};
+use crate::calls;
 use crate::io::{Errno, Frame, Ready, Sockets, Train};
 use crate::memory::{Buffer, Slot};
 use crate::message::{endpoint, read_control};
@@ -68,6 +69,7 @@ struct Armed {
 impl Uring {
     /// Takes the TUN queue and the doorbell; sockets follow by [`Uring::set_sockets`].
     pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
+        calls::enlist();
         let Prepared { ring, trains, frames } = prepared;
         Uring {
             ring,
@@ -94,7 +96,11 @@ impl Uring {
         // Completions that arrived during a send need no further system call.
         let has_some = !self.backlog.is_empty() && self.ring.submission().is_empty();
         if !has_some {
-            self.enter(usize::from(is_idle && self.backlog.is_empty()))?;
+            let must_wait = is_idle && self.backlog.is_empty();
+            if must_wait {
+                calls::note_idle(self.trains.free(), self.frames.free());
+            }
+            self.enter(usize::from(must_wait))?;
         }
         while let Some(entry) = self.backlog.pop_front() {
             self.take(&entry, ready)?;
@@ -184,17 +190,11 @@ impl Uring {
 
     /// Submits pushed entries, waits for `want` completions, and moves all to the backlog.
     fn enter(&mut self, want: usize) -> io::Result<()> {
-        /// IORING_ENTER_GETEVENTS; without it the kernel defers its task work.
-        const GET_EVENTS: u32 = 1;
         // EINTR: a signal; try again. EBUSY: completions overflowed; taking them makes room.
         // EAGAIN: memory is short; the next call submits the rest. ETIME needs a timeout.
         loop {
-            let pushed = self.ring.submission().len() as u32;
-            // SAFETY: the call has no argument, and all entries are sound (see `push`).
-            let result = unsafe {
-                self.ring.submitter().enter::<libc::sigset_t>(pushed, want as u32, GET_EVENTS, None)
-            };
-            match result {
+            // SAFETY: all entries are sound (see `push`).
+            match unsafe { calls::enter(&mut self.ring, want as u32) } {
                 Ok(_) => break,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
@@ -203,11 +203,12 @@ impl Uring {
                 },
             }
         }
-        self.backlog.extend(self.ring.completion());
+        self.backlog.extend(calls::completions(&mut self.ring));
         Ok(())
     }
 
     pub(super) fn push(&mut self, entry: squeue::Entry) {
+        let entry = calls::request(entry);
         loop {
             // SAFETY: memory that the entry points to outlives the request, because multishot
             // requests use buffers and a header that live as long as the ring, and sends and

@@ -1,0 +1,110 @@
+//! Errnos at random points of a run.
+
+use std::time::Duration;
+
+use wg_bounce_dataplane::engine::IoChoice;
+use wg_bounce_sys::clock;
+use wg_bounce_sys::faults::{Call, Fault, Injection};
+
+use crate::support::on_both_backends;
+use crate::traffic::Traffic;
+
+/// Duration of each run.
+const DURATION: Duration = Duration::from_millis(1000);
+/// Packets on their way at most, so that no socket of the test overflows.
+const ON_THE_WAY_MAX: u32 = 100;
+
+fn seed() -> u64 {
+    match std::env::var("WG_BOUNCE_FAULTS_SEED") {
+        Ok(seed) => seed.parse().expect("WG_BOUNCE_FAULTS_SEED is a number"),
+        Err(_) => clock::uptime().as_nanos() as u64,
+    }
+}
+
+/// All that the kernel may answer and a worker survives.
+fn faults(io: IoChoice) -> Vec<Fault> {
+    use libc::{
+        EACCES, EAGAIN, EBUSY, ECANCELED, ECONNREFUSED, EHOSTUNREACH, EINTR, EINVAL, EIO, EMSGSIZE,
+        ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM, EPIPE,
+    };
+    let (wait, read): (&[i32], &[i32]) = match io {
+        IoChoice::Mmsg => (&[EINTR], &[EAGAIN, EINTR, EIO]),
+        _ => (&[EINTR, EAGAIN, EBUSY], &[EAGAIN, EINTR, EIO, ENOBUFS, ECANCELED]),
+    };
+    let receive = [
+        EAGAIN,
+        EINTR,
+        ENOBUFS,
+        ENOMEM,
+        ECONNREFUSED,
+        EHOSTUNREACH,
+        ENETUNREACH,
+        ENETDOWN,
+        EMSGSIZE,
+        ECANCELED,
+        EIO,
+    ];
+    let send = [
+        EAGAIN,
+        EINTR,
+        ENOBUFS,
+        ENOMEM,
+        ECONNREFUSED,
+        EHOSTUNREACH,
+        ENETUNREACH,
+        ENETDOWN,
+        EMSGSIZE,
+        EINVAL,
+        EIO,
+        EPERM,
+        EACCES,
+        EPIPE,
+    ];
+    let write = [EAGAIN, EINTR, ENOBUFS, ENOMEM, EIO, EINVAL];
+    [
+        (Call::Wait, wait),
+        (Call::Receive, &receive),
+        (Call::Send, &send),
+        (Call::TunRead, read),
+        (Call::TunWrite, &write),
+        (Call::Poll, &[ENOMEM, ECANCELED]),
+    ]
+    .map(|(call, errnos)| Fault { call, errnos: errnos.to_vec(), per_mille: 100, count: u32::MAX })
+    .into()
+}
+
+/// Injects faults at random into some traffic, and checks that all is well afterwards.
+fn run(io: IoChoice, mut traffic: Traffic) {
+    let seed = seed();
+    println!("{io:?}: WG_BOUNCE_FAULTS_SEED={seed}");
+    traffic.works();
+    let injection = Injection::start(seed, &faults(io));
+    let until = clock::uptime() + DURATION;
+    let mut bursts = 0;
+    while clock::uptime() < until {
+        traffic.burst();
+        traffic.settle(ON_THE_WAY_MAX);
+        bursts += 1;
+        if bursts % 50 == 0 {
+            traffic.forget_paths();
+        }
+    }
+    let injected = injection.injected();
+    drop(injection);
+    traffic.works();
+    println!("{bursts} bursts; injected {injected:?}; {:?}", traffic.drops());
+    assert!(injected.values().sum::<u64>() > 100);
+    traffic.stop();
+}
+
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn every_packet_arrives_or_is_counted() {
+    on_both_backends(|io| run(io, Traffic::with_interface(io)));
+}
+
+#[test]
+fn every_relayed_packet_arrives_or_is_counted() {
+    run(IoChoice::Auto, Traffic::without_interface(IoChoice::Auto));
+    run(IoChoice::Mmsg, Traffic::without_interface(IoChoice::Mmsg));
+}
