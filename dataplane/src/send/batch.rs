@@ -381,7 +381,10 @@ impl SendBatch {
                 0 => Some(SentStats::train(train.messages, self.bytes_of(index))),
                 libc::EAGAIN => None,
                 NOT_TRIED if full == Some(train.destination) => None,
-                NOT_TRIED => self.alone(index, turn, |one| one.send(peer, path, turn)),
+                // EINTR: of a ring; the other calls are made again at once.
+                NOT_TRIED | libc::EINTR => {
+                    self.alone(index, turn, |one| one.send(peer, path, turn))
+                }
                 errno => self.alone(index, turn, |one| one.retry_plainer(errno, peer, path, turn)),
             };
             match sent {

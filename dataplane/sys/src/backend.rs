@@ -49,6 +49,7 @@ impl Backend {
 
     /// Sends all; `outcomes` gets one errno for each send:
     /// - [`NOT_TRIED`](crate::NOT_TRIED): an earlier send of its group was refused; try again;
+    /// - EINTR: a signal; try again;
     /// - EAFNOSUPPORT: no socket of this family;
     /// - those of [`send_one`](crate::socket::send_one).
     ///

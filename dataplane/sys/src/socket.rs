@@ -348,7 +348,16 @@ pub fn send_one(
     let mut block = SendBlock::EMPTY;
     let mut header = empty_header();
     block.fill(&mut header, to, outer, segment_size, payload);
-    // SAFETY: block and payload, to which the header points, live until the call returns.
-    let sent = unsafe { calls::sendmsg(socket, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-    if sent < 0 { Err(last_errno()) } else { Ok(()) }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    loop {
+        // SAFETY: block and payload, to which the header points, live until the call returns.
+        let sent = unsafe { calls::sendmsg(socket, &header, flags) };
+        if sent >= 0 {
+            return Ok(());
+        }
+        let errno = last_errno();
+        if errno != libc::EINTR {
+            return Err(errno);
+        }
+    }
 }

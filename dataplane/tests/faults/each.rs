@@ -59,6 +59,7 @@ const CASES: &[(Call, i32, On, Then)] = &[
     (Call::Receive, libc::EIO, On::Both, Retried),
     // sendmsg(2), udp(7), ip(7).
     (Call::Send, libc::EAGAIN, On::Both, Held),
+    (Call::Send, libc::EINTR, On::Both, Retried),
     (Call::Send, libc::ENETUNREACH, On::Both, Retried), // without the source address
     (Call::Send, libc::EADDRNOTAVAIL, On::Both, Retried),
     (Call::Send, libc::EINVAL, On::Both, Retried),
