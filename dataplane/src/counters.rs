@@ -55,7 +55,7 @@ drop_reasons! {
     HandOffFull = "drop_hand_off_full",
     /// A write that the TUN refused.
     TunRefused = "drop_tun_refused",
-    /// A TUN frame that contradicts itself.
+    /// A TUN frame that contradicts itself, or that the kernel could not hand over.
     BadFrame = "drop_bad_frame",
     /// A destination that is in no peer's allowed IPs.
     NoPeer = "drop_no_peer",

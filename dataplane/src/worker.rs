@@ -110,6 +110,7 @@ impl Worker {
             turn.channels.wake_control();
         }
         turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
+        turn.counters.dropped(DropReason::BadFrame, std::mem::take(&mut ready.unreadable_frames));
         let has_room = std::mem::take(&mut ready.has_room);
         if has_room.v4 || has_room.v6 {
             self.sender.resume(has_room, clock::uptime(), &mut turn)?;

@@ -48,6 +48,8 @@ pub struct Ready {
     pub(crate) rejected: Vec<Slot>,
     /// Number of datagrams that were not readable.
     pub unreadable: u64,
+    /// Number of frames that the kernel could not hand over (EINVAL): the read has consumed them.
+    pub unreadable_frames: u64,
     /// The full sockets that have room again
     /// ([`Backend::watch_room`](crate::Backend::watch_room)).
     pub has_room: PerFamily<bool>,

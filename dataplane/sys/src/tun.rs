@@ -84,8 +84,14 @@ impl Queue {
                 Err(error) => {
                     slots.push(slot);
                     return match error.raw_os_error() {
-                        // EAGAIN: none is left. EIO: the link went down during the read.
-                        Some(libc::EAGAIN | libc::EINTR | libc::EIO) => Ok(()),
+                        // EAGAIN: none is left. EIO: the link went down during the read. ENOMEM
+                        // passes.
+                        Some(libc::EAGAIN | libc::EINTR | libc::EIO | libc::ENOMEM) => Ok(()),
+                        // A GSO type that has no virtio header (`tun_put_user`, drivers/net/tun.c).
+                        Some(libc::EINVAL) => {
+                            ready.unreadable_frames += 1;
+                            Ok(())
+                        }
                         _ => Err(error),
                     };
                 }

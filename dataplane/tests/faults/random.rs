@@ -28,8 +28,8 @@ fn faults(io: IoChoice) -> Vec<Fault> {
         ENETDOWN, ENETUNREACH, ENOBUFS, ENOMEM, EPERM, EPIPE,
     };
     let (wait, read): (&[i32], &[i32]) = match io {
-        IoChoice::Mmsg => (&[EINTR], &[EAGAIN, EINTR, EIO]),
-        _ => (&[EINTR, EAGAIN, EBUSY], &[EAGAIN, EINTR, EIO, ENOBUFS, ECANCELED]),
+        IoChoice::Mmsg => (&[EINTR], &[EAGAIN, EINTR, EIO, ENOMEM, EINVAL]),
+        _ => (&[EINTR, EAGAIN, EBUSY], &[EAGAIN, EINTR, EIO, ENOMEM, EINVAL, ENOBUFS, ECANCELED]),
     };
     let receive = [
         EAGAIN,

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno as NixErrno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 
-use super::plan::{Call, SIGNAL_INTERVAL, draw, draw_if, is_planned, random};
+use super::plan::{Call, SIGNAL_INTERVAL, draw, draw_if, is_planned, random, undo};
 use crate::io::Errno;
 
 thread_local! {
@@ -106,6 +106,13 @@ pub(crate) unsafe fn sendmsg(
 /// See `nix`.
 pub(crate) fn read(fd: impl AsFd, bytes: &mut [u8]) -> nix::Result<usize> {
     match draw(Call::TunRead) {
+        Some(libc::EINVAL) => match nix::unistd::read(fd, bytes) {
+            Ok(_) => Err(NixErrno::EINVAL),
+            Err(errno) => {
+                undo(Call::TunRead, libc::EINVAL);
+                Err(errno)
+            }
+        },
         Some(errno) => Err(NixErrno::from_raw(errno)),
         None => nix::unistd::read(fd, bytes),
     }

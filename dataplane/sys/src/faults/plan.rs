@@ -18,7 +18,8 @@ pub enum Call {
     Receive,
     /// sendmmsg(2) and sendmsg(2), or SENDMSG: one message of a batch.
     Send,
-    /// read(2) of the TUN, or READ_MULTISHOT: when it is armed, and later.
+    /// read(2) of the TUN, or READ_MULTISHOT: when it is armed, and later. EINVAL consumes a frame;
+    /// without one the call does what it would do otherwise.
     TunRead,
     /// writev(2) to the TUN, or WRITEV.
     TunWrite,
@@ -150,6 +151,20 @@ pub(super) fn draw(call: Call) -> Option<Errno> {
 /// As [`draw`]; only an errno that `can_be` possible.
 pub(super) fn draw_if(call: Call, can_be: impl Fn(Errno) -> bool) -> Option<Errno> {
     of_worker(|worker| worker.draw(call, can_be)).flatten()
+}
+
+/// Takes back what [`draw`] returned: the call could not fail so.
+pub(super) fn undo(call: Call, errno: Errno) {
+    let Some(plan) = of_worker(|worker| worker.plan.clone()).flatten() else { return };
+    for (fault, left) in &plan.faults {
+        if fault.call == call && fault.errnos.contains(&errno) {
+            left.fetch_add(u32::from(fault.count < u32::MAX), Ordering::Relaxed);
+        }
+    }
+    let mut injected = lock(&plan.injected);
+    if let Some(count) = injected.remove(&(call, errno)).filter(|&count| count > 1) {
+        injected.insert((call, errno), count - 1);
+    }
 }
 
 impl Worker {

@@ -7,11 +7,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::RawFd;
 
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::plan::{Call, SIGNAL_INTERVAL, draw, draw_if, is_planned};
+use super::plan::{Call, SIGNAL_INTERVAL, draw, draw_if, is_planned, undo};
 use crate::io::Errno;
+use crate::tun::FRAME_SLOT_LEN;
 
 /// Of the cancellations by this layer; no request of the backend has it.
 const CANCEL: u64 = u64::MAX;
@@ -22,9 +24,9 @@ const GET_EVENTS: u32 = 1;
 #[derive(Default)]
 pub(super) struct Requests {
     /// Multishot requests that the kernel holds.
-    armed: BTreeMap<u64, Call>,
-    /// The errnos of requests that end as planned.
-    ending: BTreeMap<u64, Errno>,
+    armed: BTreeMap<u64, (Call, RawFd)>,
+    /// Requests that end as planned: the call, its errno and its descriptor.
+    ending: BTreeMap<u64, (Call, Errno, RawFd)>,
     /// Those of `ending` that ended by themselves may complete before their cancellation.
     cancelled: BTreeSet<u64>,
 }
@@ -34,7 +36,7 @@ thread_local! {
 }
 
 /// See `calls`.
-pub(crate) fn request(entry: squeue::Entry) -> squeue::Entry {
+pub(crate) fn request(mut entry: squeue::Entry) -> squeue::Entry {
     let (call, is_multishot) = match entry.get_opcode() as u8 {
         opcode::RecvMsgMulti::CODE => (Call::Receive, true),
         opcode::ReadMulti::CODE => (Call::TunRead, true),
@@ -43,15 +45,16 @@ pub(crate) fn request(entry: squeue::Entry) -> squeue::Entry {
         opcode::PollAdd::CODE => (Call::Poll, false),
         _ => return entry,
     };
-    let data = entry.get_user_data();
+    let (data, fd) = (entry.get_user_data(), *descriptor(&mut entry));
     REQUESTS.with_borrow_mut(|requests| match draw(call) {
         Some(errno) => {
-            requests.ending.insert(data, errno);
-            without_descriptor(&entry)
+            requests.ending.insert(data, (call, errno, fd));
+            *descriptor(&mut entry) = -1;
+            entry
         }
         None => {
             if is_multishot {
-                requests.armed.insert(data, call);
+                requests.armed.insert(data, (call, fd));
             }
             entry
         }
@@ -110,11 +113,11 @@ impl Requests {
     /// The armed requests that must end now.
     fn ends(&mut self) -> Vec<u64> {
         let mut ends = Vec::new();
-        for (&data, &call) in &self.armed {
+        for (&data, &(call, fd)) in &self.armed {
             if !self.ending.contains_key(&data)
                 && let Some(errno) = draw(call)
             {
-                self.ending.insert(data, errno);
+                self.ending.insert(data, (call, errno, fd));
                 self.cancelled.insert(data);
                 ends.push(data);
             }
@@ -129,24 +132,36 @@ impl Requests {
         for entry in taken.iter_mut().filter(|entry| !cqueue::more(entry.flags())) {
             let data = entry.user_data();
             self.armed.remove(&data);
-            let Some(errno) = self.ending.remove(&data) else { continue };
+            let Some((call, errno, fd)) = self.ending.remove(&data) else { continue };
             let ended_by = if self.cancelled.remove(&data) { libc::ECANCELED } else { libc::EBADF };
             // Linked requests after a failing one are cancelled before they are tried.
             if entry.result() == -ended_by {
+                let is_lost = call == Call::TunRead && errno == libc::EINVAL;
+                let errno = if is_lost { lose_frame(fd) } else { errno };
                 *entry = with_result(entry, -errno);
             }
         }
     }
 }
 
-/// The same request for a descriptor that does not exist.
-fn without_descriptor(entry: &squeue::Entry) -> squeue::Entry {
+/// Reads a frame and loses it: EINVAL, or EAGAIN if there is none.
+fn lose_frame(fd: RawFd) -> Errno {
+    let mut frame = vec![0u8; FRAME_SLOT_LEN];
+    // SAFETY: the kernel writes to the frame, which lives until the call returns.
+    let length = unsafe { libc::read(fd, frame.as_mut_ptr().cast(), frame.len()) };
+    if length < 0 {
+        undo(Call::TunRead, libc::EINVAL);
+        return libc::EAGAIN;
+    }
+    libc::EINVAL
+}
+
+/// The descriptor of a request.
+fn descriptor(entry: &mut squeue::Entry) -> &mut RawFd {
     /// Offset of `fd` in `struct io_uring_sqe` (bytes).
     const FD_AT: usize = 4;
-    let mut entry = entry.clone();
-    // SAFETY: the entry is a `struct io_uring_sqe` (`repr(C)`), whose `fd` is an i32.
-    unsafe { (&raw mut entry).cast::<u8>().add(FD_AT).cast::<i32>().write(-1) };
-    entry
+    // SAFETY: the entry is a `struct io_uring_sqe` (`repr(C)`), whose `fd` is an aligned i32.
+    unsafe { &mut *(&raw mut *entry).cast::<u8>().add(FD_AT).cast::<RawFd>() }
 }
 
 /// The same completion with another result.

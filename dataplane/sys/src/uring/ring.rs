@@ -39,6 +39,8 @@ pub struct Uring {
     generation: u32,
     pub(super) tun: Queue,
     tun_mode: TunMode,
+    /// Whether a multishot read has delivered a frame, so that the kernel supports it.
+    is_multishot_proven: bool,
     bell: Arc<EventFd>,
     is_armed: Armed,
     /// The sockets that are watched for room.
@@ -79,6 +81,7 @@ impl Uring {
             generation: 0,
             tun,
             tun_mode: TunMode::Multishot,
+            is_multishot_proven: false,
             bell,
             is_armed: Armed::default(),
             is_watched: PerFamily::default(),
@@ -330,6 +333,7 @@ impl Uring {
             match usize::try_from(entry.result()) {
                 Ok(length) if length > 0 => {
                     slot[..skipped].fill(0);
+                    self.is_multishot_proven = true;
                     ready.frames.push(Frame { slot, length: skipped + length });
                 }
                 _ => self.frames.release(slot),
@@ -341,10 +345,14 @@ impl Uring {
                 self.frames.ran_out();
                 Ok(())
             }
-            // EAGAIN, EINTR, ECANCELED: try again. EIO: the link went down.
-            0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::EIO => Ok(()),
-            // EINVAL: no READ_MULTISHOT (before 6.7). EBADFD: the device was deleted, or the file
-            // cannot be polled; the poll tells the two apart.
+            // EAGAIN, EINTR, ECANCELED: try again. EIO: the link went down. ENOMEM passes.
+            0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::EIO | libc::ENOMEM => Ok(()),
+            // A frame that cannot be read, see `Queue::read_frames`.
+            libc::EINVAL if self.is_multishot_proven => {
+                ready.unreadable_frames += 1;
+                Ok(())
+            }
+            // No READ_MULTISHOT (before 6.7).
             libc::EINVAL if self.tun_mode == TunMode::Multishot => {
                 log::info!("{}: multishot read unsupported; polling the TUN", self.tun.name());
                 self.tun_mode = TunMode::Poll;
