@@ -123,7 +123,7 @@ impl Worker {
         let frames = &self.rx_queue.frames;
         self.transmit.run(frames, &mut self.receive, &mut self.sender, &mut turn)?;
         self.sender.flush(&mut turn)?;
-        self.sender.arm(turn.io)?;
+        self.sender.arm(turn.io);
         if self.sender.is_full() {
             self.sender.note_full(turn.io, clock::uptime());
         }

@@ -234,9 +234,9 @@ impl Sender {
     }
 
     /// Arms the wake-up for full sockets, and stops reading the TUN while too much waits.
-    pub fn arm(&self, io: &mut Backend) -> io::Result<()> {
-        io.watch_room(PerFamily { v4: self.waits(Family::V4), v6: self.waits(Family::V6) })?;
-        io.read_frames(!self.must_pause())
+    pub fn arm(&self, io: &mut Backend) {
+        io.watch_room(PerFamily { v4: self.waits(Family::V4), v6: self.waits(Family::V6) });
+        io.read_frames(!self.must_pause());
     }
 
     /// Whether so much waits for room that the TUN must not be read.

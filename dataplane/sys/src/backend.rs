@@ -101,30 +101,18 @@ impl Backend {
 
     /// Selects the families whose writability also wakes the next waits: a full socket wakes them
     /// when half of its buffer is free (`sock_writeable`, include/net/sock.h).
-    ///
-    /// # Errors
-    /// Only of epoll_ctl(2): a broken invariant.
-    pub fn watch_room(&mut self, families: PerFamily<bool>) -> io::Result<()> {
+    pub fn watch_room(&mut self, families: PerFamily<bool>) {
         match self {
-            Backend::Uring(io) => {
-                io.watch_room(families);
-                Ok(())
-            }
+            Backend::Uring(io) => io.watch_room(families),
             Backend::Mmsg(io) => io.watch_room(families),
         }
     }
 
     /// Turns reading from the TUN on (the initial state) or off. Frames that were read and not
     /// released stay with the caller.
-    ///
-    /// # Errors
-    /// Only of epoll_ctl(2): a broken invariant.
-    pub fn read_frames(&mut self, on: bool) -> io::Result<()> {
+    pub fn read_frames(&mut self, on: bool) {
         match self {
-            Backend::Uring(io) => {
-                io.read_frames(on);
-                Ok(())
-            }
+            Backend::Uring(io) => io.read_frames(on),
             Backend::Mmsg(io) => io.read_frames(on),
         }
     }

@@ -1,17 +1,13 @@
 //! The system calls of the packet path that can fail while it runs. With the feature `faults`,
 //! which only tests enable, the module `faults` replaces this one.
 
-use std::io;
-
 use io_uring::{IoUring, cqueue, squeue};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 
+pub(crate) use crate::enter::enter;
 pub(crate) use libc::{recvmmsg, sendmmsg, sendmsg};
 pub(crate) use nix::sys::uio::writev;
 pub(crate) use nix::unistd::{read, write};
-
-/// IORING_ENTER_GETEVENTS; without it the kernel defers its task work.
-const GET_EVENTS: u32 = 1;
 
 /// epoll_wait(2).
 #[inline]
@@ -27,17 +23,6 @@ pub(crate) fn epoll_wait(
 #[inline]
 pub(crate) fn request(entry: squeue::Entry) -> squeue::Entry {
     entry
-}
-
-/// io_uring_enter(2): submits what was pushed, and waits for `want` completions.
-///
-/// # Safety
-/// Every pushed entry is sound: memory that it points to outlives the request.
-#[inline]
-pub(crate) unsafe fn enter(ring: &mut IoUring, want: u32) -> io::Result<usize> {
-    let pushed = ring.submission().len() as u32;
-    // SAFETY: the call has no argument, and the caller vouches for the entries.
-    unsafe { ring.submitter().enter::<libc::sigset_t>(pushed, want, GET_EVENTS, None) }
 }
 
 /// The completions that have arrived.

@@ -19,6 +19,7 @@ mod backend;
 mod calls;
 pub mod clock;
 mod endpoint;
+mod enter;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod io;
@@ -28,6 +29,7 @@ pub mod mmsg;
 pub mod namespace;
 pub mod output_route;
 mod per_family;
+mod retry;
 pub mod route;
 mod route_message;
 mod send_header;

@@ -17,6 +17,7 @@ use crate::message::{
     CONTROL_LEN, NAME_LEN, OUT_LEN, PAYLOAD_AT, TRAIN_SLOT_LEN, endpoint, read_control,
 };
 use crate::per_family::{Family, PerFamily};
+use crate::retry::{Retry, time_left};
 use crate::send_header::{SendBlock, empty_header};
 use crate::tun::{FRAME_SLOT_LEN, Queue};
 
@@ -50,6 +51,11 @@ pub struct Mmsg {
     /// Whether the IPv4 and the IPv6 socket are watched for room.
     is_watched: PerFamily<bool>,
     reads_frames: bool,
+    /// The events that epoll watches for.
+    registered: PerFamily<EpollFlags>,
+    tun_registered: EpollFlags,
+    receives: PerFamily<Retry>,
+    tun_reads: Retry,
     frames: Vec<Slot>,
     headers: Vec<libc::mmsghdr>,
     iovecs: Vec<libc::iovec>,
@@ -83,6 +89,10 @@ impl Mmsg {
             frames: memory::slots(FRAMES_MAX.min(buffers), FRAME_SLOT_LEN)?,
             is_watched: PerFamily::default(),
             reads_frames: true,
+            registered: PerFamily { v4: EpollFlags::empty(), v6: EpollFlags::empty() },
+            tun_registered: EpollFlags::EPOLLIN,
+            receives: PerFamily::default(),
+            tun_reads: Retry::default(),
             headers: vec![header; CALL_MAX],
             iovecs: vec![iovec; CALL_MAX],
             send_blocks: vec![SendBlock::EMPTY; CALL_MAX],
@@ -95,7 +105,15 @@ impl Mmsg {
         if is_idle {
             calls::note_idle(self.trains.len(), self.frames.len());
         }
-        let timeout = if is_idle { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+        let PerFamily { v4, v6 } = &mut self.receives;
+        let limit = time_left([v4, v6, &mut self.tun_reads]);
+        self.register()?;
+        let timeout = match (is_idle, limit) {
+            (false, _) => EpollTimeout::ZERO,
+            (true, None) => EpollTimeout::NONE,
+            // Rounded up to a millisecond.
+            (true, Some(limit)) => EpollTimeout::from(limit.as_millis() as u16 + 1),
+        };
         let count = match calls::epoll_wait(&self.epoll, &mut events, timeout) {
             Err(nix::Error::EINTR) => 0,
             result => result?,
@@ -112,15 +130,38 @@ impl Mmsg {
                         &mut self.headers,
                         &mut self.iovecs,
                         ready,
-                    )?;
+                        self.receives.of_mut(family),
+                    );
                 }
                 // While paused, only EPOLLERR and EPOLLHUP arrive, which cannot be masked: the
                 // device was deleted, and the read reports it.
-                TUN => self.tun.read_frames(&mut self.frames, ready)?,
+                TUN => {
+                    self.tun.read_frames(&mut self.frames, ready, &mut self.tun_reads)?;
+                }
                 _ => {
                     let _ = self.bell.read(); // EAGAIN: an earlier read took this ring too
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Makes epoll watch for what is wanted now.
+    fn register(&mut self) -> io::Result<()> {
+        let flag = |on: bool, flag: EpollFlags| if on { flag } else { EpollFlags::empty() };
+        for family in Family::BOTH {
+            let Some(socket) = self.sockets.of(family) else { continue };
+            let events = flag(!self.receives.of(family).pauses(), EpollFlags::EPOLLIN)
+                | flag(*self.is_watched.of(family), EpollFlags::EPOLLOUT);
+            if *self.registered.of(family) != events {
+                self.epoll.modify(socket, &mut EpollEvent::new(events, key_of(family)))?;
+                *self.registered.of_mut(family) = events;
+            }
+        }
+        let events = flag(self.reads_frames && !self.tun_reads.pauses(), EpollFlags::EPOLLIN);
+        if self.tun_registered != events {
+            self.epoll.modify(&self.tun.fd, &mut EpollEvent::new(events, TUN))?;
+            self.tun_registered = events;
         }
         Ok(())
     }
@@ -152,33 +193,19 @@ impl Mmsg {
         }
         self.sockets = sockets;
         self.is_watched = PerFamily::default();
+        self.receives = PerFamily::default();
+        self.registered = PerFamily { v4: EpollFlags::EPOLLIN, v6: EpollFlags::EPOLLIN };
         Ok(())
     }
 
     /// See [`crate::Backend::watch_room`].
-    pub fn watch_room(&mut self, families: PerFamily<bool>) -> io::Result<()> {
-        for family in Family::BOTH {
-            let on = *families.of(family);
-            if let Some(socket) = self.sockets.of(family)
-                && *self.is_watched.of(family) != on
-            {
-                let room = if on { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-                let mut event = EpollEvent::new(EpollFlags::EPOLLIN | room, key_of(family));
-                self.epoll.modify(socket, &mut event)?;
-                *self.is_watched.of_mut(family) = on;
-            }
-        }
-        Ok(())
+    pub fn watch_room(&mut self, families: PerFamily<bool>) {
+        self.is_watched = families;
     }
 
     /// See [`crate::Backend::read_frames`].
-    pub fn read_frames(&mut self, on: bool) -> io::Result<()> {
-        if self.reads_frames != on {
-            let events = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-            self.epoll.modify(&self.tun.fd, &mut EpollEvent::new(events, TUN))?;
-            self.reads_frames = on;
-        }
-        Ok(())
+    pub fn read_frames(&mut self, on: bool) {
+        self.reads_frames = on;
     }
 
     /// See [`crate::Backend::send`]. sendmmsg stops at the first refused send: it gets its errno,
@@ -253,7 +280,7 @@ impl Mmsg {
     }
 }
 
-/// Receives from one socket into at most `share` buffers.
+/// Receives from one socket into at most `share` buffers, and notes in `retry` whether that failed.
 fn receive(
     socket: &Option<OwnedFd>,
     slots: &mut Vec<Slot>,
@@ -261,8 +288,9 @@ fn receive(
     headers: &mut [libc::mmsghdr],
     iovecs: &mut [libc::iovec],
     ready: &mut Ready,
-) -> io::Result<()> {
-    let Some(socket) = socket else { return Ok(()) };
+    retry: &mut Retry,
+) {
+    let Some(socket) = socket else { return };
     let count = slots.len().min(share);
     let first = slots.len() - count;
     for (index, slot) in slots[first..].iter_mut().enumerate() {
@@ -294,8 +322,12 @@ fn receive(
     let Ok(received) = usize::try_from(received) else {
         // EAGAIN: nothing has arrived. Any other is a pending ICMP error (ECONNREFUSED,
         // EHOSTUNREACH, ...), which the call has consumed, or ENOMEM, which passes.
-        return Ok(());
+        if !matches!(last_errno(), libc::EAGAIN | libc::EINTR) {
+            retry.failed();
+        }
+        return;
     };
+    retry.succeeded();
     // In order of arrival: the first message is in slot `first`.
     for (index, slot) in slots.drain(first..first + received).enumerate() {
         let length = headers[index].msg_len as usize;
@@ -306,7 +338,6 @@ fn receive(
     }
     ready.unreadable += ready.rejected.len() as u64;
     slots.append(&mut ready.rejected);
-    Ok(())
 }
 
 /// The train in a slot; the slot itself if it was truncated or has no sender.

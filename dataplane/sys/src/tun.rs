@@ -15,6 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use crate::calls;
 use crate::io::{Errno, Frame, Ready};
 use crate::memory::Slot;
+use crate::retry::Retry;
 
 /// Bytes in front of the IP packet of every frame: ten of virtio header, six of padding.
 pub const HEADER_LEN: usize = 16;
@@ -73,20 +74,33 @@ impl Queue {
         if self.has_header { 0 } else { HEADER_LEN }
     }
 
-    /// Reads frames until none is left or the slots are used up.
+    /// Reads frames until none is left or the slots are used up, and notes in `retry` whether a
+    /// read failed otherwise.
     ///
     /// # Errors
     /// EBADFD: the device was deleted. Any other error is a broken invariant.
-    pub(crate) fn read_frames(&self, slots: &mut Vec<Slot>, ready: &mut Ready) -> io::Result<()> {
+    pub(crate) fn read_frames(
+        &self,
+        slots: &mut Vec<Slot>,
+        ready: &mut Ready,
+        retry: &mut Retry,
+    ) -> io::Result<()> {
         while let Some(mut slot) = slots.pop() {
             match self.read_frame(&mut slot) {
-                Ok(length) => ready.frames.push(Frame { slot, length }),
+                Ok(length) => {
+                    ready.frames.push(Frame { slot, length });
+                    retry.succeeded();
+                }
                 Err(error) => {
                     slots.push(slot);
                     return match error.raw_os_error() {
-                        // EAGAIN: none is left. EIO: the link went down during the read. ENOMEM
-                        // passes.
-                        Some(libc::EAGAIN | libc::EINTR | libc::EIO | libc::ENOMEM) => Ok(()),
+                        // EAGAIN: none is left.
+                        Some(libc::EAGAIN | libc::EINTR) => Ok(()),
+                        // EIO: the link went down during the read. ENOMEM passes.
+                        Some(libc::EIO | libc::ENOMEM) => {
+                            retry.failed();
+                            Ok(())
+                        }
                         // A GSO type that has no virtio header (`tun_put_user`, drivers/net/tun.c).
                         Some(libc::EINVAL) => {
                             ready.unreadable_frames += 1;

@@ -19,8 +19,13 @@ const CPU_IDLE_MAX: f64 = 0.05;
 
 const CASES: &[(Call, i32)] = &[
     (Call::Wait, libc::EINTR),
+    (Call::Receive, libc::ENOMEM),
+    (Call::Receive, libc::ENOBUFS),
     (Call::Send, libc::ENOBUFS),
     (Call::Send, libc::EMSGSIZE),
+    (Call::TunRead, libc::EIO),
+    (Call::TunRead, libc::ENOMEM),
+    (Call::TunRead, libc::EINVAL),
     (Call::TunWrite, libc::EIO),
     (Call::TunWrite, libc::EINVAL),
 ];

@@ -8,17 +8,17 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::plan::{Call, SIGNAL_INTERVAL, draw, draw_if, is_planned, undo};
+use crate::enter as entering;
 use crate::io::Errno;
 use crate::tun::FRAME_SLOT_LEN;
 
 /// Of the cancellations by this layer; no request of the backend has it.
 const CANCEL: u64 = u64::MAX;
-/// IORING_ENTER_GETEVENTS.
-const GET_EVENTS: u32 = 1;
 
 /// Requests of one ring, by their `user_data`.
 #[derive(Default)]
@@ -65,30 +65,32 @@ pub(crate) fn request(mut entry: squeue::Entry) -> squeue::Entry {
 ///
 /// # Safety
 /// As there.
-pub(crate) unsafe fn enter(ring: &mut IoUring, want: u32) -> io::Result<usize> {
+pub(crate) unsafe fn enter(
+    ring: &mut IoUring,
+    submits: bool,
+    want: u32,
+    limit: Option<Duration>,
+) -> io::Result<usize> {
     end_some(ring);
-    let pushed = ring.submission().len() as u32;
-    let enter = |ring: &IoUring, pushed, want| {
-        // SAFETY: the caller vouches for the entries.
-        unsafe { ring.submitter().enter::<libc::sigset_t>(pushed, want, GET_EVENTS, None) }
-    };
+    let pushed = if submits { ring.submission().len() } else { 0 };
     let is_of_submission = |errno| errno != libc::EINTR && pushed > 0;
     if let Some(errno) = draw_if(Call::Wait, is_of_submission) {
         return Err(io::Error::from_raw_os_error(errno));
     }
-    if want == 0 || !is_planned(Call::Wait) {
-        return enter(ring, pushed, want);
+    if want > 0 && is_planned(Call::Wait) {
+        // The kernel looks for signals when it has submitted nothing and too little has completed.
+        // SAFETY: the caller vouches for the entries.
+        let submitted = unsafe { entering::enter(ring, submits, 0, None) }?;
+        if submitted > 0 || ring.completion().len() >= want as usize {
+            return Ok(submitted);
+        }
+        std::thread::sleep(SIGNAL_INTERVAL);
+        if let Some(errno) = draw_if(Call::Wait, |errno| errno == libc::EINTR) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
     }
-    // The kernel looks for signals when it has submitted nothing and too little has completed.
-    let submitted = enter(ring, pushed, 0)?;
-    if submitted > 0 || ring.completion().len() >= want as usize {
-        return Ok(submitted);
-    }
-    std::thread::sleep(SIGNAL_INTERVAL);
-    match draw_if(Call::Wait, |errno| errno == libc::EINTR) {
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-        None => enter(ring, 0, want),
-    }
+    // SAFETY: the caller vouches for the entries.
+    unsafe { entering::enter(ring, submits, want, limit) }
 }
 
 /// Cancels armed multishot requests that must end now.

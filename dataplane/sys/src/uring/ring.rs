@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::sys::eventfd::EventFd;
@@ -16,6 +17,7 @@ use crate::io::{Errno, Frame, Ready, Sockets, Train};
 use crate::memory::{Buffer, Slot};
 use crate::message::{endpoint, read_control};
 use crate::per_family::{Family, PerFamily};
+use crate::retry::{Retry, time_left};
 use crate::send_header::{SendBlock, empty_header};
 use crate::tun::Queue;
 
@@ -43,6 +45,7 @@ pub struct Uring {
     is_multishot_proven: bool,
     bell: Arc<EventFd>,
     is_armed: Armed,
+    retries: Retries,
     /// The sockets that are watched for room.
     is_watched: PerFamily<bool>,
     reads_frames: bool,
@@ -68,6 +71,27 @@ struct Armed {
     bell: bool,
 }
 
+/// The requests of [`Armed`] that failed.
+#[derive(Default)]
+struct Retries {
+    receive: PerFamily<Retry>,
+    room: PerFamily<Retry>,
+    tun: Retry,
+    bell: Retry,
+}
+
+impl Retries {
+    fn all(&mut self) -> [&mut Retry; 6] {
+        let Retries { receive, room, tun, bell } = self;
+        [&mut receive.v4, &mut receive.v6, &mut room.v4, &mut room.v6, tun, bell]
+    }
+}
+
+/// Notes in `retry` how a request ended.
+fn note(retry: &mut Retry, entry: &cqueue::Entry) {
+    if entry.result() < 0 { retry.failed() } else { retry.succeeded() }
+}
+
 impl Uring {
     /// Takes the TUN queue and the doorbell; sockets follow by [`Uring::set_sockets`].
     pub fn new(prepared: Prepared, tun: Queue, bell: Arc<EventFd>) -> Uring {
@@ -84,6 +108,7 @@ impl Uring {
             is_multishot_proven: false,
             bell,
             is_armed: Armed::default(),
+            retries: Retries::default(),
             is_watched: PerFamily::default(),
             reads_frames: true,
             receive_header: Box::new(receive_header()),
@@ -95,6 +120,7 @@ impl Uring {
 
     /// See [`crate::Backend::wait`].
     pub fn wait(&mut self, ready: &mut Ready, is_idle: bool) -> io::Result<()> {
+        let limit = time_left(self.retries.all());
         self.arm();
         // Completions that arrived during a send need no further system call.
         let has_some = !self.backlog.is_empty() && self.ring.submission().is_empty();
@@ -103,7 +129,7 @@ impl Uring {
             if must_wait {
                 calls::note_idle(self.trains.free(), self.frames.free());
             }
-            self.enter(usize::from(must_wait))?;
+            self.enter(usize::from(must_wait), limit)?;
         }
         while let Some(entry) = self.backlog.pop_front() {
             self.take(&entry, ready)?;
@@ -148,6 +174,8 @@ impl Uring {
         self.generation = self.generation.wrapping_add(1);
         let Armed { tun, bell, .. } = self.is_armed;
         self.is_armed = Armed { tun, bell, ..Armed::default() };
+        self.retries.receive = PerFamily::default();
+        self.retries.room = PerFamily::default();
         self.sockets = sockets;
         Ok(())
     }
@@ -173,7 +201,7 @@ impl Uring {
         let mut missing = count;
         while missing > 0 {
             let before = self.backlog.len();
-            self.enter(missing)?;
+            self.enter(missing, None)?;
             let mut kept = before;
             for next in before..self.backlog.len() {
                 let entry = self.backlog[next].clone();
@@ -191,19 +219,20 @@ impl Uring {
         Ok(())
     }
 
-    /// Submits pushed entries, waits for `want` completions, and moves all to the backlog.
-    fn enter(&mut self, want: usize) -> io::Result<()> {
-        // EINTR: a signal; try again. EBUSY: completions overflowed; taking them makes room.
-        // EAGAIN: memory is short; the next call submits the rest. ETIME needs a timeout.
+    /// Submits pushed entries, waits for `want` completions, at most for `limit`, and moves all to
+    /// the backlog.
+    fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
         loop {
             // SAFETY: all entries are sound (see `push`).
-            match unsafe { calls::enter(&mut self.ring, want as u32) } {
-                Ok(_) => break,
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::EBUSY | libc::EAGAIN) => break,
-                    _ => return Err(error),
-                },
+            let result = unsafe { calls::enter(&mut self.ring, true, want as u32, limit) };
+            let Err(error) = result else { break };
+            match error.raw_os_error() {
+                Some(libc::EINTR) if limit.is_none() => {} // a signal; try again
+                Some(libc::EINTR | libc::ETIME) => break,
+                // EBUSY: completions overflowed; taking them makes room. EAGAIN: memory is short;
+                // the next call submits the rest.
+                Some(libc::EBUSY | libc::EAGAIN) => break,
+                _ => return Err(error),
             }
         }
         self.backlog.extend(calls::completions(&mut self.ring));
@@ -235,16 +264,19 @@ impl Uring {
             let Some(fd) = self.sockets.of(family).as_ref().map(AsRawFd::as_raw_fd) else {
                 continue;
             };
-            if has_trains && !self.is_armed.receive.of(family) {
+            let pauses = self.retries.receive.of(family).pauses();
+            if has_trains && !self.is_armed.receive.of(family) && !pauses {
                 self.push(receive(fd).user_data(Tag::Receive(family).data(self.generation)));
                 *self.is_armed.receive.of_mut(family) = true;
             }
-            if *self.is_watched.of(family) && !self.is_armed.room.of(family) {
+            let pauses = self.retries.room.of(family).pauses();
+            if *self.is_watched.of(family) && !self.is_armed.room.of(family) && !pauses {
                 self.push(room(fd).user_data(Tag::Room(family).data(self.generation)));
                 *self.is_armed.room.of_mut(family) = true;
             }
         }
-        if !self.is_armed.tun && self.reads_frames && has_frames {
+        let pauses = self.retries.tun.pauses();
+        if !self.is_armed.tun && self.reads_frames && has_frames && !pauses {
             let fd = types::Fd(self.tun.fd.as_raw_fd());
             let entry = match self.tun_mode {
                 TunMode::Multishot => {
@@ -257,7 +289,7 @@ impl Uring {
             self.push(entry);
             self.is_armed.tun = true;
         }
-        if !self.is_armed.bell {
+        if !self.is_armed.bell && !self.retries.bell.pauses() {
             let fd = types::Fd(self.bell.as_raw_fd());
             let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
             self.push(entry.user_data(Tag::Bell.data(0)));
@@ -271,31 +303,41 @@ impl Uring {
         let has_more = cqueue::more(entry.flags());
         match tag {
             Tag::Receive(family) => {
-                if low == self.generation && !has_more {
-                    *self.is_armed.receive.of_mut(family) = false;
+                if low == self.generation {
+                    *self.is_armed.receive.of_mut(family) &= has_more;
+                    note(self.retries.receive.of_mut(family), entry);
                 }
                 self.take_train(entry, low == self.generation, ready);
                 Ok(())
             }
             Tag::Read => {
                 self.is_armed.tun = has_more;
+                // EINVAL: a frame was consumed.
+                if entry.result() != -libc::EINVAL {
+                    note(&mut self.retries.tun, entry);
+                }
                 self.take_frame(entry, ready)
             }
             Tag::Poll => {
                 self.is_armed.tun = false;
                 let mut slots = self.frames.reclaim();
-                let result = self.tun.read_frames(&mut slots, ready);
+                if entry.result() < 0 {
+                    self.retries.tun.failed();
+                }
+                let result = self.tun.read_frames(&mut slots, ready, &mut self.retries.tun);
                 slots.into_iter().for_each(|slot| self.frames.release(slot));
                 result
             }
             Tag::Bell => {
                 self.is_armed.bell = has_more;
+                note(&mut self.retries.bell, entry);
                 let _ = self.bell.read(); // EAGAIN: an earlier read took this ring too
                 Ok(())
             }
             Tag::Room(family) => {
                 if low == self.generation {
                     *self.is_armed.room.of_mut(family) = false;
+                    note(self.retries.room.of_mut(family), entry);
                 }
                 *ready.has_room.of_mut(family) = true;
                 Ok(())
@@ -371,7 +413,7 @@ impl Drop for Uring {
         // Requests end and release their files when their task work runs, which is during a wait
         // for a completion. A no-op makes sure that there is one.
         self.push(opcode::Nop::new().build().user_data(Tag::Cancel.data(0)));
-        let _ = self.enter(1);
+        let _ = self.enter(1, None);
     }
 }
 
