@@ -17,7 +17,7 @@ use crate::io::{Errno, Frame, Ready, Sockets, Train};
 use crate::memory::{Buffer, Slot};
 use crate::message::{endpoint, read_control};
 use crate::per_family::{Family, PerFamily};
-use crate::retry::{Retry, time_left};
+use crate::retry::{PAUSE, Retry, time_left};
 use crate::send_header::{SendBlock, empty_header};
 use crate::tun::Queue;
 
@@ -222,15 +222,19 @@ impl Uring {
     /// Submits pushed entries, waits for `want` completions, at most for `limit`, and moves all to
     /// the backlog.
     fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+        let (mut submits, mut want, mut limit) = (true, want as u32, limit);
         loop {
             // SAFETY: all entries are sound (see `push`).
-            let result = unsafe { calls::enter(&mut self.ring, true, want as u32, limit) };
+            let result = unsafe { calls::enter(&mut self.ring, submits, want, limit) };
             let Err(error) = result else { break };
             match error.raw_os_error() {
                 Some(libc::EINTR) if limit.is_none() => {} // a signal; try again
                 Some(libc::EINTR | libc::ETIME) => break,
                 // EBUSY: completions overflowed; taking them makes room. EAGAIN: memory is short;
-                // the next call submits the rest.
+                // the next call submits the rest. Until then something may complete.
+                Some(libc::EBUSY | libc::EAGAIN) if submits && want > 0 => {
+                    (submits, want, limit) = (false, 1, Some(PAUSE));
+                }
                 Some(libc::EBUSY | libc::EAGAIN) => break,
                 _ => return Err(error),
             }
