@@ -62,8 +62,9 @@ impl TxBacklog {
     }
 
     /// Sends waiting trains until the socket is full again. Trains that may no longer be sent are
-    /// dropped and counted.
-    pub(super) fn resume(&mut self, family: Family, turn: &mut Turn<'_>) {
+    /// dropped and counted. Returns whether fewer wait now, or none did.
+    pub(super) fn resume(&mut self, family: Family, turn: &mut Turn<'_>) -> bool {
+        let mut is_of_use = !self.holds(family);
         while let Some(Held { peer, session, train }) = self.trains.of(family).front() {
             let messages = train.messages;
             // Other workers may have sent so much meanwhile that the peer would take these
@@ -78,6 +79,7 @@ impl TxBacklog {
             let Some(path) = path.as_ref().filter(|_| may_leave) else {
                 turn.dropped(peer, DropReason::ExpiredSession, messages.into());
                 self.trains.of_mut(family).pop_front();
+                is_of_use = true;
                 continue;
             };
             if is_elsewhere(path, family, turn) {
@@ -85,6 +87,7 @@ impl TxBacklog {
                 let now_on = path.endpoint.family();
                 if let Some(held) = self.trains.of_mut(family).pop_front() {
                     self.trains.of_mut(now_on).push_back(held);
+                    is_of_use = true;
                 }
                 continue;
             }
@@ -92,12 +95,14 @@ impl TxBacklog {
             let slices: &[&[u8]] = &[&train.bytes];
             let to = path.destination();
             let one = OneTrain { to, header, segment_size, messages, slices };
-            let Some(sent) = one.send(peer, path, turn) else { return };
+            let Some(sent) = one.send(peer, path, turn) else { return is_of_use };
             let (peer, session) = (Arc::clone(peer), Arc::clone(session));
             let target = Target { peer, session, path: Arc::clone(path) };
             note_sent(&target, sent, train.has_data, turn);
             self.trains.of_mut(family).pop_front();
+            is_of_use = true;
         }
+        is_of_use
     }
 
     /// Drops all trains of a family, whose socket was closed.

@@ -185,7 +185,8 @@ impl Sender {
                 bound_in_flight(socket, bound.bound());
                 self.batch.set_train_max(family, bound.train_max());
             }
-            self.backlog.resume(family, turn);
+            let was_of_use = self.backlog.resume(family, turn);
+            turn.io.note_room(family, was_of_use);
             let mut sent = 0;
             while sent < RESUME_BYTES_MAX
                 && !self.backlog.holds(family)

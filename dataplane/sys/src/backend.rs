@@ -108,6 +108,16 @@ impl Backend {
         }
     }
 
+    /// Records whether anything could be sent when the socket of this family had room. After the
+    /// second time that nothing could, its room does not wake waits for 10 ms: layers below the
+    /// socket may answer EAGAIN for reasons of their own.
+    pub fn note_room(&mut self, family: Family, was_of_use: bool) {
+        match self {
+            Backend::Uring(io) => io.note_room(family, was_of_use),
+            Backend::Mmsg(io) => io.note_room(family, was_of_use),
+        }
+    }
+
     /// Turns reading from the TUN on (the initial state) or off. Frames that were read and not
     /// released stay with the caller.
     pub fn read_frames(&mut self, on: bool) {

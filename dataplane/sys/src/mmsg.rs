@@ -55,6 +55,7 @@ pub struct Mmsg {
     registered: PerFamily<EpollFlags>,
     tun_registered: EpollFlags,
     receives: PerFamily<Retry>,
+    rooms: PerFamily<Retry>,
     tun_reads: Retry,
     frames: Vec<Slot>,
     headers: Vec<libc::mmsghdr>,
@@ -92,6 +93,7 @@ impl Mmsg {
             registered: PerFamily { v4: EpollFlags::empty(), v6: EpollFlags::empty() },
             tun_registered: EpollFlags::EPOLLIN,
             receives: PerFamily::default(),
+            rooms: PerFamily::default(),
             tun_reads: Retry::default(),
             headers: vec![header; CALL_MAX],
             iovecs: vec![iovec; CALL_MAX],
@@ -105,8 +107,9 @@ impl Mmsg {
         if is_idle {
             calls::note_idle(self.trains.len(), self.frames.len());
         }
-        let PerFamily { v4, v6 } = &mut self.receives;
-        let limit = time_left([v4, v6, &mut self.tun_reads]);
+        let Mmsg { receives, rooms, tun_reads, .. } = self;
+        let retries = [&mut receives.v4, &mut receives.v6, &mut rooms.v4, &mut rooms.v6, tun_reads];
+        let limit = time_left(retries);
         self.register()?;
         let timeout = match (is_idle, limit) {
             (false, _) => EpollTimeout::ZERO,
@@ -152,7 +155,10 @@ impl Mmsg {
         for family in Family::BOTH {
             let Some(socket) = self.sockets.of(family) else { continue };
             let events = flag(!self.receives.of(family).pauses(), EpollFlags::EPOLLIN)
-                | flag(*self.is_watched.of(family), EpollFlags::EPOLLOUT);
+                | flag(
+                    *self.is_watched.of(family) && !self.rooms.of(family).pauses(),
+                    EpollFlags::EPOLLOUT,
+                );
             if *self.registered.of(family) != events {
                 self.epoll.modify(socket, &mut EpollEvent::new(events, key_of(family)))?;
                 *self.registered.of_mut(family) = events;
@@ -194,6 +200,7 @@ impl Mmsg {
         self.sockets = sockets;
         self.is_watched = PerFamily::default();
         self.receives = PerFamily::default();
+        self.rooms = PerFamily::default();
         self.registered = PerFamily { v4: EpollFlags::EPOLLIN, v6: EpollFlags::EPOLLIN };
         Ok(())
     }
@@ -201,6 +208,12 @@ impl Mmsg {
     /// See [`crate::Backend::watch_room`].
     pub fn watch_room(&mut self, families: PerFamily<bool>) {
         self.is_watched = families;
+    }
+
+    /// See [`crate::Backend::note_room`].
+    pub fn note_room(&mut self, family: Family, was_of_use: bool) {
+        let retry = self.rooms.of_mut(family);
+        if was_of_use { retry.succeeded() } else { retry.failed() }
     }
 
     /// See [`crate::Backend::read_frames`].

@@ -23,6 +23,7 @@ const CASES: &[(Call, i32)] = &[
     (Call::Wait, libc::EAGAIN), // of io_uring_enter(2) alone
     (Call::Receive, libc::ENOMEM),
     (Call::Receive, libc::ENOBUFS),
+    (Call::Send, libc::EAGAIN),
     (Call::Send, libc::ENOBUFS),
     (Call::Send, libc::EMSGSIZE),
     (Call::TunRead, libc::EIO),

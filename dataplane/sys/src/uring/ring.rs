@@ -185,6 +185,12 @@ impl Uring {
         self.is_watched = families;
     }
 
+    /// See [`crate::Backend::note_room`].
+    pub fn note_room(&mut self, family: Family, was_of_use: bool) {
+        let retry = self.retries.room.of_mut(family);
+        if was_of_use { retry.succeeded() } else { retry.failed() }
+    }
+
     /// See [`crate::Backend::read_frames`].
     pub fn read_frames(&mut self, on: bool) {
         self.reads_frames = on;
@@ -341,7 +347,9 @@ impl Uring {
             Tag::Room(family) => {
                 if low == self.generation {
                     *self.is_armed.room.of_mut(family) = false;
-                    note(self.retries.room.of_mut(family), entry);
+                    if entry.result() < 0 {
+                        self.retries.room.of_mut(family).failed();
+                    }
                 }
                 *ready.has_room.of_mut(family) = true;
                 Ok(())
