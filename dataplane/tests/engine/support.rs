@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command as Program;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -35,9 +35,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// fork and exec, and with them ports and interfaces that a test expects to be free.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Waits for the end of other tests.
+pub fn alone() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a test once per backend, each time in a fresh network namespace.
 pub fn on_both_backends(test: fn(IoChoice)) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = alone();
     for io in [IoChoice::Uring, IoChoice::Mmsg] {
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("root, to make a network namespace");

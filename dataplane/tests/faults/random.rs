@@ -6,7 +6,7 @@ use wg_bounce_dataplane::engine::IoChoice;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::faults::{Call, Fault, Injection};
 
-use crate::support::on_both_backends;
+use crate::support::{alone, on_both_backends};
 use crate::traffic::Traffic;
 
 /// Duration of each run.
@@ -105,6 +105,7 @@ fn every_packet_arrives_or_is_counted() {
 
 #[test]
 fn every_relayed_packet_arrives_or_is_counted() {
+    let _turn = alone();
     run(IoChoice::Auto, Traffic::without_interface(IoChoice::Auto));
     run(IoChoice::Mmsg, Traffic::without_interface(IoChoice::Mmsg));
 }
