@@ -12,7 +12,7 @@ use wg_bounce_sys::tun::Queue;
 use wg_bounce_sys::uring::{Prepared, Uring};
 
 use super::options::{IoChoice, Options, StartError};
-use crate::channels::{Channels, HandOff, Neighbour};
+use crate::channels::{Channels, Failure, HandOff, Neighbour};
 use crate::limits::COMMANDS_MAX;
 use crate::messages::Command;
 use crate::offload::CoalescerOptions;
@@ -76,6 +76,7 @@ impl WorkerPlan {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
         let sizes = self.options.sizes;
         let sources = SourceCheck::open(Arc::clone(&self.shared.uplinks));
+        let _report = PanicReport { number: self.number, channels: self.channels.clone() };
         let worker = Worker {
             number: self.number,
             io,
@@ -92,6 +93,21 @@ impl WorkerPlan {
         };
         report.send(Ok(name)).expect("the engine waits for the report");
         worker.run();
+    }
+}
+
+/// Tells control when the worker panics: a process without one of its workers must not go on. Only
+/// where a panic unwinds, as in tests; release builds abort.
+struct PanicReport {
+    number: usize,
+    channels: Channels,
+}
+
+impl Drop for PanicReport {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.channels.fail(Failure::Fatal(format!("worker {}: panicked", self.number)));
+        }
     }
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use wg_bounce_dataplane::engine::{Failure, IoChoice};
 use wg_bounce_sys::clock;
-use wg_bounce_sys::faults::{Call, Fault, Injection};
+use wg_bounce_sys::faults::{Call, Fault, Injection, PANIC};
 
-use crate::support::on_both_backends;
+use crate::support::{alone, on_both_backends};
 use crate::traffic::{PATIENCE, Traffic};
 
 /// The backends that a case is for.
@@ -173,4 +173,25 @@ fn ends(io: IoChoice, call: Call, errno: i32, then: Then) {
         (_, failure) => panic!("{failure:?}"),
     }
     traffic.stop();
+}
+
+/// A worker that panics ends the process: control is told to, or in a release build the panic
+/// itself does.
+#[test]
+fn a_panic_is_reported() {
+    let _turn = alone();
+    for io in [IoChoice::Auto, IoChoice::Mmsg] {
+        let mut traffic = Traffic::without_interface(io);
+        traffic.works();
+        let _injection = once(Call::Receive, PANIC);
+        traffic.burst();
+        let failure = traffic.hub.events.failures.recv_timeout(PATIENCE).expect("a worker ends");
+        let Failure::Fatal(text) = failure else { panic!("{failure:?}") };
+        assert!(text.starts_with("worker ") && text.ends_with(": panicked"), "{text}");
+        traffic.stop();
+    }
+    let workspace = include_str!("../../../Cargo.toml");
+    let release = workspace.split("[profile.release]").nth(1).expect("a profile");
+    let release = release.split("\n[").next().expect("its lines");
+    assert!(release.contains("\npanic = \"abort\""), "{release}");
 }

@@ -10,7 +10,7 @@ use crate::support::on_both_backends;
 use crate::traffic::{Traffic, cpu_time};
 
 /// Duration of each error.
-const DURATION: Duration = Duration::from_millis(200);
+const DURATION: Duration = Duration::from_millis(150);
 /// Time between bursts of packets.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Part of one CPU that all workers together may use meanwhile.

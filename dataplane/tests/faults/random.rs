@@ -10,7 +10,7 @@ use crate::support::{alone, on_both_backends};
 use crate::traffic::Traffic;
 
 /// Duration of each run.
-const DURATION: Duration = Duration::from_millis(1000);
+const DURATION: Duration = Duration::from_millis(800);
 /// Packets on their way at most, so that no socket of the test overflows.
 const ON_THE_WAY_MAX: u32 = 100;
 

@@ -9,6 +9,6 @@ mod plan;
 mod ring;
 
 pub(crate) use calls::{epoll_wait, read, recvmmsg, sendmmsg, sendmsg, write, writev};
-pub use plan::{Call, Fault, Injection, free_buffers};
+pub use plan::{Call, Fault, Injection, PANIC, free_buffers};
 pub(crate) use plan::{enlist, note_idle};
 pub(crate) use ring::{completions, enter, request};

@@ -27,6 +27,9 @@ pub enum Call {
     Poll,
 }
 
+/// In place of an errno: the call panics.
+pub const PANIC: Errno = -1;
+
 /// A planned kind of fault.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -150,7 +153,9 @@ pub(super) fn draw(call: Call) -> Option<Errno> {
 
 /// As [`draw`]; only an errno that `can_be` possible.
 pub(super) fn draw_if(call: Call, can_be: impl Fn(Errno) -> bool) -> Option<Errno> {
-    of_worker(|worker| worker.draw(call, can_be)).flatten()
+    let errno = of_worker(|worker| worker.draw(call, can_be)).flatten();
+    assert!(errno != Some(PANIC), "planned by a test");
+    errno
 }
 
 /// Takes back what [`draw`] returned: the call could not fail so.
