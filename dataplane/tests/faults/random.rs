@@ -6,7 +6,7 @@ use wg_bounce_dataplane::engine::IoChoice;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::faults::{Call, Fault, Injection};
 
-use crate::support::{alone, on_both_backends};
+use crate::support::{WORKERS, alone, on_both_backends};
 use crate::traffic::Traffic;
 
 /// Duration of each run.
@@ -74,11 +74,11 @@ fn faults(io: IoChoice) -> Vec<Fault> {
 }
 
 /// Injects faults at random into some traffic, and checks that all is well afterwards.
-fn run(io: IoChoice, mut traffic: Traffic) {
+fn run(io: IoChoice, mut traffic: Traffic, faults: &[Fault]) {
     let seed = seed();
     println!("{io:?}: WG_BOUNCE_FAULTS_SEED={seed}");
     traffic.works();
-    let injection = Injection::start(seed, &faults(io));
+    let injection = Injection::start(seed, faults);
     let until = clock::uptime() + DURATION;
     let mut bursts = 0;
     while clock::uptime() < until {
@@ -100,12 +100,41 @@ fn run(io: IoChoice, mut traffic: Traffic) {
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn every_packet_arrives_or_is_counted() {
-    on_both_backends(|io| run(io, Traffic::with_interface(io)));
+    on_both_backends(|io| run(io, Traffic::with_interface(io), &faults(io)));
 }
 
 #[test]
 fn every_relayed_packet_arrives_or_is_counted() {
     let _turn = alone();
-    run(IoChoice::Auto, Traffic::without_interface(IoChoice::Auto));
-    run(IoChoice::Mmsg, Traffic::without_interface(IoChoice::Mmsg));
+    for io in [IoChoice::Auto, IoChoice::Mmsg] {
+        run(io, Traffic::without_interface(io), &faults(io));
+    }
+}
+
+/// A ring in a kernel without READ_MULTISHOT, which polls the TUN; and requests that fail before
+/// there is any traffic.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn a_ring_that_polls_the_tun_loses_nothing_either() {
+    on_both_backends(|io| {
+        if io == IoChoice::Mmsg {
+            return;
+        }
+        let fault = |call, errno| Fault { call, errnos: vec![errno], per_mille: 1000, count: 4 };
+        let first = [
+            Fault { count: WORKERS as u32, ..fault(Call::TunArm, libc::EINVAL) },
+            fault(Call::Poll, libc::ENOMEM),
+            fault(Call::Receive, libc::ENOMEM),
+        ];
+        let injection = Injection::start(0, &first);
+        let mut traffic = Traffic::with_interface(io);
+        traffic.works();
+        assert_eq!(injection.injected()[&(Call::TunArm, libc::EINVAL)], WORKERS as u64);
+        drop(injection);
+        // The errors of read(2), with those of a ring otherwise.
+        let of_read =
+            faults(IoChoice::Mmsg).into_iter().filter(|fault| fault.call == Call::TunRead);
+        let others = faults(io).into_iter().filter(|fault| fault.call != Call::TunRead);
+        run(io, traffic, &of_read.chain(others).collect::<Vec<_>>());
+    });
 }

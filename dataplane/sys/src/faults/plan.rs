@@ -21,6 +21,8 @@ pub enum Call {
     /// read(2) of the TUN, or READ_MULTISHOT: when it is armed, and later. EINVAL consumes a frame;
     /// without one the call does what it would do otherwise.
     TunRead,
+    /// Arming READ_MULTISHOT: EINVAL in a kernel without it.
+    TunArm,
     /// writev(2) to the TUN, or WRITEV.
     TunWrite,
     /// POLL_ADD: the doorbell, and room in a socket.

@@ -46,6 +46,10 @@ pub(crate) fn request(mut entry: squeue::Entry) -> squeue::Entry {
         _ => return entry,
     };
     let (data, fd) = (entry.get_user_data(), *descriptor(&mut entry));
+    let call = match call {
+        Call::TunRead if is_planned(Call::TunArm) => Call::TunArm,
+        _ => call,
+    };
     REQUESTS.with_borrow_mut(|requests| match draw(call) {
         Some(errno) => {
             requests.ending.insert(data, (call, errno, fd));
