@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use wg_bounce_dataplane::engine::{Failure, IoChoice};
-use wg_bounce_sys::clock;
 use wg_bounce_sys::faults::{Call, Fault, Injection, PANIC};
 
 use crate::support::{alone, on_both_backends};
-use crate::traffic::{PATIENCE, Traffic};
+use crate::traffic::{PATIENCE, Patience, Traffic};
 
 /// The backends that a case is for.
 #[derive(Clone, Copy, PartialEq)]
@@ -134,9 +133,9 @@ fn goes_on(traffic: &mut Traffic, call: Call, errno: i32, then: Then) {
             Dropped(_) => traffic.drops() != drops,
             _ => !injection.injected().is_empty(),
         };
-        let until = clock::uptime() + PATIENCE;
+        let mut patience = Patience::new();
         while !is_over(traffic) || traffic.on_the_way() > 0 {
-            assert!(clock::uptime() < until, "the call is never made, or packets are lost");
+            assert!(patience.is_left(), "the call is never made, or packets are lost");
             if traffic.on_the_way() == 0 {
                 traffic.burst();
                 // Signals end only a wait of some length.

@@ -21,6 +21,25 @@ const BURST: u32 = 8;
 /// Bytes of an inner packet's payload.
 const PAYLOAD_LEN: usize = 100;
 
+/// [`PATIENCE`] of running time: a process that is stopped meanwhile does not run out of it.
+pub struct Patience {
+    left: Duration,
+    now: Duration,
+}
+
+impl Patience {
+    pub fn new() -> Patience {
+        Patience { left: PATIENCE, now: clock::uptime() }
+    }
+
+    /// Whether some is left; to be called all the time.
+    pub fn is_left(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.now, clock::uptime());
+        self.left = self.left.saturating_sub((self.now - before).min(PATIENCE / 1000));
+        !self.left.is_zero()
+    }
+}
+
 /// A hub, two peers whose sessions belong to different workers, and what they sent each other.
 pub struct Traffic {
     pub hub: Hub,
@@ -115,10 +134,10 @@ impl Traffic {
     /// Waits until at most `count` packets are on their way.
     #[track_caller]
     pub fn settle(&mut self, count: u32) {
-        let until = clock::uptime() + PATIENCE;
+        let mut patience = Patience::new();
         while self.on_the_way() > count {
             let (left, drops) = (self.on_the_way(), self.drops());
-            assert!(clock::uptime() < until, "{left} of {} packets lost; {drops:?}", self.sent);
+            assert!(patience.is_left(), "{left} of {} packets lost; {drops:?}", self.sent);
             std::thread::yield_now();
         }
     }
@@ -132,9 +151,9 @@ impl Traffic {
         self.settle(0);
         assert_eq!(self.drops(), dropped, "without faults nothing is dropped");
         let all = (usize::from(BUFFERS), FRAMES);
-        let until = clock::uptime() + PATIENCE;
+        let mut patience = Patience::new();
         while free_buffers().values().filter(|&&free| free == all).count() < WORKERS {
-            assert!(clock::uptime() < until, "buffers are missing: {:?}", free_buffers());
+            assert!(patience.is_left(), "buffers are missing: {:?}", free_buffers());
             std::thread::yield_now();
         }
     }
