@@ -7,6 +7,7 @@
 mod each;
 mod lasting;
 mod random;
+mod ring;
 #[path = "../engine/support.rs"]
 mod support;
 mod traffic;

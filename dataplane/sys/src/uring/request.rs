@@ -16,13 +16,12 @@ pub(super) const TRAIN_GROUP: u16 = 0;
 pub(super) const FRAME_GROUP: u16 = 1;
 
 /// All operations of the backend; the ring refuses any other. The newest stands last.
-pub(super) const OPERATIONS: [u8; 7] = [
+pub(super) const OPERATIONS: [u8; 6] = [
     opcode::RecvMsgMulti::CODE,
     opcode::SendMsg::CODE,
     opcode::Writev::CODE,
     opcode::PollAdd::CODE,
     opcode::AsyncCancel::CODE,
-    opcode::Nop::CODE,
     opcode::ReadMulti::CODE,
 ];
 /// All flags of submission entries that the backend uses; the ring refuses any other.

@@ -254,7 +254,8 @@ impl Uring {
         loop {
             // SAFETY: memory that the entry points to outlives the request, because multishot
             // requests use buffers and a header that live as long as the ring, and sends and
-            // writes complete before their call returns.
+            // writes complete before their call returns, or are not submitted after an error, which
+            // the worker does not survive (see `drop`).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -423,9 +424,10 @@ impl Drop for Uring {
     fn drop(&mut self) {
         let _ = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
         // Requests end and release their files when their task work runs, which is during a wait
-        // for a completion. A no-op makes sure that there is one.
-        self.push(opcode::Nop::new().build().user_data(Tag::Cancel.data(0)));
-        let _ = self.enter(1, None);
+        // for a completion. Nothing is submitted: after an error, the queue may hold sends whose
+        // memory is gone.
+        // SAFETY: no entry is submitted.
+        let _ = unsafe { calls::enter(&mut self.ring, false, 1, Some(PAUSE)) };
     }
 }
 
