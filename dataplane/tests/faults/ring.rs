@@ -9,9 +9,12 @@ use wg_bounce_dataplane::engine::IoChoice;
 use wg_bounce_sys::faults::{Call, Fault, Injection};
 use wg_bounce_sys::tun::Tun;
 use wg_bounce_sys::uring::{Prepared, Uring};
-use wg_bounce_sys::{Backend, Endpoint, OuterHeader, Outgoing, PerFamily};
+use wg_bounce_sys::{Backend, Endpoint, OuterHeader, Outgoing, PerFamily, Ready};
 
 use crate::support::on_both_backends;
+
+/// Buffers for trains.
+const BUFFERS: u16 = 8;
 
 fn bind(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind((address, 0)).expect("a socket");
@@ -22,7 +25,7 @@ fn bind(address: &str) -> UdpSocket {
 /// A ring of this thread with an IPv4 and an IPv6 socket.
 fn ring(v4: &UdpSocket, v6: &UdpSocket) -> Backend {
     let queue = Tun::absent(1).expect("an eventfd").into_queues().remove(0);
-    let prepared = Prepared::new(&queue, 8).expect("io_uring");
+    let prepared = Prepared::new(&queue, BUFFERS).expect("io_uring");
     let bell = Arc::new(EventFd::new().expect("an eventfd"));
     let mut ring = Backend::Uring(Box::new(Uring::new(prepared, queue, bell)));
     let socket = |socket: &UdpSocket| Some(socket.try_clone().expect("a descriptor").into());
@@ -58,5 +61,35 @@ fn a_send_that_could_not_be_submitted_does_not_leave_later() {
         drop(ring);
         let error = receiver.recv(&mut bytes).expect_err("it must not leave");
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    });
+}
+
+/// While the datagrams of one socket occupy all buffers, the other socket's receive ends with
+/// ENOBUFS again and again, which is no reason to pause.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn a_socket_without_buffers_receives_as_soon_as_there_are_some() {
+    on_both_backends(|io| {
+        if io == IoChoice::Mmsg {
+            return;
+        }
+        let (v4, v6) = (bind("127.0.0.1"), bind("::1"));
+        let mut ring = ring(&v4, &v6);
+        for _ in 0..2 * BUFFERS {
+            v4.send_to(b"many", v4.local_addr().expect("bound")).expect("sent");
+        }
+        let mut ready = Ready::default();
+        let mut received = 0;
+        while received < 2 * BUFFERS {
+            ring.wait(&mut ready, false).expect("no error");
+            // One buffer at a time, which the IPv4 socket fills.
+            if let Some(train) = ready.trains.pop() {
+                received += 1;
+                ring.release_train(train.buffer);
+            }
+        }
+        v6.send_to(b"one", v6.local_addr().expect("bound")).expect("sent");
+        ring.wait(&mut ready, false).expect("no error");
+        assert!(ready.trains.iter().any(|train| train.from.remote.is_ipv6()));
     });
 }

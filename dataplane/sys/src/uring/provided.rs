@@ -94,6 +94,11 @@ impl Provided {
         self.offered_len + self.reserve.len()
     }
 
+    /// Whether the worker holds a slot.
+    pub(super) fn are_held(&self) -> bool {
+        self.free() < self.offered.len()
+    }
+
     /// Doubles the number of offered slots: the kernel found none.
     pub(super) fn ran_out(&mut self) {
         self.depth = (2 * self.depth).min(self.offered.len());

@@ -316,7 +316,11 @@ impl Uring {
             Tag::Receive(family) => {
                 if low == self.generation {
                     *self.is_armed.receive.of_mut(family) &= has_more;
-                    note(self.retries.receive.of_mut(family), entry);
+                    // ENOBUFS of buffers that the worker holds, perhaps from the other socket: it
+                    // is busy, and returns them.
+                    if entry.result() != -libc::ENOBUFS || !self.trains.are_held() {
+                        note(self.retries.receive.of_mut(family), entry);
+                    }
                 }
                 self.take_train(entry, low == self.generation, ready);
                 Ok(())
