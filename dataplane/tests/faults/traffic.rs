@@ -162,7 +162,7 @@ impl Traffic {
     pub fn drops(&self) -> BTreeMap<&'static str, u64> {
         let mut drops = BTreeMap::new();
         for (name, count) in self.hub.engine.counters().flat_map(|counters| counters.list()) {
-            if name.starts_with("drop_") && name != "drop_link_local_chatter" && count > 0 {
+            if name.starts_with("drop_") && count > 0 {
                 *drops.entry(name).or_default() += count;
             }
         }
