@@ -1,7 +1,8 @@
 //! The table against a linear scan, and what its structure promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -26,40 +27,9 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Checks that no branch could be spared: each has two things to part; and that what it has lies
-/// in it, where it belongs. Returns how many values.
-fn check<T: Clone>(entry: &Entry<T>) -> usize {
-    let branch = match entry {
-        Entry::Nothing => return 0,
-        Entry::Value { bits, length, .. } => {
-            assert_eq!(bits & !mask(*length), 0, "host bits");
-            return 1;
-        }
-        Entry::Branch(length, branch) => {
-            assert_eq!(*length, branch.common.length);
-            branch
-        }
-    };
-    let common = branch.common;
-    assert_eq!(common.length % STRIDE, 0);
-    assert_eq!(common.bits & !mask(common.length), 0, "host bits");
-    for (prefix, _) in &branch.short {
-        assert!(common.covers(*prefix) && !branch.reaches_beyond(*prefix));
-        assert_eq!(prefix.bits & !mask(prefix.length), 0, "host bits");
-    }
-    let mut things = branch.short.len();
-    for (number, entry) in branch.entries.iter().enumerate() {
-        let Some(below) = entry.common() else { continue };
-        assert!(common.covers(below) && branch.reaches_beyond(below));
-        assert_eq!(stride(below.bits, common.length), number);
-        things += 1;
-    }
-    assert!(things >= 2, "a branch without a purpose");
-    branch.short.len() + branch.entries.iter().map(check).sum::<usize>()
-}
-
-fn check_all<T: Clone>(routes: &Routes<T>) -> usize {
-    check(&routes.v4) + check(&routes.v6)
+/// Checks both trees; returns the number of values.
+fn check<T>(routes: &Routes<T>) -> usize {
+    routes.v4.check() + routes.v6.check()
 }
 
 #[test]
@@ -88,7 +58,7 @@ fn the_longest_prefix_wins() {
     assert_eq!(owner("fd00::2"), "fd00::/8");
     assert_eq!(owner("fd00::1"), "fd00::1/128");
     assert_eq!(owner("::ffff:10.1.2.3"), "::/0", "a mapped address is IPv6");
-    assert_eq!(check_all(&routes), prefixes.len());
+    assert_eq!(check(&routes), prefixes.len());
 }
 
 #[test]
@@ -107,7 +77,7 @@ fn host_bits_are_ignored() {
     assert_eq!(routes.insert(net("10.9.9.9/8"), 2), Some(1));
     assert_eq!(routes.exact(net("10.255.0.0/8")), Some(&2));
     assert_eq!(routes.remove(net("10.0.0.1/8")), Some(2));
-    assert_eq!(check_all(&routes), 0);
+    assert_eq!(check(&routes), 0);
 }
 
 #[test]
@@ -130,39 +100,63 @@ fn removing_what_is_not_there_changes_nothing() {
     for absent in ["10.0.0.0/8", "10.0.0.0/10", "11.0.0.0/9", "10.0.0.0/32", "0.0.0.0/0"] {
         assert_eq!(routes.remove(net(absent)), None, "{absent}");
         assert_eq!(routes.exact(net(absent)), None, "{absent}");
-        assert_eq!(check_all(&routes), 2);
+        assert_eq!(check(&routes), 2);
     }
 }
 
-/// A change copies the branches on its path and shares all others with the older table.
+/// A change copies the branches and buckets on its path and shares all others with the older table.
 #[test]
 fn a_change_copies_only_its_path() {
-    fn branches<T>(entry: &Entry<T>, all: &mut Vec<*const Branch<T>>) {
-        if let Entry::Branch(_, branch) = entry {
-            all.push(Arc::as_ptr(branch));
-            branch.entries.iter().for_each(|entry| branches(entry, all));
-        }
-    }
     let mut routes = Routes::default();
-    for index in 0..4_096u32 {
-        let prefix = IpNet::new(Ipv4Addr::from_bits(index << 16).into(), 24).unwrap();
+    for index in 0..40_960u32 {
+        let prefix = IpNet::new(Ipv4Addr::from_bits(index << 12).into(), 24).unwrap();
         routes.insert(prefix, index);
     }
     let older = routes.clone();
     routes.insert(net("0.77.0.5/32"), 1);
-    routes.remove(net("0.99.0.0/24"));
+    routes.remove(net("1.99.0.0/24"));
     let (mut before, mut after) = (vec![], vec![]);
-    branches(&older.v4, &mut before);
-    branches(&routes.v4, &mut after);
-    let before: std::collections::HashSet<_> = before.into_iter().collect();
-    let fresh = after.iter().filter(|branch| !before.contains(*branch)).count();
-    assert!((1..=2 * 4).contains(&fresh), "{fresh} branches copied");
+    older.v4.parts(&mut before);
+    routes.v4.parts(&mut after);
+    assert!(before.len() > 2_560, "{} branches and buckets", before.len());
+    let before: HashSet<_> = before.into_iter().collect();
+    let fresh = after.iter().filter(|part| !before.contains(*part)).count();
+    // The new prefix makes a full bucket a branch of 16 others.
+    assert!((1..=2 * 6 + 16).contains(&fresh), "{fresh} copied");
 }
 
-/// A lookup should find its entry within a cache line.
+/// The three IPv4 prefixes of a bucket and its counts fit into a cache line.
 #[test]
-fn an_entry_is_half_a_cache_line() {
-    assert_eq!(size_of::<Entry<Arc<u8>>>(), 32);
+fn leaves_and_entries_are_small() {
+    assert_eq!(size_of::<table::Leaf<u32, Arc<u8>>>(), 16);
+    assert_eq!(size_of::<table::Leaf<u128, Arc<u8>>>(), 32);
+    assert_eq!(size_of::<Table<u128, Arc<u8>>>(), 24);
+}
+
+/// A bucket becomes a branch when it is full, and the branch a bucket when little is left, not at
+/// once.
+#[test]
+fn many_siblings_come_and_go() {
+    let mut routes = Routes::default();
+    let sibling = |number: u32| IpNet::from(IpAddr::from(Ipv4Addr::from_bits(number << 27)));
+    let parts = |routes: &Routes<u32>| {
+        let mut all = vec![];
+        routes.v4.parts(&mut all);
+        all.len()
+    };
+    for number in 0..16 {
+        routes.insert(sibling(number), number);
+    }
+    assert_eq!(parts(&routes), 1);
+    routes.insert(sibling(16), 16);
+    assert_eq!(parts(&routes), 1 + 9);
+    for number in (9..17).rev() {
+        routes.remove(sibling(number));
+        assert_eq!(parts(&routes), 1 + number.div_ceil(2) as usize);
+    }
+    routes.remove(sibling(8));
+    assert_eq!(parts(&routes), 1);
+    assert_eq!(check(&routes), 8);
 }
 
 #[derive(Clone, Debug)]
@@ -200,7 +194,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         2 => prefix().prop_map(Change::Insert),
         1 => prefix().prop_map(Change::Remove),
     ];
-    prop::collection::vec(change, 1..120)
+    prop::collection::vec(change, 1..250)
 }
 
 fn probes() -> impl Strategy<Value = Vec<IpAddr>> {
@@ -209,7 +203,7 @@ fn probes() -> impl Strategy<Value = Vec<IpAddr>> {
 }
 
 fn compare(routes: &Routes<u32>, scan: &Scan, probes: &[IpAddr]) {
-    assert_eq!(check_all(routes), scan.0.len());
+    assert_eq!(check(routes), scan.0.len());
     let edges = scan.0.keys().flat_map(|prefix| [prefix.network(), prefix.broadcast()]);
     for probe in edges.chain(probes.iter().copied()) {
         assert_eq!(routes.lookup(probe), scan.lookup(probe), "{probe}");
@@ -221,7 +215,7 @@ fn compare(routes: &Routes<u32>, scan: &Scan, probes: &[IpAddr]) {
 
 proptest! {
     #[test]
-    fn equals_a_linear_scan(changes in changes(), probes in probes(), mark in 0..120usize) {
+    fn equals_a_linear_scan(changes in changes(), probes in probes(), mark in 0..250usize) {
         let (mut routes, mut scan) = (Routes::default(), Scan::default());
         let mut older = None;
         let mut present: Vec<IpNet> = vec![];
@@ -250,6 +244,6 @@ proptest! {
         for prefix in scan.0.keys() {
             prop_assert!(routes.remove(*prefix).is_some());
         }
-        prop_assert!(matches!((routes.v4, routes.v6), (Entry::Nothing, Entry::Nothing)));
+        prop_assert!(matches!((routes.v4, routes.v6), (Table::Nothing, Table::Nothing)));
     }
 }
