@@ -197,6 +197,8 @@ pub const PEERS_PER_TURN: usize = 1024;
 pub const HANDSHAKES_BEGUN_PER_TURN: u64 = 16;
 /// UAPI requests handled in one turn.
 pub const REQUESTS_PER_TURN: usize = 16;
+/// Peers in one part of the answer to `get`: 0.2 ms of a turn; a connection takes 0.4 MB of memory.
+pub const PEERS_PER_ANSWER: usize = 256;
 /// Initiations and responses handled in one turn: rejected ones and cookie replies cost some ten
 /// microseconds.
 pub const MESSAGES_PER_TURN: usize = 256;

@@ -20,6 +20,12 @@ const PEER_LEN: usize = 512;
 /// The complete reply to a `get`, with `errno=0` and the empty line. It holds the private and all
 /// preshared keys, so it is allocated once, at a size that always suffices, and wiped on drop.
 pub fn render_get(state: &DeviceState) -> Zeroizing<String> {
+    render_get_part(state, true)
+}
+
+/// A part of such a reply: `state` has some of the peers, and nothing else unless it is the first;
+/// what ends the reply follows the last.
+pub fn render_get_part(state: &DeviceState, is_last: bool) -> Zeroizing<String> {
     let mut text = Text::with_capacity(get_len_max(state));
     if let Some(key) = &state.private_key {
         text.key("private_key", key);
@@ -33,7 +39,7 @@ pub fn render_get(state: &DeviceState) -> Zeroizing<String> {
     for peer in &state.peers {
         render_peer(&mut text, peer);
     }
-    text.end(Errno::OK)
+    if is_last { text.end(Errno::OK) } else { text.unfinished() }
 }
 
 /// The reply to a `set`, and to a failed `get`.
@@ -173,6 +179,11 @@ impl Text {
     /// Adds the empty line.
     fn finish(mut self) -> Zeroizing<String> {
         self.text.push('\n');
+        self.unfinished()
+    }
+
+    /// Without the empty line: more follows.
+    fn unfinished(self) -> Zeroizing<String> {
         // A reallocation would have left keys in freed memory.
         debug_assert_eq!(self.text.capacity(), self.capacity, "the capacity was too small");
         self.text

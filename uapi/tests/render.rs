@@ -1,7 +1,7 @@
 //! Replies, byte for byte as wireguard-go renders them.
 
 use ipnet::IpNet;
-use wg_bounce_uapi::render::{render_errno, render_get};
+use wg_bounce_uapi::render::{render_errno, render_get, render_get_part};
 use wg_bounce_uapi::types::{DeviceState, Errno, PeerState, SecretKey};
 
 fn device() -> DeviceState {
@@ -19,6 +19,16 @@ fn peer(byte: u8) -> PeerState {
         persistent_keepalive: 0,
         allowed_ips: Vec::new(),
     }
+}
+
+/// Parts of a reply are the whole when put together.
+#[test]
+fn parts_make_the_whole() {
+    let state = |listen_port, peers| DeviceState { listen_port, peers, ..device() };
+    let whole = render_get(&state(51820, vec![peer(1), peer(2)]));
+    let first = render_get_part(&state(51820, vec![peer(1)]), false);
+    let last = render_get_part(&state(0, vec![peer(2)]), true);
+    assert_eq!(format!("{}{}", *first, *last), *whole);
 }
 
 #[test]

@@ -37,11 +37,12 @@ mod timing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rand_core::CryptoRng;
-use wg_bounce_dataplane::peer::Peer;
+use wg_bounce_dataplane::peer::{Peer, PeerId};
 use wg_bounce_dataplane::routes::Routes;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{PeerState, SecretKey};
@@ -213,7 +214,16 @@ impl Device {
 
     /// The state of all peers as reported by `get`, in the order in which they were added.
     pub fn peer_states(&self) -> Vec<PeerState> {
-        self.peers.values().map(|entry| entry.state()).collect()
+        self.peer_states_after(None).map(|(_, state)| state).collect()
+    }
+
+    /// The state of each peer that follows `after`, in the order of configuration.
+    pub fn peer_states_after(
+        &self,
+        after: Option<PeerId>,
+    ) -> impl Iterator<Item = (PeerId, PeerState)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.peers.range((start, Bound::Unbounded)).map(|(id, entry)| (*id, entry.state()))
     }
 
     /// The part of each peer that is shared with the workers.

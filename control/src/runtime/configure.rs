@@ -2,17 +2,19 @@
 
 use std::io;
 
+use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_uapi::types::{Change, DeviceState, Errno, Explain, Request, SetRequest};
 
 use super::state::{Runtime, now};
+use crate::limits::PEERS_PER_ANSWER;
 use crate::short_key::ShortKey;
 use crate::uapi_server::requests::{Answer, Reply, UapiRequest};
 
 impl Runtime {
     pub(super) fn handle_request(&mut self, request: UapiRequest) {
-        let UapiRequest { request, reply } = request;
+        let UapiRequest { request, after, reply } = request;
         match request {
-            Request::Get => reply.send(Answer::State(Box::new(self.state()))),
+            Request::Get => reply.send(self.state(after)),
             Request::Set(request) => {
                 let errno = self.set(request);
                 self.replies.push(self.epoch, reply, errno);
@@ -45,13 +47,22 @@ impl Runtime {
         }
     }
 
-    fn state(&self) -> DeviceState {
-        DeviceState {
-            private_key: self.components.device.private_key(),
-            listen_port: self.listen_port,
-            fwmark: self.fwmark,
-            peers: self.components.device.peer_states(),
-        }
+    /// A part of the answer to `get`: the first, or the one after a peer.
+    fn state(&self, after: Option<PeerId>) -> Answer {
+        let device = &self.components.device;
+        let mut entries = device.peer_states_after(after);
+        let (ids, peers): (Vec<_>, Vec<_>) = entries.by_ref().take(PEERS_PER_ANSWER).unzip();
+        let more = ids.last().copied().filter(|_| entries.next().is_some());
+        let state = match after {
+            None => DeviceState {
+                private_key: device.private_key(),
+                listen_port: self.listen_port,
+                fwmark: self.fwmark,
+                peers,
+            },
+            Some(_) => DeviceState { private_key: None, listen_port: 0, fwmark: 0, peers },
+        };
+        Answer::State(Box::new(state), more)
     }
 
     /// Applies the changes of a request, up to the first that fails; earlier ones stay in effect.

@@ -1,13 +1,18 @@
 //! One UAPI connection: reads whole requests, writes the replies in order.
+//!
+//! The answer to `get` comes from the control thread in parts, each asked for when the client has
+//! read the one before: however many peers there are, they hold up nothing else, and a client that
+//! reads slowly takes little memory. A peer is as it was when its part was asked for.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
+use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::parse::{Incoming, RequestReader};
-use wg_bounce_uapi::render::{render_errno, render_explanation, render_get};
+use wg_bounce_uapi::render::{render_errno, render_explanation, render_get_part};
 use wg_bounce_uapi::types::Request;
 use zeroize::Zeroizing;
 
@@ -22,7 +27,7 @@ use crate::limits::UAPI_CHUNK_LEN;
 /// Those of the socket; `TimedOut` if the client took too long.
 pub(super) fn serve(
     client: &Client,
-    ask: impl Fn(Request) -> Option<Answer>,
+    ask: impl Fn(Request, Option<PeerId>) -> Option<Answer>,
     limits: Limits,
 ) -> io::Result<()> {
     let mut stream = &client.stream;
@@ -40,24 +45,29 @@ pub(super) fn serve(
         };
         let mut input = &buffer[..length];
         while let Some(incoming) = reader.read(&mut input, &zone) {
-            let answer = match incoming {
+            let (mut text, mut more) = match incoming {
                 Incoming::Request(request) => {
                     note(Activity::Waiting);
-                    match ask(request) {
-                        Some(Answer::State(state)) => render_get(&state),
-                        Some(Answer::Done(errno)) => Zeroizing::new(render_errno(errno)),
-                        Some(Answer::Text(text)) => Zeroizing::new(render_explanation(&text)),
-                        None => return Ok(()),
-                    }
+                    let Some(answer) = ask(request, None) else { return Ok(()) };
+                    render(answer)
                 }
                 Incoming::Refused(rejection) => {
                     log::debug!("UAPI request rejected: {}", rejection.reason);
-                    Zeroizing::new(render_errno(rejection.errno))
+                    (Zeroizing::new(render_errno(rejection.errno)), None)
                 }
                 Incoming::Unknown => return Ok(()),
             };
-            note(Activity::Transfer);
-            send(stream, answer.as_bytes(), limits)?;
+            let reply_deadline = (limits.clock)() + limits.request_time_max;
+            loop {
+                note(Activity::Transfer);
+                send(stream, text.as_bytes(), reply_deadline, limits)?;
+                if more.is_none() {
+                    break;
+                }
+                note(Activity::Waiting);
+                let Some(answer) = ask(Request::Get, more) else { return Ok(()) };
+                (text, more) = render(answer);
+            }
             note(Activity::Idle);
             deadline = None;
         }
@@ -71,11 +81,24 @@ pub(super) fn serve(
     }
 }
 
-/// Writes all of `bytes` within the time limit.
-fn send(mut stream: &UnixStream, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
-    let deadline = Some((limits.clock)() + limits.request_time_max);
+/// The text of an answer, and its last peer if more of it follows.
+fn render(answer: Answer) -> (Zeroizing<String>, Option<PeerId>) {
+    match answer {
+        Answer::State(state, more) => (render_get_part(&state, more.is_none()), more),
+        Answer::Done(errno) => (Zeroizing::new(render_errno(errno)), None),
+        Answer::Text(text) => (Zeroizing::new(render_explanation(&text)), None),
+    }
+}
+
+/// Writes all of `bytes` before `deadline`.
+fn send(
+    mut stream: &UnixStream,
+    mut bytes: &[u8],
+    deadline: Millis,
+    limits: Limits,
+) -> io::Result<()> {
     while !bytes.is_empty() {
-        stream.set_write_timeout(remaining(deadline, limits)?)?;
+        stream.set_write_timeout(remaining(Some(deadline), limits)?)?;
         match stream.write(bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if is_retried(&error) => {}

@@ -51,7 +51,9 @@ fn accept(listener: &UnixListener, runtime: &RuntimeHandle, limits: Limits) {
 }
 
 fn serve(client: &Client, runtime: &RuntimeHandle, limits: Limits) {
-    if let Err(error) = connection::serve(client, |request| runtime.ask(request), limits) {
+    if let Err(error) =
+        connection::serve(client, |request, after| runtime.ask(request, after), limits)
+    {
         log::debug!("UAPI client disconnected: {error}");
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
+use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{DeviceState, Errno, Request};
 
@@ -15,6 +16,8 @@ use crate::limits::{
 pub struct UapiRequest {
     /// The request.
     pub request: Request,
+    /// For the next part of the answer to a `get`: the last peer of the part before.
+    pub after: Option<PeerId>,
     /// The way back for the answer.
     pub reply: Reply,
 }
@@ -24,8 +27,8 @@ pub struct Reply(Sender<Answer>);
 
 /// An answer of the control thread.
 pub enum Answer {
-    /// To `get`: the whole state.
-    State(Box<DeviceState>),
+    /// To `get`: a part of the state, and its last peer if more follow.
+    State(Box<DeviceState>, Option<PeerId>),
     /// To `set`: the errno.
     Done(Errno),
     /// To `explain`: the text.
@@ -79,10 +82,11 @@ impl RuntimeHandle {
         (RuntimeHandle { requests, wake }, receiver)
     }
 
-    /// Sends a request and waits for the answer; none if the daemon is shutting down.
-    pub(super) fn ask(&self, request: Request) -> Option<Answer> {
+    /// Sends a request and waits for the answer, or for the part of it `after` a peer; none if the
+    /// daemon is shutting down.
+    pub(super) fn ask(&self, request: Request, after: Option<PeerId>) -> Option<Answer> {
         let (sender, receiver) = bounded(1);
-        self.requests.send(UapiRequest { request, reply: Reply(sender) }).ok()?;
+        self.requests.send(UapiRequest { request, after, reply: Reply(sender) }).ok()?;
         // Fails only if the counter would overflow; then the thread is already being woken.
         let _ = self.wake.write(1);
         receiver.recv().ok()

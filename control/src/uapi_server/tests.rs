@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
+use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_sys::clock;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_uapi::types::{Change, DeviceState, Errno, Request, SetRequest};
@@ -23,7 +24,7 @@ fn start_runtime() -> RuntimeHandle {
         let mut listen_port = 0;
         for request in requests {
             let answer = match request.request {
-                Request::Get => Answer::State(Box::new(state(listen_port))),
+                Request::Get => Answer::State(Box::new(state(listen_port)), None),
                 Request::Explain(question) => Answer::Text(format!("{question:?}\nend")),
                 Request::Set(SetRequest { changes, rejected }) => {
                     for change in changes {
@@ -95,6 +96,22 @@ fn pipelined_requests_are_all_answered_in_order() {
     assert!(answers[1].contains("listen_port=1\n"), "{answers:?}");
     assert_eq!(answers[2], "errno=0\n\n");
     assert!(answers[3].contains("listen_port=2\n"), "{answers:?}");
+}
+
+/// The control thread is asked for the next part only when the one before has been sent.
+#[test]
+fn a_long_answer_comes_in_parts() {
+    let (mut near, far) = UnixStream::pair().expect("a pair");
+    near.write_all(GET).expect("sent");
+    near.shutdown(std::net::Shutdown::Write).expect("open");
+    let ask = |_, after: Option<PeerId>| {
+        let number = after.map_or(1, |PeerId(last)| last + 1);
+        let part = Box::new(state(number as u16));
+        Some(Answer::State(part, (number < 3).then_some(PeerId(number))))
+    };
+    connection::serve(&Client::new(far, Millis(0)), ask, limits(20_000, 4)).expect("a reply");
+    let expected = "listen_port=1\nlisten_port=2\nlisten_port=3\nerrno=0\n\n";
+    assert_eq!(answer(&mut near), expected);
 }
 
 #[test]
