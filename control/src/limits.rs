@@ -136,6 +136,10 @@ pub const HANDSHAKE_MICROS_MIN: u64 = 50;
 /// See [`HANDSHAKE_MICROS_MIN`].
 pub const HANDSHAKE_MICROS_MAX: u64 = 5_000;
 
+/// Nice value of the control thread above that of the workers (sched(7)): a tenth of the CPU where
+/// a worker needs all of it, which is 1,000 handshakes a second; all of what the worker leaves.
+pub const CONTROL_NICENESS: i32 = 10;
+
 /// Messages that wait for the control thread, of each kind (about 300 bytes with their place in
 /// the queue, 10 MB for each kind): with a fast CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].
 pub const WAITING_MAX: usize = 32_768;

@@ -11,7 +11,8 @@
 //! - [`clock`], and the types that all of these share.
 //!
 //! **Control only**, never called per packet: [`bpf`] (BPF programs that see packets), [`xtables`]
-//! (tables of legacy iptables), [`netlink`] (sockets), [`inherit`] (inherited descriptors).
+//! (tables of legacy iptables), [`netlink`] (sockets), [`inherit`] (inherited descriptors),
+//! [`scheduling`] (shares of a CPU).
 
 // Packet path.
 mod backend;
@@ -41,6 +42,7 @@ pub mod uring;
 pub mod bpf;
 pub mod inherit;
 pub mod netlink;
+pub mod scheduling;
 pub mod xtables;
 
 #[cfg(feature = "faults")]
