@@ -136,6 +136,13 @@ pub const HANDSHAKE_MICROS_MIN: u64 = 50;
 /// See [`HANDSHAKE_MICROS_MIN`].
 pub const HANDSHAKE_MICROS_MAX: u64 = 5_000;
 
+/// Work that arrives in a second and keeps the daemon under load (CPU time in microseconds): what
+/// a flood brings is answered with cookies, so little of it waits, but a core could not do it. For
+/// each thread that computes.
+pub const UNDER_LOAD_ARRIVING_MICROS: u64 = 700_000;
+/// Time over which that is counted.
+pub const ARRIVAL_WINDOW: Millis = Millis(200);
+const _: () = assert!(2 * ARRIVAL_WINDOW.0 < UNDER_LOAD_TIME.0);
 /// Nice value of the control thread above that of the workers (sched(7)): a tenth of the CPU where
 /// a worker needs all of it, which is 1,000 handshakes a second; all of what the worker leaves.
 pub const CONTROL_NICENESS: i32 = 10;

@@ -58,8 +58,10 @@ impl Handshakes {
         (waiting != 0).then_some(DOUBTFUL_RATE.cost)
     }
 
-    /// Counts a message that found no place; returns whether the memory is full.
+    /// Counts a message that has arrived, and whether it found a place; returns whether the memory
+    /// is full.
     pub(super) fn count(&mut self, pushed: Result<(), Full>) -> bool {
+        self.load.arrived();
         self.dropped += u64::from(pushed.is_err());
         pushed == Err(Full::Memory)
     }

@@ -4,8 +4,9 @@ use wg_bounce_dataplane::limits::REKEY_TIMEOUT;
 use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{
-    HANDSHAKE_MICROS_DEFAULT, HANDSHAKE_MICROS_MAX, HANDSHAKE_MICROS_MIN, SOURCE_WORK_MICROS,
-    UNDER_LOAD_TIME, UNDER_LOAD_WAIT, UNDER_LOAD_WORK_MICROS, WAITING_PER_SOURCE_MAX,
+    ARRIVAL_WINDOW, HANDSHAKE_MICROS_DEFAULT, HANDSHAKE_MICROS_MAX, HANDSHAKE_MICROS_MIN,
+    SOURCE_WORK_MICROS, UNDER_LOAD_ARRIVING_MICROS, UNDER_LOAD_TIME, UNDER_LOAD_WAIT,
+    UNDER_LOAD_WORK_MICROS, WAITING_PER_SOURCE_MAX,
 };
 
 /// Share of a new measurement in the average: one in this many.
@@ -16,6 +17,9 @@ const SMOOTHING: u64 = 4;
 /// a thousand peers that reconnect at once are served before any of them would retry.
 pub(super) struct UnderLoad {
     last: Option<Millis>,
+    /// Messages that have arrived since the begin of the window.
+    arrived: u64,
+    window: Millis,
     /// Average CPU time of a message that costs a DH (microseconds).
     message_micros: u64,
     /// Threads that share the work.
@@ -27,6 +31,8 @@ impl UnderLoad {
     pub(super) fn new(threads: usize) -> UnderLoad {
         UnderLoad {
             last: None,
+            arrived: 0,
+            window: Millis::ZERO,
             message_micros: HANDSHAKE_MICROS_DEFAULT,
             threads: threads.max(1) as u64,
         }
@@ -38,7 +44,25 @@ impl UnderLoad {
         if is_full || waiting as u64 * self.message_micros > UNDER_LOAD_WORK_MICROS * self.threads {
             self.last = Some(now);
         }
+        let window = now.since(self.window);
+        if window >= ARRIVAL_WINDOW {
+            let micros = self.arrived * self.message_micros * 1000 / window.0;
+            // A flood that is answered with cookies leaves little to wait.
+            if micros > UNDER_LOAD_ARRIVING_MICROS * self.threads && self.is_load(now) {
+                self.last = Some(now);
+            }
+            (self.arrived, self.window) = (0, now);
+        }
+        self.is_load(now)
+    }
+
+    fn is_load(&self, now: Millis) -> bool {
         self.last.is_some_and(|last| now.since(last) < UNDER_LOAD_TIME)
+    }
+
+    /// Notes that a message has arrived, whether it found a place or not.
+    pub(super) fn arrived(&mut self) {
+        self.arrived += 1;
     }
 
     /// Notes that a message has waited. A long time is load too: another thread may keep the CPU
@@ -102,6 +126,21 @@ mod tests {
     #[test]
     fn full_memory_is_load() {
         assert!(UnderLoad::new(1).sample(1, true, Millis(5)));
+    }
+
+    #[test]
+    fn a_flood_that_gets_cookies_stays_load() {
+        let mut load = UnderLoad::new(1);
+        let mut flood = |load: &mut UnderLoad, millis: std::ops::Range<u64>, per_millisecond| {
+            millis.fold(false, |_, now| {
+                (0..per_millisecond).for_each(|_| load.arrived());
+                load.sample(0, false, Millis(now))
+            })
+        };
+        assert!(!flood(&mut load, 1..3000, 100), "nothing waits");
+        assert!(load.sample(20_000, false, Millis(3000)));
+        assert!(flood(&mut load, 3000..9000, 100), "what arrives would fill more than a core");
+        assert!(!flood(&mut load, 9000..11_500, 1), "it is less than a core now");
     }
 
     #[test]
