@@ -105,17 +105,25 @@ impl Channels {
         (channels, events)
     }
 
+    /// Whether the lane of handshake messages of this type is full. Control is awake then.
+    pub fn is_full(&self, message_type: u8) -> bool {
+        self.lane_of(message_type).is_full()
+    }
+
     /// Queues a handshake message; returns false if its lane is full.
     #[must_use]
     pub fn handshake(&mut self, message: HandshakeMessage) -> bool {
-        let lane = match message.bytes[0] {
+        let is_queued = self.lane_of(message.bytes[0]).try_send(message).is_ok();
+        self.must_wake = true;
+        is_queued
+    }
+
+    fn lane_of(&self, message_type: u8) -> &Sender<HandshakeMessage> {
+        match message_type {
             wire::INITIATION => &self.initiations,
             wire::RESPONSE => &self.responses,
             _ => &self.cookie_replies,
-        };
-        let is_queued = lane.try_send(message).is_ok();
-        self.must_wake = true;
-        is_queued
+        }
     }
 
     /// Queues a notice about a peer.

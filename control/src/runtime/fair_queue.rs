@@ -93,6 +93,11 @@ impl FairQueue {
         message
     }
 
+    /// Number of messages that still have a place.
+    pub(super) fn places(&self) -> usize {
+        self.max - self.len
+    }
+
     /// Number of queued messages.
     pub(super) fn len(&self) -> usize {
         self.len

@@ -65,10 +65,13 @@ impl Runtime {
         let now = clock::boot_time();
         let mut is_full = false;
         let lane = &self.components.events.initiations;
-        for message in lane.try_iter().take(lane.len()) {
+        // What has no place stays in the lane, and when that is full, a worker drops what comes
+        // without a look at it.
+        for message in lane.try_iter().take(lane.len().min(self.handshakes.initiations.places())) {
             let pushed = self.handshakes.initiations.push(message, per_source_max, now);
             is_full |= self.handshakes.count(pushed);
         }
+        is_full |= self.handshakes.initiations.places() == 0;
         let mut cookies = DOUBTFUL_COOKIES_PER_TURN;
         for _ in 0..self.components.events.responses.len() {
             let Ok(message) = self.components.events.responses.try_recv() else { break };

@@ -35,6 +35,11 @@ pub(super) fn queue_handshake(datagram: &[u8], train: &Train, turn: &mut Turn<'_
         turn.counters.dropped(DropReason::NoPrivateKey, 1);
         return;
     };
+    // Before mac1, which costs more than all else about a message that has no place.
+    if turn.channels.is_full(datagram[0]) {
+        turn.counters.dropped(DropReason::HandshakeQueueFull, 1);
+        return;
+    }
     // A cookie reply has no mac1: its AEAD binds it to the mac1 that we sent.
     if datagram[0] != wire::COOKIE_REPLY && !mac1::is_valid(datagram, mac1_key) {
         turn.counters.dropped(DropReason::BadMac1, 1);

@@ -97,6 +97,12 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    pub fn is_full(&self) -> bool {
+        !self.0.lock().expect("no model panics here").is_empty()
+    }
+}
+
 impl<T> Receiver<T> {
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let mut items = self.0.lock().expect("no model panics here");
