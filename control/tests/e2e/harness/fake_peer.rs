@@ -5,9 +5,10 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use wg_bounce_aead::{Aead, Key, Open, Seal};
 use wg_bounce_control::cookie::CookieSigner;
 use wg_bounce_control::noise::{
@@ -212,6 +213,61 @@ impl FakePeer {
         message[DATA_HEADER_LEN..][..plaintext.len()].copy_from_slice(plaintext);
         Aead::best().seal(&mut [Seal { key: &session.send, counter, message: &mut message }]);
         message
+    }
+
+    /// Sends this plaintext `count` times, as messages of one train that are sealed together.
+    pub fn send_copies(&mut self, plaintext: &[u8], count: usize) {
+        let session = self.sessions.last_mut().expect("the handshake is complete");
+        let length = plaintext.len() + DATA_OVERHEAD;
+        let mut train = vec![0; length * count];
+        let mut batch: Vec<_> = (session.counter..)
+            .zip(train.chunks_mut(length))
+            .map(|(counter, message)| {
+                write_data_header(message, DataHeader { receiver: session.remote_index, counter });
+                message[DATA_HEADER_LEN..][..plaintext.len()].copy_from_slice(plaintext);
+                Seal { key: &session.send, counter, message }
+            })
+            .collect();
+        Aead::best().seal(&mut batch);
+        session.counter += count as u64;
+        // A full socket drops the train.
+        let _ = send_segments(&self.socket, self.hub, &train, length as u16);
+    }
+
+    /// The hub's index of the session.
+    pub fn remote_index(&self) -> u32 {
+        self.sessions.last().expect("the handshake is complete").remote_index
+    }
+
+    /// Begins to count what arrives instead of reading it.
+    pub fn begin_counting(&self) {
+        setsockopt(&self.socket, sockopt::UdpGroSegment, &true).expect("Linux 5.0");
+        self.socket.set_nonblocking(true).expect("a socket");
+    }
+
+    /// Counts the messages that have arrived, which must have the same length.
+    pub fn count_arrived(&mut self) -> usize {
+        let mut count = 0;
+        let mut space = nix::cmsg_space!(i32);
+        loop {
+            let mut parts = [std::io::IoSliceMut::new(&mut self.buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let fd = self.socket.as_raw_fd();
+            let Ok(read) = recvmsg::<()>(fd, &mut parts, Some(&mut space), flags) else {
+                return count;
+            };
+            let segment = read.cmsgs().expect("it has room").find_map(|message| match message {
+                ControlMessageOwned::UdpGroSegments(length) => usize::try_from(length).ok(),
+                _ => None,
+            });
+            count += segment.map_or(1, |segment| read.bytes.div_ceil(segment));
+        }
+    }
+
+    /// Ends counting.
+    pub fn end_counting(&self) {
+        setsockopt(&self.socket, sockopt::UdpGroSegment, &false).expect("Linux 5.0");
+        self.socket.set_nonblocking(false).expect("a socket");
     }
 
     /// Sends a raw datagram.

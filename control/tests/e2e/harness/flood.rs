@@ -198,7 +198,8 @@ impl Flood {
         })
     }
 
-    fn repeat(mut once: impl FnMut() -> u64 + Send + 'static) -> Flood {
+    /// Repeats `once`, which returns the number of datagrams that it has sent.
+    pub fn repeat(mut once: impl FnMut() -> u64 + Send + 'static) -> Flood {
         let (mut threads, sent) = (Threads::default(), Arc::new(AtomicU64::new(0)));
         let thread_sent = sent.clone();
         threads.repeat(move || {

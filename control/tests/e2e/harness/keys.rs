@@ -32,7 +32,7 @@ impl KeyPair {
 
     /// The private key in base64.
     pub fn private(&self) -> String {
-        STANDARD.encode(self.secret)
+        base64(&self.secret)
     }
 
     /// The private key in hexadecimal, as in the UAPI.
@@ -42,13 +42,18 @@ impl KeyPair {
 
     /// The public key in base64.
     pub fn public(&self) -> String {
-        STANDARD.encode(self.public_bytes)
+        base64(&self.public_bytes)
     }
 
     /// The public key in hexadecimal, as in the UAPI.
     pub fn public_hex(&self) -> String {
         hex(&self.public_bytes)
     }
+}
+
+/// A key in base64.
+pub fn base64(key: &[u8; 32]) -> String {
+    STANDARD.encode(key)
 }
 
 /// Random bytes from the kernel.

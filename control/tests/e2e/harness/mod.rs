@@ -19,9 +19,11 @@ macro_rules! on_both_backends {
     };
 }
 
+mod arena;
 mod capture;
 mod command;
 mod conversation;
+mod crowd;
 mod daemon;
 mod fake_peer;
 mod flood;
@@ -30,15 +32,18 @@ mod lab;
 mod packet;
 mod proxy;
 mod relay;
+mod spoof;
 mod testbed;
 mod threads;
 mod traffic;
 mod uapi;
 mod wait;
 
+pub use arena::{Arena, arena_hub};
 pub use capture::Counter;
 pub use command::{Background, Outcome};
 pub use conversation::{TCP_PORTS, UDP_PORTS, by_tcp, by_udp, serve};
+pub use crowd::{Crowd, Origin, Storm};
 pub use daemon::{Backend, Daemon, Program, RelayMode};
 pub use fake_peer::FakePeer;
 pub use flood::{Flood, Forgery, forged_responses, noise, send_segments};
@@ -47,6 +52,7 @@ pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};
 pub use proxy::{Proxy, SlowPath};
 pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, MALLORY, Options, Relay, endpoint};
+pub use spoof::spoofed;
 pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions, Way, slow_reads};
 pub use threads::Threads;
 pub use traffic::{Iperf, IperfServer, counters_sum, ping, ping_until_answered, tcp_reorders};

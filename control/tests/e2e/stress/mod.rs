@@ -3,6 +3,7 @@
 
 mod edits_in_a_storm;
 mod empty_datagrams;
+mod floods;
 mod handshakes;
 mod link;
 mod many_peers;
@@ -15,6 +16,7 @@ mod restart;
 mod route_churn;
 mod routes;
 mod rules;
+mod storms;
 
 use std::time::Duration;
 
