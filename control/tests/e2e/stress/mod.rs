@@ -17,6 +17,7 @@ mod route_churn;
 mod routes;
 mod rules;
 mod storms;
+mod scale;
 
 use std::time::Duration;
 
