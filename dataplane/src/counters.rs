@@ -49,7 +49,7 @@ drop_reasons! {
     NotIp = "drop_not_ip",
     /// A source address that is not among the sender's allowed IPs.
     SourceNotAllowed = "drop_source_not_allowed",
-    /// The interface is down.
+    /// The interface is down, or the socket of a train was replaced before it was handled.
     InterfaceDown = "drop_interface_down",
     /// A datagram that found the lane to the worker of its session full.
     HandOffFull = "drop_hand_off_full",
@@ -99,29 +99,42 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed) + count, Ordering::Relaxed);
     }
 
+    /// Replaces the value of a gauge; only the worker calls this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// The present value.
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The counters of one worker.
+/// The counters of one worker. Between two turns its books are balanced, see [`imbalance`].
 #[derive(Default)]
 pub struct Counters {
-    /// UDP receives: trains and single datagrams.
+    /// UDP receives: trains and single datagrams, also those that other workers handed over.
     pub received_trains: Counter,
     /// Datagrams in them.
     pub received_datagrams: Counter,
+    /// Handshake messages in them that were passed to control.
+    pub handshake_messages: Counter,
+    /// Authentic keepalives in them.
+    pub received_keepalives: Counter,
     /// UDP sends: trains and single datagrams.
     pub sent_trains: Counter,
     /// Datagrams in them.
     pub sent_datagrams: Counter,
     /// Reads of the TUN: packets and super-packets.
     pub tun_frames_read: Counter,
+    /// IP packets in them.
+    pub tun_packets_read: Counter,
     /// Writes to the TUN: packets and super-packets.
     pub tun_frames_written: Counter,
     /// IP packets in them.
     pub tun_packets_written: Counter,
+    /// Packets that the worker makes itself: keepalives, and ICMP errors.
+    pub generated_packets: Counter,
     /// Packets relayed between peers by the worker, not through the TUN; some may be dropped later,
     /// while they wait for a session.
     pub relayed: Counter,
@@ -137,6 +150,8 @@ pub struct Counters {
     pub handed_off: Counter,
     /// Times that a destination was demoted to sends without segmentation offload.
     pub gso_demotions: Counter,
+    /// A gauge: packets that wait for a session, or for room in a socket.
+    pub waiting_packets: Counter,
     drops: [Counter; DropReason::ALL.len()],
 }
 
@@ -151,11 +166,15 @@ impl Counters {
         let plain = [
             ("received_trains", &self.received_trains),
             ("received_datagrams", &self.received_datagrams),
+            ("handshake_messages", &self.handshake_messages),
+            ("received_keepalives", &self.received_keepalives),
             ("sent_trains", &self.sent_trains),
             ("sent_datagrams", &self.sent_datagrams),
             ("tun_frames_read", &self.tun_frames_read),
+            ("tun_packets_read", &self.tun_packets_read),
             ("tun_frames_written", &self.tun_frames_written),
             ("tun_packets_written", &self.tun_packets_written),
+            ("generated_packets", &self.generated_packets),
             ("relayed", &self.relayed),
             ("relayed_bytes", &self.relayed_bytes),
             ("held_trains", &self.held_trains),
@@ -163,6 +182,7 @@ impl Counters {
             ("queued_milliseconds", &self.queued_milliseconds),
             ("handed_off", &self.handed_off),
             ("gso_demotions", &self.gso_demotions),
+            ("waiting_packets", &self.waiting_packets),
         ];
         let drops = DropReason::ALL
             .iter()
@@ -175,6 +195,19 @@ impl Counters {
         let received = ratio(self.received_datagrams.read(), self.received_trains.read());
         (received, ratio(self.sent_datagrams.read(), self.sent_trains.read()))
     }
+}
+
+/// The packets that a worker with these counters has taken in, less those that it has passed on,
+/// dropped for a reason, or holds: zero between two turns. Counters with other names do not matter.
+pub fn imbalance<'a>(counters: impl IntoIterator<Item = (&'a str, u64)>) -> i64 {
+    let sign = |name: &str| match name {
+        "received_datagrams" | "tun_packets_read" | "generated_packets" => 1,
+        "handed_off" | "handshake_messages" | "received_keepalives" => -1,
+        "sent_datagrams" | "tun_packets_written" | "waiting_packets" => -1,
+        other if other.starts_with("drop_") => -1,
+        _ => 0,
+    };
+    counters.into_iter().map(|(name, value)| sign(name) * value.cast_signed()).sum()
 }
 
 /// `count` divided by `groups`; zero if there are none.
@@ -281,6 +314,27 @@ mod tests {
         counters.dropped(DropReason::NotPunted, 1);
         let nonzero: Vec<_> = counters.list().filter(|(_, value)| *value > 0).collect();
         assert_eq!(nonzero, [("drop_replayed", 2), ("drop_not_punted", 1)]);
+    }
+
+    #[test]
+    fn books_are_balanced_when_all_is_accounted_for() {
+        let counters = Counters::default();
+        counters.received_datagrams.add(7);
+        counters.tun_packets_read.add(2);
+        counters.generated_packets.add(1);
+        counters.relayed.add(3);
+        assert_eq!(imbalance(counters.list()), 10);
+        for out in [&counters.handed_off, &counters.handshake_messages, &counters.sent_datagrams] {
+            out.add(1);
+        }
+        counters.received_keepalives.add(1);
+        counters.tun_packets_written.add(1);
+        counters.dropped(DropReason::NoPeer, 3);
+        assert_eq!(imbalance(counters.list()), 2);
+        counters.waiting_packets.set(2);
+        assert_eq!(imbalance(counters.list()), 0);
+        counters.dropped(DropReason::Replayed, 1);
+        assert_eq!(imbalance(counters.list()), -1);
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl<T> DeficitRoundRobin<T> {
         self.len == 0
     }
 
+    /// The number of queued items.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Appends to queue `queue`, reduced modulo their number.
     pub fn push(&mut self, queue: usize, item: T, cost: u32) {
         let number = queue % self.queues.len();

@@ -125,7 +125,9 @@ impl IcmpErrors {
         self.message[..VNET_HEADER_LEN].fill(0);
         let piece = [IoSlice::new(&self.message[..VNET_HEADER_LEN + length])];
         let delivery = TunWrite { queue: turn.worker, pieces: 0..1 };
-        turn.io.write(&[delivery], &piece, &mut self.outcomes)
+        turn.io.write(&[delivery], &piece, &mut self.outcomes)?;
+        turn.counters.generated_packets.add(1);
+        self.outcomes.iter().try_for_each(|&outcome| turn.written(1, outcome))
     }
 
     fn is_within_rate(&mut self, peer: Option<PeerId>, now: Millis) -> bool {

@@ -48,12 +48,19 @@ impl TransmitPath {
         for frame in frames {
             turn.counters.tun_frames_read.add(1);
             if !turn.snapshot.is_up && self.has_stale_frames {
+                turn.counters.tun_packets_read.add(1);
                 turn.counters.dropped(DropReason::InterfaceDown, 1);
                 continue;
             }
             match Cut::new(&frame.slot[..frame.length]) {
-                Ok(cut) => route(&cut, receive, sender, turn)?,
-                Err(_) => turn.counters.dropped(DropReason::BadFrame, 1),
+                Ok(cut) => {
+                    turn.counters.tun_packets_read.add(cut.segments() as u64);
+                    route(&cut, receive, sender, turn)?;
+                }
+                Err(_) => {
+                    turn.counters.tun_packets_read.add(1);
+                    turn.counters.dropped(DropReason::BadFrame, 1);
+                }
             }
         }
         Ok(())
@@ -68,7 +75,7 @@ fn route(
 ) -> io::Result<()> {
     let packet = cut.ip();
     if is_link_local_control(cut.packet(), packet) {
-        turn.counters.dropped(DropReason::LinkLocalChatter, 1);
+        turn.counters.dropped(DropReason::LinkLocalChatter, cut.segments() as u64);
         return Ok(());
     }
     let snapshot = turn.snapshot;

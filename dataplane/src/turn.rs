@@ -1,9 +1,10 @@
 //! One turn of a worker, as the receive and transmit paths see it.
 
+use std::io;
 use std::sync::Arc;
 
 use wg_bounce_sys::clock::Millis;
-use wg_bounce_sys::{Backend, Train};
+use wg_bounce_sys::{Backend, Errno, Train};
 
 use crate::channels::Channels;
 use crate::counters::{Counters, DropReason};
@@ -38,6 +39,26 @@ impl Turn<'_> {
     pub fn dropped(&self, peer: &Peer, reason: DropReason, count: u64) {
         self.counters.dropped(reason, count);
         peer.counters.dropped(reason, count);
+    }
+
+    /// Counts a write of `packets` IP packets to the TUN by its `outcome`.
+    ///
+    /// Expected errnos: EIO (the link went down meanwhile), EINVAL (the kernel rejects a GSO
+    /// write).
+    ///
+    /// # Errors
+    /// EBADFD: the TUN device was deleted.
+    pub fn written(&self, packets: u64, outcome: Errno) -> io::Result<()> {
+        match outcome {
+            0 => {
+                self.counters.tun_frames_written.add(1);
+                self.counters.tun_packets_written.add(packets);
+            }
+            libc::EIO => self.counters.dropped(DropReason::InterfaceDown, packets),
+            libc::EBADFD => return Err(io::Error::from_raw_os_error(outcome)),
+            _ => self.counters.dropped(DropReason::TunRefused, packets),
+        }
+        Ok(())
     }
 
     /// Counts `count` packets to `peer` that were dropped because they carry a `message` in a

@@ -109,8 +109,7 @@ impl Worker {
             self.gauge.epoch.store(snapshot.epoch, Ordering::Release);
             turn.channels.wake_control();
         }
-        turn.counters.dropped(DropReason::Malformed, std::mem::take(&mut ready.unreadable));
-        turn.counters.dropped(DropReason::BadFrame, std::mem::take(&mut ready.unreadable_frames));
+        count_lost(ready, turn.counters);
         let has_room = std::mem::take(&mut ready.has_room);
         if has_room.v4 || has_room.v6 {
             self.sender.resume(has_room, clock::uptime(), &mut turn)?;
@@ -128,6 +127,7 @@ impl Worker {
             self.sender.note_full(turn.io, clock::uptime());
         }
         self.receive.end_turn();
+        self.gauge.counters.waiting_packets.set(self.sender.waiting_packets());
 
         for train in self.rx_queue.trains.drain(..) {
             self.io.release_train(train.buffer);
@@ -137,6 +137,25 @@ impl Worker {
         }
         self.channels.ring_bells();
         Ok(())
+    }
+}
+
+/// Counts what arrived but cannot be handled, each as one datagram or packet.
+fn count_lost(ready: &mut Ready, counters: &Counters) {
+    let lost = [
+        (DropReason::Malformed, std::mem::take(&mut ready.unreadable)),
+        (DropReason::InterfaceDown, std::mem::take(&mut ready.stale)),
+    ];
+    for (reason, count) in lost.into_iter().filter(|&(_, count)| count != 0) {
+        counters.received_trains.add(count);
+        counters.received_datagrams.add(count);
+        counters.dropped(reason, count);
+    }
+    let unreadable = std::mem::take(&mut ready.unreadable_frames);
+    if unreadable != 0 {
+        counters.tun_frames_read.add(unreadable);
+        counters.tun_packets_read.add(unreadable);
+        counters.dropped(DropReason::BadFrame, unreadable);
     }
 }
 

@@ -96,6 +96,12 @@ impl Metrics {
             });
             counter(encoder, name, help, samples.collect())?;
         }
+        let waiting = report.workers.iter().enumerate().map(|(worker, counters)| Sample {
+            labels: labels(worker),
+            value: count(counters, "waiting_packets"),
+        });
+        let help = "Packets that wait for a session or for room in a socket";
+        gauge(encoder, "wg_bounce_waiting_packets", help, waiting.collect())?;
         let drops = report.workers.iter().enumerate().flat_map(|(worker, counters)| {
             drops(counters).map(move |(reason, value)| (worker, reason, value))
         });
@@ -163,16 +169,20 @@ impl Metrics {
 }
 
 /// Counters of workers: their names in reports and in metrics, and what they count.
-const OF_WORKERS: [(&str, &str, &str); 14] = [
+const OF_WORKERS: [(&str, &str, &str); 18] = [
     ("relayed", "wg_bounce_relayed_packets", "Packets from peer to peer past the interface"),
     ("relayed_bytes", "wg_bounce_relayed_bytes", "Their bytes"),
     ("received_trains", "wg_bounce_received_trains", "Trains of datagrams received"),
     ("received_datagrams", "wg_bounce_received_datagrams", "Datagrams received"),
+    ("handshake_messages", "wg_bounce_handshake_messages", "Datagrams passed to control"),
+    ("received_keepalives", "wg_bounce_received_keepalives", "Keepalives received"),
     ("sent_trains", "wg_bounce_sent_trains", "Trains of datagrams sent"),
     ("sent_datagrams", "wg_bounce_sent_datagrams", "Datagrams sent"),
     ("tun_frames_read", "wg_bounce_tun_frames_read", "Reads of the interface"),
+    ("tun_packets_read", "wg_bounce_tun_packets_read", "Packets in those reads"),
     ("tun_frames_written", "wg_bounce_tun_frames_written", "Writes to the interface"),
     ("tun_packets_written", "wg_bounce_tun_packets_written", "Packets in those writes"),
+    ("generated_packets", "wg_bounce_generated_packets", "Keepalives and ICMP errors made"),
     ("held_trains", "wg_bounce_held_trains", "Trains that found their socket full"),
     ("queued_packets", "wg_bounce_queued_packets", "Packets that waited for a full socket"),
     ("queued_milliseconds", "wg_bounce_queued_milliseconds", "The time that they waited, summed"),

@@ -47,7 +47,9 @@ pub(super) fn queue_handshake(datagram: &[u8], train: &Train, turn: &mut Turn<'_
     }
     let bytes = ArrayVec::try_from(datagram).expect("classified by its length");
     let message = HandshakeMessage { bytes, from: train.from };
-    if !turn.channels.handshake(message) {
+    if turn.channels.handshake(message) {
+        turn.counters.handshake_messages.add(1);
+    } else {
         turn.counters.dropped(DropReason::HandshakeQueueFull, 1);
     }
 }

@@ -162,6 +162,7 @@ impl ReceivePath {
             turn.counters.received_trains.add(1);
             turn.counters.received_datagrams.add(all.len() as u64);
             if train.length == 0 || all.excess() > 0 {
+                turn.counters.received_datagrams.add(1);
                 turn.counters.dropped(DropReason::Malformed, 1);
             }
             if !turn.snapshot.is_up {
@@ -458,6 +459,9 @@ fn finish_run(run: &Run, session: &mut ReceiveSession, from: Endpoint, turn: &mu
     }
     if session.info.wants_last_minute_rekey(turn.now) {
         turn.raise(&peer, flag::WANTS_LAST_MINUTE_HANDSHAKE);
+    }
+    if run.data < run.messages {
+        turn.counters.received_keepalives.add(run.messages - run.data);
     }
     let counters = &peer.counters;
     counters.received_bytes.add(run.bytes);

@@ -6,7 +6,6 @@ use std::ops::Range;
 use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::{Errno, TunWrite};
 
-use crate::counters::DropReason;
 use crate::ip;
 use crate::limits::{COALESCE_PACKETS_MAX, TUN_GSO_REPROBE_AFTER};
 use crate::offload::{Coalescer, CoalescerOptions, VNET_HEADER_LEN};
@@ -109,27 +108,12 @@ impl TunWriter {
         Ok(())
     }
 
-    /// Counts what was written; returns whether the kernel rejected a super-packet.
-    ///
-    /// Expected errnos: EIO (the link went down meanwhile), EBADFD (the device was deleted: an
-    /// error for the caller), EINVAL (the kernel rejects a GSO write).
+    /// Counts what was written; returns whether the kernel rejected a super-packet (EINVAL).
     fn process_outcomes(&mut self, turn: &mut Turn<'_>) -> io::Result<bool> {
         let mut is_rejected = false;
         for (group, &outcome) in self.coalescer.groups().zip(&self.outcomes) {
-            match outcome {
-                0 => {
-                    turn.counters.tun_frames_written.add(1);
-                    turn.counters.tun_packets_written.add(group.count() as u64);
-                }
-                libc::EIO => {
-                    turn.counters.dropped(DropReason::InterfaceDown, group.count() as u64);
-                }
-                libc::EBADFD => return Err(io::Error::from_raw_os_error(outcome)),
-                _ => {
-                    turn.counters.dropped(DropReason::TunRefused, group.count() as u64);
-                    is_rejected |= group.count() > 1 && outcome == libc::EINVAL;
-                }
-            }
+            turn.written(group.count() as u64, outcome)?;
+            is_rejected |= group.count() > 1 && outcome == libc::EINVAL;
         }
         Ok(is_rejected)
     }

@@ -52,6 +52,12 @@ impl TxBacklog {
         !self.trains.of(family).is_empty()
     }
 
+    /// The number of messages in all trains; a train or two at most times.
+    pub fn messages(&self) -> u64 {
+        let trains = self.trains.v4.iter().chain(&self.trains.v6);
+        trains.map(|held| u64::from(held.train.messages)).sum()
+    }
+
     /// Appends a train that found the socket of its path full.
     pub(super) fn push(&mut self, target: &Target, train: HeldTrain, turn: &Turn<'_>) {
         let Target { peer, session, path } = target;

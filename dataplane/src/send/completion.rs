@@ -146,6 +146,7 @@ impl OneTrain<'_> {
     fn send_singly(&self, peer: &Peer, turn: &Turn<'_>) -> SentStats {
         let mut sent = SentStats::default();
         let Some(socket) = turn.io.socket_for(&self.to).map(AsRawFd::as_raw_fd) else {
+            turn.dropped(peer, DropReason::SendRefused, self.messages.into());
             return sent;
         };
         let any_source = Endpoint { source: None, ..self.to };

@@ -40,6 +40,11 @@ impl FairQueue {
         self.flows.as_ref().is_none_or(DeficitRoundRobin::is_empty)
     }
 
+    /// The number of packets.
+    pub fn len(&self) -> usize {
+        self.flows.as_ref().map_or(0, DeficitRoundRobin::len)
+    }
+
     /// Bytes of everything that waits.
     pub fn bytes(&self) -> usize {
         self.bytes

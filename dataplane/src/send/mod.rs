@@ -140,8 +140,12 @@ impl Sender {
         packet: &[u8],
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
+        turn.counters.generated_packets.add(1);
         let path = peer.path();
-        let Some(path) = path.as_ref() else { return Ok(()) };
+        let Some(path) = path.as_ref() else {
+            turn.dropped(peer, DropReason::NoEndpoint, 1);
+            return Ok(());
+        };
         match self.target(peer, path, turn)? {
             Some(target) => self.send_packet(&target, packet.into(), turn),
             None => self.stage(peer, [packet.into()], turn),
@@ -252,9 +256,16 @@ impl Sender {
             return Ok(());
         }
         if !self.staging.holds(peer.id) {
+            turn.counters.generated_packets.add(1);
             self.stage(peer, [Box::default()], turn)?;
         }
         self.send_staged(peer, turn)
+    }
+
+    /// Packets that wait for a session, or for room in a socket.
+    pub fn waiting_packets(&self) -> u64 {
+        let waiting = self.waiting.v4.len() + self.waiting.v6.len() + self.staging.len();
+        waiting as u64 + self.backlog.messages()
     }
 
     /// Drops the held trains and waiting packets of a peer: its handshake was given up, or the peer

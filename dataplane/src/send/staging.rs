@@ -9,7 +9,8 @@ use crate::sync::atomic::Ordering;
 /// The staged packets of one worker. An empty packet is a keepalive.
 pub struct Staging {
     peers: HashMap<PeerId, VecDeque<Box<[u8]>>>,
-    /// Bytes of all packets here.
+    /// The number of all packets here, and their bytes.
+    len: usize,
     bytes: usize,
     bytes_max: usize,
     worker: usize,
@@ -18,7 +19,7 @@ pub struct Staging {
 impl Staging {
     /// The staging area of worker number `worker`, for packets of `bytes_max` bytes together.
     pub fn new(worker: usize, bytes_max: usize) -> Staging {
-        Staging { peers: HashMap::new(), bytes: 0, bytes_max, worker }
+        Staging { peers: HashMap::new(), len: 0, bytes: 0, bytes_max, worker }
     }
 
     /// Stages a packet. Returns the number of packets dropped for it: the oldest one of the peer if
@@ -38,14 +39,21 @@ impl Staging {
                 self.peers.remove(&peer.id);
                 return dropped;
             };
+            self.len -= 1;
             self.bytes -= oldest.len();
         }
+        self.len += 1;
         self.bytes += packet.len();
         queue.push_back(packet);
         // Before the flag that the caller raises: when control takes that, it sees this bit, and
         // commands `SendStaged` if there is a session.
         peer.staged_by.fetch_or(1 << self.worker, Ordering::SeqCst);
         dropped
+    }
+
+    /// The number of packets staged here, for all peers.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether packets are staged for `peer` here.
@@ -59,6 +67,7 @@ impl Staging {
         if !queue.is_empty() {
             peer.staged_by.fetch_and(!(1 << self.worker), Ordering::SeqCst);
             peer.staged.fetch_sub(queue.len() as u32, Ordering::Relaxed);
+            self.len -= queue.len();
             self.bytes -= queue.iter().map(|packet| packet.len()).sum::<usize>();
         }
         queue
@@ -110,6 +119,6 @@ mod tests {
         assert_eq!(staging.drain(&peers[1]).len(), 1);
         assert_eq!(staging.push(&peers[0], vec![0; 1].into()), 0);
         peers.iter().for_each(|peer| drop(staging.drain(peer)));
-        assert_eq!(staging.bytes, 0);
+        assert_eq!((staging.len(), staging.bytes), (0, 0));
     }
 }

@@ -50,6 +50,8 @@ pub struct Ready {
     pub unreadable: u64,
     /// Number of frames that the kernel could not hand over (EINVAL): the read has consumed them.
     pub unreadable_frames: u64,
+    /// Number of trains that arrived on sockets that were replaced before the wait.
+    pub stale: u64,
     /// The full sockets that have room again
     /// ([`Backend::watch_room`](crate::Backend::watch_room)).
     pub has_room: PerFamily<bool>,

@@ -39,7 +39,7 @@ fn trains_that_find_the_socket_full_leave_later_in_order() {
         assert!(hub.count("held_trains") > 0, "the socket was full");
         assert_eq!(hub.count("drop_socket_full") + hub.count("drop_congestion"), 0);
         assert_eq!(remote.peer.staged.load(Ordering::Relaxed), 0);
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -65,7 +65,7 @@ fn held_trains_are_dropped_with_their_peer() {
         let dropped = hub.count("drop_congestion") + hub.count("drop_handshake_failed");
         assert!(dropped > 0, "held trains are dropped and counted");
         assert_eq!(remote.peer.staged.load(Ordering::Relaxed), 0);
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -77,7 +77,7 @@ fn held_trains_are_dropped_with_their_session() {
     on_both_backends(|io| {
         let (hub, _remote) = ended_while_held(io);
         eventually(|| hub.count("drop_expired_session") > 0);
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -89,7 +89,7 @@ fn held_trains_do_not_outlive_their_session() {
         let (hub, remote) = ended_while_held(io);
         remote.open_session();
         eventually(|| hub.count("drop_expired_session") > 0);
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -111,6 +111,6 @@ fn what_waits_is_bounded() {
             hub.app.send_to(&[0xff; 16], (remote.inner, 7001)).expect("sent");
             last = remote.gets()[0];
         }
-        hub.engine.stop();
+        hub.stop();
     });
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use wg_bounce_dataplane::counters::imbalance;
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options, Sizes};
 use wg_bounce_dataplane::limits::NOTICES_MAX;
 use wg_bounce_dataplane::messages::Command;
@@ -105,6 +106,13 @@ impl Relay {
         all.filter(|(known, _)| *known == name).map(|(_, value)| value).sum()
     }
 
+    /// Stops the workers once the books of each are balanced.
+    #[track_caller]
+    fn stop(self) {
+        soon(|| self.engine.counters().all(|counters| imbalance(counters.list()) == 0));
+        self.engine.stop();
+    }
+
     /// Commands all workers that have staged packets for `peer` to send them.
     fn send_staged(&mut self, peer: &Arc<Peer>) {
         let staged_by = peer.staged_by.load(Ordering::Relaxed);
@@ -169,7 +177,7 @@ fn a_passed_epoch_is_the_oldest_in_use() {
     }
     assert!(was_relayed > 0);
     println!("{} rounds", relay.round);
-    relay.engine.stop();
+    relay.stop();
 }
 
 /// The first message of a session arrives right after the command that installs it.
@@ -202,7 +210,7 @@ fn a_session_is_known_before_its_first_message() {
         soon(|| remote.peer.confirmed_index.load(Ordering::Relaxed) == remote.index);
     }
     println!("{} rounds", relay.round);
-    relay.engine.stop();
+    relay.stop();
 }
 
 /// A peer's end of the tunnel: sessions of its messages, and numbers of its packets.
@@ -263,7 +271,7 @@ fn no_packet_outlives_its_session_or_stays_behind() {
     }
     assert!(to.peer.counters.list().all(|(name, count)| !name.starts_with("drop") || count == 0));
     println!("{} rounds, {number} packets", relay.round);
-    relay.engine.stop();
+    relay.stop();
 }
 
 /// More peers want a handshake at once than the lane of notices holds, and then all is silent:
@@ -296,5 +304,5 @@ fn notices_that_find_their_lane_full_arrive_later() {
         noticed.extend(relay.events.peers.try_iter().filter(|id| id.0 >= 1000));
         noticed.len() as u32 == PEERS
     });
-    relay.engine.stop();
+    relay.stop();
 }

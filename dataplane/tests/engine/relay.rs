@@ -70,7 +70,7 @@ fn trains_are_relayed_in_place() {
             assert_eq!(hub.count("tun_packets_written"), 0);
             // One train in, one train out.
             eventually(|| hub.count("sent_trains") == hub.count("received_trains"));
-            hub.engine.stop();
+            hub.stop();
         }
     });
 }
@@ -105,7 +105,7 @@ fn single_datagrams_keep_their_order() {
             }
         }
         assert_eq!(hub.count("relayed"), 4_000);
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -130,7 +130,7 @@ fn without_a_session_packets_wait() {
             assert_eq!(two.gets_plaintext()[..128], forwarded(&packet));
         }
         assert_eq!(hub.count("tun_packets_written"), 0);
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -181,7 +181,7 @@ fn the_kernels_route_decides() {
         let answer = one.gets_plaintext();
         assert_eq!(answer[20..22], [11, 0], "ICMP time exceeded in transit");
         assert_eq!(answer[28 + 16..28 + 20], two.inner.octets());
-        hub.engine.stop();
+        hub.stop();
     });
 }
 
@@ -203,7 +203,7 @@ fn spoofed_and_replayed_packets_are_not_relayed() {
             hub.expect_count("drop_replayed", 2);
             assert_eq!(two.gets_plaintext()[28..32], *b"once");
             assert_eq!(hub.count("relayed"), 1);
-            hub.engine.stop();
+            hub.stop();
         }
     });
 }

@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket as netlink};
 use wg_bounce_aead::{self, Aead, Key, Open, Seal};
 use wg_bounce_dataplane::checksum;
+use wg_bounce_dataplane::counters::imbalance;
 use wg_bounce_dataplane::engine::{Engine, Events, IoChoice, Options, Sizes};
 use wg_bounce_dataplane::messages::Command;
 use wg_bounce_dataplane::peer::{Peer, PeerId};
@@ -170,6 +171,13 @@ impl Hub {
     pub fn expect_count(&self, name: &str, value: u64) {
         eventually(|| self.count(name) >= value);
         assert_eq!(self.count(name), value, "{name}");
+    }
+
+    /// Stops the workers once the books of each are balanced.
+    #[track_caller]
+    pub fn stop(self) {
+        eventually(|| self.engine.counters().all(|counters| imbalance(counters.list()) == 0));
+        self.engine.stop();
     }
 
     /// The next payload that the application receives.

@@ -376,7 +376,10 @@ impl Uring {
         let slot = self.trains.take(id);
         match parse_train(slot, entry.result(), &self.receive_header) {
             Ok(train) if is_current => ready.trains.push(train),
-            Ok(Train { buffer: Buffer::Slot(slot), .. }) => self.trains.release(slot),
+            Ok(Train { buffer: Buffer::Slot(slot), .. }) => {
+                ready.stale += 1;
+                self.trains.release(slot);
+            }
             Ok(_) => {}
             Err(slot) => {
                 ready.unreadable += 1;
