@@ -73,6 +73,17 @@ fn a_removed_peer_gets_no_earlier_timestamp_when_it_is_added_again() {
 }
 
 #[test]
+fn a_clock_that_steps_both_ways_costs_no_handshake() {
+    let (mut a, mut b) = pair();
+    let start = a.wall;
+    for (number, hours) in [9, 8, 11, 9, 7, 10, 0].into_iter().enumerate() {
+        a.wall = start - 9 * HOUR + hours * HOUR;
+        assert!(reconnects(&mut a, &mut b, at(10 * number as u64 + 10)), "after step {number}");
+    }
+    assert_eq!(b.device.counters().drop_replayed, 0);
+}
+
+#[test]
 fn a_peer_whose_clock_was_set_back_is_logged_once_an_hour() {
     let (a, mut b) = pair();
     let fresh = |wall: Duration, b: &Node| {
