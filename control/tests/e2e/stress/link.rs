@@ -1,4 +1,5 @@
-//! The interface goes down and up without pause, and the daemon is killed, while peers send.
+//! The interface or the uplink goes down and up without pause, and the daemon is killed, while
+//! peers send.
 
 use std::time::Instant;
 
@@ -36,7 +37,7 @@ fn under_traffic(backend: Backend, mut round: impl FnMut(&mut Relay)) {
     while rounds == 0 || start.elapsed() < duration() {
         round(&mut relay);
         rounds += 1;
-        // The hub has lost its sessions and begins a handshake.
+        // If the hub has lost its sessions, it begins a handshake.
         ping_until_answered(&relay.hub.namespace, alice);
     }
     eprintln!("{rounds} rounds");
@@ -50,6 +51,16 @@ fn down_and_up(backend: Backend) {
         let log = relay.hub.log();
         let error = log.lines().find(|line| line.contains("ERROR"));
         assert_eq!(error, None, "the port is free as soon as the link is up again");
+    });
+}
+
+/// The hub's link to alice, and its address there, are taken away and put back.
+fn uplink_and_address_come_back(backend: Backend) {
+    under_traffic(backend, |relay| {
+        let address = "192.0.2.1/24 dev alice";
+        let link = "link set alice down\nlink set alice up\n";
+        let both = format!("address del {address}\naddress add {address}\n{link}");
+        relay.hub.namespace.run_with("ip -batch -", &both.repeat(10));
     });
 }
 
@@ -70,4 +81,4 @@ fn killed_and_restarted(backend: Backend) {
     });
 }
 
-on_both_backends!(down_and_up, killed_and_restarted);
+on_both_backends!(down_and_up, uplink_and_address_come_back, killed_and_restarted);

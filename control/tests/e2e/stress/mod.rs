@@ -16,8 +16,9 @@ mod restart;
 mod route_churn;
 mod routes;
 mod rules;
-mod storms;
 mod scale;
+mod soak;
+mod storms;
 
 use std::time::Duration;
 
