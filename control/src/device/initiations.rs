@@ -69,7 +69,7 @@ impl Device {
         }
     }
 
-    /// Installs the session of a complete pending, and sends the response.
+    /// Installs the session of a complete response, and sends the response.
     fn conclude(&mut self, mut pending: Box<PendingResponse>, now: Now, out: &mut Vec<Output>) {
         let claimant = pending.claimant.as_ref().expect("looked up");
         let Some(entry) = self.peers.get_mut(&claimant.id) else {

@@ -60,12 +60,12 @@ impl Pool {
         self.helpers.len()
     }
 
-    /// Whether the helpers can take another pending.
+    /// Whether the helpers can take another response.
     pub(super) fn has_room(&self) -> bool {
         self.pending < self.helpers.len() * RESPONSES_PER_HELPER
     }
 
-    /// Lets a helper compute the next step of an pending. Gives it back if there is no room.
+    /// Lets a helper compute the next step of a response. Gives it back if none has room.
     pub(super) fn submit(
         &mut self,
         pending: Box<PendingResponse>,

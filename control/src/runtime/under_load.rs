@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_flood_that_gets_cookies_stays_load() {
         let mut load = UnderLoad::new(1);
-        let mut flood = |load: &mut UnderLoad, millis: std::ops::Range<u64>, per_millisecond| {
+        let flood = |load: &mut UnderLoad, millis: std::ops::Range<u64>, per_millisecond| {
             millis.fold(false, |_, now| {
                 (0..per_millisecond).for_each(|_| load.arrived());
                 load.sample(0, false, Millis(now))

@@ -65,7 +65,7 @@ fn a_send_that_could_not_be_submitted_does_not_leave_later() {
 }
 
 /// While the datagrams of one socket occupy all buffers, the other socket's receive ends with
-/// ENOBUFS again and again, which is no reason to pause.
+/// ENOBUFS again and again, and must not pause.
 #[test]
 #[ignore = "needs root: creates network namespaces"]
 fn a_socket_without_buffers_receives_as_soon_as_there_are_some() {

@@ -4,8 +4,8 @@
 //!   peers ── 192.0.2.0/24 ── hub ── 203.0.113.0/24 ── mallory
 //! ```
 //!
-//! What the kernel does with a received packet runs on the core of the receiver, as if these were
-//! machines: otherwise, the sender of a flood would do that for its victim.
+//! The kernel's work on a received packet runs on the core of the receiver, as if these were
+//! machines: otherwise, the sender of a flood would do it for its victim.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use super::crowd::{CROWD_NETWORK, Crowd};
 use super::daemon::{Backend, Daemon, Program, RelayMode};
 use super::fake_peer::FakePeer;
 use super::lab::{Lab, Namespace};
+use super::packet::Draft;
 use super::relay::endpoint;
 use super::spoof::SPOOFED_NETWORK;
 
@@ -131,7 +132,7 @@ impl Arena {
     /// Sends packets from alice to bob for `duration`, as many as the hub relays.
     #[expect(clippy::disallowed_methods, reason = "a test measures time")]
     pub fn blast(&mut self, duration: Duration) -> Blast {
-        let packet = super::Draft::udp("172.16.0.2", "172.16.0.3", BLAST_LEN - 28).build();
+        let packet = Draft::udp("172.16.0.2", "172.16.0.3", BLAST_LEN - 28).build();
         self.bob.begin_counting();
         let before = self.usage();
         let start = Instant::now();

@@ -106,7 +106,7 @@ fn edits(world: &mut World, dice: &mut Dice, until: Instant) {
                 ));
                 strangers.push(stranger);
             }
-            2 => remove(world, &strangers.drain(..).collect::<Vec<_>>()),
+            2 => remove(world, &std::mem::take(&mut strangers)),
             3 => hub.set(&format!("peer {key} allowed-ips {},{MOVING}", member.prefixes())),
             4 => {
                 let psk = KeyPair::new().private();
