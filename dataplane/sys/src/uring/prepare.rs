@@ -159,7 +159,8 @@ mod tests {
         let refused = |result: Option<i32>| {
             assert!(result.is_none_or(|result| result == -libc::EACCES), "{result:?}");
         };
-        let cancel = || opcode::AsyncCancel::new(0).build();
+        // It must not find itself.
+        let cancel = || opcode::AsyncCancel::new(1).build().user_data(2);
         let done = result_of(cancel().flags(squeue::Flags::IO_LINK));
         assert!(done.is_none_or(|result| result == -libc::ENOENT), "{done:?}");
         refused(result_of(cancel().flags(squeue::Flags::IO_DRAIN)));
