@@ -45,9 +45,9 @@ impl Runtime {
         }
         // With the answers, which leave now.
         self.flush();
-        let took = self.micros() - start;
-        if let Some(average) = took.checked_div(self.tries() - tries) {
-            self.handshakes.load.measured(average);
+        let (took, tried) = (self.micros() - start, self.tries() - tries);
+        if tried != 0 {
+            self.handshakes.load.measured(took, tried);
         }
         // At least one, so that a flood of initiations does not lock them out.
         for _ in 0..TRIES_PER_TURN {

@@ -9,8 +9,9 @@ use crate::limits::{
     UNDER_LOAD_WORK_MICROS, WAITING_PER_SOURCE_MAX,
 };
 
-/// Share of a new measurement in the average: one in this many.
-const SMOOTHING: u64 = 4;
+/// Messages whose CPU time makes half of the average: a single one, with cold caches, takes several
+/// times as long as one of many.
+const SMOOTHING: u64 = 64;
 
 /// Remembers when the daemon was last under load (kernel: `under_load`, wireguard-go:
 /// `IsUnderLoad`), and the CPU time that a message takes. Load is a matter of time, not of numbers:
@@ -74,10 +75,10 @@ impl UnderLoad {
         wait >= REKEY_TIMEOUT
     }
 
-    /// Learns the CPU time that messages of a turn took, on average.
-    pub(super) fn measured(&mut self, micros: u64) {
-        let micros = micros.clamp(HANDSHAKE_MICROS_MIN, HANDSHAKE_MICROS_MAX);
-        self.message_micros = (self.message_micros * (SMOOTHING - 1) + micros) / SMOOTHING;
+    /// Learns the CPU time that the messages of a turn took (microseconds for all).
+    pub(super) fn measured(&mut self, micros: u64, messages: u64) {
+        let micros = micros.clamp(HANDSHAKE_MICROS_MIN * messages, HANDSHAKE_MICROS_MAX * messages);
+        self.message_micros = (self.message_micros * SMOOTHING + micros) / (SMOOTHING + messages);
     }
 
     /// Messages of one source that may wait: no single source can put the daemon under load.
@@ -107,11 +108,18 @@ mod tests {
         for micros in [0, 50, 300, 1000, 10_000] {
             let mut load = UnderLoad::new(1);
             for _ in 0..1000 {
-                load.measured(micros);
+                load.measured(16 * micros, 16);
             }
             assert!(load.per_source_max() >= 100, "{micros}");
             assert!(!load.sample(2 * load.per_source_max(), false, Millis(5)), "{micros}");
         }
+    }
+
+    #[test]
+    fn a_single_slow_message_says_nothing_about_many() {
+        let mut load = UnderLoad::new(1);
+        load.measured(5000, 1);
+        assert!(!load.sample(10_000, false, Millis(5)));
     }
 
     #[test]
