@@ -1,5 +1,5 @@
 //! Cryptokey routing: the owner of an address, by the longest matching allowed IP over all peers
-//! (§2; allowedips.c of the kernel module). One trie per family ([`table`]), shared between
+//! (§2; allowedips.c of the kernel module). One trie per family (`table`), shared between
 //! snapshots.
 
 use std::net::IpAddr;
