@@ -112,8 +112,6 @@ impl Runtime {
 
     /// Runs until there is a reason to exit.
     pub fn run(&mut self) -> Ending {
-        // Other threads run already, and keep their nice value.
-        pool::yield_to_workers();
         let mut is_busy = false;
         loop {
             self.flush();

@@ -10,10 +10,10 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
-use wg_bounce_sys::{clock, scheduling};
+use wg_bounce_sys::clock;
 
 use crate::device::PendingResponse;
-use crate::limits::{CONTROL_NICENESS, RESPONSES_PER_HELPER};
+use crate::limits::RESPONSES_PER_HELPER;
 
 /// The helpers, and the responses that they have.
 pub struct Pool {
@@ -113,21 +113,12 @@ impl Drop for Pool {
     }
 }
 
-/// Leaves the CPU to the workers where they need it. Other threads, as that of the relay policy, do
-/// their work as fast as the host's other processes.
-pub(super) fn yield_to_workers() {
-    if let Err(error) = scheduling::be_nicer(CONTROL_NICENESS) {
-        log::debug!("control: cannot raise the nice value of a thread: {error}");
-    }
-}
-
 fn help(
     number: usize,
     tasks: &Receiver<Box<PendingResponse>>,
     results: &Sender<Box<PendingResponse>>,
     shared: &Shared,
 ) {
-    yield_to_workers();
     for mut pending in tasks {
         pending.compute();
         shared.micros[number].store(clock::thread_micros(), Ordering::Relaxed);
