@@ -143,9 +143,6 @@ pub const UNDER_LOAD_ARRIVING_MICROS: u64 = 700_000;
 /// Time over which that is counted.
 pub const ARRIVAL_WINDOW: Millis = Millis(200);
 const _: () = assert!(2 * ARRIVAL_WINDOW.0 < UNDER_LOAD_TIME.0);
-/// Nice value of the control thread above that of the workers (sched(7)): a tenth of the CPU where
-/// a worker needs all of it, which is 1,000 handshakes a second; all of what the worker leaves.
-pub const CONTROL_NICENESS: i32 = 10;
 
 /// Messages that wait for the control thread, of each kind (about 300 bytes with their place in
 /// the queue, 10 MB for each kind): with a fast CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].

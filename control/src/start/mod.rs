@@ -149,7 +149,6 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let wake = Arc::new(wake);
     let (engine, events) =
         Engine::start(&engine_options, tun, Arc::clone(&wake)).map_err(Failure::Engine)?;
-    process::yield_to_workers();
     let (of_link, of_watch) =
         interface.map(|interface| (interface.of_link, interface.of_watch)).unzip();
     let link = of_link.map_or_else(|| Ok(LinkWatcher::absent(&name)), LinkWatcher::open);

@@ -9,10 +9,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::getppid;
-use wg_bounce_sys::{inherit, scheduling};
+use wg_bounce_sys::inherit;
 
 use crate::commands::PARENT;
-use crate::limits::CONTROL_NICENESS;
 
 /// Protects the keys in memory from core dumps and debuggers, and raises resource limits to their
 /// maximum. None of this is required to run: failures are logged.
@@ -55,13 +54,6 @@ pub(super) fn end_with_parent() -> io::Result<Option<u32>> {
     match pid.to_string().as_str() == parent {
         true => Ok(u32::try_from(pid.as_raw()).ok()),
         false => Err(io::Error::other("it has ended")),
-    }
-}
-
-/// Leaves the CPU to the workers where they need it: called on the control thread, once they run.
-pub(super) fn yield_to_workers() {
-    if let Err(error) = scheduling::be_nicer(CONTROL_NICENESS) {
-        log::debug!("process: cannot raise the control thread's nice value: {error}");
     }
 }
 

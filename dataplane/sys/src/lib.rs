@@ -11,8 +11,7 @@
 //! - [`clock`], and the types that all of these share.
 //!
 //! **Control only**, never called per packet: [`bpf`] (BPF programs that see packets), [`xtables`]
-//! (tables of legacy iptables), [`netlink`] (sockets), [`inherit`] (inherited descriptors),
-//! [`scheduling`] (shares of a CPU).
+//! (tables of legacy iptables), [`netlink`] (sockets), [`inherit`] (inherited descriptors).
 
 // Packet path.
 mod backend;
@@ -42,7 +41,6 @@ pub mod uring;
 pub mod bpf;
 pub mod inherit;
 pub mod netlink;
-pub mod scheduling;
 pub mod xtables;
 
 #[cfg(feature = "faults")]

@@ -125,9 +125,8 @@ fn survives(backend: Backend, kind: Kind) {
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
     // A forged initiation takes some of the places at each of the two attempts.
     assert!(newcomers.missing == 0, "{newcomers}");
-    // Of forged initiations, a tenth of the core goes to those that get a cookie, and some of the
-    // worker's time to their mac1.
-    let least = if kind == Kind::Initiation { 0.5 } else { 0.8 };
+    // Control needs the core as well, for the cookies of forged initiations, and gets half of it.
+    let least = if kind == Kind::Initiation { 0.25 } else { 0.8 };
     assert!(during.rate > least * elsewhere.rate, "{during}; elsewhere {elsewhere}");
 }
 
