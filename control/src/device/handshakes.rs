@@ -4,7 +4,7 @@
 //! 2. mac1, and under load mac2 and the rate limit of the source, before any DH.
 //! 3. The handshake itself; a message that fails here changes no state. Initiations are in
 //!    `initiations`.
-//! 4. Endpoint, sessions, timers; the pending.
+//! 4. Endpoint, sessions, timers; the answer.
 
 use std::sync::Arc;
 

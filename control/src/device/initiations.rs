@@ -76,10 +76,7 @@ impl Device {
             self.core.counters.drop_not_authentic += 1;
             return;
         };
-        if matches!(entry.static_static, StaticStatic::Unknown) {
-            let computed = claimant.static_static.clone();
-            entry.static_static = computed.map_or(StaticStatic::Refused, StaticStatic::Known);
-        }
+        entry.static_static.learn(|| claimant.static_static.clone());
         let Some(timestamp) = pending.timestamp else {
             self.core.counters.drop_not_authentic += 1;
             return;

@@ -83,13 +83,17 @@ pub(super) enum StaticStatic {
 
 impl StaticStatic {
     pub(super) fn get(&mut self, identity: &Identity, remote: &[u8; 32]) -> Option<&Secret> {
-        if let StaticStatic::Unknown = self {
-            let computed = identity.static_static(remote);
-            *self = computed.map_or(StaticStatic::Refused, StaticStatic::Known);
-        }
+        self.learn(|| identity.static_static(remote));
         match self {
             StaticStatic::Known(secret) => Some(secret),
             StaticStatic::Unknown | StaticStatic::Refused => None,
+        }
+    }
+
+    /// Keeps what `compute` returns, unless it is known already.
+    pub(super) fn learn(&mut self, compute: impl FnOnce() -> Option<Secret>) {
+        if let StaticStatic::Unknown = self {
+            *self = compute().map_or(StaticStatic::Refused, StaticStatic::Known);
         }
     }
 }

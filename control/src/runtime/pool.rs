@@ -61,7 +61,7 @@ impl Pool {
     }
 
     /// Whether the helpers can take another response.
-    pub(super) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.pending < self.helpers.len() * RESPONSES_PER_HELPER
     }
 

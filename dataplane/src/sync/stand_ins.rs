@@ -95,9 +95,7 @@ impl<T> Sender<T> {
         items.push_back(item);
         Ok(())
     }
-}
 
-impl<T> Sender<T> {
     pub fn is_full(&self) -> bool {
         !self.0.lock().expect("no model panics here").is_empty()
     }

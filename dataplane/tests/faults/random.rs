@@ -31,7 +31,7 @@ fn faults(io: IoChoice) -> Vec<Fault> {
         IoChoice::Mmsg => (&[EINTR], &[EAGAIN, EINTR, EIO, ENOMEM, EINVAL]),
         _ => (&[EINTR, EAGAIN, EBUSY], &[EAGAIN, EINTR, EIO, ENOMEM, EINVAL, ENOBUFS, ECANCELED]),
     };
-    let receive = [
+    let of_both = [
         EAGAIN,
         EINTR,
         ENOBUFS,
@@ -41,25 +41,10 @@ fn faults(io: IoChoice) -> Vec<Fault> {
         ENETUNREACH,
         ENETDOWN,
         EMSGSIZE,
-        ECANCELED,
         EIO,
     ];
-    let send = [
-        EAGAIN,
-        EINTR,
-        ENOBUFS,
-        ENOMEM,
-        ECONNREFUSED,
-        EHOSTUNREACH,
-        ENETUNREACH,
-        ENETDOWN,
-        EMSGSIZE,
-        EINVAL,
-        EIO,
-        EPERM,
-        EACCES,
-        EPIPE,
-    ];
+    let receive = [&of_both[..], &[ECANCELED]].concat();
+    let send = [&of_both[..], &[EINVAL, EPERM, EACCES, EPIPE]].concat();
     let write = [EAGAIN, EINTR, ENOBUFS, ENOMEM, EIO, EINVAL];
     [
         (Call::Wait, wait),
