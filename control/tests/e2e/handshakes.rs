@@ -2,11 +2,11 @@
 //! that are refused.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::{
     Backend, Counter, FakePeer, Flood, Forgery, HUB_PORT, KeyPair, RelayMode, Testbed,
-    TestbedOptions, Uapi, endpoint, eventually, forged_responses, seconds, within,
+    TestbedOptions, Uapi, endpoint, eventually, forged_responses, now, seconds, within,
 };
 
 /// Forged responses per second during which the control thread's time is measured.
@@ -162,11 +162,6 @@ fn requests_do_not_wait_for_a_burst_of_handshakes(backend: Backend) {
     // The machine may be busy with something else during some of them.
     let least = longest.into_iter().min().expect("several bursts");
     assert!(least < Duration::from_millis(100), "a request waited in each burst: {longest:?}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 on_both_backends!(

@@ -57,4 +57,4 @@ pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions, Way, slo
 pub use threads::Threads;
 pub use traffic::{Iperf, IperfServer, counters_sum, ping, ping_until_answered, tcp_reorders};
 pub use uapi::{Uapi, socket_path};
-pub use wait::{becomes, eventually, holds_for, seconds, within};
+pub use wait::{becomes, eventually, holds_for, now, seconds, within};

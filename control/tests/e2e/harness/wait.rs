@@ -13,6 +13,12 @@ pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// The time of a test.
+#[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Waits until `condition` holds; panics with `what` if it does not within `limit`.
 pub fn eventually(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
     assert!(within(limit, condition), "timed out after {limit:?} waiting for: {what}");

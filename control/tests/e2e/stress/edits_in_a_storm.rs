@@ -3,21 +3,18 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::duration;
-use crate::harness::{Backend, Daemon, Draft, FakePeer, KeyPair, Lab, Program, forwarded, trim};
+use crate::harness::{
+    Backend, Daemon, Draft, FakePeer, KeyPair, Lab, Program, forwarded, now, trim,
+};
 
 /// Peers that send initiations all the time.
 const PEERS: usize = 100;
 
 /// UDP port of the first peer.
 const PORT: u16 = 10_000;
-
-#[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 fn inner(peer: usize) -> String {
     format!("10.80.0.{}", peer + 1)

@@ -1,11 +1,11 @@
 //! Many peers: absent ones that all get traffic, and configurations that change all the time.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::duration;
 use crate::harness::{
-    ALICE, BOB, Backend, Counter, Daemon, Family, KeyPair, Lab, Options, Program, Relay, Uapi,
+    ALICE, BOB, Backend, Counter, Daemon, Family, KeyPair, Lab, Options, Program, Relay, Uapi, now,
     ping, seconds,
 };
 
@@ -14,11 +14,6 @@ const ABSENT: usize = 5000;
 
 /// `set` requests in a row, at most.
 const SETS: usize = 20_000;
-
-#[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 /// Every absent peer gets a packet a second, so each is tried again and again.
 fn absent_peers_that_get_traffic(backend: Backend) {

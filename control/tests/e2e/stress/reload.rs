@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::duration;
-use crate::harness::{Backend, Iperf, IperfServer, KeyPair, Lab, ping_until_answered, seconds};
+use crate::harness::{
+    Backend, Iperf, IperfServer, KeyPair, Lab, now, ping_until_answered, seconds,
+};
 use crate::up::hub::Hub;
 
 /// Peers in the file.
@@ -15,11 +17,6 @@ const PEERS: usize = 10_000;
 /// The bounds of issue and README: one change, and one scrape.
 const RELOAD_MAX: Duration = Duration::from_millis(200);
 const SCRAPE_MAX: Duration = Duration::from_millis(100);
-
-#[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 fn timed(times: &mut Vec<Duration>, work: impl FnOnce()) {
     let start = now();

@@ -7,12 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::duration;
 use crate::harness::{
     Backend, Draft, FakePeer, HUB_PORT, RelayMode, Testbed, TestbedOptions, Uapi, eventually,
-    noise, seconds, socket_path,
+    noise, now, seconds, socket_path,
 };
 
 /// Peers that are only configured.
@@ -32,11 +32,6 @@ const ROUNDS: u32 = 5;
 
 /// Clients that ask for the whole state and read none of it.
 const STALLED: usize = 16;
-
-#[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 /// Times, sorted.
 struct Times(Vec<Duration>);

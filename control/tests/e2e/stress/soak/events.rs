@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::dice::{Dice, now};
+use wg_bounce_fuzz::Random;
+
 use super::world::{MOVING, Member, World, with_length};
-use crate::harness::{Draft, FakePeer, Family, HUB_PORT, KeyPair, endpoint, seconds};
+use crate::harness::{Draft, FakePeer, Family, HUB_PORT, KeyPair, endpoint, now, seconds};
 
 /// Peers of the crowd.
 const CROWD: usize = 64;
@@ -51,19 +52,19 @@ impl Event {
     ];
 
     /// Runs it until about this time.
-    pub fn run(self, world: &mut World, dice: &mut Dice, until: Instant) {
+    pub fn run(self, world: &mut World, random: &mut Random, until: Instant) {
         match self {
             Event::Calm => {}
-            Event::Edits => edits(world, dice, until),
-            Event::Roaming => repeat(dice, until, |dice| roam(world, dice)),
-            Event::Flaps => repeat(dice, until, |dice| flap(world, dice)),
+            Event::Edits => edits(world, random, until),
+            Event::Roaming => repeat(random, until, |random| roam(world, random)),
+            Event::Flaps => repeat(random, until, |random| flap(world, random)),
             Event::Storm => storm(world),
             Event::Rules => {
                 let set = |world: &World, rules: &str| {
                     let text = format!("table inet soak {{}}\ndelete table inet soak\n{rules}");
                     world.hub.namespace.run_with("nft -f -", &text);
                 };
-                repeat(dice, until, |dice| set(world, RULES[dice.below(RULES.len())]));
+                repeat(random, until, |random| set(world, RULES[random.below(RULES.len())]));
                 set(world, "");
             }
             Event::Crash => {
@@ -82,23 +83,23 @@ const RULES: [&str; 2] = [
      ip daddr 10.77.99.0/24 drop; }\n}\n",
 ];
 
-fn repeat(dice: &mut Dice, until: Instant, mut step: impl FnMut(&mut Dice)) {
+fn repeat(random: &mut Random, until: Instant, mut step: impl FnMut(&mut Random)) {
     while now() < until {
-        step(dice);
-        sleep(Duration::from_millis(dice.below(PAUSE_MILLIS) as u64));
+        step(random);
+        sleep(Duration::from_millis(random.below(PAUSE_MILLIS) as u64));
     }
 }
 
-fn edits(world: &mut World, dice: &mut Dice, until: Instant) {
+fn edits(world: &mut World, random: &mut Random, until: Instant) {
     let mut strangers: Vec<KeyPair> = Vec::new();
-    repeat(dice, until, |dice| {
-        let at = dice.below(world.members.len());
+    repeat(random, until, |random| {
+        let at = random.below(world.members.len());
         let (hub, member) = (&world.hub, &mut world.members[at]);
         let key = member.daemon.key.public();
-        match dice.below(8) {
+        match random.below(8) {
             0 | 1 => {
                 let stranger = KeyPair::new();
-                let (public, number) = (stranger.public(), dice.below(250));
+                let (public, number) = (stranger.public(), random.below(250));
                 let endpoint = endpoint(&member.outer(Family::V4, member.host), 9);
                 hub.set(&format!(
                     "peer {public} allowed-ips 10.77.77.{number}/32,fd77::77/128 \
@@ -118,7 +119,7 @@ fn edits(world: &mut World, dice: &mut Dice, until: Instant) {
                 member.preshared_key = psk;
             }
             5 => {
-                world.port = HUB_PORT + dice.below(PORTS) as u16;
+                world.port = HUB_PORT + random.below(PORTS) as u16;
                 hub.set(&format!("listen-port {}", world.port));
                 for member in &world.members {
                     let (key, hub) = (hub.key.public(), member.hub(world.port));
@@ -134,7 +135,7 @@ fn edits(world: &mut World, dice: &mut Dice, until: Instant) {
                 world.has_removed = true;
             }
             _ => {
-                let interval = [0, 5][dice.below(2)];
+                let interval = [0, 5][random.below(2)];
                 let key = hub.key.public();
                 member.daemon.set(&format!("peer {key} persistent-keepalive {interval}"));
             }
@@ -153,13 +154,13 @@ fn remove(world: &mut World, keys: &[KeyPair]) {
     world.has_removed = true;
 }
 
-fn roam(world: &mut World, dice: &mut Dice) {
-    let at = dice.below(world.members.len());
+fn roam(world: &mut World, random: &mut Random) {
+    let at = random.below(world.members.len());
     let (member, key) = (&mut world.members[at], world.hub.key.public());
-    match dice.below(3) {
-        0 => member.daemon.set(&format!("listen-port {}", 51821 + dice.below(PORTS))),
+    match random.below(3) {
+        0 => member.daemon.set(&format!("listen-port {}", 51821 + random.below(PORTS))),
         1 => {
-            member.family = Family::BOTH[dice.below(2)];
+            member.family = Family::BOTH[random.below(2)];
             let endpoint = member.hub(world.port);
             member.daemon.set(&format!("peer {key} endpoint {endpoint}"));
         }
@@ -178,14 +179,14 @@ fn roam(world: &mut World, dice: &mut Dice) {
     }
 }
 
-fn flap(world: &World, dice: &mut Dice) {
-    let member = dice.choose(&world.members);
-    let outage = Duration::from_millis(dice.below(OUTAGE_MILLIS) as u64);
+fn flap(world: &World, random: &mut Random) {
+    let member = &world.members[random.below(world.members.len())];
+    let outage = Duration::from_millis(random.below(OUTAGE_MILLIS) as u64);
     let (near, far) = (&world.hub.namespace, &member.daemon.namespace);
-    let family = Family::BOTH[dice.below(2)];
+    let family = Family::BOTH[random.below(2)];
     let address = with_length(family, &member.outer(family, 1));
     let link = |name: &str| [format!("ip link set {name} down"), format!("ip link set {name} up")];
-    let (namespace, [away, back]) = match dice.below(5) {
+    let (namespace, [away, back]) = match random.below(5) {
         0 => (near, link(&member.link())),
         1 => (far, link("out0")),
         2 => (far, link(&member.daemon.interface)),

@@ -6,7 +6,6 @@
 //! the output has it.
 
 mod books;
-mod dice;
 mod events;
 mod traffic;
 mod vitals;
@@ -15,10 +14,11 @@ mod world;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use wg_bounce_fuzz::Random;
+
 use super::duration;
-use crate::harness::{Backend, random_bytes, seconds};
+use crate::harness::{Backend, now, random_bytes, seconds};
 use books::Books;
-use dice::{Dice, now};
 use events::Event;
 use traffic::Traffic;
 use vitals::Vitals;
@@ -53,12 +53,12 @@ fn seed() -> u64 {
 }
 
 /// The events of one round, in an order of their own.
-fn round_of_events(round: usize, dice: &mut Dice) -> Vec<Event> {
+fn round_of_events(round: usize, random: &mut Random) -> Vec<Event> {
     let with_crash = round.is_multiple_of(ROUNDS_PER_CRASH);
     let mut events: Vec<_> =
         Event::ALL.into_iter().filter(|event| with_crash || *event != Event::Crash).collect();
     for last in (1..events.len()).rev() {
-        events.swap(last, dice.below(last + 1));
+        events.swap(last, random.below(last + 1));
     }
     events
 }
@@ -67,7 +67,7 @@ fn books_are_balanced_and_memory_is_flat(backend: Backend) {
     let _watch = Watch;
     let (start, seed, name) = (now(), seed(), backend.name());
     println!("{name}: WG_BOUNCE_SOAK_SEED={seed}, for {:?}", duration());
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     let length = (duration() / INTERVALS).clamp(INTERVAL_MIN, INTERVAL_MAX);
     let mut world = World::new(backend);
     world.settle();
@@ -76,12 +76,12 @@ fn books_are_balanced_and_memory_is_flat(backend: Backend) {
     let goes_on = || start.elapsed() < duration() && !HAS_FAILED.load(Ordering::Relaxed);
     while intervals == 0 || goes_on() {
         if events.is_empty() {
-            events = round_of_events(rounds, &mut dice);
+            events = round_of_events(rounds, &mut random);
             rounds += 1;
         }
         let event = events.pop().expect("a round has events");
-        let traffic = Traffic::start(&world, &mut dice, event != Event::Calm);
-        event.run(&mut world, &mut dice, now() + length);
+        let traffic = Traffic::start(&world, &mut random, event != Event::Calm);
+        event.run(&mut world, &mut random, now() + length);
         let moved = traffic.stop();
         let quiet = now();
         world.settle();

@@ -10,8 +10,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use wg_bounce_fuzz::Random;
 
-use super::dice::Dice;
 use super::world::World;
 use crate::harness::{Family, Forgery, Namespace, Threads, seconds};
 
@@ -51,7 +51,7 @@ pub struct Summary(Arc<Moved>);
 
 impl Traffic {
     /// Begins; `has_noise`: also messages that no peer has sent.
-    pub fn start(world: &World, dice: &mut Dice, has_noise: bool) -> Traffic {
+    pub fn start(world: &World, random: &mut Random, has_noise: bool) -> Traffic {
         let mut traffic = Traffic { threads: Threads::default(), moved: Arc::default() };
         let hub = &world.hub.namespace;
         let mut targets = vec![address("10.77.0.1"), address("fd77::1")];
@@ -62,9 +62,9 @@ impl Traffic {
         for member in &world.members {
             let namespace = &member.daemon.namespace;
             traffic.serve(namespace);
-            traffic.send_tcp(namespace, targets.clone(), Dice(dice.roll()));
+            traffic.send_tcp(namespace, targets.clone(), Random::new(random.number()));
         }
-        traffic.send_tcp(hub, targets.split_off(2), Dice(dice.roll()));
+        traffic.send_tcp(hub, targets.split_off(2), Random::new(random.number()));
         // Moving, of no peer, and of none of the tunnel's networks.
         targets.extend(["10.77.9.1", "10.77.77.77", "fd77::77"].map(address));
         for member in &world.members {
@@ -72,12 +72,12 @@ impl Traffic {
         }
         for member in &world.members {
             let namespace = &member.daemon.namespace;
-            traffic.send_udp(namespace, UDP_PORT, targets.clone(), Dice(dice.roll()));
+            traffic.send_udp(namespace, UDP_PORT, targets.clone(), Random::new(random.number()));
         }
         // No datagram is for these: what the kernel counts in the hub's namespace is the daemon's.
-        traffic.send_udp(hub, 0, targets.split_off(2), Dice(dice.roll()));
+        traffic.send_udp(hub, 0, targets.split_off(2), Random::new(random.number()));
         if has_noise {
-            traffic.make_noise(world, Dice(dice.roll()));
+            traffic.make_noise(world, Random::new(random.number()));
         }
         traffic
     }
@@ -88,7 +88,7 @@ impl Traffic {
         Summary(self.moved)
     }
 
-    fn send_udp(&mut self, from: &Namespace, port: u16, targets: Vec<IpAddr>, mut dice: Dice) {
+    fn send_udp(&mut self, from: &Namespace, port: u16, targets: Vec<IpAddr>, mut random: Random) {
         let second = if port == 0 { 0 } else { port + 1 };
         let sockets = [format!("0.0.0.0:{port}"), format!("[::]:{second}")].map(|local| {
             let socket = from.udp_socket(&local);
@@ -99,17 +99,17 @@ impl Traffic {
         });
         let (moved, payload) = (Arc::clone(&self.moved), [0xa5; 4000]);
         self.threads.repeat(move || {
-            let target = *dice.choose(&targets);
+            let target = random.pick(&targets);
             let (socket, to) = match target {
                 IpAddr::V4(_) => (&sockets[0], SocketAddr::new(target, UDP_PORT)),
                 IpAddr::V6(_) => (&sockets[1], SocketAddr::new(target, UDP_PORT + 1)),
             };
-            let length = match dice.below(8) {
-                0 => dice.below(payload.len()),
-                1..4 => dice.below(200),
-                _ => 1200 + dice.below(172),
+            let length = match random.below(8) {
+                0 => random.below(payload.len()),
+                1..4 => random.below(200),
+                _ => 1200 + random.below(172),
             };
-            for _ in 0..=dice.below(BURST) {
+            for _ in 0..=random.below(BURST) {
                 // ICMP errors of earlier packets, and what the tunnel's state at the time forbids.
                 if socket.send_to(&payload[..length], to).is_ok() {
                     moved.udp_sent.fetch_add(1, Ordering::Relaxed);
@@ -147,13 +147,13 @@ impl Traffic {
         });
     }
 
-    fn send_tcp(&mut self, from: &Namespace, targets: Vec<IpAddr>, mut dice: Dice) {
+    fn send_tcp(&mut self, from: &Namespace, targets: Vec<IpAddr>, mut random: Random) {
         let (from, chunk) = (from.clone(), vec![0x5a; CHUNK]);
         let mut stream: Option<TcpStream> = None;
         self.threads.repeat(move || {
             sleep(CHUNK_PAUSE);
             let Some(open) = &mut stream else {
-                let to = SocketAddr::new(*dice.choose(&targets), TCP_PORT);
+                let to = SocketAddr::new(random.pick(&targets), TCP_PORT);
                 stream = from.enter(|| TcpStream::connect_timeout(&to, seconds(1))).ok();
                 if let Some(open) = &stream {
                     open.set_write_timeout(Some(seconds(1))).expect("not zero");
@@ -161,24 +161,24 @@ impl Traffic {
                 return;
             };
             // Stalls and resets come with the faults.
-            if open.write(&chunk).is_err() || dice.below(CHUNKS) == 0 {
+            if open.write(&chunk).is_err() || random.below(CHUNKS) == 0 {
                 stream = None;
             }
         });
     }
 
-    fn make_noise(&mut self, world: &World, mut dice: Dice) {
+    fn make_noise(&mut self, world: &World, mut random: Random) {
         let socket = world.crowd.udp_socket("203.0.113.2:0");
         let to: SocketAddr = SocketAddr::new(address("203.0.113.1"), world.port);
         let makers = Forgery::ALL.map(|forgery| forgery.maker(&world.hub.key, None));
         let (mut makers, mut message) = (Vec::from(makers), Vec::new());
         self.threads.repeat(move || {
             for _ in 0..NOISE {
-                let maker = dice.below(makers.len());
+                let maker = random.below(makers.len());
                 makers[maker](&mut message);
-                match dice.below(6) {
-                    0 => message.truncate(dice.below(message.len())),
-                    1 => message.resize(message.len() + 1 + dice.below(64), 0),
+                match random.below(6) {
+                    0 => message.truncate(random.below(message.len())),
+                    1 => message.resize(message.len() + 1 + random.below(64), 0),
                     _ => {}
                 }
                 // The hub may have moved to another port.
