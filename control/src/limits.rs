@@ -323,7 +323,7 @@ pub const TRANSLATED_PAIRS_MAX: usize = 65_536;
 /// Pause at least between two looks at translated connections, while they keep pairs with the
 /// kernel.
 pub const CONNECTIONS_PAUSE_MIN: Millis = Millis::from_secs(2);
-/// That pause, as a multiple of the time that the last look took.
+/// That pause, as a multiple of the CPU time that the last look took.
 pub const CONNECTIONS_PAUSES: u64 = 99;
 /// Questions about the relay policy that may wait.
 pub const RELAY_QUESTIONS_MAX: usize = 16;

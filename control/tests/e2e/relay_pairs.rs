@@ -195,7 +195,15 @@ fn translated_connections_outlive_their_rule(backend: Backend) {
     };
     ask();
     hub.run(&format!("iptables-nft -t nat -D {rule}"));
-    eventually(LATE, "the pair is by the kernel", || said(&relay).contains("translated (NAT)"));
+    // The pause after a rule keeps the pair with the kernel until the connections are read.
+    const PAUSE: &str = "removed less than 3 s ago";
+    eventually(LATE, "the rule is gone", || said(&relay).contains(PAUSE));
+    ask();
+    eventually(seconds(5), "the pause ends, the connection does not", || {
+        let said = said(&relay);
+        said.contains("translated (NAT)") && !said.contains(PAUSE)
+    });
+    assert_eq!(relay.hub.log().matches("relay: IPv4 and IPv6 direct").count(), 1, "at the start");
     ask();
     expect(&relay, V6_ONLY, "translated (NAT)");
     ask();

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use wg_bounce_dataplane::pairs::{Exceptions, Pairs};
+use wg_bounce_sys::clock::Millis;
 use wg_bounce_sys::{Family, PerFamily};
 
 use crate::relay_policy::kernel::Interface;
 use crate::relay_policy::reading::Reading;
 use crate::relay_policy::reason::{Families, Finding, Reason};
 
-/// A reading, with the version of the peers' addresses at that time, if they were known, and the
-/// interface that it is about.
+/// A reading, with the version of the peers' addresses at that time, if they were known, the
+/// interface that it is about, and what it cost.
 pub(super) struct Dated {
     /// The reading.
     pub reading: Reading,
@@ -18,6 +19,8 @@ pub(super) struct Dated {
     pub version: Option<u64>,
     /// The interface.
     pub interface: Option<Interface>,
+    /// CPU time that it took.
+    pub cost: Millis,
 }
 
 impl Dated {
@@ -40,7 +43,7 @@ impl Dated {
 
 impl From<Vec<Finding>> for Dated {
     fn from(findings: Vec<Finding>) -> Dated {
-        Dated { reading: findings.into(), version: None, interface: None }
+        Dated { reading: findings.into(), version: None, interface: None, cost: Millis::ZERO }
     }
 }
 

@@ -369,6 +369,7 @@ impl Watch {
                 .then(|| routing::mtu_v6(&mut system, at));
             let read = |source: &Source| {
                 let last = self.readings.get(source);
+                let begun = clock::thread_micros();
                 let known = Known {
                     addresses,
                     before: last.and_then(|dated| dated.at(at, version)),
@@ -376,7 +377,8 @@ impl Watch {
                     may_take_long,
                 };
                 let reading = source.read(&mut system, at, known);
-                (*source, Dated { reading, version, interface: Some(at.clone()) })
+                let cost = Millis((clock::thread_micros() - begun) / 1000);
+                (*source, Dated { reading, version, interface: Some(at.clone()), cost })
             };
             let readings: Vec<_> = changed.iter().map(read).collect();
             let has_firewall = changed.iter().any(|source| source.is_firewall());
@@ -389,9 +391,9 @@ impl Watch {
             self.pace.note(start, clock::boot_time(), may_take_long);
         }
         if let Some((_, dated)) = readings.iter().find(|(one, _)| *one == Source::Connections) {
-            let end = clock::boot_time();
-            let pause = Millis(CONNECTIONS_PAUSES * end.since(start).0).max(CONNECTIONS_PAUSE_MIN);
-            self.connections_next = dated.reading.has_translations().then_some(end + pause);
+            let pause = Millis(CONNECTIONS_PAUSES * dated.cost.0).max(CONNECTIONS_PAUSE_MIN);
+            let next = clock::boot_time() + pause;
+            self.connections_next = dated.reading.has_translations().then_some(next);
         }
         // Nothing waits with `--relay direct`, which bypasses firewalls anyway.
         let must_settle = tracks_connections && self.mode == Mode::Auto;
