@@ -212,10 +212,16 @@ pub const PEERS_PER_ANSWER: usize = 256;
 pub const MESSAGES_PER_TURN: usize = 256;
 /// Of these, messages that cost a DH.
 pub const TRIES_PER_TURN: u64 = 16;
-/// Messages that wait before helpers compute as well: waking one costs some microseconds.
+/// Messages that wait before helpers compute instead of control: waking one costs some
+/// microseconds.
 pub const WAITING_ALONE_MAX: usize = 4;
 /// Responses that each helper has at a time (about a millisecond of work).
 pub const RESPONSES_PER_HELPER: usize = 32;
+/// Results that wait before a helper wakes the control thread, while it has more to do.
+pub const RESULTS_PER_WAKE: usize = RESPONSES_PER_HELPER / 2;
+/// Added to the nice value of helpers: a core that a worker needs as well is shared 110 to 1,024
+/// (`sched_prio_to_weight`, kernel/sched/core.c).
+pub const HELPER_NICE: i32 = 10;
 /// Threads at most that compute handshakes, unless more are asked for: the control thread cannot
 /// install the sessions of more.
 pub const HANDSHAKE_THREADS_DEFAULT_MAX: usize = 4;

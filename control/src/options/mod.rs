@@ -116,7 +116,7 @@ pub struct Options {
     #[arg(env = "WG_BOUNCE_DH", hide_env_values = true)]
     pub dh: DhChoice,
 
-    /// Threads that compute handshakes while many wait, the control thread among them
+    /// Threads that compute handshakes while many wait, at a lower priority
     /// [default: one per CPU, at most 4]
     #[arg(long, value_name = "N", env = "WG_BOUNCE_HANDSHAKE_THREADS", hide_env_values = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=HANDSHAKE_THREADS_MAX as i64))]

@@ -47,7 +47,7 @@ impl Handshakes {
         self.initiations.len() + self.responses.len()
     }
 
-    /// Whether so many wait that other threads should compute as well.
+    /// Whether so many wait that helpers should compute.
     pub(super) fn need_help(&self) -> bool {
         self.waiting() >= WAITING_ALONE_MAX
     }

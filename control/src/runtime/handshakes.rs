@@ -3,7 +3,7 @@
 //! 1. Every turn empties the workers' lanes into queues that are fair to each source.
 //! 2. A few messages of each kind are handled. Those that wait decide whether the daemon is under
 //!    load.
-//! 3. While many wait, helpers compute a part of the responses.
+//! 3. While many wait, helpers compute all responses, and messages wait for these.
 //! 4. Responses to an initiation that has received too many forged ones come last and at a bounded
 //!    rate, those from the endpoint of the peer in turn with all others. If the endpoint is forged
 //!    as well, those that find no place must prove it, so that the peer's next response is tried
@@ -32,7 +32,7 @@ impl Runtime {
         self.components.pool.listen();
         for _ in 0..MESSAGES_PER_TURN {
             self.continue_responses();
-            if self.tries() >= tries + TRIES_PER_TURN {
+            if self.tries() >= tries + TRIES_PER_TURN || self.waits_for_helpers() {
                 break;
             }
             let Some(waiting) = self.handshakes.pop() else { break };
@@ -131,6 +131,19 @@ impl Runtime {
         while let Some(response) = self.components.pool.take() {
             self.handle(Input::Computed(response));
         }
+    }
+
+    /// Whether handshake messages wait for the helpers, whose results wake this thread.
+    fn waits_for_helpers(&self) -> bool {
+        self.handshakes.need_help() && !self.components.pool.has_room()
+    }
+
+    /// Whether handshake messages wait for this thread.
+    pub(super) fn has_handshakes(&self) -> bool {
+        let lanes = &self.components.events;
+        let is_queued = self.handshakes.waiting() != 0 && !self.waits_for_helpers();
+        let can_queue = !lanes.initiations.is_empty() && self.handshakes.initiations.places() != 0;
+        is_queued || can_queue || !lanes.responses.is_empty() || !lanes.cookie_replies.is_empty()
     }
 
     /// CPU time of this thread and of its helpers.

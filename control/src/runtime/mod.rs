@@ -77,7 +77,7 @@ impl Runtime {
             true => RelayState::without_interface(),
             false => RelayState::new(components.relay_mode, components.relay_policy.take()),
         };
-        let threads = 1 + components.pool.helpers();
+        let threads = components.pool.helpers();
         let reachable = components.state_writer.take();
         let reachable = reachable.map(ReachablePeers::new);
         let announcer = Announcer::new(components.device.session_lifetime());
@@ -341,14 +341,8 @@ impl Runtime {
         }
         self.answer_status();
         self.process_handshakes();
-        let Components { events, requests, pool, .. } = &self.components;
-        !(events.initiations.is_empty()
-            && events.responses.is_empty()
-            && events.cookie_replies.is_empty()
-            && events.peers.is_empty()
-            && requests.is_empty())
-            || self.handshakes.waiting() != 0
-            || pool.has_results()
+        let Components { events, requests, .. } = &self.components;
+        !(events.peers.is_empty() && requests.is_empty()) || self.has_handshakes()
     }
 
     /// Handles notices about peers, until they have begun a turn's share of handshakes.

@@ -1,7 +1,8 @@
 //! Threads that help the control thread with handshakes.
 //!
-//! They compute steps of responses, and touch no other state. The control thread computes as well:
-//! helpers get what it cannot do at once, so a single handshake wakes none of them.
+//! They compute steps of responses, and touch no other state. The control thread computes a single
+//! handshake itself; while many wait, it leaves them all to the helpers, which run at a lower
+//! priority than the workers: established peers come before new ones.
 
 use std::io;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
+use rustix::process::{getpriority_process, setpriority_process};
 use wg_bounce_sys::clock;
 
 use crate::device::PendingResponse;
-use crate::limits::RESPONSES_PER_HELPER;
+use crate::limits::{HELPER_NICE, RESPONSES_PER_HELPER, RESULTS_PER_WAKE};
 
 /// The helpers, and the responses that they have.
 pub struct Pool {
@@ -61,7 +63,7 @@ impl Pool {
     }
 
     /// Whether the helpers can take another response.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.pending < self.helpers.len() * RESPONSES_PER_HELPER
     }
 
@@ -85,11 +87,6 @@ impl Pool {
         let pending = self.results.try_recv().ok()?;
         self.pending -= 1;
         Some(pending)
-    }
-
-    /// Whether `take` has one.
-    pub(super) fn has_results(&self) -> bool {
-        !self.results.is_empty()
     }
 
     /// Prepares for the wait for events: results from now on wake the control thread. Those from
@@ -119,14 +116,25 @@ fn help(
     results: &Sender<Box<PendingResponse>>,
     shared: &Shared,
 ) {
+    lower_priority();
     for mut pending in tasks {
         pending.compute();
         shared.micros[number].store(clock::thread_micros(), Ordering::Relaxed);
         if results.send(pending).is_err() {
             return;
         }
-        if !shared.is_rung.swap(true, Ordering::SeqCst) {
+        let is_due = tasks.is_empty() || results.len() >= RESULTS_PER_WAKE;
+        if is_due && !shared.is_rung.swap(true, Ordering::SeqCst) {
             let _ = shared.wake.write(1);
         }
+    }
+}
+
+/// Lowers the priority of this thread.
+fn lower_priority() {
+    let lowered = getpriority_process(None)
+        .and_then(|nice| setpriority_process(None, nice.saturating_add(HELPER_NICE)));
+    if let Err(error) = lowered {
+        log::debug!("handshakes: cannot lower the priority: {error}");
     }
 }

@@ -199,6 +199,30 @@ fn privileges_are_reduced(backend: Backend) {
     assert!(!log.contains("not permitted"), "{log}");
 }
 
+/// Threads that compute handshakes run at a lower priority than all others.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn handshakes_have_a_lower_priority() {
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let line = format!("nice -n 3 {} -f --handshake-threads 2 {interface}", binary());
+    let process = namespace.spawn(&lab, &line);
+    let mut threads = Vec::new();
+    eventually(seconds(10), "two are lower", || {
+        let text = namespace.run(&format!("ps -L --no-headers -o ni,comm -p {}", process.pid()));
+        let thread =
+            |line: &str| line.trim().split_once(' ').map(|(a, b)| [a, b].map(str::to_owned));
+        threads = text.lines().filter_map(thread).collect();
+        threads.iter().filter(|[nice, _]| nice == "13").count() == 2
+    });
+    let is_right = |[nice, name]: &[String; 2]| {
+        let expected = if name.trim().starts_with("handshakes-") { "13" } else { "3" };
+        nice == expected
+    };
+    assert!(threads.iter().all(is_right), "{threads:?}");
+}
+
 /// Capabilities that the caller lacks are not asked for.
 #[test]
 #[ignore = "needs root: creates network namespaces"]
