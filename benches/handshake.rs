@@ -117,7 +117,7 @@ fn handshake(criterion: &mut Criterion) {
         bencher.iter(|| {
             let message = black_box(&initiation);
             assert_eq!(checker.judge(message, SOURCE, true, NOW, rng), MacState::ValidMac1);
-            checker.reply(message, 1, SOURCE, NOW, rng)
+            checker.reply(message, SOURCE, NOW, rng).seal(rng)
         });
     });
     group.finish();

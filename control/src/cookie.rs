@@ -94,29 +94,21 @@ impl Checker {
         }
     }
 
-    /// A cookie reply to `message`, an initiation or response whose sender index is `receiver`.
+    /// The reply with a cookie to `message`, an initiation or response from `source`.
     pub fn reply(
         &mut self,
         message: &[u8],
-        receiver: u32,
         source: SocketAddr,
         now: Millis,
         rng: &mut dyn CryptoRng,
-    ) -> [u8; COOKIE_REPLY_LEN] {
-        let mut cookie = self.cookie(source, now, rng);
-        let mut nonce = [0; 24];
-        rng.fill_bytes(&mut nonce);
-        let mac1 = &message[message.len() - 2 * MAC_LEN..message.len() - MAC_LEN];
-        let tag = XChaCha20Poly1305::new(&Key::from(self.cookie_key))
-            .encrypt_inout_detached(&XNonce::from(nonce), mac1, cookie.as_mut_slice().into())
-            .expect("a cookie is far below the AEAD's length limit");
-        let mut reply = [0; COOKIE_REPLY_LEN];
-        reply[..4].copy_from_slice(&[COOKIE_REPLY, 0, 0, 0]);
-        reply[4..8].copy_from_slice(&receiver.to_le_bytes());
-        reply[8..32].copy_from_slice(&nonce);
-        reply[32..48].copy_from_slice(&*cookie);
-        reply[48..].copy_from_slice(&tag);
-        reply
+    ) -> CookieReply {
+        let (_, macs) = message.split_at(message.len() - 2 * MAC_LEN);
+        CookieReply {
+            receiver: message[4..8].try_into().expect("four bytes"),
+            mac1: macs[..MAC_LEN].try_into().expect("16 bytes"),
+            cookie: self.cookie(source, now, rng),
+            cookie_key: self.cookie_key,
+        }
     }
 
     /// The cookie of an address and port: a sender behind a NAT is bound to its own port.
@@ -130,6 +122,34 @@ impl Checker {
             IpAddr::V4(v4) => mac(&*self.secret, &[&v4.octets(), &port]),
             IpAddr::V6(v6) => mac(&*self.secret, &[&v6.octets(), &port]),
         })
+    }
+}
+
+/// A cookie for the sender of a message, still to be encrypted; any thread can do that.
+pub struct CookieReply {
+    /// The sender's index in that message.
+    receiver: [u8; 4],
+    mac1: [u8; MAC_LEN],
+    cookie: Cookie,
+    cookie_key: [u8; 32],
+}
+
+impl CookieReply {
+    /// Encrypts the cookie into the message to send.
+    pub fn seal(mut self, rng: &mut dyn CryptoRng) -> [u8; COOKIE_REPLY_LEN] {
+        let mut nonce = [0; 24];
+        rng.fill_bytes(&mut nonce);
+        let cookie = self.cookie.as_mut_slice();
+        let tag = XChaCha20Poly1305::new(&Key::from(self.cookie_key))
+            .encrypt_inout_detached(&XNonce::from(nonce), &self.mac1, cookie.into())
+            .expect("a cookie is far below the AEAD's length limit");
+        let mut reply = [0; COOKIE_REPLY_LEN];
+        reply[..4].copy_from_slice(&[COOKIE_REPLY, 0, 0, 0]);
+        reply[4..8].copy_from_slice(&self.receiver);
+        reply[8..32].copy_from_slice(&nonce);
+        reply[32..48].copy_from_slice(&*self.cookie);
+        reply[48..].copy_from_slice(&tag);
+        reply
     }
 }
 
@@ -222,8 +242,8 @@ mod tests {
         let first = signed(&mut signer, NOW);
         assert_eq!(checker.judge(&first, source(1), false, NOW, &mut rng), MacState::ValidMac1);
         assert_eq!(checker.judge(&first, source(1), true, NOW, &mut rng), MacState::ValidMac1);
-        let reply = checker.reply(&first, 5, source(1), NOW, &mut rng);
-        assert_eq!(reply[4..8], 5u32.to_le_bytes());
+        let reply = checker.reply(&first, source(1), NOW, &mut rng).seal(&mut rng);
+        assert_eq!(reply[4..8], first[4..8]);
         assert!(signer.consume(&reply, NOW));
         assert!(!signer.consume(&reply, NOW), "one reply for one message");
         let second = signed(&mut signer, NOW);
@@ -250,7 +270,7 @@ mod tests {
         let (mut signer, mut checker, mut rng) =
             (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
         let message = signed(&mut signer, NOW);
-        let reply = checker.reply(&message, 5, source(1), NOW, &mut rng);
+        let reply = checker.reply(&message, source(1), NOW, &mut rng).seal(&mut rng);
         for byte in 8..COOKIE_REPLY_LEN {
             let mut forged = reply;
             forged[byte] ^= 1;
@@ -267,7 +287,7 @@ mod tests {
         let (mut signer, mut checker, mut rng) =
             (CookieSigner::new(&PUBLIC), Checker::new(&PUBLIC), rng());
         let message = signed(&mut signer, NOW);
-        let reply = checker.reply(&message, 5, source(1), NOW, &mut rng);
+        let reply = checker.reply(&message, source(1), NOW, &mut rng).seal(&mut rng);
         assert!(signer.consume(&reply, NOW));
         let soon = NOW + Millis::from_secs(114);
         let message = signed(&mut signer, soon);

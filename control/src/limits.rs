@@ -147,6 +147,9 @@ const _: () = assert!(2 * ARRIVAL_WINDOW.0 < UNDER_LOAD_TIME.0);
 /// Messages that wait for the control thread, of each kind (about 300 bytes with their place in
 /// the queue, 10 MB for each kind): with a fast CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].
 pub const WAITING_MAX: usize = 32_768;
+/// Sources of initiations that return during a flood, at most, that need no cookie: 0.1 s of work
+/// for an idle core.
+pub const RETURNING_SOURCES_MAX: usize = 1024;
 /// Messages of one source that wait: a thousand peers behind one NAT that restart at once.
 pub const WAITING_PER_SOURCE_MAX: usize = 2048;
 const _: () = assert!(WAITING_PER_SOURCE_MAX * 4 <= WAITING_MAX);
@@ -215,13 +218,16 @@ pub const TRIES_PER_TURN: u64 = 16;
 /// Messages that wait before helpers compute instead of control: waking one costs some
 /// microseconds.
 pub const WAITING_ALONE_MAX: usize = 4;
-/// Responses that each helper has at a time (about a millisecond of work).
-pub const RESPONSES_PER_HELPER: usize = 32;
-/// Results that wait before a helper wakes the control thread, while it has more to do.
-pub const RESULTS_PER_WAKE: usize = RESPONSES_PER_HELPER / 2;
+/// Messages that each helper has at a time (about a millisecond of work, if they are initiations).
+pub const TASKS_PER_HELPER: usize = 32;
+/// Results that wait, or tasks that are left, when a helper wakes the control thread.
+pub const TASKS_PER_WAKE: usize = TASKS_PER_HELPER / 2;
 /// Added to the nice value of helpers: a core that a worker needs as well is shared 110 to 1,024
-/// (`sched_prio_to_weight`, kernel/sched/core.c).
+/// (`sched_prio_to_weight`, kernel/sched/core.c), for 800 handshakes per second.
 pub const HELPER_NICE: i32 = 10;
+/// The same for the thread that sends cookie replies: 15 to 1,024. A sender that returns needs no
+/// cookie.
+pub const COOKIES_NICE: i32 = 19;
 /// Threads at most that compute handshakes, unless more are asked for: the control thread cannot
 /// install the sessions of more.
 pub const HANDSHAKE_THREADS_DEFAULT_MAX: usize = 4;

@@ -2,6 +2,7 @@
 //! worker to another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(not(loom))]
 use nix::sys::eventfd::EventFd;
@@ -13,7 +14,6 @@ use crate::peer::PeerId;
 #[cfg(loom)]
 use crate::sync::EventFd;
 use crate::sync::{Receiver, Sender, TrySendError, bounded};
-use crate::wire;
 
 /// A datagram that arrived at another worker than the owner of its session.
 pub struct HandOff {
@@ -36,8 +36,12 @@ pub enum Failure {
 
 /// Control's receiving ends of the workers' lanes.
 pub struct Events {
-    /// Handshake initiations with a valid mac1.
+    /// Initiations with a valid mac1.
     pub initiations: Receiver<HandshakeMessage>,
+    /// The same, from senders that were seen some seconds before; only during a flood.
+    pub returning: Receiver<HandshakeMessage>,
+    /// Set by control while initiations need a cookie.
+    pub under_load: Arc<AtomicBool>,
     /// Responses with a valid mac1 for an index that is pending.
     pub responses: Receiver<HandshakeMessage>,
     /// Cookie replies for an index that is pending: cheap to forge, so they have their own lane.
@@ -46,6 +50,19 @@ pub struct Events {
     pub peers: Receiver<PeerId>,
     /// Workers that ended.
     pub failures: Receiver<Failure>,
+}
+
+/// A lane of handshake messages to control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeLane {
+    /// [`Events::initiations`].
+    Initiations,
+    /// [`Events::returning`].
+    Returning,
+    /// [`Events::responses`].
+    Responses,
+    /// [`Events::cookie_replies`].
+    CookieReplies,
 }
 
 /// The sending end of the lane to another worker, and its doorbell.
@@ -59,10 +76,13 @@ pub struct Neighbour {
 #[derive(Clone)]
 pub struct Channels {
     initiations: Sender<HandshakeMessage>,
+    returning: Sender<HandshakeMessage>,
     responses: Sender<HandshakeMessage>,
     cookie_replies: Sender<HandshakeMessage>,
     peers: Sender<PeerId>,
     failures: Sender<Failure>,
+    /// See [`Events::under_load`].
+    under_load: Arc<AtomicBool>,
     /// Control's doorbell.
     wake: Arc<EventFd>,
     /// All workers by number, including this one.
@@ -79,16 +99,19 @@ impl Channels {
     /// The lanes to control, without neighbours yet; `wake` is control's doorbell.
     pub fn new(wake: Arc<EventFd>) -> (Channels, Events) {
         let (initiations, initiations_lane) = bounded(INITIATIONS_MAX);
+        let (returning, returning_lane) = bounded(INITIATIONS_MAX);
         let (responses, responses_lane) = bounded(RESPONSES_MAX);
         let (cookie_replies, cookie_replies_lane) = bounded(COOKIE_REPLIES_MAX);
         let (peers, peers_lane) = bounded(NOTICES_MAX);
         let (failures, failures_lane) = bounded(WORKERS_MAX);
         let channels = Channels {
             initiations,
+            returning,
             responses,
             cookie_replies,
             peers,
             failures,
+            under_load: Arc::default(),
             wake,
             neighbours: Vec::new(),
             unsent: Vec::new(),
@@ -97,32 +120,40 @@ impl Channels {
         };
         let events = Events {
             initiations: initiations_lane,
+            returning: returning_lane,
             responses: responses_lane,
             cookie_replies: cookie_replies_lane,
             peers: peers_lane,
             failures: failures_lane,
+            under_load: Arc::clone(&channels.under_load),
         };
         (channels, events)
     }
 
-    /// Whether the lane of handshake messages of this type is full. Control is awake then.
-    pub fn is_full(&self, message_type: u8) -> bool {
-        self.lane_of(message_type).is_full()
+    /// Whether control is under load.
+    pub fn is_under_load(&self) -> bool {
+        self.under_load.load(Ordering::Relaxed)
+    }
+
+    /// Whether this lane is full. Control is awake then.
+    pub fn is_full(&self, lane: HandshakeLane) -> bool {
+        self.handshakes(lane).is_full()
     }
 
     /// Queues a handshake message; returns false if its lane is full.
     #[must_use]
-    pub fn handshake(&mut self, message: HandshakeMessage) -> bool {
-        let is_queued = self.lane_of(message.bytes[0]).try_send(message).is_ok();
+    pub fn handshake(&mut self, message: HandshakeMessage, lane: HandshakeLane) -> bool {
+        let is_queued = self.handshakes(lane).try_send(message).is_ok();
         self.must_wake = true;
         is_queued
     }
 
-    fn lane_of(&self, message_type: u8) -> &Sender<HandshakeMessage> {
-        match message_type {
-            wire::INITIATION => &self.initiations,
-            wire::RESPONSE => &self.responses,
-            _ => &self.cookie_replies,
+    fn handshakes(&self, lane: HandshakeLane) -> &Sender<HandshakeMessage> {
+        match lane {
+            HandshakeLane::Initiations => &self.initiations,
+            HandshakeLane::Returning => &self.returning,
+            HandshakeLane::Responses => &self.responses,
+            HandshakeLane::CookieReplies => &self.cookie_replies,
         }
     }
 

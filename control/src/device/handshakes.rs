@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::peer::PeerId;
 use wg_bounce_dataplane::wire::{COOKIE_REPLY_LEN, Kind, RESPONSE_LEN, classify};
@@ -129,10 +128,8 @@ impl Core {
             }
             MacState::ValidMac1 if !needs_mac2 => true,
             MacState::ValidMac1 => {
-                let sender = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
-                let reply = own.checker.reply(bytes, sender, from.remote, now, &mut *self.rng);
-                let message = ArrayVec::try_from(reply.as_slice()).expect("shorter than any");
-                out.push(Output::Send { peer: None, to: from, message });
+                let reply = own.checker.reply(bytes, from.remote, now, &mut *self.rng);
+                out.push(Output::Cookie { to: from, reply });
                 self.counters.cookie_replies_sent += 1;
                 false
             }

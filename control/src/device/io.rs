@@ -14,6 +14,7 @@ use wg_bounce_sys::Endpoint;
 use wg_bounce_sys::clock::Millis;
 
 use super::pending_response::PendingResponse;
+use crate::cookie::CookieReply;
 use crate::noise::Dh;
 use crate::timers::Timings;
 
@@ -90,10 +91,17 @@ pub enum Output {
         /// The new session; none to withdraw the old one.
         session: Option<Arc<SendSession>>,
     },
-    /// Send a handshake message.
+    /// Send a cookie reply, which any thread may seal and send.
+    Cookie {
+        /// The destination.
+        to: Endpoint,
+        /// The reply.
+        reply: CookieReply,
+    },
+    /// Send an initiation or response.
     Send {
-        /// The peer whose `tx_bytes` count the message; none for a cookie reply.
-        peer: Option<Arc<Peer>>,
+        /// The peer whose `tx_bytes` count the message.
+        peer: Arc<Peer>,
         /// The destination.
         to: Endpoint,
         /// The datagram's payload.

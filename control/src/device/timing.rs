@@ -135,7 +135,7 @@ impl Core {
         let _ = entry.shared.note_sent(now.monotonic, false);
         entry.last_handshake_sent = Some(now.monotonic);
         out.push(Output::Send {
-            peer: Some(Arc::clone(&entry.shared)),
+            peer: Arc::clone(&entry.shared),
             to,
             message: ArrayVec::try_from(message).expect("no handshake message is longer"),
         });

@@ -55,6 +55,7 @@ impl Runtime {
                     }
                 }
                 Output::Compute(response) => self.response = Some(response),
+                Output::Cookie { to, reply } => self.components.pool.send_cookie(to, reply),
                 Output::Send { peer, to, message } => self.unsent.push((peer, to, message)),
                 Output::Publish => self.publish(),
                 Output::Log(event) => self.log(&event),
@@ -68,15 +69,15 @@ impl Runtime {
     pub(super) fn flush(&mut self) {
         let mut unsent = mem::take(&mut self.unsent);
         for (peer, to, message) in unsent.drain(..) {
-            self.send(peer.as_deref(), to, &message);
+            self.send(&peer, to, &message);
         }
         self.unsent = unsent;
         self.components.engine.ring_bells();
     }
 
-    fn send(&mut self, peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
+    fn send(&mut self, peer: &Peer, to: Endpoint, message: &[u8]) {
         // Before it leaves: it may be routed into the interface.
-        if let (Some(peer), Some((_, index))) = (peer, kind_and_index(message)) {
+        if let Some((_, index)) = kind_and_index(message) {
             peer.set_handshake_index(index);
         }
         let sent_from = match self.components.engine.send_handshake(peer, &to, message) {
@@ -84,19 +85,14 @@ impl Runtime {
             // The device retries on its own.
             Err(error) => {
                 let kind = message_kind(message);
-                match peer {
-                    Some(peer) => log::debug!("{}: cannot send {kind}: {error}", Named(peer)),
-                    None => log::debug!("{}: cannot send {kind}: {error}", to.remote),
-                }
+                log::debug!("{}: cannot send {kind}: {error}", Named(peer));
                 return;
             }
         };
-        log_sent(peer, to, message);
-        if let Some(peer) = peer {
-            peer.counters.sent_bytes.add(message.len() as u64);
-            if sent_from == SentFrom::Anywhere {
-                peer.forget_source(to);
-            }
+        log::debug!("{}: sent {}", Named(peer), message_kind(message));
+        peer.counters.sent_bytes.add(message.len() as u64);
+        if sent_from == SentFrom::Anywhere {
+            peer.forget_source(to);
         }
     }
 
@@ -224,14 +220,6 @@ fn log_session(peer: &Peer, session: Option<&SendSession>) {
     }
 }
 
-fn log_sent(peer: Option<&Peer>, to: Endpoint, message: &[u8]) {
-    let kind = message_kind(message);
-    match peer {
-        Some(peer) => log::debug!("{}: sent {kind}", Named(peer)),
-        None => log::debug!("{}: sent {kind}", to.remote),
-    }
-}
-
 /// The subject of a log line about a peer: its key, and its endpoint if one is known.
 struct Named<'a>(&'a Peer);
 
@@ -248,7 +236,6 @@ impl fmt::Display for Named<'_> {
 fn message_kind(message: &[u8]) -> &'static str {
     match wire::classify(message) {
         Some(Kind::Initiation) => "handshake initiation",
-        Some(Kind::Response(_)) => "handshake response",
-        _ => "cookie reply",
+        _ => "handshake response",
     }
 }

@@ -98,6 +98,11 @@ impl FairQueue {
         self.max - self.len
     }
 
+    /// Number of sources that have queued messages.
+    pub(super) fn sources(&self) -> usize {
+        self.turns.len()
+    }
+
     /// Number of queued messages.
     pub(super) fn len(&self) -> usize {
         self.len

@@ -7,13 +7,16 @@ use wg_bounce_sys::clock::Millis;
 use super::fair_queue::{FairQueue, Full, Waiting};
 use super::under_load::UnderLoad;
 use crate::limits::{
-    DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, WAITING_ALONE_MAX, WAITING_MAX,
+    DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, RETURNING_SOURCES_MAX, WAITING_ALONE_MAX,
+    WAITING_MAX,
 };
 use crate::source_prefix::SourcePrefix;
 
 /// Handshake messages that the device has not seen yet.
 pub(super) struct Handshakes {
     pub(super) initiations: FairQueue,
+    /// Initiations whose senders have returned during a flood.
+    pub(super) returning: FairQueue,
     pub(super) responses: FairQueue,
     /// Responses beyond the budget of forged ones, from the endpoint of the peer.
     doubtful_from_endpoint: FairQueue,
@@ -21,10 +24,23 @@ pub(super) struct Handshakes {
     doubtful: FairQueue,
     doubtful_rate: TokenBucket,
     pub(super) load: UnderLoad,
+    /// Under load, as far as known; see `load`.
+    pub(super) under_load: bool,
     /// Messages that found no place.
     pub(super) dropped: u64,
-    /// Whose turn it is where two queues take turns.
-    turn: bool,
+    /// Whose turn it is: of initiations, those that return, and responses.
+    turn: usize,
+    /// The same for doubtful responses.
+    doubtful_turn: bool,
+}
+
+/// A message whose turn it is.
+pub(super) struct Next {
+    pub(super) message: HandshakeMessage,
+    /// The time from which on it has waited.
+    pub(super) since: Millis,
+    /// It is an initiation whose sender must prove its address with a cookie under load.
+    pub(super) is_stranger: bool,
 }
 
 impl Handshakes {
@@ -32,19 +48,22 @@ impl Handshakes {
     pub(super) fn new(threads: usize, now: Millis) -> Handshakes {
         Handshakes {
             initiations: FairQueue::new(WAITING_MAX),
+            returning: FairQueue::new(WAITING_MAX),
             responses: FairQueue::new(WAITING_MAX),
             doubtful_from_endpoint: FairQueue::new(DOUBTFUL_MAX),
             doubtful: FairQueue::new(DOUBTFUL_MAX),
             doubtful_rate: TokenBucket::full(&DOUBTFUL_RATE, now),
             load: UnderLoad::new(threads),
+            under_load: false,
             dropped: 0,
-            turn: false,
+            turn: 0,
+            doubtful_turn: false,
         }
     }
 
     /// Messages that can be handled at once.
     pub(super) fn waiting(&self) -> usize {
-        self.initiations.len() + self.responses.len()
+        self.initiations.len() + self.returning.len() + self.responses.len()
     }
 
     /// Whether so many wait that helpers should compute.
@@ -66,13 +85,32 @@ impl Handshakes {
         pushed == Err(Full::Memory)
     }
 
-    /// Removes the next initiation or response, in turn.
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
-        self.turn = !self.turn;
-        let Handshakes { initiations, responses, .. } = self;
-        let (first, second) =
-            if self.turn { (initiations, responses) } else { (responses, initiations) };
-        first.pop().or_else(|| second.pop())
+    /// Removes the next initiation or response, in turn; none of a stranger unless it `may_ask`
+    /// these.
+    pub(super) fn pop(&mut self, may_ask: bool) -> Option<Next> {
+        self.turn = (self.turn + 1) % 3;
+        let all_are_strangers = self.returns_a_flood();
+        (self.turn..self.turn + 3).find_map(|number| {
+            let (queue, is_stranger) = match number % 3 {
+                0 => (&mut self.initiations, true),
+                1 => (&mut self.returning, all_are_strangers),
+                _ => (&mut self.responses, false),
+            };
+            let waiting = (may_ask || !is_stranger).then(|| queue.pop()).flatten();
+            waiting.map(|Waiting { message, since }| Next { message, since, is_stranger })
+        })
+    }
+
+    /// Whether [`Handshakes::pop`] has a message.
+    pub(super) fn has_next(&self, may_ask: bool) -> bool {
+        let is_free =
+            self.responses.len() != 0 || self.returning.len() != 0 && !self.returns_a_flood();
+        is_free || may_ask && self.waiting() != 0
+    }
+
+    /// Whether so many senders return that they are a flood as well.
+    fn returns_a_flood(&self) -> bool {
+        self.returning.sources() > RETURNING_SOURCES_MAX
     }
 
     /// Removes the next doubtful response, unless its rate forbids it.
@@ -80,9 +118,9 @@ impl Handshakes {
         if self.pause().is_none() || !self.doubtful_rate.try_take(&DOUBTFUL_RATE, now) {
             return None;
         }
-        self.turn = !self.turn;
+        self.doubtful_turn = !self.doubtful_turn;
         let Handshakes { doubtful, doubtful_from_endpoint, .. } = self;
-        let (first, second) = if self.turn {
+        let (first, second) = if self.doubtful_turn {
             (doubtful, doubtful_from_endpoint)
         } else {
             (doubtful_from_endpoint, doubtful)
@@ -105,5 +143,54 @@ impl Handshakes {
         }
         let _is_queued = queue.push(message, DOUBTFUL_PER_SOURCE_MAX, now);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use arrayvec::ArrayVec;
+    use wg_bounce_sys::Endpoint;
+
+    use super::*;
+
+    fn from(source: u32) -> HandshakeMessage {
+        let remote = (Ipv4Addr::from_bits(source), 51820).into();
+        HandshakeMessage { bytes: ArrayVec::new(), from: Endpoint { remote, source: None } }
+    }
+
+    #[test]
+    fn senders_that_return_wait_for_no_stranger_and_prove_nothing() {
+        let mut handshakes = Handshakes::new(1, Millis(1));
+        for source in 0..1000 {
+            handshakes.initiations.push(from(source), 1, Millis(1)).expect("a place");
+        }
+        handshakes.returning.push(from(5000), 1, Millis(1)).expect("a place");
+        let first_two: Vec<Next> = (0..2).filter_map(|_| handshakes.pop(true)).collect();
+        let returned = first_two.iter().find(|next| !next.is_stranger).expect("among the first");
+        assert_eq!(returned.message.from, from(5000).from);
+        assert!(handshakes.pop(true).expect("a stranger").is_stranger);
+        assert!(handshakes.has_next(true) && !handshakes.has_next(false));
+        assert!(handshakes.pop(false).is_none(), "strangers wait until they can be asked");
+    }
+
+    #[test]
+    fn a_flood_that_returns_must_prove_its_addresses() {
+        let mut handshakes = Handshakes::new(1, Millis(1));
+        for source in 0..=RETURNING_SOURCES_MAX as u32 {
+            handshakes.returning.push(from(source), 1, Millis(1)).expect("a place");
+        }
+        assert!(handshakes.pop(true).expect("waits").is_stranger);
+        assert!(!handshakes.pop(true).expect("waits").is_stranger, "as many as need none");
+    }
+
+    #[test]
+    fn peers_behind_one_address_that_return_prove_nothing() {
+        let mut handshakes = Handshakes::new(1, Millis(1));
+        for _ in 0..2000 {
+            handshakes.returning.push(from(7), 2048, Millis(1)).expect("a place");
+        }
+        assert!(!handshakes.pop(true).expect("waits").is_stranger);
     }
 }

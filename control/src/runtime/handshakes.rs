@@ -4,15 +4,20 @@
 //! 2. A few messages of each kind are handled. Those that wait decide whether the daemon is under
 //!    load.
 //! 3. While many wait, helpers compute all responses, and messages wait for these.
-//! 4. Responses to an initiation that has received too many forged ones come last and at a bounded
+//! 4. Under load, strangers must prove their address: senders of initiations that were not seen
+//!    some seconds before. They wait for the thread that sends the cookies.
+//! 5. Responses to an initiation that has received too many forged ones come last and at a bounded
 //!    rate, those from the endpoint of the peer in turn with all others. If the endpoint is forged
 //!    as well, those that find no place must prove it, so that the peer's next response is tried
 //!    at once.
+
+use std::sync::atomic::Ordering;
 
 use wg_bounce_dataplane::messages::HandshakeMessage;
 use wg_bounce_dataplane::wire;
 use wg_bounce_sys::clock;
 
+use super::handshake_queues::Next;
 use super::state::Runtime;
 use crate::device::{Input, Standing};
 use crate::limits::{
@@ -25,7 +30,7 @@ impl Runtime {
         let under_load = self.drain_handshakes();
         for _ in 0..COOKIE_REPLIES_PER_TURN {
             let Ok(message) = self.components.events.cookie_replies.try_recv() else { break };
-            self.handshake(&message, under_load);
+            self.handshake(&message, false);
         }
         let (tries, start) = (self.tries(), self.micros());
         // Results from now on wake this thread.
@@ -35,13 +40,15 @@ impl Runtime {
             if self.tries() >= tries + TRIES_PER_TURN || self.waits_for_helpers() {
                 break;
             }
-            let Some(waiting) = self.handshakes.pop() else { break };
+            let may_ask = self.may_ask_strangers();
+            let Some(next) = self.handshakes.pop(may_ask) else { break };
+            let Next { message, since, is_stranger } = next;
             let now = clock::boot_time();
-            if self.handshakes.load.waited(now.since(waiting.since), now) {
+            if self.handshakes.load.waited(now.since(since), now) {
                 self.handshakes.dropped += 1;
                 continue;
             }
-            self.try_message(waiting.message, under_load);
+            self.try_message(message, under_load && is_stranger);
         }
         // With the answers, which leave now.
         self.flush();
@@ -51,6 +58,9 @@ impl Runtime {
         }
         // At least one, so that a flood of initiations does not lock them out.
         for _ in 0..TRIES_PER_TURN {
+            if !self.may_ask_strangers() {
+                break;
+            }
             let Some(message) = self.handshakes.pop_doubtful(clock::boot_time()) else { break };
             self.handshake(&message, under_load);
             if self.handshakes.waiting() != 0 {
@@ -72,6 +82,11 @@ impl Runtime {
             is_full |= self.handshakes.count(pushed);
         }
         is_full |= self.handshakes.initiations.places() == 0;
+        let lane = &self.components.events.returning;
+        for message in lane.try_iter().take(lane.len()) {
+            let pushed = self.handshakes.returning.push(message, per_source_max, now);
+            is_full |= self.handshakes.count(pushed);
+        }
         let mut cookies = DOUBTFUL_COOKIES_PER_TURN;
         for _ in 0..self.components.events.responses.len() {
             let Ok(message) = self.components.events.responses.try_recv() else { break };
@@ -87,7 +102,10 @@ impl Runtime {
                 }
             }
         }
-        self.handshakes.load.sample(self.handshakes.waiting(), is_full, now)
+        let under_load = self.handshakes.load.sample(self.handshakes.waiting(), is_full, now);
+        self.handshakes.under_load = under_load;
+        self.components.events.under_load.store(under_load, Ordering::Relaxed);
+        under_load
     }
 
     fn try_message(&mut self, message: HandshakeMessage, under_load: bool) {
@@ -114,7 +132,7 @@ impl Runtime {
         let Some(message) = self.handshakes.push_doubtful(message, is_from_endpoint, now) else {
             return;
         };
-        if is_from_endpoint && *cookies != 0 {
+        if is_from_endpoint && *cookies != 0 && self.components.pool.has_room_for_cookie() {
             *cookies -= 1;
             self.handshake(&message, true);
         } else {
@@ -138,12 +156,19 @@ impl Runtime {
         self.handshakes.need_help() && !self.components.pool.has_room()
     }
 
+    /// Whether there is room to ask strangers for a proof of their address, if they need one.
+    fn may_ask_strangers(&self) -> bool {
+        !self.handshakes.under_load || self.components.pool.has_room_for_cookie()
+    }
+
     /// Whether handshake messages wait for this thread.
     pub(super) fn has_handshakes(&self) -> bool {
         let lanes = &self.components.events;
-        let is_queued = self.handshakes.waiting() != 0 && !self.waits_for_helpers();
+        let may_ask = self.may_ask_strangers();
+        let is_queued = self.handshakes.has_next(may_ask) && !self.waits_for_helpers();
         let can_queue = !lanes.initiations.is_empty() && self.handshakes.initiations.places() != 0;
-        is_queued || can_queue || !lanes.responses.is_empty() || !lanes.cookie_replies.is_empty()
+        let others = [&lanes.returning, &lanes.responses, &lanes.cookie_replies];
+        is_queued || can_queue || others.iter().any(|lane| !lane.is_empty())
     }
 
     /// CPU time of this thread and of its helpers.

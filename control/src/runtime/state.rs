@@ -129,7 +129,7 @@ pub struct Runtime {
 }
 
 /// A handshake message with its destination, and the peer whose `tx_bytes` count it.
-pub(super) type Unsent = (Option<Arc<Peer>>, Endpoint, ArrayVec<u8, HANDSHAKE_LEN_MAX>);
+pub(super) type Unsent = (Arc<Peer>, Endpoint, ArrayVec<u8, HANDSHAKE_LEN_MAX>);
 
 /// The state of the UDP sockets beyond [`Device::is_up`], which says whether they are bound.
 #[derive(Default)]

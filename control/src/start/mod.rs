@@ -172,7 +172,7 @@ fn run(options: &Options, is_child: bool) -> Result<ExitCode, Failure> {
     let state_writer = state.map(StateFile::start_writer).transpose();
     let state_writer = state_writer.map_err(Failure::system("spawn a thread"))?;
     let helpers = options.handshake_threads(cpus());
-    let pool = Pool::start(helpers, Arc::clone(&wake));
+    let pool = Pool::start(helpers, Arc::clone(&wake), engine.cookie_sender());
     let pool = pool.map_err(Failure::system("spawn a thread"))?;
     let watch = |handle| watch_relay_policy(options.relay, handle, workers, &wake);
     let relay_policy = of_watch.map(watch).transpose()?.flatten();

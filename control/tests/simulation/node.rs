@@ -80,6 +80,8 @@ pub struct Node {
     /// Every send key ever used (by its fingerprint), with every counter.
     pub used: HashSet<([u8; 16], u64)>,
     fingerprints: HashMap<PeerId, [u8; 16]>,
+    /// For what other threads send.
+    rng: ChaCha8Rng,
 }
 
 impl Node {
@@ -106,6 +108,7 @@ impl Node {
             is_up: false,
             used: HashSet::new(),
             fingerprints: HashMap::new(),
+            rng: ChaCha8Rng::seed_from_u64(!seed),
         }
     }
 
@@ -214,11 +217,14 @@ impl Node {
                     };
                     drop(peer.set_session(session));
                 }
+                Output::Cookie { to, reply } => {
+                    assert!(self.is_up, "nothing is sent while the link is down");
+                    let bytes = reply.seal(&mut self.rng).to_vec();
+                    self.sent.push(Datagram { to: to.remote, bytes });
+                }
                 Output::Send { peer, to, message } => {
                     assert!(self.is_up, "nothing is sent while the link is down");
-                    if let Some(peer) = peer {
-                        peer.counters.sent_bytes.add(message.len() as u64);
-                    }
+                    peer.counters.sent_bytes.add(message.len() as u64);
                     self.sent.push(Datagram { to: to.remote, bytes: message.to_vec() });
                 }
                 Output::Log(event) => self.logged.push(event),

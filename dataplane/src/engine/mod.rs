@@ -29,7 +29,7 @@ use crate::source_check::{SourceCheck, Uplinks};
 use crate::worker::{Gauge, Shared};
 pub use options::{IoChoice, Options, StartError};
 use sockets::WorkerSockets;
-pub use sockets::{BoundSockets, SentFrom};
+pub use sockets::{BoundSockets, CookieSender, SentFrom};
 use start::{Lanes, WorkerPlan};
 
 /// The running workers.
@@ -227,6 +227,11 @@ impl Engine {
         self.shared.uplinks.note_change();
     }
 
+    /// A sender of cookie replies for other threads. They leave from the sockets of now.
+    pub fn cookie_sender(&self) -> CookieSender {
+        self.sockets.cookie_sender()
+    }
+
     /// Sends a handshake message: from the source address of `to` if that is still ours and fits
     /// the way to `peer`, else from the kernel's choice.
     ///
@@ -235,20 +240,18 @@ impl Engine {
     /// sockets are open.
     pub fn send_handshake(
         &mut self,
-        peer: Option<&Peer>,
+        peer: &Peer,
         to: &Endpoint,
         message: &[u8],
     ) -> io::Result<SentFrom> {
         let mut to = *to;
-        if let Some(path) = peer.and_then(|peer| peer.path().clone())
+        if let Some(path) = peer.path().clone()
             && path.endpoint == to
         {
             self.sources.check(&path, clock::boot_time());
             to = path.destination();
         }
-        // Not a cookie reply, which any host can cause.
-        let may_exceed = peer.is_some();
-        self.sockets.send_handshake(&to, message, may_exceed)
+        self.sockets.send_handshake(&to, message)
     }
 
     /// The counters of each worker.

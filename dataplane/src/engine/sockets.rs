@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wg_bounce_sys::socket::{
     self, GroupOptions, SteeringRule, may_be_source, send_one, send_over_limit,
@@ -39,11 +40,36 @@ pub struct BoundSockets {
     pub fwmark: u32,
     workers: Vec<Sockets>,
     duplicates: Vec<Sockets>,
+    /// Those of the [`CookieSender`].
+    of_cookies: Sockets,
+}
+
+/// Sends cookie replies from any thread, apart from all other messages: the thread may be preempted
+/// while it sends, and closing the sockets waits for it.
+#[derive(Clone, Default)]
+pub struct CookieSender(Arc<Mutex<Sockets>>);
+
+impl CookieSender {
+    /// Sends a cookie reply, if possible from the source address of `to`; not where data has filled
+    /// the socket, since any host can cause such replies.
+    ///
+    /// # Errors
+    /// Those of sendmsg(2): no route, refused by the firewall, no room. EAFNOSUPPORT: no sockets of
+    /// this address family are open.
+    pub fn send(&self, to: &Endpoint, message: &[u8]) -> io::Result<()> {
+        let sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        send_from(&sockets, to, message, false).map(|_| ())
+    }
+
+    fn switch(&self, sockets: Sockets) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
+    }
 }
 
 /// The sockets of one listen port; none while they are closed.
 pub(super) struct WorkerSockets {
     workers: Vec<Sockets>,
+    cookies: CookieSender,
     gro: bool,
     buffer: usize,
 }
@@ -51,7 +77,7 @@ pub(super) struct WorkerSockets {
 impl WorkerSockets {
     /// No sockets yet; later ones receive trains if `gro`, and have buffers of `buffer` bytes.
     pub(super) fn new(gro: bool, buffer: usize) -> WorkerSockets {
-        WorkerSockets { workers: Vec::new(), gro, buffer }
+        WorkerSockets { workers: Vec::new(), cookies: CookieSender::default(), gro, buffer }
     }
 
     /// Binds sockets for `workers` workers to `port`; if it is zero, the kernel chooses one.
@@ -70,18 +96,26 @@ impl WorkerSockets {
         let workers: Vec<Sockets> =
             (0..workers).map(|_| Sockets { v4: groups.v4.next(), v6: groups.v6.next() }).collect();
         let duplicates = workers.iter().map(duplicate).collect::<io::Result<_>>()?;
-        Ok(BoundSockets { port: bound.port, fwmark, workers, duplicates })
+        let of_cookies = duplicate(&workers[0])?;
+        Ok(BoundSockets { port: bound.port, fwmark, workers, duplicates, of_cookies })
     }
 
     /// Uses these sockets from now on. Returns a duplicate of them for each worker.
     pub(super) fn switch(&mut self, bound: BoundSockets) -> Vec<Sockets> {
         self.workers = bound.workers;
+        self.cookies.switch(bound.of_cookies);
         bound.duplicates
     }
 
     /// Closes the sockets here.
     pub(super) fn close(&mut self) {
         self.workers.clear();
+        self.cookies.switch(Sockets::default());
+    }
+
+    /// A sender of cookie replies, which uses the same sockets.
+    pub(super) fn cookie_sender(&self) -> CookieSender {
+        self.cookies.clone()
     }
 
     /// Sets SO_MARK on all sockets.
@@ -89,30 +123,35 @@ impl WorkerSockets {
         socket::set_mark(self.workers.iter().flat_map(|s| s.v4.iter().chain(&s.v6)), mark)
     }
 
-    /// Sends a handshake message, if possible from the source address of `to`. If it `may_exceed`
-    /// the bound, it leaves also where data has filled the socket.
-    pub(super) fn send_handshake(
-        &self,
-        to: &Endpoint,
-        message: &[u8],
-        may_exceed: bool,
-    ) -> io::Result<SentFrom> {
+    /// Sends a handshake message to a peer, if possible from the source address of `to`.
+    pub(super) fn send_handshake(&self, to: &Endpoint, message: &[u8]) -> io::Result<SentFrom> {
         let Some(sockets) = self.workers.first() else {
             return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
         };
-        let socket = sockets.of(to.family()).as_ref();
-        let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        let any_source = Endpoint { source: None, ..*to };
-        let send = |to| send_message(socket, to, message, may_exceed);
-        match send(to) {
-            Ok(()) => Ok(SentFrom::Source),
-            Err(errno) if may_be_source(errno) && to.source.is_some() => {
-                send(&any_source).map(|()| SentFrom::Anywhere)
-            }
-            Err(errno) => Err(errno),
-        }
-        .map_err(io::Error::from_raw_os_error)
+        send_from(sockets, to, message, true)
     }
+}
+
+/// Sends a handshake message, if possible from the source address of `to`. If it `may_exceed` the
+/// bound, it leaves also where data has filled the socket.
+fn send_from(
+    sockets: &Sockets,
+    to: &Endpoint,
+    message: &[u8],
+    may_exceed: bool,
+) -> io::Result<SentFrom> {
+    let socket = sockets.of(to.family()).as_ref();
+    let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+    let any_source = Endpoint { source: None, ..*to };
+    let send = |to| send_message(socket, to, message, may_exceed);
+    match send(to) {
+        Ok(()) => Ok(SentFrom::Source),
+        Err(errno) if may_be_source(errno) && to.source.is_some() => {
+            send(&any_source).map(|()| SentFrom::Anywhere)
+        }
+        Err(errno) => Err(errno),
+    }
+    .map_err(io::Error::from_raw_os_error)
 }
 
 /// Sends one message; if it `may_exceed` the bound, also where data has filled the socket: data is

@@ -6,16 +6,36 @@ use wg_bounce_sys::Train;
 use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
 
-use crate::channels::HandOff;
+use super::greylist::Greylist;
+use crate::channels::{HandOff, HandshakeLane};
 use crate::counters::DropReason;
 use crate::mac1;
 use crate::messages::HandshakeMessage;
 use crate::turn::Turn;
-use crate::wire;
+
+/// Queues an initiation for control; during a flood, those of senders that return have a lane of
+/// their own.
+pub(super) fn sort_initiation(
+    greylist: &mut Greylist,
+    train: &Train,
+    datagram: &[u8],
+    turn: &mut Turn<'_>,
+) {
+    if turn.channels.is_under_load() {
+        greylist.note_load(turn.now);
+    }
+    let lane = if greylist.knows(train.from.remote, turn.now) {
+        HandshakeLane::Returning
+    } else {
+        HandshakeLane::Initiations
+    };
+    queue_handshake(lane, datagram, train, turn);
+}
 
 /// Sorts a response or cookie reply: to control if its index is pending here, else perhaps to
 /// another worker.
 pub(super) fn sort_answer(
+    lane: HandshakeLane,
     is_pending: bool,
     index: u32,
     train: &Train,
@@ -23,31 +43,31 @@ pub(super) fn sort_answer(
     turn: &mut Turn<'_>,
 ) {
     if is_pending {
-        queue_handshake(datagram, train, turn);
+        queue_handshake(lane, datagram, train, turn);
     } else {
         hand_off(index, train, datagram, turn);
     }
 }
 
 /// Queues a handshake message for control if its mac1 is valid (§5.4.4).
-pub(super) fn queue_handshake(datagram: &[u8], train: &Train, turn: &mut Turn<'_>) {
+fn queue_handshake(lane: HandshakeLane, datagram: &[u8], train: &Train, turn: &mut Turn<'_>) {
     let Some(mac1_key) = &turn.snapshot.mac1_key else {
         turn.counters.dropped(DropReason::NoPrivateKey, 1);
         return;
     };
     // Before mac1, which costs more than all else about a message that has no place.
-    if turn.channels.is_full(datagram[0]) {
+    if turn.channels.is_full(lane) {
         turn.counters.dropped(DropReason::HandshakeQueueFull, 1);
         return;
     }
     // A cookie reply has no mac1: its AEAD binds it to the mac1 that we sent.
-    if datagram[0] != wire::COOKIE_REPLY && !mac1::is_valid(datagram, mac1_key) {
+    if lane != HandshakeLane::CookieReplies && !mac1::is_valid(datagram, mac1_key) {
         turn.counters.dropped(DropReason::BadMac1, 1);
         return;
     }
     let bytes = ArrayVec::try_from(datagram).expect("classified by its length");
     let message = HandshakeMessage { bytes, from: train.from };
-    if turn.channels.handshake(message) {
+    if turn.channels.handshake(message, lane) {
         turn.counters.handshake_messages.add(1);
     } else {
         turn.counters.dropped(DropReason::HandshakeQueueFull, 1);

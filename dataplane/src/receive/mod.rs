@@ -13,6 +13,7 @@
 //!
 //! An unauthenticated message changes no state but a counter.
 
+mod greylist;
 mod handoff;
 mod tun_writer;
 
@@ -27,6 +28,7 @@ use wg_bounce_sys::memory::Buffer;
 use wg_bounce_sys::message::PAYLOAD_AT;
 use wg_bounce_sys::{Endpoint, Family, OuterHeader, Train};
 
+use crate::channels::HandshakeLane;
 use crate::counters::DropReason;
 use crate::icmp::IcmpError;
 use crate::icmp_errors::IcmpErrors;
@@ -44,7 +46,8 @@ use crate::segments::datagrams;
 use crate::send::{InPlace, Sender};
 use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, TAG_LEN, padded_len};
-use handoff::{hand_off, queue_handshake, sort_answer};
+use greylist::Greylist;
+use handoff::{hand_off, sort_answer, sort_initiation};
 use tun_writer::TunWriter;
 
 /// One data message of the turn.
@@ -91,6 +94,7 @@ pub struct ReceivePath {
     messages: Vec<Message>,
     aead: Aead,
     tun: TunWriter,
+    greylist: Greylist,
 }
 
 /// The sums over consecutive messages of one session and train.
@@ -103,7 +107,8 @@ struct Run {
 }
 
 impl ReceivePath {
-    /// Allocates all its memory here. `seed` is random: it keys the table of `flows` flows.
+    /// Allocates all its memory here. `seed` is random: it keys the table of `flows` flows, among
+    /// others.
     pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, flows: usize) -> ReceivePath {
         ReceivePath {
             aead,
@@ -113,6 +118,7 @@ impl ReceivePath {
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(MESSAGES_PER_TURN_MAX),
             tun: TunWriter::new(options, seed),
+            greylist: Greylist::new(seed),
         }
     }
 
@@ -185,14 +191,18 @@ impl ReceivePath {
                         };
                         self.sort_data(message, train, datagram, turn);
                     }
-                    Some(Kind::Initiation) => queue_handshake(datagram, train, turn),
+                    Some(Kind::Initiation) => {
+                        sort_initiation(&mut self.greylist, train, datagram, turn);
+                    }
                     Some(Kind::Response(index)) => {
                         let is_pending = self.indexes.is_pending(index);
-                        sort_answer(is_pending, index, train, datagram, turn);
+                        let lane = HandshakeLane::Responses;
+                        sort_answer(lane, is_pending, index, train, datagram, turn);
                     }
                     Some(Kind::CookieReply(index)) => {
                         let is_pending = self.indexes.is_cookie_pending(index);
-                        sort_answer(is_pending, index, train, datagram, turn);
+                        let lane = HandshakeLane::CookieReplies;
+                        sort_answer(lane, is_pending, index, train, datagram, turn);
                     }
                 }
             }

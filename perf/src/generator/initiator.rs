@@ -210,7 +210,7 @@ mod tests {
         let mut checker = Checker::new(relay.public());
         let (source, now) = (([192, 0, 2, 1], 1).into(), Default::default());
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let reply = checker.reply(&first, 7, source, now, &mut rng);
+        let reply = checker.reply(&first, source, now, &mut rng).seal(&mut rng);
         assert_eq!(initiator.read(&reply), Some(Answer::Cookie));
         assert_eq!(initiator.read(&reply), None, "once");
         let second = *initiator.signed();

@@ -64,6 +64,8 @@ pub struct Crowd {
     hub: SocketAddr,
     hub_key: [u8; 32],
     origin: Origin,
+    /// The first of the addresses in use.
+    first: u32,
     /// One for all, or one for each member.
     sockets: Vec<UdpSocket>,
 }
@@ -114,7 +116,7 @@ impl Crowd {
             response: None,
         };
         let members = (0..count).map(member).collect();
-        Crowd { members, hub, hub_key: [0; 32], origin, sockets: Vec::new() }
+        Crowd { members, hub, hub_key: [0; 32], origin, first: FIRST, sockets: Vec::new() }
     }
 
     /// Tells all members the hub's key.
@@ -163,8 +165,10 @@ impl Crowd {
         }
     }
 
-    /// Computes the first initiations of a storm, and forgets sessions and cookies.
+    /// Computes the first initiations of a storm, and forgets sessions and cookies. Addresses of
+    /// their own are new ones, which the hub has not seen.
     pub fn prepare(&mut self) {
+        self.first += self.members.len() as u32;
         for number in 0..self.members.len() {
             let member = &mut self.members[number];
             member.signer = CookieSigner::new(&self.hub_key);
@@ -250,7 +254,7 @@ impl Crowd {
         let (message, _) = member.pending.as_mut().expect("it was prepared");
         member.signer.sign(&mut message[..], Millis(1));
         let Some(socket) = self.sockets.get(number).filter(|_| self.sockets.len() > 1) else {
-            let source = in_addr { s_addr: (FIRST + number as u32).to_be() };
+            let source = in_addr { s_addr: (self.first + number as u32).to_be() };
             let from = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: source };
             let SocketAddr::V4(hub) = self.hub else { panic!("IPv4 only") };
             let sent = sendmsg(

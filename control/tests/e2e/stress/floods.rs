@@ -16,6 +16,8 @@ const BLAST_TIME: Duration = Duration::from_secs(2);
 const FILLING_TIME: Duration = Duration::from_secs(3);
 /// Time until the queues of a busy core have emptied.
 const CALM: Duration = Duration::from_secs(2);
+/// Time for the newcomers: two attempts.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Growth of memory at most (KiB), once the hub has seen a flood.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
@@ -88,14 +90,14 @@ fn survives(backend: Backend, kind: Kind) {
     let full = errors();
     let during = arena.blast(BLAST_TIME);
     let full = errors() - full;
-    // With a core that has time for the flood, and with one that established peers keep busy: then
-    // most forged initiations are dropped, and those of peers with them.
+    // With a core that has time for the flood, and with one that established peers keep busy.
     std::thread::sleep(CALM);
     crowd.prepare();
-    let newcomers = crowd.storm(seconds(12));
+    let newcomers = crowd.storm(PATIENCE);
     crowd.prepare();
+    arena.blast(seconds(1));
     let crowded = std::thread::scope(|scope| {
-        let crowd = scope.spawn(|| crowd.storm(seconds(12)));
+        let crowd = scope.spawn(|| crowd.storm(PATIENCE));
         while !crowd.is_finished() {
             arena.blast(seconds(1));
         }
@@ -123,11 +125,9 @@ fn survives(backend: Backend, kind: Kind) {
         assert!(answers < 20, "{kind:?} was answered");
     }
     assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
-    // A forged initiation takes some of the places at each of the two attempts.
     assert!(newcomers.missing == 0, "{newcomers}");
-    // Control needs the core as well, for the cookies of forged initiations, and gets half of it.
-    let least = if kind == Kind::Initiation { 0.25 } else { 0.8 };
-    assert!(during.rate > least * elsewhere.rate, "{during}; elsewhere {elsewhere}");
+    assert!(crowded.missing == 0, "{crowded}");
+    assert!(during.rate > 0.8 * elsewhere.rate, "{during}; elsewhere {elsewhere}");
 }
 
 fn initiations(backend: Backend) {

@@ -1,0 +1,162 @@
+//! A greylist of the senders of initiations, used during floods.
+//!
+//! WireGuard sends its next initiation five seconds after one without an answer, from the same
+//! address and port. A flood from random forged addresses hardly meets one of them again. So an
+//! initiation whose sender was seen some seconds ago goes before those of strangers.
+//!
+//! Senders are remembered in Bloom filters, one for each period: the current one, which only
+//! remembers, and two before it, which recognize. A sender may return up to three periods later.
+//! At 100,000 initiations per second, two of a thousand strangers pass for known; if a flood fills
+//! the filters, or repeats its addresses, all do, and the list has no effect.
+
+use std::net::{IpAddr, SocketAddr};
+
+use wg_bounce_sys::clock::Millis;
+
+use crate::hash::mix;
+
+/// Time that one filter covers: less than that between two initiations of one sender (5 s).
+const PERIOD: Millis = Millis::from_secs(4);
+/// Bits of one filter (1 MiB).
+const BITS: u64 = 1 << 23;
+/// Bits set for one sender.
+const HASHES: u64 = 4;
+/// Filters: the current one, and those that recognize.
+const FILTERS: usize = 3;
+
+/// Remembers senders of initiations while there is a flood.
+pub(super) struct Greylist {
+    /// Filters of the last periods, the current one first; empty unless there is a flood.
+    filters: Vec<Box<[u64]>>,
+    /// Begin of the current period; none outside a flood.
+    began: Option<Millis>,
+    /// Time at which control was last under load.
+    load: Millis,
+    seed: u64,
+}
+
+impl Greylist {
+    /// An empty list, keyed by `seed`, which is random. Its memory is reserved here, but the kernel
+    /// supplies it on first use.
+    pub(super) fn new(seed: u64) -> Greylist {
+        let filter = || vec![0; (BITS / 64) as usize].into_boxed_slice();
+        let filters = (0..FILTERS).map(|_| filter()).collect();
+        Greylist { filters, began: None, load: Millis::ZERO, seed }
+    }
+
+    /// Notes that control is under load: there is a flood.
+    pub(super) fn note_load(&mut self, now: Millis) {
+        self.began.get_or_insert(now);
+        self.load = now;
+    }
+
+    /// Whether this sender was seen in an earlier period of the flood; remembers it. Always false
+    /// outside a flood.
+    pub(super) fn knows(&mut self, sender: SocketAddr, now: Millis) -> bool {
+        if !self.advance(now) {
+            return false;
+        }
+        let bits = self.bits_of(sender);
+        let (current, earlier) = self.filters.split_first_mut().expect("there are three");
+        bits.iter().for_each(|bit| current[(bit / 64) as usize] |= 1 << (bit % 64));
+        let has = |filter: &[u64], bit: &u64| filter[(bit / 64) as usize] & 1 << (bit % 64) != 0;
+        earlier.iter().any(|filter| bits.iter().all(|bit| has(filter, bit)))
+    }
+
+    /// Begins further periods, and forgets the oldest. Returns whether there is a flood.
+    fn advance(&mut self, now: Millis) -> bool {
+        let Some(began) = self.began else { return false };
+        if now.since(self.load) > Millis(FILTERS as u64 * PERIOD.0) {
+            self.filters.iter_mut().for_each(|filter| filter.fill(0));
+            self.began = None;
+            return false;
+        }
+        let periods = now.since(began).0 / PERIOD.0;
+        for _ in 0..periods.min(FILTERS as u64) {
+            self.filters.rotate_right(1);
+            self.filters[0].fill(0);
+        }
+        self.began = Some(began + Millis(periods * PERIOD.0));
+        true
+    }
+
+    fn bits_of(&self, sender: SocketAddr) -> [u64; HASHES as usize] {
+        let address = match sender.ip() {
+            IpAddr::V4(v4) => mix(v4.to_bits().into(), self.seed),
+            IpAddr::V6(v6) => {
+                let [high, low] = [v6.to_bits() >> 64, v6.to_bits()].map(|half| half as u64);
+                mix(low ^ mix(high, self.seed), self.seed)
+            }
+        };
+        let first = mix(address ^ u64::from(sender.port()), self.seed);
+        let step = mix(first, !self.seed) | 1;
+        std::array::from_fn(|number| first.wrapping_add(step.wrapping_mul(number as u64)) % BITS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const START: Millis = Millis(1_000_000);
+    const LATER: Millis = Millis(START.0 + 5_000);
+
+    fn v4(number: u32) -> SocketAddr {
+        (Ipv4Addr::from_bits(number), 51820).into()
+    }
+
+    fn flooded() -> Greylist {
+        let mut list = Greylist::new(7);
+        list.note_load(START);
+        list
+    }
+
+    #[test]
+    fn without_a_flood_it_knows_no_sender() {
+        let mut list = Greylist::new(7);
+        assert!(!list.knows(v4(1), START) && !list.knows(v4(1), LATER));
+        assert!(list.filters.iter().all(|filter| filter.iter().all(|word| *word == 0)));
+    }
+
+    #[test]
+    fn a_sender_that_returns_is_known() {
+        let v6 = |last: u128| SocketAddr::from((Ipv6Addr::from_bits(1 << 100 | last), 1u16));
+        for senders in [[v4(1), v4(2)], [v6(1), v6(2)], [v4(1), SocketAddr::new(v4(1).ip(), 9)]] {
+            let mut list = flooded();
+            assert!(!list.knows(senders[0], START));
+            assert!(!list.knows(senders[0], START + Millis(3_000)), "in the same period");
+            assert!(!list.knows(senders[1], LATER));
+            assert!(list.knows(senders[0], LATER));
+            list.note_load(LATER);
+            assert!(list.knows(senders[0], LATER + Millis(5_333)), "again");
+        }
+    }
+
+    #[test]
+    fn senders_and_floods_are_forgotten() {
+        let mut list = flooded();
+        list.knows(v4(1), START);
+        list.note_load(START + Millis(12_000));
+        assert!(!list.knows(v4(1), START + Millis(12_000)));
+        // The flood has ended long ago.
+        assert!(!list.knows(v4(1), START + Millis(60_000)));
+        list.note_load(START + Millis(60_001));
+        assert!(!list.knows(v4(1), START + Millis(65_000)));
+    }
+
+    #[test]
+    fn few_strangers_pass_for_known() {
+        let mut list = flooded();
+        let per_period = 400_000u32;
+        let known = (0..3 * per_period)
+            .filter(|number| {
+                let now = START + Millis(u64::from(*number) / 100);
+                list.note_load(now);
+                list.knows(v4(number.wrapping_mul(0x9e37_79b9)), now)
+            })
+            .count();
+        assert!(known < per_period as usize * 3 / 250, "{known} of {}", 3 * per_period);
+    }
+}
