@@ -147,6 +147,10 @@ const _: () = assert!(2 * ARRIVAL_WINDOW.0 < UNDER_LOAD_TIME.0);
 /// Messages that wait for the control thread, of each kind (about 300 bytes with their place in
 /// the queue, 10 MB for each kind): with a fast CPU, about the work of [`UNDER_LOAD_WORK_MICROS`].
 pub const WAITING_MAX: usize = 32_768;
+/// Time that an initiation may wait for its cookie: its sender sends the next one after 5 s.
+pub const STRANGER_WAIT_MAX: Millis = Millis::from_secs(3);
+/// Initiations of senders that return, at most, that wait for the control thread (2.5 MB).
+pub const RETURNING_MAX: usize = 8192;
 /// Sources of initiations that return during a flood, at most, that need no cookie: 0.1 s of work
 /// for an idle core.
 pub const RETURNING_SOURCES_MAX: usize = 1024;

@@ -2,11 +2,12 @@
 //! worker to another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(not(loom))]
 use nix::sys::eventfd::EventFd;
 use wg_bounce_sys::Endpoint;
+use wg_bounce_sys::clock::Millis;
 
 use crate::limits::{COOKIE_REPLIES_MAX, INITIATIONS_MAX, NOTICES_MAX, RESPONSES_MAX, WORKERS_MAX};
 use crate::messages::HandshakeMessage;
@@ -40,8 +41,8 @@ pub struct Events {
     pub initiations: Receiver<HandshakeMessage>,
     /// The same, from senders that were seen some seconds before; only during a flood.
     pub returning: Receiver<HandshakeMessage>,
-    /// Set by control while initiations need a cookie.
-    pub under_load: Arc<AtomicBool>,
+    /// The time until which initiations need a cookie, set by control.
+    pub under_load_until: Arc<AtomicU64>,
     /// Responses with a valid mac1 for an index that is pending.
     pub responses: Receiver<HandshakeMessage>,
     /// Cookie replies for an index that is pending: cheap to forge, so they have their own lane.
@@ -81,8 +82,8 @@ pub struct Channels {
     cookie_replies: Sender<HandshakeMessage>,
     peers: Sender<PeerId>,
     failures: Sender<Failure>,
-    /// See [`Events::under_load`].
-    under_load: Arc<AtomicBool>,
+    /// See [`Events::under_load_until`].
+    under_load_until: Arc<AtomicU64>,
     /// Control's doorbell.
     wake: Arc<EventFd>,
     /// All workers by number, including this one.
@@ -111,7 +112,7 @@ impl Channels {
             cookie_replies,
             peers,
             failures,
-            under_load: Arc::default(),
+            under_load_until: Arc::default(),
             wake,
             neighbours: Vec::new(),
             unsent: Vec::new(),
@@ -125,17 +126,17 @@ impl Channels {
             cookie_replies: cookie_replies_lane,
             peers: peers_lane,
             failures: failures_lane,
-            under_load: Arc::clone(&channels.under_load),
+            under_load_until: Arc::clone(&channels.under_load_until),
         };
         (channels, events)
     }
 
-    /// Whether control is under load.
-    pub fn is_under_load(&self) -> bool {
-        self.under_load.load(Ordering::Relaxed)
+    /// Whether control is under load at `now`.
+    pub fn is_under_load(&self, now: Millis) -> bool {
+        now < Millis(self.under_load_until.load(Ordering::Relaxed))
     }
 
-    /// Whether this lane is full. Control is awake then.
+    /// Whether this lane is full. Control is awake then, or its helpers are, who will wake it.
     pub fn is_full(&self, lane: HandshakeLane) -> bool {
         self.handshakes(lane).is_full()
     }

@@ -16,6 +16,9 @@ pub struct Sizes {
     pub hand_offs: usize,
     /// Address pairs that are remembered (about 70 bytes each). A power of two.
     pub flows: usize,
+    /// Each of three filters that remember the senders of initiations during a flood (bytes). A
+    /// power of two.
+    pub greylist: usize,
 }
 
 impl Sizes {
@@ -30,6 +33,8 @@ impl Sizes {
         hand_offs: 1024,
         // More pairs than talk at once through a large hub, few enough for a shared cache.
         flows: 1 << 14,
+        // Few strangers pass for known at 100,000 initiations per second.
+        greylist: 1 << 20,
     };
     /// The least sizes, with which everything still works: 2 MiB for a worker when all is full.
     pub const LEAST: Sizes = Sizes {
@@ -42,6 +47,7 @@ impl Sizes {
         queued: 256 << 10,
         hand_offs: 64,
         flows: 1 << 10,
+        greylist: 1 << 13,
     };
     /// The memory of a worker for which [`Sizes::FULL`] is meant (bytes). With that, all together
     /// is about 210 MiB; the kernel grants each of the two sockets the double of its buffer.
@@ -63,6 +69,7 @@ impl Sizes {
             queued: scaled(least.queued, full.queued),
             hand_offs: scaled(least.hand_offs, full.hand_offs),
             flows: 1 << flows.ilog2(),
+            greylist: 1 << scaled(least.greylist, full.greylist).ilog2(),
         }
     }
 }

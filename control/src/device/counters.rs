@@ -7,7 +7,7 @@ pub struct Counters {
     pub initiations_sent: u64,
     /// Responses sent.
     pub responses_sent: u64,
-    /// Cookie replies sent.
+    /// Cookie replies, a few of which may find no room to leave.
     pub cookie_replies_sent: u64,
     /// Initiations and responses that cost a DH.
     pub messages_tried: u64,

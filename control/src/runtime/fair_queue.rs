@@ -63,12 +63,13 @@ impl FairQueue {
         Ok(())
     }
 
-    /// Whether `push` has a place for a message of this source.
+    /// Whether `push` has a place for a message of this source. One source may have at most as many
+    /// messages as there are free places: a few sources do not take the places of all others.
     pub(super) fn room(&self, source: SourcePrefix, per_source_max: usize) -> Result<(), Full> {
         let of_source = self.sources.get(&source).map_or(0, VecDeque::len);
         if self.len >= self.max {
             Err(Full::Memory)
-        } else if of_source >= per_source_max {
+        } else if of_source >= per_source_max.min(self.places()) {
             Err(Full::Source)
         } else {
             Ok(())
@@ -133,6 +134,16 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 31);
         assert_eq!((queue.len(), queue.sources.len()), (0, 0));
         assert_eq!(queue.push(from(1), 32, Millis(1)), Ok(()), "there is room again");
+    }
+
+    #[test]
+    fn a_few_sources_leave_places_for_others() {
+        let mut queue = FairQueue::new(100);
+        for source in (0..16).cycle().take(1600) {
+            let _ = queue.push(from(source), 32, Millis(1));
+        }
+        assert!(queue.len() > 80 && queue.places() > 3, "{} wait", queue.len());
+        assert_eq!(queue.push(from(99), 32, Millis(1)), Ok(()));
     }
 
     #[test]

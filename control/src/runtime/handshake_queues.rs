@@ -7,8 +7,8 @@ use wg_bounce_sys::clock::Millis;
 use super::fair_queue::{FairQueue, Full, Waiting};
 use super::under_load::UnderLoad;
 use crate::limits::{
-    DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, RETURNING_SOURCES_MAX, WAITING_ALONE_MAX,
-    WAITING_MAX,
+    DOUBTFUL_MAX, DOUBTFUL_PER_SOURCE_MAX, DOUBTFUL_RATE, RETURNING_MAX, RETURNING_SOURCES_MAX,
+    WAITING_ALONE_MAX, WAITING_MAX,
 };
 use crate::source_prefix::SourcePrefix;
 
@@ -48,7 +48,7 @@ impl Handshakes {
     pub(super) fn new(threads: usize, now: Millis) -> Handshakes {
         Handshakes {
             initiations: FairQueue::new(WAITING_MAX),
-            returning: FairQueue::new(WAITING_MAX),
+            returning: FairQueue::new(RETURNING_MAX),
             responses: FairQueue::new(WAITING_MAX),
             doubtful_from_endpoint: FairQueue::new(DOUBTFUL_MAX),
             doubtful: FairQueue::new(DOUBTFUL_MAX),
@@ -85,27 +85,25 @@ impl Handshakes {
         pushed == Err(Full::Memory)
     }
 
-    /// Removes the next initiation or response, in turn; none of a stranger unless it `may_ask`
-    /// these.
+    /// Removes the next initiation or response, in turn; no initiation of a new sender unless it
+    /// `may_ask` these for a proof. Those that return may have it.
     pub(super) fn pop(&mut self, may_ask: bool) -> Option<Next> {
         self.turn = (self.turn + 1) % 3;
         let all_are_strangers = self.returns_a_flood();
         (self.turn..self.turn + 3).find_map(|number| {
             let (queue, is_stranger) = match number % 3 {
-                0 => (&mut self.initiations, true),
+                0 if may_ask => (&mut self.initiations, true),
+                0 => return None,
                 1 => (&mut self.returning, all_are_strangers),
                 _ => (&mut self.responses, false),
             };
-            let waiting = (may_ask || !is_stranger).then(|| queue.pop()).flatten();
-            waiting.map(|Waiting { message, since }| Next { message, since, is_stranger })
+            queue.pop().map(|Waiting { message, since }| Next { message, since, is_stranger })
         })
     }
 
     /// Whether [`Handshakes::pop`] has a message.
     pub(super) fn has_next(&self, may_ask: bool) -> bool {
-        let is_free =
-            self.responses.len() != 0 || self.returning.len() != 0 && !self.returns_a_flood();
-        is_free || may_ask && self.waiting() != 0
+        self.responses.len() + self.returning.len() != 0 || may_ask && self.waiting() != 0
     }
 
     /// Whether so many senders return that they are a flood as well.

@@ -21,7 +21,8 @@ use super::handshake_queues::Next;
 use super::state::Runtime;
 use crate::device::{Input, Standing};
 use crate::limits::{
-    COOKIE_REPLIES_PER_TURN, DOUBTFUL_COOKIES_PER_TURN, MESSAGES_PER_TURN, TRIES_PER_TURN,
+    COOKIE_REPLIES_PER_TURN, DOUBTFUL_COOKIES_PER_TURN, MESSAGES_PER_TURN, STRANGER_WAIT_MAX,
+    TRIES_PER_TURN, UNDER_LOAD_TIME,
 };
 
 impl Runtime {
@@ -43,12 +44,19 @@ impl Runtime {
             let may_ask = self.may_ask_strangers();
             let Some(next) = self.handshakes.pop(may_ask) else { break };
             let Next { message, since, is_stranger } = next;
-            let now = clock::boot_time();
-            if self.handshakes.load.waited(now.since(since), now) {
+            let (now, needs_proof) = (clock::boot_time(), under_load && is_stranger);
+            let wait = now.since(since);
+            // A cookie must reach the sender before its next attempt. Strangers wait for each other
+            // under load, which says nothing about the load.
+            let is_late = match needs_proof {
+                true => wait >= STRANGER_WAIT_MAX,
+                false => self.handshakes.load.waited(wait, now),
+            };
+            if is_late {
                 self.handshakes.dropped += 1;
                 continue;
             }
-            self.try_message(message, under_load && is_stranger);
+            self.try_message(message, needs_proof);
         }
         // With the answers, which leave now.
         self.flush();
@@ -58,9 +66,6 @@ impl Runtime {
         }
         // At least one, so that a flood of initiations does not lock them out.
         for _ in 0..TRIES_PER_TURN {
-            if !self.may_ask_strangers() {
-                break;
-            }
             let Some(message) = self.handshakes.pop_doubtful(clock::boot_time()) else { break };
             self.handshake(&message, under_load);
             if self.handshakes.waiting() != 0 {
@@ -104,7 +109,10 @@ impl Runtime {
         }
         let under_load = self.handshakes.load.sample(self.handshakes.waiting(), is_full, now);
         self.handshakes.under_load = under_load;
-        self.components.events.under_load.store(under_load, Ordering::Relaxed);
+        if under_load {
+            let until = now + UNDER_LOAD_TIME;
+            self.components.events.under_load_until.store(until.0, Ordering::Relaxed);
+        }
         under_load
     }
 

@@ -85,7 +85,7 @@ impl WorkerPlan {
             commands: self.commands,
             hand_offs: self.hand_offs,
             channels: self.channels,
-            receive: ReceivePath::new(self.aead, self.coalescer, seed, sizes.flows),
+            receive: ReceivePath::new(self.aead, self.coalescer, seed, &sizes),
             sender: Sender::new(self.number, self.workers, self.aead, self.options.gso, sizes),
             rx_queue: RxQueue::new(sizes.hand_offs),
             sources,

@@ -4,10 +4,13 @@
 //! address and port. A flood from random forged addresses hardly meets one of them again. So an
 //! initiation whose sender was seen some seconds ago goes before those of strangers.
 //!
-//! Senders are remembered in Bloom filters, one for each period: the current one, which only
-//! remembers, and two before it, which recognize. A sender may return up to three periods later.
-//! At 100,000 initiations per second, two of a thousand strangers pass for known; if a flood fills
-//! the filters, or repeats its addresses, all do, and the list has no effect.
+//! Senders are remembered in Bloom filters, one for each period: the current one, and two before
+//! it, which recognize a sender that returns up to three periods later, once in each period. At
+//! 100,000 initiations per second, two of a thousand strangers pass for known, and many if a flood
+//! fills the filters: control bounds the number of those that need no cookie.
+//!
+//! The list remembers senders before their mac1 is verified, and also those whose initiation finds
+//! no place.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,8 +20,6 @@ use crate::hash::mix;
 
 /// Time that one filter covers: less than that between two initiations of one sender (5 s).
 const PERIOD: Millis = Millis::from_secs(4);
-/// Bits of one filter (1 MiB).
-const BITS: u64 = 1 << 23;
 /// Bits set for one sender.
 const HASHES: u64 = 4;
 /// Filters: the current one, and those that recognize.
@@ -26,8 +27,8 @@ const FILTERS: usize = 3;
 
 /// Remembers senders of initiations while there is a flood.
 pub(super) struct Greylist {
-    /// Filters of the last periods, the current one first; empty unless there is a flood.
-    filters: Vec<Box<[u64]>>,
+    /// Filters of the last periods, the current one first.
+    filters: [Box<[u64]>; FILTERS],
     /// Begin of the current period; none outside a flood.
     began: Option<Millis>,
     /// Time at which control was last under load.
@@ -36,11 +37,11 @@ pub(super) struct Greylist {
 }
 
 impl Greylist {
-    /// An empty list, keyed by `seed`, which is random. Its memory is reserved here, but the kernel
-    /// supplies it on first use.
-    pub(super) fn new(seed: u64) -> Greylist {
-        let filter = || vec![0; (BITS / 64) as usize].into_boxed_slice();
-        let filters = (0..FILTERS).map(|_| filter()).collect();
+    /// An empty list with filters of `size` bytes, a power of two, keyed by `seed`, which is
+    /// random. The kernel supplies their memory on first use, and gets it back after a flood.
+    pub(super) fn new(size: usize, seed: u64) -> Greylist {
+        assert!(size.is_power_of_two() && size >= size_of::<u64>(), "{size} bytes");
+        let filters = std::array::from_fn(|_| empty(size / size_of::<u64>()));
         Greylist { filters, began: None, load: Millis::ZERO, seed }
     }
 
@@ -50,31 +51,34 @@ impl Greylist {
         self.load = now;
     }
 
-    /// Whether this sender was seen in an earlier period of the flood; remembers it. Always false
-    /// outside a flood.
+    /// Whether this sender was seen in an earlier period of the flood, and not yet in this one;
+    /// remembers it. Always false outside a flood.
     pub(super) fn knows(&mut self, sender: SocketAddr, now: Millis) -> bool {
         if !self.advance(now) {
             return false;
         }
         let bits = self.bits_of(sender);
-        let (current, earlier) = self.filters.split_first_mut().expect("there are three");
+        let has_all = |filter: &[u64]| {
+            bits.iter().all(|bit| filter[(bit / 64) as usize] & 1 << (bit % 64) != 0)
+        };
+        let [current, earlier @ ..] = &mut self.filters;
+        let is_known = !has_all(current) && earlier.iter().any(|filter| has_all(filter));
         bits.iter().for_each(|bit| current[(bit / 64) as usize] |= 1 << (bit % 64));
-        let has = |filter: &[u64], bit: &u64| filter[(bit / 64) as usize] & 1 << (bit % 64) != 0;
-        earlier.iter().any(|filter| bits.iter().all(|bit| has(filter, bit)))
+        is_known
     }
 
     /// Begins further periods, and forgets the oldest. Returns whether there is a flood.
     fn advance(&mut self, now: Millis) -> bool {
         let Some(began) = self.began else { return false };
         if now.since(self.load) > Millis(FILTERS as u64 * PERIOD.0) {
-            self.filters.iter_mut().for_each(|filter| filter.fill(0));
+            self.filters.iter_mut().for_each(|filter| *filter = empty(filter.len()));
             self.began = None;
             return false;
         }
         let periods = now.since(began).0 / PERIOD.0;
         for _ in 0..periods.min(FILTERS as u64) {
             self.filters.rotate_right(1);
-            self.filters[0].fill(0);
+            self.filters[0] = empty(self.filters[0].len());
         }
         self.began = Some(began + Millis(periods * PERIOD.0));
         true
@@ -90,8 +94,14 @@ impl Greylist {
         };
         let first = mix(address ^ u64::from(sender.port()), self.seed);
         let step = mix(first, !self.seed) | 1;
-        std::array::from_fn(|number| first.wrapping_add(step.wrapping_mul(number as u64)) % BITS)
+        let bits = 64 * self.filters[0].len() as u64;
+        std::array::from_fn(|number| first.wrapping_add(step.wrapping_mul(number as u64)) % bits)
     }
+}
+
+/// A filter of so many words, whose memory is not touched yet.
+fn empty(words: usize) -> Box<[u64]> {
+    vec![0; words].into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -100,6 +110,7 @@ mod tests {
 
     use super::*;
 
+    const SIZE: usize = 1 << 20;
     const START: Millis = Millis(1_000_000);
     const LATER: Millis = Millis(START.0 + 5_000);
 
@@ -108,14 +119,14 @@ mod tests {
     }
 
     fn flooded() -> Greylist {
-        let mut list = Greylist::new(7);
+        let mut list = Greylist::new(SIZE, 7);
         list.note_load(START);
         list
     }
 
     #[test]
     fn without_a_flood_it_knows_no_sender() {
-        let mut list = Greylist::new(7);
+        let mut list = Greylist::new(SIZE, 7);
         assert!(!list.knows(v4(1), START) && !list.knows(v4(1), LATER));
         assert!(list.filters.iter().all(|filter| filter.iter().all(|word| *word == 0)));
     }
@@ -129,6 +140,7 @@ mod tests {
             assert!(!list.knows(senders[0], START + Millis(3_000)), "in the same period");
             assert!(!list.knows(senders[1], LATER));
             assert!(list.knows(senders[0], LATER));
+            assert!(!list.knows(senders[0], LATER), "once in a period");
             list.note_load(LATER);
             assert!(list.knows(senders[0], LATER + Millis(5_333)), "again");
         }

@@ -21,7 +21,7 @@ pub(super) fn sort_initiation(
     datagram: &[u8],
     turn: &mut Turn<'_>,
 ) {
-    if turn.channels.is_under_load() {
+    if turn.channels.is_under_load(turn.now) {
         greylist.note_load(turn.now);
     }
     let lane = if greylist.knows(train.from.remote, turn.now) {

@@ -44,6 +44,7 @@ use crate::receive_session::ReceiveSession;
 use crate::router::{Relayed, Router, Verdict};
 use crate::segments::datagrams;
 use crate::send::{InPlace, Sender};
+use crate::sizes::Sizes;
 use crate::turn::Turn;
 use crate::wire::{self, DATA_HEADER_LEN, DATA_OVERHEAD, Kind, TAG_LEN, padded_len};
 use greylist::Greylist;
@@ -107,18 +108,17 @@ struct Run {
 }
 
 impl ReceivePath {
-    /// Allocates all its memory here. `seed` is random: it keys the table of `flows` flows, among
-    /// others.
-    pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, flows: usize) -> ReceivePath {
+    /// Allocates all its memory here, of these `sizes`. `seed` is random: it keys tables.
+    pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, sizes: &Sizes) -> ReceivePath {
         ReceivePath {
             aead,
             indexes: IndexTable::default(),
-            router: Router::new(seed, flows),
+            router: Router::new(seed, sizes.flows),
             errors: IcmpErrors::default(),
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(MESSAGES_PER_TURN_MAX),
             tun: TunWriter::new(options, seed),
-            greylist: Greylist::new(seed),
+            greylist: Greylist::new(sizes.greylist, seed),
         }
     }
 

@@ -52,7 +52,7 @@ pub use lab::{Lab, Namespace};
 pub use packet::{DF, Draft, IcmpError, MF, forwarded, has_right_checksum, reassemble, trim};
 pub use proxy::{Proxy, SlowPath};
 pub use relay::{ALICE, BOB, Family, HUB, HUB_PORT, MALLORY, Options, Relay, endpoint};
-pub use spoof::spoofed;
+pub use spoof::{SOURCES, spoofed};
 pub use testbed::{DefaultRoute, MTU, Observed, Testbed, TestbedOptions, Way, slow_reads};
 pub use threads::Threads;
 pub use traffic::{Iperf, IperfServer, counters_sum, ping, ping_until_answered, tcp_reorders};

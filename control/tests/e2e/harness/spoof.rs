@@ -16,7 +16,8 @@ use super::lab::Namespace;
 /// The forged sources.
 pub const SPOOFED_NETWORK: &str = "10.0.0.0/9";
 const FIRST: u32 = Ipv4Addr::new(10, 0, 0, 0).to_bits();
-const SOURCES: u64 = 1 << 23;
+/// All of its addresses but two.
+pub const SOURCES: u64 = (1 << 23) - 2;
 /// Messages that are made before the flood begins, and sent again and again.
 const POOL: usize = 4096;
 /// Messages of one call.
@@ -24,13 +25,14 @@ const CALL: usize = 64;
 const IP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 
-/// Sends `rate` messages per second to `target`, each from another address of
-/// [`SPOOFED_NETWORK`]. `make` writes the payloads.
+/// Sends `rate` messages per second to `target`, each from one of so many `sources` of
+/// [`SPOOFED_NETWORK`] by chance, and one of [`POOL`] ports. `make` writes the payloads.
 #[expect(clippy::disallowed_methods, reason = "a test's own clock, not protocol time")]
 pub fn spoofed(
     namespace: &Namespace,
     target: SocketAddr,
     rate: u64,
+    sources: u64,
     mut make: impl FnMut(&mut Vec<u8>),
 ) -> Flood {
     let SocketAddr::V4(target) = target else { panic!("IPv4 only") };
@@ -72,7 +74,7 @@ pub fn spoofed(
         while left > 0 {
             let part = left.min(CALL).min(POOL - next);
             for packet in &mut pool[next..next + part] {
-                let source = FIRST + 1 + (noise() % (SOURCES - 2)) as u32;
+                let source = FIRST + 1 + (noise() % sources) as u32;
                 packet[12..16].copy_from_slice(&source.to_be_bytes());
             }
             let slices: Vec<_> =

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::gettid;
 
 use crate::harness::{
-    Arena, Backend, Crowd, Draft, FakePeer, Forgery, Origin, Storm, arena_hub, seconds, spoofed,
+    Arena, Backend, Crowd, Draft, FakePeer, Forgery, Origin, SOURCES, Storm, arena_hub, seconds,
+    spoofed,
 };
 
 /// Peers behind one address.
@@ -38,7 +39,7 @@ fn a_thousand_peers_behind_one_address(backend: Backend) {
 
     crowd.prepare();
     let make = Forgery::GoodMac1.maker(&arena.hub.key, None);
-    let flood = spoofed(&arena.mallory, far, LOAD, make);
+    let flood = spoofed(&arena.mallory, far, LOAD, SOURCES, make);
     std::thread::sleep(seconds(2));
     let loaded = crowd.storm(seconds(10));
     println!("{}, one address, with {LOAD} forged initiations/s: {loaded}", backend.name());
