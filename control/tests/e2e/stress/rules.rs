@@ -21,6 +21,9 @@ const SETTLED: Duration = Duration::from_millis(700);
 /// Longest time until nothing waits any more: twice the pause after a change of rules.
 const SETTLED_AGAIN: Duration = Duration::from_secs(6);
 
+/// Rule sets after which the test fails unless both kinds of direct relaying have occurred.
+const SETS_MAX: usize = 100;
+
 /// Nobody listens there.
 const CLOSED_PORT: u16 = 54;
 
@@ -337,7 +340,9 @@ fn conversations_end_the_same_way_whoever_forwards_them() {
     let mut noise = noise();
     let mut pick = move |count: usize| (noise() % count as u64) as usize;
     let (start, mut sets, mut passing, mut partly) = (Instant::now(), 0, 0, 0);
-    while sets < 6 || start.elapsed() < duration() {
+    // A few random sets may all leave everything to the kernel.
+    while sets < 6 || start.elapsed() < duration() || (passing.min(partly) == 0 && sets < SETS_MAX)
+    {
         let family = Family::BOTH[sets / 3 % 2];
         let rules = match sets % 3 {
             0 => of_iptables("iptables-nft", &mut pick),
