@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crossbeam_channel::{self as channel, Receiver, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use wg_bounce_aead::Aead;
-use wg_bounce_sys::Backend;
 use wg_bounce_sys::mmsg::Mmsg;
 use wg_bounce_sys::tun::Queue;
 use wg_bounce_sys::uring::{Prepared, Uring};
+use wg_bounce_sys::Backend;
 
 use super::options::{IoChoice, Options, StartError};
 use crate::channels::{Channels, Failure, HandOff, Neighbour};
@@ -66,15 +66,19 @@ impl WorkerPlan {
         {
             log::warn!("worker {}: cannot pin to CPU {}", self.number, core.id);
         }
-        let (io, name) = match open_backend(&self.options, self.queue, self.bell) {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
+        let sizes = self.options.sizes;
+        let opened = open_backend(&self.options, self.queue, self.bell).and_then(|(io, name)| {
+            let receive = ReceivePath::new(self.aead, self.coalescer, seed, &sizes);
+            Ok((io, name, receive.map_err(StartError::Resources)?))
+        });
+        let (io, name, receive) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 report.send(Err(error)).expect("the engine waits for the report");
                 return;
             }
         };
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
-        let sizes = self.options.sizes;
         let sources = SourceCheck::open(Arc::clone(&self.shared.uplinks));
         let _report = PanicReport { number: self.number, channels: self.channels.clone() };
         let worker = Worker {
@@ -85,7 +89,7 @@ impl WorkerPlan {
             commands: self.commands,
             hand_offs: self.hand_offs,
             channels: self.channels,
-            receive: ReceivePath::new(self.aead, self.coalescer, seed, &sizes),
+            receive,
             sender: Sender::new(self.number, self.workers, self.aead, self.options.gso, sizes),
             rx_queue: RxQueue::new(sizes.hand_offs),
             sources,

@@ -12,9 +12,11 @@
 //! The list remembers senders before their mac1 is verified, and also those whose initiation finds
 //! no place.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use wg_bounce_sys::clock::Millis;
+use wg_bounce_sys::memory::{self, Slot};
 
 use crate::hash::mix;
 
@@ -27,8 +29,9 @@ const FILTERS: usize = 3;
 
 /// Remembers senders of initiations while there is a flood.
 pub(super) struct Greylist {
-    /// Filters of the last periods, the current one first.
-    filters: [Box<[u64]>; FILTERS],
+    /// Filters of the last periods, the current one first. Mapped, not allocated: malloc would
+    /// keep their memory for itself.
+    filters: [Slot; FILTERS],
     /// Begin of the current period; none outside a flood.
     began: Option<Millis>,
     /// Time at which control was last under load.
@@ -39,10 +42,13 @@ pub(super) struct Greylist {
 impl Greylist {
     /// An empty list with filters of `size` bytes, a power of two, keyed by `seed`, which is
     /// random. The kernel supplies their memory on first use, and gets it back after a flood.
-    pub(super) fn new(size: usize, seed: u64) -> Greylist {
-        assert!(size.is_power_of_two() && size >= size_of::<u64>(), "{size} bytes");
-        let filters = std::array::from_fn(|_| empty(size / size_of::<u64>()));
-        Greylist { filters, began: None, load: Millis::ZERO, seed }
+    ///
+    /// # Errors
+    /// ENOMEM: out of memory or address space.
+    pub(super) fn new(size: usize, seed: u64) -> io::Result<Greylist> {
+        assert!(size.is_power_of_two(), "{size} bytes");
+        let filters = [empty(size)?, empty(size)?, empty(size)?];
+        Ok(Greylist { filters, began: None, load: Millis::ZERO, seed })
     }
 
     /// Notes that control is under load: there is a flood.
@@ -58,12 +64,11 @@ impl Greylist {
             return false;
         }
         let bits = self.bits_of(sender);
-        let has_all = |filter: &[u64]| {
-            bits.iter().all(|bit| filter[(bit / 64) as usize] & 1 << (bit % 64) != 0)
-        };
+        let has_all =
+            |filter: &[u8]| bits.iter().all(|bit| filter[(bit / 8) as usize] & 1 << (bit % 8) != 0);
         let [current, earlier @ ..] = &mut self.filters;
         let is_known = !has_all(current) && earlier.iter().any(|filter| has_all(filter));
-        bits.iter().for_each(|bit| current[(bit / 64) as usize] |= 1 << (bit % 64));
+        bits.iter().for_each(|bit| current[(bit / 8) as usize] |= 1 << (bit % 8));
         is_known
     }
 
@@ -71,14 +76,14 @@ impl Greylist {
     fn advance(&mut self, now: Millis) -> bool {
         let Some(began) = self.began else { return false };
         if now.since(self.load) > Millis(FILTERS as u64 * PERIOD.0) {
-            self.filters.iter_mut().for_each(|filter| *filter = empty(filter.len()));
+            self.filters.iter_mut().for_each(clear);
             self.began = None;
             return false;
         }
         let periods = now.since(began).0 / PERIOD.0;
         for _ in 0..periods.min(FILTERS as u64) {
             self.filters.rotate_right(1);
-            self.filters[0] = empty(self.filters[0].len());
+            clear(&mut self.filters[0]);
         }
         self.began = Some(began + Millis(periods * PERIOD.0));
         true
@@ -94,14 +99,22 @@ impl Greylist {
         };
         let first = mix(address ^ u64::from(sender.port()), self.seed);
         let step = mix(first, !self.seed) | 1;
-        let bits = 64 * self.filters[0].len() as u64;
+        let bits = 8 * self.filters[0].len() as u64;
         std::array::from_fn(|number| first.wrapping_add(step.wrapping_mul(number as u64)) % bits)
     }
 }
 
-/// A filter of so many words, whose memory is not touched yet.
-fn empty(words: usize) -> Box<[u64]> {
-    vec![0; words].into_boxed_slice()
+/// A filter of so many bytes, whose memory is not touched yet.
+fn empty(bytes: usize) -> io::Result<Slot> {
+    Ok(memory::slots(1, bytes)?.remove(0))
+}
+
+/// Empties a filter, and gives its memory back.
+fn clear(filter: &mut Slot) {
+    match empty(filter.len()) {
+        Ok(fresh) => *filter = fresh,
+        Err(_) => filter.fill(0),
+    }
 }
 
 #[cfg(test)]
@@ -119,16 +132,16 @@ mod tests {
     }
 
     fn flooded() -> Greylist {
-        let mut list = Greylist::new(SIZE, 7);
+        let mut list = Greylist::new(SIZE, 7).expect("memory");
         list.note_load(START);
         list
     }
 
     #[test]
     fn without_a_flood_it_knows_no_sender() {
-        let mut list = Greylist::new(SIZE, 7);
+        let mut list = Greylist::new(SIZE, 7).expect("memory");
         assert!(!list.knows(v4(1), START) && !list.knows(v4(1), LATER));
-        assert!(list.filters.iter().all(|filter| filter.iter().all(|word| *word == 0)));
+        assert!(list.filters.iter().all(|filter| filter.iter().all(|byte| *byte == 0)));
     }
 
     #[test]

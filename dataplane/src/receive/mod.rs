@@ -109,8 +109,16 @@ struct Run {
 
 impl ReceivePath {
     /// Allocates all its memory here, of these `sizes`. `seed` is random: it keys tables.
-    pub fn new(aead: Aead, options: CoalescerOptions, seed: u64, sizes: &Sizes) -> ReceivePath {
-        ReceivePath {
+    ///
+    /// # Errors
+    /// ENOMEM: out of memory or address space.
+    pub fn new(
+        aead: Aead,
+        options: CoalescerOptions,
+        seed: u64,
+        sizes: &Sizes,
+    ) -> io::Result<ReceivePath> {
+        Ok(ReceivePath {
             aead,
             indexes: IndexTable::default(),
             router: Router::new(seed, sizes.flows),
@@ -118,8 +126,8 @@ impl ReceivePath {
             relayed: Vec::with_capacity(RECEIVE_SEGMENTS_MAX),
             messages: Vec::with_capacity(MESSAGES_PER_TURN_MAX),
             tun: TunWriter::new(options, seed),
-            greylist: Greylist::new(sizes.greylist, seed),
-        }
+            greylist: Greylist::new(sizes.greylist, seed)?,
+        })
     }
 
     /// The receive queue of a train, by the kind of its first datagram: one of those for sessions,

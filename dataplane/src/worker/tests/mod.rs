@@ -269,7 +269,7 @@ impl Testbed {
 
 fn receive_path() -> ReceivePath {
     let options = CoalescerOptions { tcp: true, udp: true };
-    ReceivePath::new(Aead::best(), options, SEED, &SIZES)
+    ReceivePath::new(Aead::best(), options, SEED, &SIZES).expect("memory")
 }
 
 fn sender() -> Sender {
