@@ -1,5 +1,6 @@
 //! The process: what it takes from its caller, and what it keeps of its privileges.
 
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -197,6 +198,47 @@ fn privileges_are_reduced(backend: Backend) {
     expect_privileges(&daemon, USED);
     let log = daemon.log();
     assert!(!log.contains("not permitted"), "{log}");
+}
+
+/// Whether the kernel has time slices of single threads, as since Linux 6.12.
+fn kernel_has_slices() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("of every kernel");
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let [major, minor] = [(); 2].map(|()| numbers.next().unwrap_or(0));
+    (major, minor) >= (6, 12)
+}
+
+/// Workers preempt other threads of their core when they wake.
+#[test]
+#[ignore = "needs root: creates network namespaces"]
+fn workers_have_the_shortest_time_slice() {
+    if !kernel_has_slices() {
+        eprintln!("skipped: needs Linux 6.12");
+        return;
+    }
+    let lab = Lab::new();
+    let namespace = lab.namespace("alone");
+    let interface = lab.interface("alone");
+    let mut command = namespace.command(&binary());
+    command.args(["-f", &interface]);
+    let process = lab.spawn(command, "alone");
+    let slices = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", process.pid())).expect("it runs");
+        let texts = threads.flatten().filter_map(|thread| {
+            let name = fs::read_to_string(thread.path().join("comm")).ok()?;
+            let text = fs::read_to_string(thread.path().join("sched")).ok()?;
+            name.starts_with("worker-").then_some(text)
+        });
+        let slices = texts.map(|text| {
+            let line = text.lines().find(|line| line.starts_with("se.slice"));
+            line.and_then(|line| line.rsplit(' ').next()).expect("a slice").to_owned()
+        });
+        slices.collect::<Vec<String>>()
+    };
+    eventually(seconds(10), "each worker has the shortest slice", || {
+        let slices = slices();
+        !slices.is_empty() && slices.iter().all(|nanos| nanos == "100000")
+    });
 }
 
 /// Threads that compute handshakes run at a lower priority than all others, and the one that sends

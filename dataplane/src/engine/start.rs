@@ -9,7 +9,7 @@ use wg_bounce_aead::Aead;
 use wg_bounce_sys::mmsg::Mmsg;
 use wg_bounce_sys::tun::Queue;
 use wg_bounce_sys::uring::{Prepared, Uring};
-use wg_bounce_sys::Backend;
+use wg_bounce_sys::{Backend, scheduler};
 
 use super::options::{IoChoice, Options, StartError};
 use crate::channels::{Channels, Failure, HandOff, Neighbour};
@@ -65,6 +65,9 @@ impl WorkerPlan {
             && !core_affinity::set_for_current(core)
         {
             log::warn!("worker {}: cannot pin to CPU {}", self.number, core.id);
+        }
+        if let Err(error) = scheduler::request_short_slice() {
+            log::debug!("worker {}: cannot shorten the time slice: {error}", self.number);
         }
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), self.number);
         let sizes = self.options.sizes;

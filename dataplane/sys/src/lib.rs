@@ -8,6 +8,7 @@
 //!   the worker afterwards;
 //! - [`message`]: socket addresses and control messages as bytes;
 //! - [`route`], [`output_route`]: route lookups for the worker, which do not allocate;
+//! - [`scheduler`]: the time slice of a worker;
 //! - [`clock`], and the types that all of these share.
 //!
 //! **Control only**, never called per packet: [`bpf`] (BPF programs that see packets), [`xtables`]
@@ -32,6 +33,7 @@ mod per_family;
 mod retry;
 pub mod route;
 mod route_message;
+pub mod scheduler;
 mod send_header;
 pub mod socket;
 pub mod tun;

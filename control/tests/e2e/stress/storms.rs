@@ -149,8 +149,8 @@ fn established_peers_in_a_storm(backend: Backend) {
 
     assert_eq!(found.missing, 0, "{found}");
     assert!(storm.arrived() > 0.7, "{}", storm.text());
-    // Or a slice of the kernel's scheduler, for which control may keep a core that it has
-    // (`base_slice_ns`, sched/fair.c).
+    // Before Linux 6.12, control may keep a core that it has for a slice of the scheduler
+    // (`base_slice_ns`, kernel/sched/fair.c).
     let bound = (3 * calm.at(0.99)).max(Duration::from_millis(3));
     assert!(storm.at(0.99) <= bound, "more than {bound:?}: {}", storm.text());
     assert!(shared.rate > 0.7 * alone.rate, "{shared}; without a storm {alone}");
