@@ -139,18 +139,39 @@ fn delays(testbed: &mut Testbed, work: impl FnOnce()) -> Vec<Duration> {
     })
 }
 
+/// Packets that passed while the workers used CPU time.
+#[derive(Default)]
+struct Passed {
+    delays: Vec<Duration>,
+    cpu: Duration,
+}
+
+impl Passed {
+    /// Adds the packets that pass during `work`.
+    fn add(&mut self, testbed: &mut Testbed, work: impl FnOnce()) {
+        let before = testbed.hub.cpu_time_of("worker-");
+        self.delays.extend(delays(testbed, work));
+        self.cpu += testbed.hub.cpu_time_of("worker-") - before;
+    }
+
+    /// CPU time of the workers for each packet (seconds).
+    fn cost(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.delays.len() as f64
+    }
+}
+
 /// Single peers come, change and go among 100,000, while packets pass.
 fn edits_do_not_stall_packets(backend: Backend) {
     let mut testbed = crowded(backend);
     let mut client = Uapi::connect(&testbed.hub.interface);
     let mut scattered = Scattered::new();
     let (mut added, mut changed, mut removed) = (vec![], vec![], vec![]);
-    let (mut quiet, mut edited) = (vec![], vec![]);
+    let (mut quiet, mut edited) = (Passed::default(), Passed::default());
     // In turns, as other processes take the CPUs from time to time.
     for _ in 0..ROUNDS {
         let round = duration() / (2 * ROUNDS);
-        quiet.extend(delays(&mut testbed, || sleep(round)));
-        edited.extend(delays(&mut testbed, || {
+        quiet.add(&mut testbed, || sleep(round));
+        edited.add(&mut testbed, || {
             let start = now();
             while start.elapsed() < round {
                 let key = scattered.key();
@@ -163,12 +184,18 @@ fn edits_do_not_stall_packets(backend: Backend) {
                 changed.push(peer(&others));
                 removed.push(peer("remove=true"));
             }
-        }));
+        });
     }
+    let edits = [&added, &changed, &removed].map(Vec::len).iter().sum::<usize>();
+    let difference = (edited.cost() - quiet.cost()).max(0.0) * edited.delays.len() as f64;
+    let worker = Duration::from_secs_f64(difference / edits as f64);
+    let [quiet, edited] = [quiet.delays, edited.delays];
     let [quiet, edited, added, changed, removed] =
         [quiet, edited, added, changed, removed].map(Times::new);
     println!("{}: added {added}\nchanged {changed}\nremoved {removed}", backend.name());
     println!("delay of packets: without edits {quiet}\nwith edits {edited}");
+    println!("CPU time of the workers for each of {edits} edits: {worker:?}");
+    assert!(worker < Duration::from_micros(100), "{worker:?} of the workers for an edit");
     for times in [&added, &changed, &removed] {
         assert!(times.quantile(0.5) < Duration::from_millis(1), "{times}");
     }
