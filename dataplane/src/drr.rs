@@ -7,21 +7,34 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{DRR_QUANTUM, DRR_QUEUES};
+use slab::Slab;
+
+use crate::limits::{DRR_ITEMS_KEPT, DRR_QUANTUM, DRR_QUEUES};
 
 /// Queued items, each with its cost.
 pub struct DeficitRoundRobin<T> {
-    queues: Vec<Queue<T>>,
+    /// The items of all queues: each of these linked lists may have been the longest at some time,
+    /// so memory of their own would add up.
+    items: Slab<Item<T>>,
+    queues: Vec<Queue>,
     /// Queues that were empty and wait for their first turn.
     fresh: VecDeque<usize>,
     /// Queues that had it.
     rest: VecDeque<usize>,
-    len: usize,
     quantum: i64,
 }
 
-struct Queue<T> {
-    items: VecDeque<(T, u32)>,
+struct Item<T> {
+    value: T,
+    cost: u32,
+    /// The key of the next item of its queue; that of the last item means nothing.
+    next: usize,
+}
+
+#[derive(Clone)]
+struct Queue {
+    /// The keys of its first and its last item.
+    ends: Option<(usize, usize)>,
     /// The sum of the items' costs.
     cost: u64,
     credit: i64,
@@ -39,12 +52,12 @@ impl<T> DeficitRoundRobin<T> {
     /// `queues` empty queues, each of which may spend a cost of `quantum` in its turn.
     #[must_use]
     pub fn new(queues: usize, quantum: i64) -> Self {
-        let queue = || Queue { items: VecDeque::new(), cost: 0, credit: 0, is_listed: false };
+        let queue = Queue { ends: None, cost: 0, credit: 0, is_listed: false };
         DeficitRoundRobin {
-            queues: std::iter::repeat_with(queue).take(queues).collect(),
+            items: Slab::new(),
+            queues: vec![queue; queues],
             fresh: VecDeque::with_capacity(queues),
             rest: VecDeque::with_capacity(queues),
-            len: 0,
             quantum,
         }
     }
@@ -52,22 +65,22 @@ impl<T> DeficitRoundRobin<T> {
     /// Whether nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.items.is_empty()
     }
 
     /// The number of queued items.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.items.len()
     }
 
     /// Appends to queue `queue`, reduced modulo their number.
     pub fn push(&mut self, queue: usize, item: T, cost: u32) {
         let number = queue % self.queues.len();
         let queue = &mut self.queues[number];
-        queue.items.push_back((item, cost));
+        let key = self.items.insert(Item { value: item, cost, next: 0 });
+        queue.append(key, &mut self.items);
         queue.cost += u64::from(cost);
-        self.len += 1;
         if !queue.is_listed {
             queue.is_listed = true;
             queue.credit = self.quantum;
@@ -84,25 +97,23 @@ impl<T> DeficitRoundRobin<T> {
     /// which `keep(item, cost)` is false. A queue keeps its last item, and all while they cost
     /// no more than a quantum.
     pub fn pop_where(&mut self, mut keep: impl FnMut(&T, u32) -> bool) -> Option<(T, u32)> {
-        while self.len > 0 {
+        while !self.items.is_empty() {
             let is_fresh = !self.fresh.is_empty();
             let list = if is_fresh { &mut self.fresh } else { &mut self.rest };
             let number = *list.front().expect("a queue with items is listed");
             let queue = &mut self.queues[number];
             if queue.credit <= 0 {
                 queue.credit += self.quantum;
-            } else if !queue.items.is_empty() {
-                while queue.items.len() > 1 && queue.cost > self.quantum as u64 {
-                    let (item, cost) = &queue.items[0];
-                    if keep(item, *cost) {
-                        break;
-                    }
-                    queue.pop();
-                    self.len -= 1;
+            } else if queue.ends.is_some() {
+                while let Some((first, last)) = queue.ends
+                    && first != last
+                    && queue.cost > self.quantum as u64
+                    && !keep(&self.items[first].value, self.items[first].cost)
+                {
+                    queue.pop(&mut self.items);
                 }
-                let popped = queue.pop().expect("it is not empty");
+                let popped = queue.pop(&mut self.items).expect("it is not empty");
                 queue.credit -= i64::from(popped.1);
-                self.len -= 1;
                 return Some(popped);
             } else if !is_fresh {
                 list.pop_front();
@@ -114,36 +125,55 @@ impl<T> DeficitRoundRobin<T> {
             list.pop_front();
             self.rest.push_back(number);
         }
+        if self.items.capacity() > DRR_ITEMS_KEPT {
+            self.items.shrink_to_fit();
+        }
         None
     }
 
     /// Removes the oldest item of the queue whose items cost most.
     pub fn pop_from_costliest(&mut self) -> Option<(T, u32)> {
-        let popped = self.queues.iter_mut().max_by_key(|queue| queue.cost)?.pop()?;
-        self.len -= 1;
-        Some(popped)
+        self.queues.iter_mut().max_by_key(|queue| queue.cost)?.pop(&mut self.items)
     }
 
     /// Removes the items for which `keep(item, cost)` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&T, u32) -> bool) {
         for queue in &mut self.queues {
-            let Queue { items, cost, .. } = queue;
-            let before = items.len();
-            items.retain(|(item, own)| {
-                let is_kept = keep(item, *own);
-                *cost -= if is_kept { 0 } else { u64::from(*own) };
-                is_kept
-            });
-            self.len -= before - items.len();
+            let Some((mut key, last)) = queue.ends.take() else { continue };
+            loop {
+                let Item { value, cost, next } = &self.items[key];
+                let (cost, next) = (*cost, *next);
+                if keep(value, cost) {
+                    queue.append(key, &mut self.items);
+                } else {
+                    self.items.remove(key);
+                    queue.cost -= u64::from(cost);
+                }
+                if key == last {
+                    break;
+                }
+                key = next;
+            }
         }
     }
 }
 
-impl<T> Queue<T> {
-    fn pop(&mut self) -> Option<(T, u32)> {
-        let popped = self.items.pop_front()?;
-        self.cost -= u64::from(popped.1);
-        Some(popped)
+impl Queue {
+    fn append<T>(&mut self, key: usize, items: &mut Slab<Item<T>>) {
+        if let Some((first, last)) = self.ends {
+            items[last].next = key;
+            self.ends = Some((first, key));
+        } else {
+            self.ends = Some((key, key));
+        }
+    }
+
+    fn pop<T>(&mut self, items: &mut Slab<Item<T>>) -> Option<(T, u32)> {
+        let (first, last) = self.ends?;
+        let Item { value, cost, next } = items.remove(first);
+        self.ends = (first != last).then_some((next, last));
+        self.cost -= u64::from(cost);
+        Some((value, cost))
     }
 }
 
@@ -222,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn memory_follows_what_is_queued() {
+        let mut backlog = DeficitRoundRobin::default();
+        // Each queue is once the longest.
+        for queue in 0..DRR_QUEUES {
+            for number in 0..4 * DRR_ITEMS_KEPT as u32 {
+                backlog.push(queue, (queue, number), 600);
+            }
+            let items = std::iter::from_fn(|| backlog.pop());
+            assert!(items.map(|(item, _)| item.1).eq(0..4 * DRR_ITEMS_KEPT as u32));
+            assert!(backlog.items.capacity() <= DRR_ITEMS_KEPT);
+        }
+    }
+
+    #[test]
     fn the_costliest_queue_pays() {
         let mut backlog = DeficitRoundRobin::new(8, 100);
         for number in 0..4 {
@@ -240,6 +284,12 @@ mod tests {
         backlog.push(1, (1, 4), 100);
         backlog.retain(|item, _| item.0 == 2);
         assert_eq!((backlog.pop(), backlog.pop()), (Some(((2, 0), 10)), None));
+        for number in 0..6 {
+            backlog.push(1, (1, number), 10);
+        }
+        backlog.retain(|item, _| ![0, 3, 5].contains(&item.1));
+        backlog.push(1, (1, 6), 10);
+        assert_eq!(all(&mut backlog), [(1, 1), (1, 2), (1, 4), (1, 6)]);
         assert!(backlog.is_empty() && backlog.pop_from_costliest().is_none());
     }
 }

@@ -134,6 +134,8 @@ const _: () = assert!(2 * ICMP_ERROR_BURST as usize <= ROUTE_QUERIES_PER_TURN);
 
 /// Queues of the receive side's deficit round robin: flows that share one share its turns.
 pub const DRR_QUEUES: usize = 256;
+/// Items for which an empty round robin keeps the memory.
+pub const DRR_ITEMS_KEPT: usize = 1024;
 /// Cost that a queue may spend before the next one's turn (the unit of [`SLICE_COST`]): a train
 /// of [`RECEIVE_SEGMENTS_MAX`] small datagrams, or one full train.
 pub const DRR_QUANTUM: i64 = 88 << 10;
