@@ -259,14 +259,21 @@ impl Core {
         self.initiate(entry, now, out);
     }
 
-    /// Extra time in which the peer may go first, given by the toss of a coin. Jitter separates
-    /// attempts that cross only if they are under way for less than it; over a slower path, or by
-    /// both sides at the same interval, they would cross forever.
+    /// Extra time in which the peer may go first. Jitter separates attempts that cross only if they
+    /// are under way for less than it; over a slower path, or by both sides at the same interval,
+    /// they would cross forever. So the side with the greater public key waits once, then the other
+    /// one: if the peer never waits, one of the two helps. A coin decides after that, since the two
+    /// sides may have counted differently.
     fn precedence(&mut self, entry: &PeerEntry) -> Millis {
-        if entry.crossings < CROSSINGS_MAX || self.rng.next_u32().is_multiple_of(2) {
-            return Millis::ZERO;
-        }
-        self.settings.timings.rekey_timeout
+        let Some(own) = &self.own else { return Millis::ZERO };
+        let is_greater = *own.identity.public() > entry.shared.public_key;
+        let must_wait = match entry.crossings.checked_sub(CROSSINGS_MAX) {
+            None => false,
+            Some(0) => is_greater,
+            Some(1) => !is_greater,
+            Some(_) => self.rng.next_u32().is_multiple_of(2),
+        };
+        if must_wait { self.settings.timings.rekey_timeout } else { Millis::ZERO }
     }
 
     fn initiate(&mut self, entry: &mut PeerEntry, now: Now, out: &mut Vec<Output>) {

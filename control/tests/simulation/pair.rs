@@ -12,7 +12,12 @@ pub const START: Millis = Millis(1_000_000);
 
 /// Two configured nodes; inside the tunnel the first is 10.0.0.1, the second 10.0.0.2.
 pub fn pair() -> (Node, Node) {
-    let (mut a, mut b) = (Node::new([1; 32], 2, 1), Node::new([2; 32], 2, 2));
+    seeded_pair(1)
+}
+
+/// As [`pair`], with random numbers from `seed` and the one that follows it.
+pub fn seeded_pair(seed: u64) -> (Node, Node) {
+    let (mut a, mut b) = (Node::new([1; 32], 2, seed), Node::new([2; 32], 2, seed + 1));
     a.address = SocketAddr::from(([192, 0, 2, 1], 1));
     b.address = SocketAddr::from(([192, 0, 2, 2], 2));
     join(&mut a, &b, "10.0.0.2/32");
