@@ -78,8 +78,8 @@ const _: () = assert!(REKEY_ATTEMPT_TIME.0 > REKEY_TIMEOUT.0);
 /// the same moment do not collide again (`REKEY_TIMEOUT_JITTER_MAX_JIFFIES`, messages.h).
 pub const REKEY_TIMEOUT_JITTER_MAX: Millis = Millis(333);
 
-/// Handshakes in a row that crossed one of the peer's before we let the peer go first: jitter
-/// separates the first ones, unless the path is slow.
+/// Handshakes in a row that crossed one of the peer's before one side lets the other go first:
+/// jitter separates the first ones, unless the path is slow.
 pub const CROSSINGS_MAX: u32 = 2;
 
 /// Keys are zeroed when no new ones were derived for this long (§6.3).

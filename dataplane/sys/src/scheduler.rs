@@ -12,7 +12,8 @@ const SLICE_MIN: u64 = 100_000;
 /// kernel/sched/features.h); its share of the CPU stays the same. Kernels before 6.12 ignore it.
 ///
 /// # Errors
-/// EINVAL: the thread's policy is not SCHED_OTHER. EPERM or ENOSYS: a seccomp profile.
+/// [`io::ErrorKind::InvalidInput`]: the thread's policy is not SCHED_OTHER. EPERM or ENOSYS: a
+/// seccomp profile.
 pub fn request_short_slice() -> io::Result<()> {
     let mut attributes = own_attributes()?;
     if attributes.sched_policy != libc::SCHED_OTHER.cast_unsigned() {

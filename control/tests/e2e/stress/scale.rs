@@ -189,9 +189,8 @@ fn edits_do_not_stall_packets(backend: Backend) {
     let edits = [&added, &changed, &removed].map(Vec::len).iter().sum::<usize>();
     let difference = (edited.cost() - quiet.cost()).max(0.0) * edited.delays.len() as f64;
     let worker = Duration::from_secs_f64(difference / edits as f64);
-    let [quiet, edited] = [quiet.delays, edited.delays];
     let [quiet, edited, added, changed, removed] =
-        [quiet, edited, added, changed, removed].map(Times::new);
+        [quiet.delays, edited.delays, added, changed, removed].map(Times::new);
     println!("{}: added {added}\nchanged {changed}\nremoved {removed}", backend.name());
     println!("delay of packets: without edits {quiet}\nwith edits {edited}");
     println!("CPU time of the workers for each of {edits} edits: {worker:?}");
